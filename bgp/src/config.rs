@@ -1,0 +1,159 @@
+//! What a speaker is told to be: plain data, always the whole of it.
+//!
+//! A speaker is configured by value: it compares the new [`SpeakerConfig`] with the one it runs and touches only what differs.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::policy::Policy;
+use crate::types::{Asn, FamilySet, PeerType};
+
+/// Everything one speaker should be. One per daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpeakerConfig {
+    /// The own AS, of OPEN and of the loop check where a peer has no `local_as` of its own.
+    pub asn: Asn,
+    /// The BGP identifier (RFC 6286: any 32 bits but 0).
+    pub router_id: Ipv4Addr,
+    /// How many equal paths go to the kernel; at least 1.
+    pub max_paths: u16,
+    /// Whether next hops are believed only once an [`crate::speaker::Input::NextHop`] says that they resolve. Off where nothing
+    /// knows the kernel's routes (simulation): every next hop is then on-link.
+    pub next_hop_tracking: bool,
+    /// The peers, by their remote address: there is one session to an address.
+    pub peers: BTreeMap<IpAddr, Arc<PeerConfig>>,
+    /// The prefixes that this speaker originates.
+    pub originate: BTreeMap<IpNet, Origination>,
+}
+
+/// How a prefix of our own is announced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origination {
+    /// Standard communities to attach.
+    pub communities: Vec<u32>,
+    /// Large communities to attach (RFC 8092).
+    pub large_communities: Vec<[u32; 3]>,
+}
+
+/// One peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// The name of the object that asks for this peer.
+    pub name: String,
+    /// The remote port to dial.
+    pub port: u16,
+    /// Which AS the peer may say it is.
+    pub remote_as: RemoteAs,
+    /// The AS that we are on this session.
+    pub local_as: Asn,
+    /// The address to dial from; else the kernel chooses.
+    pub source_address: Option<IpAddr>,
+    /// The families to offer.
+    pub families: FamilySet,
+    /// Our next hop for IPv4 prefixes where the session itself gives none: a session over IPv6.
+    pub next_hop_v4: Option<Ipv4Addr>,
+    /// Our next hop for IPv6 prefixes where the session itself gives none: a session over IPv4.
+    pub next_hop_v6: Option<Ipv6Addr>,
+    /// When to put our address as the next hop.
+    pub next_hop_mode: NextHopMode,
+    /// Whether an eBGP peer's next hops may lie behind a gateway.
+    pub ebgp_multihop: bool,
+    /// Never dial, only accept.
+    pub passive: bool,
+    /// Keep the session down; the text goes to the peer (RFC 9003).
+    pub shutdown: Option<String>,
+    /// How often our own AS may occur in a received AS path.
+    pub allowed_own_as: u8,
+    /// The timers.
+    pub timers: Timers,
+    /// Graceful restart (RFC 4724), unless switched off.
+    pub graceful_restart: Option<GracefulRestart>,
+    /// What of the peer's routes is believed.
+    pub import: Arc<Policy>,
+    /// What is told to the peer.
+    pub export: Arc<Policy>,
+}
+
+impl PeerConfig {
+    /// The session type towards a peer of this AS.
+    #[must_use]
+    pub fn peer_type(&self, remote: Asn) -> PeerType {
+        if remote == self.local_as { PeerType::Internal } else { PeerType::External }
+    }
+}
+
+/// Which AS a peer may be of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemoteAs {
+    /// Just this one.
+    Exactly(Asn),
+    /// Ours.
+    Internal,
+    /// Any but ours.
+    External,
+}
+
+impl RemoteAs {
+    /// Whether a peer of AS `remote` is welcome on a session on which we are `local`.
+    #[must_use]
+    pub fn admits(self, local: Asn, remote: Asn) -> bool {
+        match self {
+            Self::Exactly(asn) => asn == remote,
+            Self::Internal => remote == local,
+            Self::External => remote != local,
+        }
+    }
+}
+
+/// Whose address is the next hop of what we announce.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NextHopMode {
+    /// RFC 4271 section 5.1.3: ours on eBGP and for what we originate; kept on iBGP.
+    #[default]
+    Auto,
+    /// Ours, always.
+    Own,
+    /// As learned, also on eBGP.
+    Keep,
+}
+
+/// A session's timers (RFC 4271 section 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timers {
+    /// What we propose in OPEN: zero, or at least 3 s.
+    pub hold_time: Duration,
+    /// Else a third of the negotiated hold time; never more than that third.
+    pub keepalive_time: Option<Duration>,
+    /// Between two dials.
+    pub connect_retry: Duration,
+    /// How long a fresh inbound or outbound connection waits for the peer's OPEN before sending ours.
+    pub delay_open: Option<Duration>,
+    /// The first wait in Idle after a failure; doubles up to `idle_hold_max`.
+    pub idle_hold_min: Duration,
+    /// The longest wait in Idle.
+    pub idle_hold_max: Duration,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            hold_time: Duration::from_secs(90),
+            keepalive_time: None,
+            connect_retry: Duration::from_secs(5),
+            delay_open: None,
+            idle_hold_min: Duration::from_secs(1),
+            idle_hold_max: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Graceful restart as we offer it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GracefulRestart {
+    /// How long the peer should keep our routes while we are away; at most 4095 s on the wire.
+    pub restart_time: Duration,
+}

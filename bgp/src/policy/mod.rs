@@ -1,0 +1,65 @@
+//! Policy: an ordered list of rules, the first match decides, and what matches none is rejected with a reason.
+
+use ipnet::IpNet;
+
+use crate::types::{PeerType, Reason};
+
+/// The rules of one direction of one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// In order; the first that matches decides.
+    pub rules: Vec<Rule>,
+    /// Why a route that no rule matches is rejected.
+    pub unmatched: Reason,
+}
+
+/// One rule: all of its conditions must hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The prefixes it speaks of; none: every prefix.
+    pub prefixes: Option<PrefixMatch>,
+    /// Where the route comes from.
+    pub source: Option<RouteSource>,
+    /// The kind of session that the policy stands on.
+    pub peer_type: Option<PeerType>,
+    /// What becomes of the route.
+    pub verdict: Verdict,
+}
+
+/// What a rule says of a route that it matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The route passes.
+    Accept,
+    /// The route stops here, for this reason.
+    Reject(Reason),
+}
+
+/// Where a route comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteSource {
+    /// This speaker originates it.
+    Local,
+    /// A peer announced it.
+    RemotePeers,
+}
+
+/// A set of prefixes, or all but these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrefixMatch {
+    /// Any of these.
+    pub ranges: Vec<PrefixRange>,
+    /// Matches what is in none of the ranges. Ranges of the other family leave a prefix unmatched either way.
+    pub negated: bool,
+}
+
+/// The prefixes equal to or inside `net` whose length is within bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrefixRange {
+    /// The covering prefix.
+    pub net: IpNet,
+    /// The shortest length that matches, in bits.
+    pub min_len: u8,
+    /// The longest length that matches, in bits.
+    pub max_len: u8,
+}

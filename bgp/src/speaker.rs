@@ -1,0 +1,180 @@
+//! The composition of the three stages on one thread, behind one [`Input`] and one [`Output`].
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ipnet::IpNet;
+use smallvec::SmallVec;
+
+use crate::config::SpeakerConfig;
+use crate::ingress::Incident;
+use crate::session::State;
+use crate::types::{ConnectionId, Reason};
+
+/// Everything that can happen to a speaker.
+#[derive(Debug)]
+pub enum Input {
+    /// The whole configuration, first or changed; only what differs is touched.
+    Configure(Arc<SpeakerConfig>),
+    /// A peer connected to us.
+    Accepted {
+        /// Its name, given by the transport.
+        connection: ConnectionId,
+        /// Our end.
+        local: SocketAddr,
+        /// The peer's end; an address that is no peer's is answered with [`Output::Close`].
+        remote: SocketAddr,
+    },
+    /// A dial succeeded.
+    Connected {
+        /// Which.
+        connection: ConnectionId,
+        /// Our end.
+        local: SocketAddr,
+    },
+    /// A dial failed.
+    ConnectFailed {
+        /// Which.
+        connection: ConnectionId,
+        /// The kernel's words.
+        error: String,
+    },
+    /// Bytes arrived.
+    Bytes {
+        /// On which connection.
+        connection: ConnectionId,
+        /// What.
+        bytes: Bytes,
+    },
+    /// Bytes left: the kernel took them. This is what lets more UPDATEs be packed for the peer.
+    Written {
+        /// On which connection.
+        connection: ConnectionId,
+        /// How many.
+        bytes: usize,
+    },
+    /// A connection is gone.
+    Closed {
+        /// Which.
+        connection: ConnectionId,
+        /// The kernel's words.
+        error: Option<String>,
+    },
+    /// What is known of a next hop that was asked for by [`Output::TrackNextHop`].
+    NextHop {
+        /// Which.
+        next_hop: TrackedNextHop,
+        /// What the kernel's routes say of it.
+        resolution: Resolution,
+    },
+    /// End a peer's session with a Cease and let it come up again (`weftctl clear`).
+    Reset {
+        /// Which peer.
+        peer: IpAddr,
+    },
+    /// The process ends: close every connection without NOTIFICATION, so that helpers keep our routes.
+    Stop,
+    /// A deadline may have passed.
+    Tick,
+}
+
+/// Everything that a speaker asks for or reports.
+#[derive(Debug)]
+pub enum Output {
+    /// Open a connection.
+    Dial {
+        /// Its name from now on.
+        connection: ConnectionId,
+        /// The address to bind to.
+        source: Option<IpAddr>,
+        /// Whom to call.
+        remote: SocketAddr,
+    },
+    /// Send bytes, in order. Several peers' outputs may share one buffer.
+    Write {
+        /// On which connection.
+        connection: ConnectionId,
+        /// Whole messages.
+        bytes: Bytes,
+    },
+    /// Close a connection once what was written to it is out.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Best paths changed: what the kernel should do with these prefixes.
+    BestPaths(Vec<BestPathChange>),
+    /// Tell me, now and on every change, how this next hop resolves.
+    TrackNextHop(TrackedNextHop),
+    /// No path uses this next hop any more.
+    UntrackNextHop(TrackedNextHop),
+    /// Every peer that is alive has told us its table, or the time for that is up: what the kernel holds and the Loc-RIB does not
+    /// may be swept. Said once.
+    Converged,
+    /// Something to tell people.
+    Event(Event),
+}
+
+/// A next hop as the kernel is asked about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TrackedNextHop {
+    /// The BGP next hop.
+    pub address: IpAddr,
+    /// Whether a default route may resolve it: only for iBGP.
+    pub default_route: bool,
+}
+
+/// How a next hop resolves in the kernel's routes that are not ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// No route leads there.
+    Unresolved,
+    /// It is a neighbour on a link of ours.
+    OnLink,
+    /// It lies behind a gateway.
+    Gateway {
+        /// The metric of the route that resolves it, the "interior cost" of RFC 4271 section 9.1.2.2 e.
+        metric: u32,
+    },
+}
+
+/// The kernel's part of a change of the Loc-RIB.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BestPathChange {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// The next hops of the best and the equal paths, in order, without duplicates. Empty: no route of BGP's is wanted, as the
+    /// prefix is gone or originated here.
+    pub next_hops: SmallVec<[TrackedNextHop; 2]>,
+}
+
+/// Something that happened, for `weftctl events`, logs and metrics.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// With which peer.
+    pub peer: IpAddr,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum EventKind {
+    /// The FSM moved.
+    State {
+        /// From.
+        from: State,
+        /// To.
+        to: State,
+    },
+    /// An error or a noteworthy message.
+    Incident(Incident),
+    /// A node or peer announces what is not its own.
+    Alarm {
+        /// The prefix.
+        prefix: IpNet,
+        /// Why it was rejected.
+        reason: Reason,
+    },
+}

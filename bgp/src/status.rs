@@ -1,0 +1,133 @@
+//! What a speaker says of itself: snapshots for people and programs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use crate::config::PeerConfig;
+use crate::ingress::Session;
+use crate::session::State;
+use crate::types::{Family, PeerId, Reason};
+use crate::wire::attributes::PathAttributes;
+
+/// One peer, now.
+#[derive(Clone, Debug)]
+pub struct PeerStatus {
+    /// Its number.
+    pub id: PeerId,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its configuration.
+    pub config: Arc<PeerConfig>,
+    /// Where the FSM stands.
+    pub state: State,
+    /// Since when.
+    pub since: Option<Instant>,
+    /// The Established session.
+    pub session: Option<Arc<Session>>,
+    /// Per family offered, in order.
+    pub families: Vec<FamilyStatus>,
+    /// The last error of this peer's, either direction.
+    pub last_error: Option<LastError>,
+    /// Whether the peer is away and its routes are kept (RFC 4724), and until when.
+    pub stale_until: Option<Instant>,
+    /// Message counters since the speaker started.
+    pub counters: MessageCounters,
+}
+
+/// A peer's routes of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FamilyStatus {
+    /// Which.
+    pub family: Family,
+    /// In its Adj-RIB-In.
+    pub received: usize,
+    /// Of those, eligible for the decision.
+    pub accepted: usize,
+    /// In its Adj-RIB-Out.
+    pub advertised: usize,
+    /// Kept while it restarts.
+    pub stale: usize,
+}
+
+/// The last thing that went wrong with a peer.
+#[derive(Clone, Debug)]
+pub struct LastError {
+    /// When.
+    pub at: Instant,
+    /// Who said so.
+    pub direction: Direction,
+    /// NOTIFICATION code, if it was one.
+    pub code: Option<u8>,
+    /// NOTIFICATION subcode.
+    pub subcode: Option<u8>,
+    /// In words.
+    pub text: String,
+}
+
+/// Which way a message went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From us.
+    Sent,
+    /// From the peer.
+    Received,
+    /// No message: a failure on our side of the wire.
+    Local,
+}
+
+/// Messages by type, both ways.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessageCounters {
+    /// OPEN, UPDATE, NOTIFICATION, KEEPALIVE, ROUTE-REFRESH received.
+    pub received: [u64; 5],
+    /// The same sent.
+    pub sent: [u64; 5],
+    /// UPDATEs treated as withdraw (RFC 7606).
+    pub treated_as_withdraw: u64,
+    /// Attributes discarded (RFC 7606).
+    pub attributes_discarded: u64,
+    /// Sessions that left Established.
+    pub flaps: u64,
+}
+
+/// Which paths are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RibView {
+    /// All paths of the Loc-RIB and why they won or lost.
+    Loc,
+    /// A peer's, before policy.
+    In(IpAddr),
+    /// What a peer is told.
+    Out(IpAddr),
+}
+
+/// A prefix and its paths.
+#[derive(Clone, Debug)]
+pub struct RouteStatus {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// Best first, then as the decision ranks them, then the ineligible.
+    pub paths: Vec<PathStatus>,
+}
+
+/// One path.
+#[derive(Clone, Debug)]
+pub struct PathStatus {
+    /// From which peer; none: our own.
+    pub peer: Option<IpAddr>,
+    /// Its attributes.
+    pub attributes: Arc<PathAttributes>,
+    /// Whether it took part in the decision.
+    pub valid: bool,
+    /// Whether it won.
+    pub best: bool,
+    /// Whether it is used beside the best path (multipath).
+    pub multipath: bool,
+    /// Whether it is kept while its peer restarts.
+    pub stale: bool,
+    /// Why it won, lost, or took no part.
+    pub reason: Reason,
+}

@@ -1,0 +1,226 @@
+//! The small words everything else is written in.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// A four-octet autonomous system number (RFC 6793). Zero is representable, as it occurs in received data; configured numbers
+/// are checked by [`Asn::configured`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Asn(pub u32);
+
+impl Asn {
+    /// `AS_TRANS` (RFC 6793 section 2): stands for a four-octet number towards a two-octet speaker.
+    pub const TRANS: Self = Self(23456);
+
+    /// The number, if a speaker may be configured with it: not 0 (RFC 7607), not 65535 or 4294967295 (RFC 7300), not `AS_TRANS`.
+    ///
+    /// # Errors
+    /// A sentence that says why the number is reserved.
+    pub fn configured(number: u32) -> Result<Self, String> {
+        match number {
+            0 => Err("AS 0 is reserved (RFC 7607); use 1 to 4294967294".into()),
+            23456 => Err("AS 23456 is AS_TRANS (RFC 6793); use the real number".into()),
+            65535 | 4_294_967_295 => Err(format!("AS {number} is reserved (RFC 7300); use 1 to 4294967294")),
+            n => Ok(Self(n)),
+        }
+    }
+
+    /// The number as a two-octet field carries it: itself, or [`Asn::TRANS`].
+    #[must_use]
+    pub fn two_octets(self) -> u16 {
+        u16::try_from(self.0).unwrap_or(23456)
+    }
+}
+
+impl fmt::Display for Asn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Asn {
+    type Err = String;
+
+    /// Reads asplain (`4200000001`) and asdot (`64086.59905`), RFC 5396.
+    fn from_str(s: &str) -> Result<Self, String> {
+        let wrong = || format!("\"{s}\" is not an AS number; write 65001 or 1.10");
+        match s.split_once('.') {
+            None => s.parse().map(Self).map_err(|_| wrong()),
+            Some((high, low)) => {
+                let (high, low): (u16, u16) =
+                    (high.parse().map_err(|_| wrong())?, low.parse().map_err(|_| wrong())?);
+                Ok(Self(u32::from(high) << 16 | u32::from(low)))
+            }
+        }
+    }
+}
+
+/// An address family and subsequent address family that this speaker routes (RFC 4760).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Family {
+    /// AFI 1, SAFI 1.
+    #[serde(rename = "ipv4-unicast")]
+    Ipv4Unicast,
+    /// AFI 2, SAFI 1.
+    #[serde(rename = "ipv6-unicast")]
+    Ipv6Unicast,
+}
+
+impl Family {
+    /// Every family, in order.
+    pub const ALL: [Self; 2] = [Self::Ipv4Unicast, Self::Ipv6Unicast];
+
+    /// The family of a prefix.
+    #[must_use]
+    pub fn of(prefix: &IpNet) -> Self {
+        match prefix {
+            IpNet::V4(_) => Self::Ipv4Unicast,
+            IpNet::V6(_) => Self::Ipv6Unicast,
+        }
+    }
+
+    /// The family of an address.
+    #[must_use]
+    pub fn of_address(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::Ipv4Unicast } else { Self::Ipv6Unicast }
+    }
+
+    /// AFI and SAFI numbers (IANA).
+    #[must_use]
+    pub fn afi_safi(self) -> (u16, u8) {
+        match self {
+            Self::Ipv4Unicast => (1, 1),
+            Self::Ipv6Unicast => (2, 1),
+        }
+    }
+
+    /// The family with these numbers, if it is one of ours.
+    #[must_use]
+    pub fn from_afi_safi(afi: u16, safi: u8) -> Option<Self> {
+        match (afi, safi) {
+            (1, 1) => Some(Self::Ipv4Unicast),
+            (2, 1) => Some(Self::Ipv6Unicast),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ipv4Unicast => "ipv4-unicast",
+            Self::Ipv6Unicast => "ipv6-unicast",
+        })
+    }
+}
+
+/// A set of families.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FamilySet(u8);
+
+impl FamilySet {
+    /// No family.
+    pub const EMPTY: Self = Self(0);
+
+    /// Both families.
+    #[must_use]
+    pub fn all() -> Self {
+        Family::ALL.into_iter().collect()
+    }
+
+    fn bit(family: Family) -> u8 {
+        1 << family as u8
+    }
+
+    /// Whether the family is in the set.
+    #[must_use]
+    pub fn contains(self, family: Family) -> bool {
+        self.0 & Self::bit(family) != 0
+    }
+
+    /// Adds a family.
+    pub fn insert(&mut self, family: Family) {
+        self.0 |= Self::bit(family);
+    }
+
+    /// Takes a family out.
+    pub fn remove(&mut self, family: Family) {
+        self.0 &= !Self::bit(family);
+    }
+
+    /// The families in both sets.
+    #[must_use]
+    pub fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The families, in order.
+    pub fn iter(self) -> impl Iterator<Item = Family> {
+        Family::ALL.into_iter().filter(move |f| self.contains(*f))
+    }
+}
+
+impl FromIterator<Family> for FamilySet {
+    fn from_iter<T: IntoIterator<Item = Family>>(families: T) -> Self {
+        let mut set = Self::EMPTY;
+        families.into_iter().for_each(|f| set.insert(f));
+        set
+    }
+}
+
+/// A peer's small number inside one speaker. Given when the peer is configured, not used again while the speaker lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub u32);
+
+/// One TCP connection. Those we dial are numbered by the speaker, those we accept by the transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConnectionId {
+    /// We opened it.
+    Dialled(u64),
+    /// The peer opened it.
+    Accepted(u64),
+}
+
+/// Whether a session crosses an AS border.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum PeerType {
+    /// Internal: both ends in one AS.
+    #[serde(rename = "iBGP")]
+    Internal,
+    /// External.
+    #[serde(rename = "eBGP")]
+    External,
+}
+
+/// Why something is as it is: a stable code for programs and a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Reason {
+    /// Stable, lower case, hyphens: `own-block`.
+    pub code: std::borrow::Cow<'static, str>,
+    /// One sentence.
+    pub text: String,
+}
+
+impl Reason {
+    /// A reason with a fixed code.
+    pub fn new(code: &'static str, text: impl Into<String>) -> Self {
+        Self { code: code.into(), text: text.into() }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.text)
+    }
+}

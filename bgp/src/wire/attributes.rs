@@ -1,0 +1,133 @@
+//! Path attributes as a value (RFC 4271 section 4.3 and its followers).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::types::Asn;
+
+/// The attributes that one or more prefixes share. Immutable once decoded; interned by the RIB.
+///
+/// MP_REACH_NLRI's next hop lives in `next_hop`; its prefixes do not live here, so that equal attributes are equal
+/// whatever they are attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PathAttributes {
+    /// ORIGIN.
+    pub origin: Origin,
+    /// AS_PATH, with AS4_PATH merged in (RFC 6793 section 4.2.3).
+    pub as_path: AsPath,
+    /// NEXT_HOP, or the global address in MP_REACH_NLRI.
+    pub next_hop: IpAddr,
+    /// The link-local address that RFC 2545 lets follow the global one.
+    pub next_hop_link_local: Option<Ipv6Addr>,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// LOCAL_PREF; only iBGP carries it.
+    pub local_pref: Option<u32>,
+    /// ATOMIC_AGGREGATE.
+    pub atomic_aggregate: bool,
+    /// AGGREGATOR, with AS4_AGGREGATOR merged in.
+    pub aggregator: Option<Aggregator>,
+    /// COMMUNITIES (RFC 1997), sorted, without duplicates.
+    pub communities: Vec<u32>,
+    /// EXTENDED COMMUNITIES (RFC 4360), sorted, without duplicates.
+    pub ext_communities: Vec<[u8; 8]>,
+    /// LARGE_COMMUNITY (RFC 8092), sorted, without duplicates.
+    pub large_communities: Vec<[u32; 3]>,
+    /// ORIGINATOR_ID (RFC 4456).
+    pub originator_id: Option<Ipv4Addr>,
+    /// CLUSTER_LIST (RFC 4456), as received.
+    pub cluster_list: Vec<Ipv4Addr>,
+    /// Optional transitive attributes that this speaker does not know, by type, the partial bit set when passed on.
+    pub unknown: Vec<UnknownAttribute>,
+}
+
+/// ORIGIN; the order is the decision's (lower is better).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// 0
+    Igp,
+    /// 1
+    Egp,
+    /// 2
+    Incomplete,
+}
+
+/// AGGREGATOR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Aggregator {
+    /// The AS that formed the aggregate.
+    pub asn: Asn,
+    /// The speaker's address.
+    pub address: Ipv4Addr,
+}
+
+/// An optional transitive attribute of a type we do not know.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UnknownAttribute {
+    /// Its flags octet as received, extended-length bit cleared.
+    pub flags: u8,
+    /// Its type code.
+    pub code: u8,
+    /// Its value.
+    pub value: Box<[u8]>,
+}
+
+/// AS_PATH.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AsPath(pub Vec<Segment>);
+
+/// One path segment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Segment {
+    /// Its kind.
+    pub kind: SegmentKind,
+    /// Its numbers, nearest first; never empty; a sequence longer than 255 is several segments on the wire.
+    pub asns: Vec<Asn>,
+}
+
+/// The kinds of path segments (RFC 4271, RFC 5065).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SegmentKind {
+    /// AS_SET, 1.
+    Set,
+    /// AS_SEQUENCE, 2.
+    Sequence,
+    /// AS_CONFED_SEQUENCE, 3.
+    ConfedSequence,
+    /// AS_CONFED_SET, 4.
+    ConfedSet,
+}
+
+impl AsPath {
+    /// The length that the decision compares: a set counts one, confederation segments none (RFC 4271 section 9.1.2.2, RFC 5065).
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.0
+            .iter()
+            .map(|s| match s.kind {
+                SegmentKind::Sequence => s.asns.len(),
+                SegmentKind::Set => 1,
+                SegmentKind::ConfedSequence | SegmentKind::ConfedSet => 0,
+            })
+            .sum()
+    }
+
+    /// How often a number occurs, in segments of any kind.
+    #[must_use]
+    pub fn occurrences(&self, asn: Asn) -> usize {
+        self.0.iter().flat_map(|s| &s.asns).filter(|a| **a == asn).count()
+    }
+
+    /// The neighbouring AS: the first number of a leading sequence.
+    #[must_use]
+    pub fn first(&self) -> Option<Asn> {
+        self.0.first().filter(|s| s.kind == SegmentKind::Sequence).and_then(|s| s.asns.first()).copied()
+    }
+
+    /// Puts a number in front (RFC 4271 section 5.1.2).
+    pub fn prepend(&mut self, asn: Asn) {
+        match self.0.first_mut() {
+            Some(s) if s.kind == SegmentKind::Sequence => s.asns.insert(0, asn),
+            _ => self.0.insert(0, Segment { kind: SegmentKind::Sequence, asns: vec![asn] }),
+        }
+    }
+}
