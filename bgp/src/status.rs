@@ -104,6 +104,17 @@ pub enum RibView {
     Out(IpAddr),
 }
 
+/// Which prefixes are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteSelect {
+    /// Every prefix, in order: IPv4 first, then by address and length.
+    All,
+    /// This prefix and no other.
+    Exact(IpNet),
+    /// The longest prefix that holds this address.
+    LongestMatch(IpAddr),
+}
+
 /// A prefix and its paths.
 #[derive(Clone, Debug)]
 pub struct RouteStatus {
