@@ -1,0 +1,250 @@
+//! Links: requests that make, change and delete them, and the lookup.
+
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, Parseable};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
+};
+
+use super::{Error, Request, Socket};
+
+/// A MAC address.
+pub type Mac = [u8; 6];
+
+/// A name the kernel takes for a link: 1 to 15 bytes, not `.` or `..`, without `/`, `:` and white space
+/// (`dev_valid_name`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkName(String);
+
+/// The text is no valid link name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no link name: 1 to 15 bytes without '/', ':' and white space")]
+pub struct InvalidLinkName(pub String);
+
+impl LinkName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for LinkName {
+    type Err = InvalidLinkName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLinkName> {
+        let good = (1..=15).contains(&text.len())
+            && !matches!(text, "." | "..")
+            && !text.chars().any(|c| c.is_whitespace() || matches!(c, '/' | ':' | '\0'));
+        if good { Ok(Self(text.to_owned())) } else { Err(InvalidLinkName(text.to_owned())) }
+    }
+}
+
+impl fmt::Display for LinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A network interface as the kernel describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number for it, never 0; unique in its namespace and not reused soon.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its MAC address; `None` for links without one (loopback has 00:00:00:00:00:00).
+    pub mac: Option<Mac>,
+    /// The largest packet it takes, in bytes.
+    pub mtu: u32,
+    /// Administratively up (`IFF_UP`).
+    pub up: bool,
+    /// Has carrier (`IFF_LOWER_UP`).
+    pub carrier: bool,
+    /// The loopback interface.
+    pub loopback: bool,
+    /// The driver's name, such as `veth`; `None` for hardware.
+    pub kind: Option<String>,
+    /// Index of the veth peer or lower device (`IFLA_LINK`), in that device's own namespace.
+    pub peer: Option<u32>,
+}
+
+impl Link {
+    /// Up and with carrier: packets can leave.
+    pub fn is_running(&self) -> bool {
+        self.up && self.carrier
+    }
+
+    pub(crate) fn from_message(message: &LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut link = Self {
+            index: message.header.index,
+            name: String::new(),
+            mac: None,
+            mtu: 0,
+            up: flags.contains(LinkFlags::Up),
+            carrier: flags.contains(LinkFlags::LowerUp),
+            loopback: flags.contains(LinkFlags::Loopback),
+            kind: None,
+            peer: None,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
+                LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::Link(peer) => link.peer = Some(*peer),
+                LinkAttribute::LinkInfo(info) => {
+                    link.kind = info.iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+
+    pub(super) fn decode(payload: &[u8]) -> Option<Self> {
+        match LinkMessage::parse(payload) {
+            Ok(message) => Some(Self::from_message(&message)),
+            Err(error) => {
+                tracing::warn!(%error, "skipping a link the kernel described in an unknown way");
+                None
+            }
+        }
+    }
+}
+
+/// A veth pair: one end where the socket is, the peer made directly in another network namespace.
+#[derive(Debug)]
+pub struct Veth<'a, N> {
+    /// Name of this end.
+    pub name: &'a LinkName,
+    /// MAC address of this end, set at creation: udev rewrites one that is set later.
+    pub mac: Mac,
+    /// Name of the peer.
+    pub peer_name: &'a LinkName,
+    /// MAC address of the peer; `None` lets the kernel make one up.
+    pub peer_mac: Option<Mac>,
+    /// An open network namespace (for example `File::open("/run/netns/blue")`) in which the peer appears.
+    pub peer_netns: N,
+    /// MTU of both ends, in bytes.
+    pub mtu: u32,
+}
+
+impl<N: AsFd> Veth<'_, N> {
+    /// The request that makes the pair, both ends down. Fails with `EEXIST` when either name is taken.
+    ///
+    /// The request names the namespace by its file descriptor, so `peer_netns` must stay open until it is sent.
+    pub fn create(&self) -> Request {
+        let mut peer = LinkMessage::default();
+        peer.attributes = vec![
+            LinkAttribute::IfName(self.peer_name.as_str().to_owned()),
+            LinkAttribute::Mtu(self.mtu),
+            LinkAttribute::NetNsFd(self.peer_netns.as_fd().as_raw_fd()),
+        ];
+        peer.attributes.extend(self.peer_mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(self.name.as_str().to_owned()),
+            LinkAttribute::Mtu(self.mtu),
+            LinkAttribute::Address(self.mac.to_vec()),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Veth),
+                LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+            ]),
+        ];
+        Request::new(&RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+}
+
+fn change(index: u32, attributes: Vec<LinkAttribute>) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = attributes;
+    message
+}
+
+/// Sets a link up or down.
+pub fn set_up(index: u32, up: bool) -> Request {
+    let mut message = change(index, Vec::new());
+    message.header.change_mask = LinkFlags::Up;
+    if up {
+        message.header.flags = LinkFlags::Up;
+    }
+    Request::new(&RouteNetlinkMessage::SetLink(message), 0)
+}
+
+/// Renames a link.
+pub fn set_name(index: u32, name: &LinkName) -> Request {
+    let attributes = vec![LinkAttribute::IfName(name.as_str().to_owned())];
+    Request::new(&RouteNetlinkMessage::SetLink(change(index, attributes)), 0)
+}
+
+/// Sets a link's MTU, in bytes.
+pub fn set_mtu(index: u32, mtu: u32) -> Request {
+    Request::new(&RouteNetlinkMessage::SetLink(change(index, vec![LinkAttribute::Mtu(mtu)])), 0)
+}
+
+/// Stops the kernel from giving the link an IPv6 link-local address of its own (`addrgenmode none`). Send it
+/// before the link is set up.
+pub fn set_addr_gen_mode_none(index: u32) -> Request {
+    let inet6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+    let message = change(index, vec![LinkAttribute::AfSpecUnspec(vec![inet6])]);
+    Request::new(&RouteNetlinkMessage::SetLink(message), 0)
+}
+
+/// Deletes a link; its veth peer goes with it.
+pub fn delete(index: u32) -> Request {
+    Request::new(&RouteNetlinkMessage::DelLink(change(index, Vec::new())), 0)
+}
+
+impl Socket {
+    /// All links of the namespace, in the kernel's order.
+    pub fn links(&mut self) -> Result<Vec<Link>, Error> {
+        let request = Request::new(&RouteNetlinkMessage::GetLink(LinkMessage::default()), 0);
+        self.dump(&request, |_, payload| Link::decode(payload))
+    }
+
+    /// The link with this name; `None` when there is none.
+    pub fn link_by_name(&mut self, name: &LinkName) -> Result<Option<Link>, Error> {
+        self.link(change(0, vec![LinkAttribute::IfName(name.as_str().to_owned())]))
+    }
+
+    /// The link with this index; `None` when there is none.
+    pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, Error> {
+        self.link(change(index, Vec::new()))
+    }
+
+    fn link(&mut self, message: LinkMessage) -> Result<Option<Link>, Error> {
+        let request = Request::new(&RouteNetlinkMessage::GetLink(message), 0);
+        let found = self.get(&request, |_, payload| {
+            Link::decode(payload).ok_or_else(|| Error::Malformed("a link could not be read".to_owned()))
+        });
+        match found {
+            Ok(link) => Ok(Some(link)),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_names_are_checked_as_the_kernel_does() {
+        for good in ["a", "eth0.100", "weft0123456789a"] {
+            assert_eq!(good.parse::<LinkName>().unwrap().as_str(), good);
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "a:b", "weft0123456789ab", "a\0"] {
+            assert_eq!(bad.parse::<LinkName>(), Err(InvalidLinkName(bad.into())));
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! A request socket of the rtnetlink family.
+
+use std::io;
+use std::path::Path;
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use super::error::Error;
+use super::message::{Messages, Request};
+use crate::netns;
+
+/// Bytes sent in one system call. The kernel refuses more than the socket's send buffer (212,992 by default).
+const SEND_BYTES: usize = 120 * 1024;
+/// Larger than any datagram rtnetlink makes: a dump fills at most 32 KiB.
+const RECEIVE_BYTES: usize = 128 * 1024;
+/// What one queued acknowledgement is charged against the receive buffer at most (`skb->truesize` of a small
+/// message, measured below 1,300); a batch is cut so that its acknowledgements fit.
+const ACK_COST: usize = 2048;
+/// Receive buffer asked for: room for 8 MiB of replies, where we have CAP_NET_ADMIN.
+const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
+/// How often a dump is started again when the table changes under it.
+const DUMP_TRIES: u32 = 8;
+
+/// A blocking `NETLINK_ROUTE` socket for requests and dumps.
+///
+/// The kernel handles rtnetlink requests inside the sending system call, so every reply is queued when `send`
+/// returns and nothing here ever waits: a missing reply is an error, not a hang.
+///
+/// The socket belongs to the network namespace it was opened in, whichever thread uses it.
+#[derive(Debug)]
+pub struct Socket {
+    inner: netlink_sys::Socket,
+    port: u32,
+    sequence: u32,
+    acks_per_send: usize,
+    send: Vec<u8>,
+    receive: Vec<u8>,
+}
+
+impl Socket {
+    /// Opens a socket in the calling thread's network namespace, with extended error texts, errors that do not
+    /// echo the request, strict checking of dump requests, and a large receive buffer where permitted.
+    pub fn new() -> Result<Self, Error> {
+        let mut inner = open()?;
+        let port = inner.bind_auto().map_err(|error| Error::from_io("bind", &error))?.port_number();
+        let buffer =
+            inner.get_rx_buf_sz().map_err(|error| Error::from_io("read the receive buffer size", &error))?;
+        Ok(Self {
+            inner,
+            port,
+            sequence: 0,
+            acks_per_send: (buffer / ACK_COST).max(1),
+            send: Vec::new(),
+            receive: Vec::with_capacity(RECEIVE_BYTES),
+        })
+    }
+
+    /// Opens a socket in the network namespace at `path`. A dedicated thread enters the namespace; the caller
+    /// stays where it is.
+    pub fn in_netns(path: &Path) -> Result<Self, Error> {
+        netns::run(path, Self::new)?
+    }
+
+    /// The port number the kernel gave this socket; notifications caused by its requests carry it.
+    pub fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Carries out one request and waits for its acknowledgement.
+    pub fn execute(&mut self, request: &Request) -> Result<(), Error> {
+        self.batch(std::slice::from_ref(request)).pop().unwrap_or(Err(Error::NoReply))
+    }
+
+    /// Carries out requests in order, many per system call, and returns one result per request. A refused
+    /// request does not stop those behind it.
+    pub fn batch(&mut self, requests: &[Request]) -> Vec<Result<(), Error>> {
+        let mut results = Vec::with_capacity(requests.len());
+        let mut rest = requests;
+        while !rest.is_empty() {
+            let (chunk, tail) = rest.split_at(self.chunk_len(rest));
+            results.extend(self.exchange(chunk));
+            rest = tail;
+        }
+        results
+    }
+
+    /// Carries out one request that is answered by one object, such as a lookup by name, and decodes it.
+    ///
+    /// `decode` is called with the message type and payload of the reply.
+    pub fn get<T>(
+        &mut self,
+        request: &Request,
+        decode: impl FnOnce(u16, &[u8]) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let sequence = self.send_all(std::slice::from_ref(request), 0)?;
+        loop {
+            let messages = self.receive()?;
+            let Some(reply) = messages.into_iter().find(|message| message.sequence == sequence) else {
+                continue;
+            };
+            if reply.kind == NLMSG_ERROR {
+                reply.outcome().map_err(Error::Refused)?;
+                return Err(Error::NoReply);
+            }
+            return decode(reply.kind, reply.payload);
+        }
+    }
+
+    /// Reads a whole table. `decode` gets the type and payload of each message and returns the object, or
+    /// `None` to leave it out. Starts again when the table changed under the dump.
+    pub fn dump<T>(
+        &mut self,
+        request: &Request,
+        mut decode: impl FnMut(u16, &[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
+        for _ in 0..DUMP_TRIES {
+            let sequence = self.send_all(std::slice::from_ref(request), NLM_F_DUMP)?;
+            match self.dump_once(sequence, &mut decode) {
+                Ok(Some(objects)) => return Ok(objects),
+                Ok(None) => {}
+                Err(error) if error.errno() == Some(Errno::EBUSY) => self.discard_replies(),
+                Err(error) => {
+                    self.discard_replies();
+                    return Err(error);
+                }
+            }
+        }
+        Err(Error::Interrupted { tries: DUMP_TRIES })
+    }
+
+    /// `None`: the dump ended, but the table changed meanwhile.
+    fn dump_once<T>(
+        &mut self,
+        sequence: u32,
+        decode: &mut impl FnMut(u16, &[u8]) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, Error> {
+        let mut objects = Vec::new();
+        let mut consistent = true;
+        loop {
+            for message in self.receive()? {
+                if message.sequence != sequence {
+                    continue;
+                }
+                consistent &= message.flags & NLM_F_DUMP_INTR == 0;
+                match message.kind {
+                    NLMSG_ERROR | NLMSG_DONE => {
+                        message.outcome().map_err(Error::Refused)?;
+                        return Ok(consistent.then_some(objects));
+                    }
+                    kind => objects.extend(decode(kind, message.payload)),
+                }
+            }
+        }
+    }
+
+    /// How many of `requests` go into one send: as many as fit the send size and whose acknowledgements fit the
+    /// receive buffer, at least one.
+    fn chunk_len(&self, requests: &[Request]) -> usize {
+        let mut bytes = 0usize;
+        requests
+            .iter()
+            .take(self.acks_per_send)
+            .take_while(|request| {
+                bytes = bytes.saturating_add(request.encoded_len());
+                bytes <= SEND_BYTES
+            })
+            .count()
+            .max(1)
+    }
+
+    /// Sends `requests` in one system call and collects their acknowledgements.
+    fn exchange(&mut self, requests: &[Request]) -> Vec<Result<(), Error>> {
+        let mut results = vec![Err(Error::NoReply); requests.len()];
+        let first = match self.send_all(requests, netlink_packet_core::NLM_F_ACK) {
+            Ok(first) => first,
+            Err(error) => {
+                results.fill(Err(error));
+                return results;
+            }
+        };
+        let mut missing = requests.len();
+        while missing > 0 {
+            let messages = match self.receive() {
+                Ok(messages) => messages,
+                Err(Error::NoReply) => break,
+                // The acknowledgements that were queued before the buffer overran are still to be read.
+                Err(Error::Overrun) => continue,
+                Err(error) => {
+                    for result in results.iter_mut().filter(|result| **result == Err(Error::NoReply)) {
+                        *result = Err(error.clone());
+                    }
+                    break;
+                }
+            };
+            for message in messages.filter(|message| message.kind == NLMSG_ERROR) {
+                let index = usize::try_from(message.sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
+                if let Some(result) = results.get_mut(index) {
+                    *result = message.outcome().map_err(Error::Refused);
+                    missing = missing.saturating_sub(1);
+                }
+            }
+        }
+        results
+    }
+
+    /// Sends requests back to back; returns the sequence number of the first.
+    fn send_all(&mut self, requests: &[Request], flags: u16) -> Result<u32, Error> {
+        self.send.clear();
+        let first = self.sequence.wrapping_add(1);
+        for request in requests {
+            self.sequence = self.sequence.wrapping_add(1);
+            request.encode(self.sequence, flags, &mut self.send);
+        }
+        let kernel = netlink_sys::SocketAddr::new(0, 0);
+        loop {
+            match self.inner.send_to(&self.send, &kernel, 0) {
+                Ok(_) => return Ok(first),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::from_io("send", &error)),
+            }
+        }
+    }
+
+    /// The next queued datagram; [`Error::NoReply`] when none is queued.
+    fn receive(&mut self) -> Result<Messages<'_>, Error> {
+        receive(&self.inner, &mut self.receive)?;
+        Ok(Messages(&self.receive))
+    }
+
+    /// Throws away what is left of a failed dump, so that the next request starts clean.
+    fn discard_replies(&mut self) {
+        while !matches!(self.receive(), Err(Error::NoReply | Error::Socket { .. })) {}
+    }
+}
+
+/// Opens a rtnetlink socket with the options every socket of this crate has.
+pub(super) fn open() -> Result<netlink_sys::Socket, Error> {
+    let socket =
+        netlink_sys::Socket::new(NETLINK_ROUTE).map_err(|error| Error::from_io("open a socket", &error))?;
+    socket.set_ext_ack(true).map_err(|error| Error::from_io("set NETLINK_EXT_ACK", &error))?;
+    socket.set_cap_ack(true).map_err(|error| Error::from_io("set NETLINK_CAP_ACK", &error))?;
+    socket
+        .set_netlink_get_strict_chk(true)
+        .map_err(|error| Error::from_io("set NETLINK_GET_STRICT_CHK", &error))?;
+    // Without CAP_NET_ADMIN the default stays; batches are then cut smaller and overruns are survived.
+    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        tracing::debug!("no permission to enlarge the netlink receive buffer");
+    }
+    Ok(socket)
+}
+
+/// Reads one datagram into `buffer` without waiting.
+pub(super) fn receive(socket: &netlink_sys::Socket, buffer: &mut Vec<u8>) -> Result<(), Error> {
+    loop {
+        buffer.clear();
+        buffer.reserve(RECEIVE_BYTES);
+        match socket.recv(buffer, libc::MSG_DONTWAIT | libc::MSG_TRUNC) {
+            Ok(length) if length > buffer.len() => {
+                return Err(Error::Malformed(format!(
+                    "a datagram of {length} bytes did not fit the buffer of {} bytes",
+                    buffer.len()
+                )));
+            }
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Error::NoReply),
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Err(Error::Overrun),
+            Err(error) => return Err(Error::from_io("receive", &error)),
+        }
+    }
+}
