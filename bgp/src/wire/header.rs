@@ -70,7 +70,8 @@ impl Header {
     /// Message Header Error (RFC 4271 section 6.1): marker, length, or type; always a session reset.
     pub fn decode(bytes: &[u8; HEADER_LENGTH], message_max: u16) -> Result<Self, WireError> {
         let mut reader = Reader::new(bytes);
-        let (Some(marker), Some(length), Some(code)) = (reader.array::<16>(), reader.u16(), reader.u8()) else {
+        let (Some(marker), Some(length), Some(code)) = (reader.array::<16>(), reader.u16(), reader.u8())
+        else {
             return Err(bad_length(0, "the header is cut short"));
         };
         if marker != MARKER {

@@ -14,13 +14,19 @@
 //! | write End-of-RIB | [`update::end_of_rib`] |
 
 pub mod attributes;
+pub mod capability;
 pub mod error;
 pub mod header;
 pub mod nlri;
+pub mod notification;
+pub mod open;
+pub mod route_refresh;
 pub mod update;
 
 mod as_path;
 mod attribute;
+mod message;
 mod reader;
 
 pub use self::error::{ErrorCode, Severity, WireError};
+pub use self::message::Message;

@@ -206,9 +206,19 @@ fn put_all(
         put_attribute(WELL_KNOWN, code::ATOMIC_AGGREGATE, &[], out)?;
     }
     if let Some(aggregator) = attributes.aggregator {
-        put_attribute(OPTIONAL_TRANSITIVE, code::AGGREGATOR, &aggregator_value(aggregator, four_octet_as), out)?;
+        put_attribute(
+            OPTIONAL_TRANSITIVE,
+            code::AGGREGATOR,
+            &aggregator_value(aggregator, four_octet_as),
+            out,
+        )?;
     }
-    put_list(OPTIONAL_TRANSITIVE, code::COMMUNITIES, attributes.communities.iter().map(|c| c.to_be_bytes()), out)?;
+    put_list(
+        OPTIONAL_TRANSITIVE,
+        code::COMMUNITIES,
+        attributes.communities.iter().map(|c| c.to_be_bytes()),
+        out,
+    )?;
     if let Some(id) = attributes.originator_id {
         put_attribute(OPTIONAL, code::ORIGINATOR_ID, &id.octets(), out)?;
     }

@@ -22,6 +22,17 @@
 //! # }
 //! ```
 
+//!
+//! Decoding, for whoever has a session: one [`Decoder`] per Established session, which puts what it finds straight into a
+//! [`RouteBatch`](crate::ingress::RouteBatch). It keeps the attribute sets that it saw last, by their bytes, so that a set that comes
+//! again is neither decoded nor allocated again.
+
+pub use self::decode::{Agreed, Decoded, Decoder};
 pub use self::encode::{AttributeBlock, end_of_rib, pack, pack_withdrawn};
 
+mod attribute_set;
+mod cache;
+mod decode;
 mod encode;
+mod errors;
+mod multiprotocol;

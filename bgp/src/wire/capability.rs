@@ -1,0 +1,231 @@
+//! Capabilities (RFC 5492).
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::reader::Reader;
+use crate::types::{Asn, Family};
+
+mod code {
+    pub(super) const MULTIPROTOCOL: u8 = 1;
+    pub(super) const ROUTE_REFRESH: u8 = 2;
+    pub(super) const EXTENDED_MESSAGE: u8 = 6;
+    pub(super) const GRACEFUL_RESTART: u8 = 64;
+    pub(super) const FOUR_OCTET_AS: u8 = 65;
+    pub(super) const ENHANCED_ROUTE_REFRESH: u8 = 70;
+    pub(super) const FQDN: u8 = 73;
+}
+
+/// One capability.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Capability {
+    /// Routes of this family (RFC 4760 section 8).
+    Multiprotocol(AfiSafi),
+    /// ROUTE-REFRESH (RFC 2918).
+    RouteRefresh,
+    /// Messages of up to 65535 octets (RFC 8654).
+    ExtendedMessage,
+    /// Graceful restart (RFC 4724).
+    GracefulRestart(GracefulRestartCapability),
+    /// AS numbers of four octets, and which one the sender is (RFC 6793).
+    FourOctetAs(Asn),
+    /// Route refresh with a beginning and an end (RFC 7313).
+    EnhancedRouteRefresh,
+    /// The sender's name (draft-walton-bgp-hostname-capability).
+    Fqdn {
+        /// The host's name.
+        host: String,
+        /// The domain's name; may be empty.
+        domain: String,
+    },
+    /// Any other, as it came.
+    Unknown {
+        /// Its code.
+        code: u8,
+        /// Its value.
+        value: Bytes,
+    },
+}
+
+/// A pair of family numbers, of ours or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AfiSafi {
+    /// Address family identifier.
+    pub afi: u16,
+    /// Subsequent address family identifier.
+    pub safi: u8,
+}
+
+impl AfiSafi {
+    /// The family, if it is one that this speaker routes.
+    #[must_use]
+    pub fn family(self) -> Option<Family> {
+        Family::from_afi_safi(self.afi, self.safi)
+    }
+}
+
+impl From<Family> for AfiSafi {
+    fn from(family: Family) -> Self {
+        let (afi, safi) = family.afi_safi();
+        Self { afi, safi }
+    }
+}
+
+/// RFC 4724 section 3.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct GracefulRestartCapability {
+    /// R bit: the sender has restarted.
+    pub restarting: bool,
+    /// N bit: NOTIFICATIONs do not end it (RFC 8538).
+    pub notification: bool,
+    /// Seconds in which the sender will be back after a restart; 12 bits.
+    pub restart_time: u16,
+    /// The families, each with its F bit: whether forwarding state was kept.
+    pub families: Vec<(AfiSafi, bool)>,
+}
+
+impl GracefulRestartCapability {
+    /// The longest restart time that the wire can tell, in seconds.
+    pub const RESTART_TIME_MAX: u16 = 0x0fff;
+    const RESTARTING: u16 = 0x8000;
+    const NOTIFICATION: u16 = 0x4000;
+    const FORWARDING: u8 = 0x80;
+
+    /// A duration as the capability can tell it: whole seconds, at most 4095.
+    #[must_use]
+    pub fn restart_seconds(time: Duration) -> u16 {
+        u16::try_from(time.as_secs()).unwrap_or(u16::MAX).min(Self::RESTART_TIME_MAX)
+    }
+}
+
+impl Capability {
+    /// Reads the capabilities of one optional parameter.
+    ///
+    /// # Errors
+    /// The octets from where a capability is cut short, or of one whose length is wrong for its code.
+    pub(super) fn decode_all<'a>(field: &'a [u8], out: &mut Vec<Self>) -> Result<(), &'a [u8]> {
+        let mut reader = Reader::new(field);
+        while !reader.is_empty() {
+            let start = reader.rest();
+            let (Some(code), Some(length)) = (reader.u8(), reader.u8()) else {
+                return Err(start);
+            };
+            let value = reader.take(usize::from(length)).ok_or(start)?;
+            out.push(Self::decode(code, value).ok_or(start)?);
+        }
+        Ok(())
+    }
+
+    /// Reads one; `None`: its length is wrong for its code.
+    fn decode(code: u8, value: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(value);
+        let capability = match code {
+            code::MULTIPROTOCOL => {
+                let afi = reader.u16()?;
+                let _reserved = reader.u8()?;
+                Self::Multiprotocol(AfiSafi { afi, safi: reader.u8()? })
+            }
+            code::ROUTE_REFRESH => Self::RouteRefresh,
+            code::EXTENDED_MESSAGE => Self::ExtendedMessage,
+            code::GRACEFUL_RESTART => Self::GracefulRestart(decode_graceful_restart(&mut reader)?),
+            code::FOUR_OCTET_AS => Self::FourOctetAs(Asn(reader.u32()?)),
+            code::ENHANCED_ROUTE_REFRESH => Self::EnhancedRouteRefresh,
+            // It is of no consequence: one that is malformed is kept as it is.
+            code::FQDN => match decode_fqdn(value) {
+                Some(fqdn) => return Some(fqdn),
+                None => return Some(Self::Unknown { code, value: Bytes::copy_from_slice(value) }),
+            },
+            code => return Some(Self::Unknown { code, value: Bytes::copy_from_slice(value) }),
+        };
+        reader.is_empty().then_some(capability)
+    }
+
+    /// Appends the capability; a value of more than 255 octets is cut to the whole items that fit.
+    pub(super) fn encode(&self, out: &mut BytesMut) {
+        let mut value = BytesMut::new();
+        let code = self.encode_value(&mut value);
+        value.truncate(usize::from(u8::MAX));
+        out.put_u8(code);
+        out.put_u8(u8::try_from(value.len()).unwrap_or(u8::MAX));
+        out.put_slice(&value);
+    }
+
+    fn encode_value(&self, out: &mut BytesMut) -> u8 {
+        match self {
+            Self::Multiprotocol(family) => {
+                out.put_u16(family.afi);
+                out.put_u8(0);
+                out.put_u8(family.safi);
+                code::MULTIPROTOCOL
+            }
+            Self::RouteRefresh => code::ROUTE_REFRESH,
+            Self::ExtendedMessage => code::EXTENDED_MESSAGE,
+            Self::GracefulRestart(restart) => {
+                encode_graceful_restart(restart, out);
+                code::GRACEFUL_RESTART
+            }
+            Self::FourOctetAs(asn) => {
+                out.put_u32(asn.0);
+                code::FOUR_OCTET_AS
+            }
+            Self::EnhancedRouteRefresh => code::ENHANCED_ROUTE_REFRESH,
+            Self::Fqdn { host, domain } => {
+                for name in [host, domain] {
+                    // Two names and their lengths have to fit 255 octets.
+                    let name = name.as_bytes().get(..126).unwrap_or(name.as_bytes());
+                    out.put_u8(u8::try_from(name.len()).unwrap_or(u8::MAX));
+                    out.put_slice(name);
+                }
+                code::FQDN
+            }
+            Self::Unknown { code, value } => {
+                out.put_slice(value);
+                *code
+            }
+        }
+    }
+}
+
+fn decode_graceful_restart(reader: &mut Reader<'_>) -> Option<GracefulRestartCapability> {
+    let head = reader.u16()?;
+    let mut families = Vec::new();
+    while !reader.is_empty() {
+        let family = AfiSafi { afi: reader.u16()?, safi: reader.u8()? };
+        families.push((family, reader.u8()? & GracefulRestartCapability::FORWARDING != 0));
+    }
+    Some(GracefulRestartCapability {
+        restarting: head & GracefulRestartCapability::RESTARTING != 0,
+        notification: head & GracefulRestartCapability::NOTIFICATION != 0,
+        restart_time: head & GracefulRestartCapability::RESTART_TIME_MAX,
+        families,
+    })
+}
+
+fn encode_graceful_restart(restart: &GracefulRestartCapability, out: &mut BytesMut) {
+    // 2 + 4 × 63 octets fit a capability.
+    const FAMILIES_MAX: usize = 63;
+    let mut head = restart.restart_time.min(GracefulRestartCapability::RESTART_TIME_MAX);
+    if restart.restarting {
+        head |= GracefulRestartCapability::RESTARTING;
+    }
+    if restart.notification {
+        head |= GracefulRestartCapability::NOTIFICATION;
+    }
+    out.put_u16(head);
+    for (family, forwarding) in restart.families.iter().take(FAMILIES_MAX) {
+        out.put_u16(family.afi);
+        out.put_u8(family.safi);
+        out.put_u8(if *forwarding { GracefulRestartCapability::FORWARDING } else { 0 });
+    }
+}
+
+fn decode_fqdn(value: &[u8]) -> Option<Capability> {
+    let mut reader = Reader::new(value);
+    let mut name = || {
+        let length = reader.u8()?;
+        String::from_utf8(reader.take(usize::from(length))?.to_vec()).ok()
+    };
+    let (host, domain) = (name()?, name()?);
+    reader.is_empty().then_some(Capability::Fqdn { host, domain })
+}

@@ -1,0 +1,106 @@
+//! MP_REACH_NLRI and MP_UNREACH_NLRI (RFC 4760 sections 3 and 4). What is wrong in them ends the session, as the prefixes that
+//! would have to be withdrawn cannot be told for sure (RFC 7606 sections 5.3 and 7.11).
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::errors::attribute_error;
+use crate::types::Family;
+use crate::wire::attribute::{RawAttribute, flag};
+use crate::wire::capability::AfiSafi;
+use crate::wire::error::{ErrorCode, Severity, WireError};
+use crate::wire::reader::Reader;
+
+/// The next hop of MP_REACH_NLRI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MpNextHop {
+    pub(super) global: IpAddr,
+    pub(super) link_local: Option<Ipv6Addr>,
+}
+
+/// An MP_REACH_NLRI of a family of ours.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MpReach<'a> {
+    pub(super) family: Family,
+    pub(super) next_hop: MpNextHop,
+    /// AFI, SAFI and next hop as received.
+    pub(super) head: &'a [u8],
+    pub(super) nlri: &'a [u8],
+}
+
+/// An MP_UNREACH_NLRI of a family of ours.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MpUnreach<'a> {
+    pub(super) family: Family,
+    pub(super) nlri: &'a [u8],
+}
+
+/// Reads an MP_REACH_NLRI; the family's numbers if it is none of ours.
+pub(super) fn decode_reach<'a>(raw: &RawAttribute<'a>) -> Result<Result<MpReach<'a>, AfiSafi>, WireError> {
+    check_flags(raw)?;
+    let mut reader = Reader::new(raw.value);
+    let too_short = || malformed(raw, "shorter than its fixed fields and its next hop");
+    let (Some(afi), Some(safi), Some(length)) = (reader.u16(), reader.u8(), reader.u8()) else {
+        return Err(too_short());
+    };
+    let (Some(next_hop), head_end, Some(_reserved)) =
+        (reader.take(usize::from(length)), reader.rest().len(), reader.u8())
+    else {
+        return Err(too_short());
+    };
+    let numbers = AfiSafi { afi, safi };
+    let Some(family) = numbers.family() else {
+        return Ok(Err(numbers));
+    };
+    let next_hop = decode_next_hop(family, next_hop).ok_or_else(|| {
+        malformed(raw, format!("a next hop of {length} octets, not 4 for IPv4 and 16 or 32 for IPv6"))
+    })?;
+    let head = raw.value.get(..raw.value.len() - head_end).unwrap_or_default();
+    Ok(Ok(MpReach { family, next_hop, head, nlri: reader.rest() }))
+}
+
+/// Reads an MP_UNREACH_NLRI; the family's numbers if it is none of ours.
+pub(super) fn decode_unreach<'a>(
+    raw: &RawAttribute<'a>,
+) -> Result<Result<MpUnreach<'a>, AfiSafi>, WireError> {
+    check_flags(raw)?;
+    let mut reader = Reader::new(raw.value);
+    let (Some(afi), Some(safi)) = (reader.u16(), reader.u8()) else {
+        return Err(malformed(raw, "shorter than its fixed fields"));
+    };
+    let numbers = AfiSafi { afi, safi };
+    Ok(numbers.family().map(|family| MpUnreach { family, nlri: reader.rest() }).ok_or(numbers))
+}
+
+/// An IPv6 next hop for IPv4 prefixes (RFC 8950) is no more expected than any other length, as its capability is not offered.
+fn decode_next_hop(family: Family, octets: &[u8]) -> Option<MpNextHop> {
+    match family {
+        Family::Ipv4Unicast => {
+            let octets: [u8; 4] = octets.try_into().ok()?;
+            Some(MpNextHop { global: octets.into(), link_local: None })
+        }
+        Family::Ipv6Unicast => {
+            let mut reader = Reader::new(octets);
+            let global: [u8; 16] = reader.array()?;
+            let link_local = match reader.is_empty() {
+                true => None,
+                false => Some(Ipv6Addr::from(reader.array::<16>()?)),
+            };
+            reader.is_empty().then(|| MpNextHop { global: global.into(), link_local })
+        }
+    }
+}
+
+fn check_flags(raw: &RawAttribute<'_>) -> Result<(), WireError> {
+    if raw.flags & (flag::OPTIONAL | flag::TRANSITIVE) == flag::OPTIONAL {
+        return Ok(());
+    }
+    let text = "flags that are not optional, non-transitive";
+    Err(attribute_error(Severity::SessionReset, ErrorCode::ATTRIBUTE_FLAGS_ERROR, raw, text))
+}
+
+pub(super) fn malformed(
+    raw: &RawAttribute<'_>,
+    text: impl Into<std::borrow::Cow<'static, str>>,
+) -> WireError {
+    attribute_error(Severity::SessionReset, ErrorCode::OPTIONAL_ATTRIBUTE_ERROR, raw, text)
+}
