@@ -1,1 +1,10 @@
-//! .
+//! Everything that knows the cluster: the documents people write, the plan made from them, the daemon that carries it out
+//! and the command line that asks about it.
+//!
+//! ```text
+//! files or Kubernetes → documents → Cluster → plan(cluster, node, host) → NodePlan → daemon → speaker, routing, weft-cni
+//! ```
+
+pub mod api;
+pub mod cluster;
+pub mod plan;

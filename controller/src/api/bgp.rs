@@ -1,0 +1,300 @@
+//! The resources of BGP: configuration, peers and filters.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU16;
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use weft_bgp::types::Family;
+
+use super::{AsNumber, Cidr, Duration, InterfaceName, PeerAddress, PeerAs, RouterId, Selector, SourceAddress};
+
+/// What holds for a node as a whole. The object `default` holds for every node; `node.NAME` overrides it, field by field,
+/// for one.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "weft.network",
+    version = "v1alpha1",
+    kind = "BGPConfiguration",
+    plural = "bgpconfigurations",
+    shortname = "bgpconfig",
+    category = "weft",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"AS","type":"string","jsonPath":".spec.asNumber"}"#,
+    printcolumn = r#"{"name":"Mesh","type":"boolean","jsonPath":".spec.nodeToNodeMeshEnabled"}"#
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BGPConfigurationSpec {
+    /// The node's AS; 64512 unless given.
+    #[serde(default)]
+    pub as_number: Option<AsNumber>,
+    /// Whether the node has a session with every other node; true unless given. A Node labelled
+    /// `weft.network/mesh: "false"` has none either.
+    #[serde(default)]
+    pub node_to_node_mesh_enabled: Option<bool>,
+    /// The TCP port to listen on; 179 unless given.
+    #[serde(default)]
+    pub listen_port: Option<NonZeroU16>,
+    /// The BGP identifier; unless given the IPv4 node address, else a hash of the node's name.
+    #[serde(default, rename = "routerID")]
+    pub router_id: Option<RouterId>,
+    /// How to choose the node address; unless given the first `InternalIP` of the Node that is on a local interface.
+    #[serde(default)]
+    pub node_address: Option<NodeAddress>,
+    /// Whether to announce the node address as a /32 or /128; `Auto` unless given.
+    #[serde(default)]
+    pub advertise_node_address: Option<AdvertiseNodeAddress>,
+    /// The hold time proposed to peers: 0, or 3 s to 65535 s; 90s unless given.
+    #[serde(default)]
+    pub hold_time: Option<Duration>,
+    /// The time between KEEPALIVEs; a third of the negotiated hold time unless given, and never more.
+    #[serde(default)]
+    pub keepalive_time: Option<Duration>,
+    /// How many equal paths are used at once; 16 unless given.
+    #[serde(default)]
+    pub max_paths: Option<NonZeroU16>,
+    /// The metric of learned routes in the kernel; 64 unless given.
+    #[serde(default)]
+    pub route_metric: Option<u32>,
+    /// Graceful restart (RFC 4724).
+    #[serde(default)]
+    pub graceful_restart: Option<GracefulRestartSpec>,
+    /// Whether to set the kernel's forwarding settings, or only report them; true unless given.
+    #[serde(default)]
+    pub manage_sysctls: Option<bool>,
+    /// The MTU of pod interfaces; unless given the smallest of the interfaces that carry BGP sessions or a default route.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+}
+
+/// How the node address is chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum NodeAddress {
+    /// The first local address inside this prefix; the other family is chosen as if nothing were given.
+    Cidr(Cidr),
+    /// The first global address of each family on this interface.
+    Interface(InterfaceName),
+}
+
+/// Whether a node announces its own address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AdvertiseNodeAddress {
+    /// If it is on `lo`: then no link's prefix leads to it.
+    #[default]
+    Auto,
+    /// Yes.
+    Always,
+    /// No.
+    Never,
+}
+
+/// Graceful restart (RFC 4724).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GracefulRestartSpec {
+    /// Whether to offer it; true unless given.
+    #[serde(default)]
+    pub enabled: Option<bool>,
+    /// How long peers should keep our routes while we are away: 1 s to 4095 s; 120s unless given.
+    #[serde(default)]
+    pub restart_time: Option<Duration>,
+}
+
+/// A BGP session, or as many as the selectors say. Exactly one of `peerIP` and `peerSelector` is given.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "weft.network",
+    version = "v1alpha1",
+    kind = "BGPPeer",
+    plural = "bgppeers",
+    category = "weft",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Peer","type":"string","jsonPath":".spec.peerIP"}"#,
+    printcolumn = r#"{"name":"AS","type":"string","jsonPath":".spec.asNumber"}"#,
+    printcolumn = r#"{"name":"Nodes","type":"string","jsonPath":".spec.nodeSelector"}"#
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BGPPeerSpec {
+    /// Which nodes have this peer; every node unless given.
+    #[serde(default)]
+    pub node_selector: Option<Selector>,
+    /// The peer's address.
+    #[serde(default, rename = "peerIP")]
+    pub peer_ip: Option<PeerAddress>,
+    /// The peers are the nodes that this selects. Each pair has one session, set up on both ends; a session of the
+    /// node-to-node mesh gives way to it.
+    #[serde(default)]
+    pub peer_selector: Option<Selector>,
+    /// The peer's AS. Needed with `peerIP`; with `peerSelector` it is that of each node's own configuration.
+    #[serde(default)]
+    pub as_number: Option<PeerAs>,
+    /// Our AS on this session, in place of the node's own.
+    #[serde(default, rename = "localASNumber")]
+    pub local_as_number: Option<AsNumber>,
+    /// BGPFilters, in order. They replace the default import and export; what matches none is rejected. A direction and
+    /// family for which the filters have no rule keeps the default.
+    #[serde(default)]
+    pub filters: Vec<String>,
+    /// The hold time proposed: 0, or 3 s to 65535 s; the BGPConfiguration's unless given.
+    #[serde(default)]
+    pub hold_time: Option<Duration>,
+    /// The time between KEEPALIVEs; the BGPConfiguration's unless given.
+    #[serde(default)]
+    pub keepalive_time: Option<Duration>,
+    /// Whether next hops of this eBGP peer may lie behind a gateway.
+    #[serde(default)]
+    pub ebgp_multihop: bool,
+    /// Whose address is the next hop of what we announce; `Auto` unless given.
+    #[serde(default)]
+    pub next_hop_mode: Option<NextHopMode>,
+    /// Our end of the session; `None` unless given with `peerIP`, the node address with `peerSelector`.
+    #[serde(default)]
+    pub source_address: Option<SourceAddress>,
+    /// How often our own AS may occur in a received AS path; 0 unless given. Nodes that share an AS and reach each other
+    /// over an eBGP peer need 1.
+    #[serde(default, rename = "numAllowedLocalASNumbers")]
+    pub num_allowed_local_as_numbers: Option<u8>,
+    /// Graceful restart; the BGPConfiguration's unless given.
+    #[serde(default)]
+    pub graceful_restart: Option<GracefulRestartSpec>,
+    /// The families offered, `ipv4-unicast` and `ipv6-unicast`; both unless given. Only a family of which the node has an
+    /// address is offered.
+    #[serde(default)]
+    #[schemars(with = "Option<BTreeSet<FamilySchema>>")]
+    pub families: Option<BTreeSet<Family>>,
+    /// Never dial, only accept.
+    #[serde(default)]
+    pub passive: bool,
+    /// Withdraw everything, end the session and keep it down.
+    #[serde(default)]
+    pub shutdown: bool,
+}
+
+/// The schema of [`Family`], which knows nothing of schemas itself.
+#[derive(JsonSchema, PartialEq, Eq, PartialOrd, Ord)]
+#[schemars(inline)]
+enum FamilySchema {
+    #[schemars(rename = "ipv4-unicast")]
+    #[expect(dead_code, reason = "only its schema is used")]
+    Ipv4Unicast,
+    #[schemars(rename = "ipv6-unicast")]
+    #[expect(dead_code, reason = "only its schema is used")]
+    Ipv6Unicast,
+}
+
+/// Whose address is the next hop of what we announce.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NextHopMode {
+    /// RFC 4271 section 5.1.3: ours on eBGP and for what we originate, as learned on iBGP.
+    #[default]
+    Auto,
+    /// Ours, always.
+    #[serde(rename = "Self")]
+    Own,
+    /// As learned, on eBGP too.
+    Keep,
+}
+
+/// An ordered list of rules for each direction and family; the first that matches decides.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "weft.network",
+    version = "v1alpha1",
+    kind = "BGPFilter",
+    plural = "bgpfilters",
+    category = "weft",
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BGPFilterSpec {
+    /// What is believed of the peer's IPv4 routes.
+    #[serde(default)]
+    pub import_v4: Vec<BGPFilterRule>,
+    /// Which IPv4 routes the peer is told.
+    #[serde(default)]
+    pub export_v4: Vec<BGPFilterRule>,
+    /// What is believed of the peer's IPv6 routes.
+    #[serde(default)]
+    pub import_v6: Vec<BGPFilterRule>,
+    /// Which IPv6 routes the peer is told.
+    #[serde(default)]
+    pub export_v6: Vec<BGPFilterRule>,
+}
+
+/// One rule: it matches where all of its conditions hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BGPFilterRule {
+    /// The prefix that `matchOperator` compares with.
+    #[serde(default)]
+    pub cidr: Option<Cidr>,
+    /// How the route's prefix compares with `cidr`. Both are given, or neither.
+    #[serde(default)]
+    pub match_operator: Option<MatchOperator>,
+    /// Bounds on the length of the route's prefix; needs `cidr`.
+    #[serde(default)]
+    pub prefix_length: Option<PrefixLength>,
+    /// Where the route comes from. An export rule that accepts without naming a source accepts only what the node itself
+    /// originates: transit is opened by `RemotePeers` alone.
+    #[serde(default)]
+    pub source: Option<Source>,
+    /// The kind of session that the filter stands on.
+    #[serde(default)]
+    pub peer_type: Option<FilterPeerType>,
+    /// What becomes of the route.
+    pub action: Action,
+}
+
+/// How a route's prefix compares with a rule's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MatchOperator {
+    /// It is the same prefix.
+    Equal,
+    /// It is another prefix.
+    NotEqual,
+    /// It is the same or inside.
+    In,
+    /// It is neither the same nor inside.
+    NotIn,
+}
+
+/// Bounds on a prefix length, both inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PrefixLength {
+    /// The shortest; that of `cidr` unless given.
+    #[serde(default)]
+    pub min: Option<u8>,
+    /// The longest; 32 or 128 unless given.
+    #[serde(default)]
+    pub max: Option<u8>,
+}
+
+/// Where a route comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Source {
+    /// A peer announced it.
+    RemotePeers,
+}
+
+/// The kind of session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FilterPeerType {
+    /// Across an AS border.
+    #[serde(rename = "eBGP")]
+    External,
+    /// Inside one AS.
+    #[serde(rename = "iBGP")]
+    Internal,
+}
+
+/// What becomes of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Action {
+    /// It passes.
+    Accept,
+    /// It stops here.
+    Reject,
+}

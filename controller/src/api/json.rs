@@ -1,0 +1,386 @@
+//! The JSON of the socket, used by the daemon and the command line alike.
+//!
+//! Stable: an absent value is `null`, never missing; keys may be added, not renamed; times are RFC 3339 in UTC.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use weft_bgp::session::State;
+use weft_bgp::types::{Family, Reason};
+
+/// One BGP peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerJson {
+    /// The object that asks for it; `mesh` sessions are named `mesh:NODE`.
+    pub name: String,
+    /// Its address, with the port where that is not 179.
+    pub peer: String,
+    /// Its AS, once it is known: configured, or told in OPEN.
+    #[serde(rename = "remoteAS")]
+    pub remote_as: Option<u32>,
+    /// The AS that we are on this session.
+    #[serde(rename = "localAS")]
+    pub local_as: u32,
+    /// The state of the FSM.
+    pub state: State,
+    /// Since when it is in that state.
+    pub since: Option<Timestamp>,
+    /// The families offered or, once Established, agreed on.
+    pub families: Vec<Family>,
+    /// Prefixes received, all families.
+    pub received: u64,
+    /// Of those, accepted.
+    pub accepted: u64,
+    /// Prefixes advertised to it.
+    pub advertised: u64,
+    /// The same by family.
+    pub per_family: BTreeMap<Family, FamilyJson>,
+    /// Its BFD session.
+    pub bfd: Option<BfdJson>,
+    /// Graceful restart, once agreed on.
+    pub graceful_restart: Option<GracefulRestartJson>,
+    /// What went wrong last.
+    pub last_error: Option<LastErrorJson>,
+}
+
+/// A peer's prefixes of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FamilyJson {
+    /// Received.
+    pub received: u64,
+    /// Accepted.
+    pub accepted: u64,
+    /// Advertised.
+    pub advertised: u64,
+    /// Kept while the peer restarts.
+    pub stale: u64,
+}
+
+/// A BFD session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BfdJson {
+    /// Its state, in the words of RFC 5880.
+    pub state: String,
+}
+
+/// Graceful restart with one peer (RFC 4724).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GracefulRestartJson {
+    /// What we do for each other.
+    pub role: GracefulRestartRole,
+    /// Whether the peer is away and its routes are kept.
+    pub restarting: bool,
+    /// How many of its routes are kept as stale.
+    pub stale_routes: u64,
+}
+
+/// Who keeps whose routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GracefulRestartRole {
+    /// Only we keep the peer's.
+    Helper,
+    /// Only the peer keeps ours.
+    Restarter,
+    /// Each keeps the other's.
+    Both,
+}
+
+/// The last error of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastErrorJson {
+    /// When.
+    pub time: Timestamp,
+    /// Who said so.
+    pub direction: ErrorDirection,
+    /// NOTIFICATION code, if it was one.
+    pub code: Option<u8>,
+    /// NOTIFICATION subcode.
+    pub subcode: Option<u8>,
+    /// In words.
+    pub text: String,
+}
+
+/// Which way an error went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ErrorDirection {
+    /// We sent the NOTIFICATION.
+    Sent,
+    /// The peer sent it.
+    Received,
+    /// No message: a failure on our side of the wire.
+    Local,
+}
+
+/// A prefix and its paths.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteJson {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// The index of the best path.
+    pub best: Option<usize>,
+    /// Whether the kernel forwards by it: our route is installed and none shadows it.
+    pub in_kernel: bool,
+    /// Every path, best first.
+    pub paths: Vec<PathJson>,
+}
+
+/// One path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PathJson {
+    /// Its next hops.
+    pub next_hops: Vec<IpAddr>,
+    /// The peer's address; null: our own.
+    pub peer: Option<String>,
+    /// AS_PATH.
+    pub as_path: Vec<AsPathElement>,
+    /// ORIGIN.
+    pub origin: OriginJson,
+    /// LOCAL_PREF.
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// Standard communities as `a:b`, large ones as `a:b:c`.
+    pub communities: Vec<String>,
+    /// Extended communities, as 16 hexadecimal digits.
+    pub ext_communities: Vec<String>,
+    /// Whether it took part in the decision.
+    pub valid: bool,
+    /// Whether it won.
+    pub best: bool,
+    /// Why it won, lost, or took no part.
+    pub reason: Reason,
+}
+
+/// A step of an AS path: a number, or a set of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum AsPathElement {
+    /// One AS.
+    Number(u32),
+    /// An AS_SET.
+    Set(Vec<u32>),
+}
+
+/// ORIGIN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OriginJson {
+    /// 0
+    Igp,
+    /// 1
+    Egp,
+    /// 2
+    Incomplete,
+}
+
+/// One route of Weft's in the kernel, or one that ought to be there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FibJson {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// Its next hops; none: unreachable by intent.
+    pub next_hops: Vec<FibNextHopJson>,
+    /// The kernel's number of who wrote it: 176 weftd, 177 weft-cni.
+    pub protocol: u8,
+    /// Its metric (priority).
+    pub metric: u32,
+    /// `installed`, or what stands in the way.
+    pub state: String,
+}
+
+/// A next hop of a kernel route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FibNextHopJson {
+    /// The gateway; null: the destination is on the link.
+    pub via: Option<IpAddr>,
+    /// The interface.
+    pub dev: Option<String>,
+    /// Its share in ECMP.
+    pub weight: u16,
+}
+
+/// How the node is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusJson {
+    /// The node's name.
+    pub node: String,
+    /// Whether there is no problem of severity `error`.
+    pub ok: bool,
+    /// What is wrong, and what to do about it.
+    pub problems: Vec<Problem>,
+    /// Sessions.
+    pub peers: PeerCountJson,
+    /// The documents.
+    pub config: ConfigStatusJson,
+    /// The kernel's routes.
+    pub fib: FibStatusJson,
+    /// The pods' addresses.
+    pub ipam: IpamStatusJson,
+}
+
+/// Sessions, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerCountJson {
+    /// Established.
+    pub up: usize,
+    /// Configured and not shut down.
+    pub wanted: usize,
+}
+
+/// Whether the documents are good.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigStatusJson {
+    /// Whether the documents last read are in force.
+    pub ok: bool,
+    /// Why not: every error in them.
+    pub errors: Vec<DocumentError>,
+}
+
+/// The kernel's routes, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FibStatusJson {
+    /// Routes that ought to be there.
+    pub wanted: usize,
+    /// Routes that are.
+    pub installed: usize,
+    /// Routes that the kernel refused.
+    pub refused: usize,
+    /// Routes hidden by another program's route of better metric.
+    pub shadowed: usize,
+    /// Repairs since the daemon started.
+    pub repaired: u64,
+}
+
+/// The pods' addresses, counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IpamStatusJson {
+    /// The node's blocks.
+    pub blocks: Vec<IpamBlockJson>,
+}
+
+/// One block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IpamBlockJson {
+    /// Its prefix.
+    pub cidr: IpNet,
+    /// How many addresses it has; null where that is more than 2^53 (JSON's exact integers).
+    pub size: Option<u64>,
+    /// How many are in use.
+    pub used: u64,
+}
+
+/// Something that is wrong with the node or its plan.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Stable, lower case, hyphens.
+    pub code: String,
+    /// What is wrong, in a sentence.
+    pub text: String,
+    /// What would make it right.
+    pub remedy: String,
+}
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Something that was asked for does not work.
+    Error,
+    /// All works; it may not go on to.
+    Warning,
+}
+
+impl Problem {
+    /// Something that was asked for does not work.
+    pub fn error(code: &str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, code: code.into(), text: text.into(), remedy: remedy.into() }
+    }
+
+    /// All works, but somebody should know.
+    pub fn warning(code: &str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, code: code.into(), text: text.into(), remedy: remedy.into() }
+    }
+}
+
+/// An error in a document: where it is, what it is, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DocumentError {
+    /// The file's name within its folder; null where the folder itself is at fault.
+    pub file: Option<String>,
+    /// The line, from 1.
+    pub line: Option<usize>,
+    /// `Kind/name`.
+    pub object: Option<String>,
+    /// The path of the field: `spec.importV4[0].cidr`.
+    pub field: Option<String>,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub remedy: String,
+}
+
+impl std::fmt::Display for DocumentError {
+    /// One line: `peers.yaml:12: BGPPeer/tor-a: spec.asNumber: AS 0 is reserved (RFC 7607); use 1 to 4294967294`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(file) = &self.file {
+            match self.line {
+                Some(line) => write!(f, "{file}:{line}: ")?,
+                None => write!(f, "{file}: ")?,
+            }
+        }
+        for part in [&self.object, &self.field].into_iter().flatten() {
+            write!(f, "{part}: ")?;
+        }
+        write!(f, "{}; {}", self.message, self.remedy)
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventJson {
+    /// Its number: events are numbered from 1 as they happen, since the daemon started.
+    pub seq: u64,
+    /// When.
+    pub time: Timestamp,
+    /// The peer's address, if it concerns one.
+    pub peer: Option<String>,
+    /// Stable, lower case, hyphens: `session`, `notification-sent`, `treated-as-withdraw`.
+    pub kind: String,
+    /// What happened, in a sentence.
+    pub text: String,
+    /// The bytes in question, in hexadecimal digits.
+    pub bytes: Option<String>,
+}
+
+/// The program that answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionJson {
+    /// Its version.
+    pub version: String,
+}

@@ -1,0 +1,26 @@
+//! What people and programs write and read: the resource types of group `weft.network/v1alpha1` and the JSON of the socket.
+//!
+//! The resource types are typed to the last field: a CIDR is a [`Cidr`], a selector a [`Selector`]. What deserializes is
+//! well-formed; what is well-formed but makes no sense beside the other objects is found by [`crate::documents`].
+
+mod error;
+mod ip;
+pub mod json;
+mod bgp;
+mod selector;
+mod values;
+
+pub use bgp::*;
+pub use error::Invalid;
+pub use ip::*;
+pub use selector::{Labels, Selector};
+pub use values::*;
+
+/// The API group of every resource that Weft defines.
+pub const GROUP: &str = "weft.network";
+
+/// The version of the group.
+pub const VERSION: &str = "v1alpha1";
+
+/// A Node with this label set to `"false"` is in no node-to-node mesh.
+pub const MESH_LABEL: &str = "weft.network/mesh";

@@ -1,0 +1,164 @@
+//! Everything known of the cluster, as one plain struct. The sources (files, Kubernetes) write it, the planner reads it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::api::{BGPConfigurationSpec, BGPFilterSpec, BGPPeerSpec, IPBlockSpec, IPPoolSpec, Labels, MESH_LABEL};
+
+/// The objects, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// BGPConfigurations: `default` and `node.NAME`.
+    pub configurations: BTreeMap<String, Arc<BGPConfigurationSpec>>,
+    /// BGPPeers.
+    pub peers: BTreeMap<String, Arc<BGPPeerSpec>>,
+    /// BGPFilters.
+    pub filters: BTreeMap<String, Arc<BGPFilterSpec>>,
+    /// IPPools.
+    pub pools: BTreeMap<String, Arc<IPPoolSpec>>,
+    /// IPBlocks.
+    pub blocks: BTreeMap<String, Arc<IPBlockSpec>>,
+    /// Nodes.
+    pub nodes: BTreeMap<String, Arc<Node>>,
+}
+
+/// What Weft knows of a `v1` Node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// `metadata.labels`.
+    pub labels: Labels,
+    /// `spec.podCIDRs`, in order.
+    pub pod_cidrs: Vec<IpNet>,
+    /// The `InternalIP`s of `status.addresses`, in order.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Node {
+    /// Whether the Node's labels keep it out of the node-to-node mesh.
+    #[must_use]
+    pub fn opts_out_of_mesh(&self) -> bool {
+        self.labels.get(MESH_LABEL).is_some_and(|value| value == "false")
+    }
+}
+
+/// The kinds of objects that make up a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `weft.network/v1alpha1` BGPConfiguration.
+    BgpConfiguration,
+    /// `weft.network/v1alpha1` BGPPeer.
+    BgpPeer,
+    /// `weft.network/v1alpha1` BGPFilter.
+    BgpFilter,
+    /// `weft.network/v1alpha1` IPPool.
+    IpPool,
+    /// `weft.network/v1alpha1` IPBlock.
+    IpBlock,
+    /// `v1` Node.
+    Node,
+}
+
+/// An object without its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A BGPConfiguration.
+    BgpConfiguration(Arc<BGPConfigurationSpec>),
+    /// A BGPPeer.
+    BgpPeer(Arc<BGPPeerSpec>),
+    /// A BGPFilter.
+    BgpFilter(Arc<BGPFilterSpec>),
+    /// An IPPool.
+    IpPool(Arc<IPPoolSpec>),
+    /// An IPBlock.
+    IpBlock(Arc<IPBlockSpec>),
+    /// A Node.
+    Node(Arc<Node>),
+}
+
+impl Kind {
+    /// The kind as documents write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BgpConfiguration => "BGPConfiguration",
+            Self::BgpPeer => "BGPPeer",
+            Self::BgpFilter => "BGPFilter",
+            Self::IpPool => "IPPool",
+            Self::IpBlock => "IPBlock",
+            Self::Node => "Node",
+        }
+    }
+}
+
+impl Object {
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::BgpConfiguration(_) => Kind::BgpConfiguration,
+            Self::BgpPeer(_) => Kind::BgpPeer,
+            Self::BgpFilter(_) => Kind::BgpFilter,
+            Self::IpPool(_) => Kind::IpPool,
+            Self::IpBlock(_) => Kind::IpBlock,
+            Self::Node(_) => Kind::Node,
+        }
+    }
+}
+
+impl Cluster {
+    /// Puts an object in place of the one of its kind and name, if any.
+    pub fn apply(&mut self, name: impl Into<String>, object: Object) {
+        let name = name.into();
+        match object {
+            Object::BgpConfiguration(spec) => drop(self.configurations.insert(name, spec)),
+            Object::BgpPeer(spec) => drop(self.peers.insert(name, spec)),
+            Object::BgpFilter(spec) => drop(self.filters.insert(name, spec)),
+            Object::IpPool(spec) => drop(self.pools.insert(name, spec)),
+            Object::IpBlock(spec) => drop(self.blocks.insert(name, spec)),
+            Object::Node(node) => drop(self.nodes.insert(name, node)),
+        }
+    }
+
+    /// Takes an object out; one that is not there is no error.
+    pub fn delete(&mut self, kind: Kind, name: &str) {
+        match kind {
+            Kind::BgpConfiguration => drop(self.configurations.remove(name)),
+            Kind::BgpPeer => drop(self.peers.remove(name)),
+            Kind::BgpFilter => drop(self.filters.remove(name)),
+            Kind::IpPool => drop(self.pools.remove(name)),
+            Kind::IpBlock => drop(self.blocks.remove(name)),
+            Kind::Node => drop(self.nodes.remove(name)),
+        }
+    }
+
+    /// Replaces everything of one kind, as after a fresh list.
+    pub fn reset(&mut self, kind: Kind, objects: impl IntoIterator<Item = (String, Object)>) {
+        match kind {
+            Kind::BgpConfiguration => self.configurations.clear(),
+            Kind::BgpPeer => self.peers.clear(),
+            Kind::BgpFilter => self.filters.clear(),
+            Kind::IpPool => self.pools.clear(),
+            Kind::IpBlock => self.blocks.clear(),
+            Kind::Node => self.nodes.clear(),
+        }
+        for (name, object) in objects {
+            self.apply(name, object);
+        }
+    }
+
+    /// The blocks of a node, in order: its IPBlocks or, if it has none, its `podCIDRs`.
+    #[must_use]
+    pub fn blocks_of(&self, node: &str) -> Vec<IpNet> {
+        let mut blocks: Vec<IpNet> =
+            self.blocks.values().filter(|b| b.node == node).map(|b| b.cidr.net()).collect();
+        if blocks.is_empty() {
+            blocks.extend(self.nodes.get(node).into_iter().flat_map(|n| &n.pod_cidrs));
+        }
+        blocks.sort_unstable();
+        blocks.dedup();
+        blocks
+    }
+}

@@ -1,0 +1,83 @@
+//! `plan(cluster, node, host)`: what one node should be, as plain data.
+//!
+//! Pure: the same cluster, node and host give the same plan, so that a daemon compares plans by value and touches only
+//! what differs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use weft_bgp::config::SpeakerConfig;
+
+use crate::api::json::Problem;
+
+/// What the planner has to know of the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// The interfaces, by name; the pods' own (`weft*`) may be left out.
+    pub interfaces: BTreeMap<String, InterfaceFacts>,
+}
+
+/// One interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceFacts {
+    /// Its addresses, each with its prefix length (host bits kept), in the kernel's order.
+    pub addresses: Vec<IpNet>,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether a default route of either family that is not ours leaves by it.
+    pub default_route: bool,
+    /// Whether the kernel learned a route on it from a router advertisement: forwarding would make it forget that route.
+    pub router_advertisements: bool,
+}
+
+/// What one node should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePlan {
+    /// The node's name.
+    pub node: String,
+    /// The speaker, complete.
+    pub speaker: Arc<SpeakerConfig>,
+    /// Where to listen for BGP; IPv6 sockets for IPv6 only.
+    pub listeners: BTreeSet<SocketAddr>,
+    /// The node's own blocks, in order: pods get their addresses from them, and each is an unreachable route in the kernel.
+    pub blocks: Vec<IpNet>,
+    /// The node's addresses: the preferred source of pod routes and learned routes.
+    pub addresses: NodeAddresses,
+    /// The metric of learned routes in the kernel.
+    pub route_metric: u32,
+    /// The MTU of pod interfaces, in bytes.
+    pub mtu: u32,
+    /// What the kernel must be told before routes are of use, in the order of writing.
+    pub sysctls: Vec<Sysctl>,
+    /// Whether to write the sysctls, or only to report where they differ.
+    pub manage_sysctls: bool,
+    /// What is wrong or noteworthy, in order of severity and code.
+    pub diagnostics: Vec<Problem>,
+}
+
+/// The address by which a node is known, per family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeAddresses {
+    /// IPv4.
+    pub v4: Option<Ipv4Addr>,
+    /// IPv6.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl NodeAddresses {
+    /// The addresses there are, IPv4 first.
+    pub fn iter(self) -> impl Iterator<Item = IpAddr> {
+        self.v4.map(IpAddr::from).into_iter().chain(self.v6.map(IpAddr::from))
+    }
+}
+
+/// One kernel setting.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sysctl {
+    /// Its path under `/proc/sys`: `net/ipv4/ip_forward`.
+    pub path: String,
+    /// Its value.
+    pub value: &'static str,
+}
