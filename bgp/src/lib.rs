@@ -24,6 +24,7 @@
 //! After every `handle`, the caller drains `poll` until it returns `None`, and then waits no longer than
 //! `next_deadline`. Nothing is lost by draining late, but nothing is sent either.
 
+mod arena;
 pub mod config;
 pub mod egress;
 pub mod ingress;

@@ -25,6 +25,15 @@ pub enum EgressInput {
     },
     /// A peer leaves.
     Leave(PeerId),
+    /// A peer leaves for another group, as its policy is another now: answered with [`EgressOutput::Moved`].
+    Move {
+        /// Who.
+        peer: PeerId,
+        /// Where to.
+        to: GroupId,
+    },
+    /// A peer comes from another group, with what it has been told there: it is told the difference.
+    Adopt(Box<Handover>),
     /// The Adj-RIB-Out changes, after export policy and attribute rewriting.
     Changes(Vec<Change>),
     /// A peer wants a family again, from the start (RFC 2918).
@@ -71,4 +80,19 @@ pub enum EgressOutput {
         /// Shared with the group's other peers where they are told the same.
         bytes: Bytes,
     },
+    /// Give this to the other group as [`EgressInput::Adopt`], before anything else reaches it.
+    Moved {
+        /// The peer's new group.
+        to: GroupId,
+        /// What it takes along.
+        handover: Box<Handover>,
+    },
+}
+
+/// A peer on its way from one update group to another.
+#[derive(Debug)]
+pub struct Handover {
+    peer: PeerId,
+    session: Arc<Session>,
+    told: Vec<(IpNet, Option<Arc<PathAttributes>>)>,
 }

@@ -2,7 +2,10 @@
 
 use ipnet::IpNet;
 
+pub use self::compiled::{CompiledPolicy, Subject};
 use crate::types::{PeerType, Reason};
+
+mod compiled;
 
 /// The rules of one direction of one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,15 +1,46 @@
 //! The second stage, one per speaker: Adj-RIBs-In, import policy, decision, Loc-RIB, export.
+//!
+//! # Layout
+//!
+//! One table holds every prefix once; a prefix holds its paths of all peers, ordered by peer, rejected ones included: the
+//! Adj-RIBs-In and the Loc-RIB are views of that table. A path is 16 bytes: whose it is, the id of its attribute set, the epoch of
+//! its Adj-RIB-In and how it stands with import policy and next hop. Attribute sets are interned with the decision's keys read out
+//! of them. A route that arrives costs no allocation but for the growth of the table.
+//!
+//! # Flow
+//!
+//! [`Rib::handle`] changes paths and marks their prefixes dirty; [`Rib::poll`] decides each dirty prefix once, however often it was
+//! marked, some thousands at a time, and gives what changed. Whoever drains rarely gets the last state only.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
+use self::groups::Groups;
+use self::holdings::Holdings;
+use self::loc::Destination;
+use self::next_hops::Tracking;
+use crate::arena::intern::Interner;
+use crate::arena::prefixes::{PrefixId, PrefixTable};
 use crate::config::{Origination, PeerConfig};
 use crate::ingress::{Down, RouteBatch, Session};
 use crate::speaker::{BestPathChange, Resolution, TrackedNextHop};
 use crate::types::{Asn, Family, PeerId, Reason};
+
+mod adj_in;
+mod attributes;
+mod decision;
+mod export;
+mod groups;
+mod holdings;
+mod loc;
+mod next_hops;
+mod peers;
+mod query;
 
 /// What reaches the [`Rib`].
 #[derive(Debug)]
@@ -18,6 +49,8 @@ pub enum RibInput {
     Configure {
         /// The own AS.
         asn: Asn,
+        /// The own BGP identifier: a path that has it as its ORIGINATOR_ID is our own.
+        router_id: Ipv4Addr,
         /// How many equal paths go to the kernel.
         max_paths: u16,
         /// Whether next hops must resolve first.
@@ -101,4 +134,121 @@ pub enum RibOutput {
     Egress(crate::egress::GroupId, crate::egress::EgressInput),
     /// The group has no peers any more.
     EgressClosed(crate::egress::GroupId),
+}
+
+/// What a [`Rib`] waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// The time in which a restarting peer must be back, or tell its table again (RFC 4724 section 4.2).
+    StaleRoutes(PeerId),
+}
+
+/// The speaker's own part of the configuration.
+#[derive(Clone, Debug)]
+struct Settings {
+    asn: Asn,
+    router_id: Ipv4Addr,
+    max_paths: u16,
+    originate: BTreeMap<IpNet, Origination>,
+}
+
+/// The routes of one speaker. See the module for how it is made.
+#[derive(Debug)]
+pub struct Rib {
+    settings: Settings,
+    table: PrefixTable<Destination>,
+    holdings: Holdings,
+    /// The sets of next hops that the kernel was told of.
+    hop_sets: Interner<NextHopSet>,
+    groups: Groups,
+    /// The own addresses, and how many peers' sessions or configurations say so: no next hop to believe in.
+    own_addresses: BTreeMap<IpAddr, usize>,
+    /// Whether peers are told anything yet.
+    advertising: bool,
+    /// The prefixes to decide on, each once.
+    dirty: VecDeque<PrefixId>,
+    outputs: VecDeque<RibOutput>,
+}
+
+type NextHopSet = SmallVec<[TrackedNextHop; 2]>;
+
+impl Default for Rib {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Rib {
+    /// An empty RIB that knows no peers and tells nobody anything until [`RibInput::Advertise`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            settings: Settings {
+                asn: Asn(0),
+                router_id: Ipv4Addr::UNSPECIFIED,
+                max_paths: 1,
+                originate: BTreeMap::new(),
+            },
+            table: PrefixTable::default(),
+            holdings: Holdings::default(),
+            hop_sets: Interner::default(),
+            groups: Groups::default(),
+            own_addresses: BTreeMap::new(),
+            advertising: false,
+            dirty: VecDeque::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes an input. What follows from it comes out of [`Self::poll`].
+    pub fn handle(&mut self, now: Instant, input: RibInput) {
+        match input {
+            RibInput::Configure { asn, router_id, max_paths, next_hop_tracking, originate } => {
+                self.configure(Settings { asn, router_id, max_paths, originate }, next_hop_tracking);
+            }
+            RibInput::Peer { peer, address, config } => self.configure_peer(peer, address, config),
+            RibInput::RemovePeer(peer) => self.remove_peer(peer),
+            RibInput::Up { peer, session } => self.up(now, peer, session),
+            RibInput::Down { peer, down } => self.down(now, peer, &down),
+            RibInput::Routes { peer, batch } => self.receive(peer, &batch),
+            RibInput::EndOfRib { peer, family } => self.end_of_rib(peer, family),
+            RibInput::NextHop { next_hop, resolution } => self.resolve(next_hop, resolution),
+            RibInput::Advertise => self.advertise(),
+            RibInput::Tick => self.expire(now),
+        }
+    }
+
+    /// The next thing that follows from what was handled; none: nothing is left to do.
+    pub fn poll(&mut self) -> Option<RibOutput> {
+        loop {
+            if let Some(output) = self.outputs.pop_front() {
+                return Some(output);
+            }
+            if !self.decide_dirty() && !self.serve_groups() && !self.settle_next_hops() {
+                return None;
+            }
+        }
+    }
+
+    /// When [`RibInput::Tick`] is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<(Instant, Timer)> {
+        let peers = self.holdings.peers.iter();
+        peers.filter_map(|(id, peer)| Some((peer.stale_until?, Timer::StaleRoutes(*id)))).min()
+    }
+
+    fn mark_dirty(&mut self, id: PrefixId) {
+        if self.table.get_mut(id).mark_dirty() {
+            self.dirty.push_back(id);
+        }
+    }
+
+    /// Says whether there was anything to say.
+    fn settle_next_hops(&mut self) -> bool {
+        self.outputs.extend(self.holdings.hops.settle().into_iter().map(|tracking| match tracking {
+            Tracking::Start(next_hop) => RibOutput::Track(next_hop),
+            Tracking::Stop(next_hop) => RibOutput::Untrack(next_hop),
+        }));
+        !self.outputs.is_empty()
+    }
 }

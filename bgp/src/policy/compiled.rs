@@ -1,0 +1,224 @@
+//! A policy made ready to be asked once per route.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use ipnet::IpNet;
+use rustc_hash::FxBuildHasher;
+use smallvec::SmallVec;
+
+use super::{Policy, PrefixMatch, PrefixRange, RouteSource, Verdict};
+use crate::types::{Family, PeerType, Reason};
+
+/// What a policy looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// Where the route comes from.
+    pub source: RouteSource,
+    /// The kind of session that the policy stands on.
+    pub peer_type: PeerType,
+}
+
+/// A [`Policy`] with its prefix lists indexed: asking costs one hash lookup per rule and distinct length of its ranges, however
+/// many ranges there are, and allocates nothing.
+#[derive(Clone, Debug)]
+pub struct CompiledPolicy {
+    policy: Arc<Policy>,
+    /// As many as there are rules.
+    prefixes: Vec<Option<PrefixSet>>,
+}
+
+impl CompiledPolicy {
+    /// Indexes a policy.
+    #[must_use]
+    pub fn new(policy: Arc<Policy>) -> Self {
+        let prefixes = policy.rules.iter().map(|r| r.prefixes.as_ref().map(PrefixSet::new)).collect();
+        Self { policy, prefixes }
+    }
+
+    /// What was compiled.
+    #[must_use]
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// Whether the route passes: the verdict of the first rule that matches it.
+    ///
+    /// # Errors
+    /// Why it does not pass.
+    pub fn evaluate(&self, subject: Subject) -> Result<(), &Reason> {
+        let matches = self.policy.rules.iter().zip(&self.prefixes).find(|(rule, prefixes)| {
+            rule.source.is_none_or(|s| s == subject.source)
+                && rule.peer_type.is_none_or(|t| t == subject.peer_type)
+                && prefixes.as_ref().is_none_or(|p| p.matches(&subject.prefix))
+        });
+        match matches.map(|(rule, _)| &rule.verdict) {
+            Some(Verdict::Accept) => Ok(()),
+            Some(Verdict::Reject(reason)) => Err(reason),
+            None => Err(&self.policy.unmatched),
+        }
+    }
+}
+
+/// The bounds of the lengths that match under one covering prefix; nearly always one pair.
+type Lengths = SmallVec<[(u8, u8); 1]>;
+
+/// The ranges of one family.
+#[derive(Clone, Debug, Default)]
+struct FamilyRanges {
+    /// By covering prefix.
+    lengths: HashMap<IpNet, Lengths, FxBuildHasher>,
+    /// The distinct lengths of the covering prefixes, ascending.
+    covers: SmallVec<[u8; 4]>,
+}
+
+impl FamilyRanges {
+    fn add(&mut self, range: &PrefixRange) {
+        let net = range.net.trunc();
+        self.lengths.entry(net).or_default().push((range.min_len, range.max_len));
+        if let Err(at) = self.covers.binary_search(&net.prefix_len()) {
+            self.covers.insert(at, net.prefix_len());
+        }
+    }
+
+    fn contain(&self, prefix: &IpNet) -> bool {
+        let len = prefix.prefix_len();
+        self.covers.iter().take_while(|cover| **cover <= len).any(|cover| {
+            let net = IpNet::new(prefix.addr(), *cover).map(|n| n.trunc());
+            let lengths = net.ok().and_then(|n| self.lengths.get(&n));
+            lengths.is_some_and(|l| l.iter().any(|(min, max)| (*min..=*max).contains(&len)))
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+struct PrefixSet {
+    ipv4: Option<FamilyRanges>,
+    ipv6: Option<FamilyRanges>,
+    negated: bool,
+}
+
+impl PrefixSet {
+    fn new(matches: &PrefixMatch) -> Self {
+        let mut set = Self { ipv4: None, ipv6: None, negated: matches.negated };
+        for range in &matches.ranges {
+            let ranges = match Family::of(&range.net) {
+                Family::Ipv4Unicast => &mut set.ipv4,
+                Family::Ipv6Unicast => &mut set.ipv6,
+            };
+            ranges.get_or_insert_default().add(range);
+        }
+        set
+    }
+
+    fn matches(&self, prefix: &IpNet) -> bool {
+        let ranges = match Family::of(prefix) {
+            Family::Ipv4Unicast => &self.ipv4,
+            Family::Ipv6Unicast => &self.ipv6,
+        };
+        ranges.as_ref().is_some_and(|r| r.contain(prefix) != self.negated)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Rule;
+    use proptest::prelude::*;
+
+    fn range(net: &str, min_len: u8, max_len: u8) -> PrefixRange {
+        PrefixRange { net: net.parse().unwrap(), min_len, max_len }
+    }
+
+    fn rule(prefixes: Option<PrefixMatch>, verdict: Verdict) -> Rule {
+        Rule { prefixes, source: None, peer_type: None, verdict }
+    }
+
+    fn compiled(rules: Vec<Rule>) -> CompiledPolicy {
+        CompiledPolicy::new(Arc::new(Policy { rules, unmatched: Reason::new("no-match", "no rule matches") }))
+    }
+
+    fn code(policy: &CompiledPolicy, prefix: &str) -> String {
+        let subject = Subject {
+            prefix: prefix.parse().unwrap(),
+            source: RouteSource::RemotePeers,
+            peer_type: PeerType::External,
+        };
+        policy.evaluate(subject).map_or_else(|r| r.code.to_string(), |()| "accept".into())
+    }
+
+    #[test]
+    fn the_first_match_decides_and_no_match_rejects() {
+        let policy = compiled(vec![
+            rule(
+                Some(PrefixMatch { ranges: vec![range("10.1.0.0/16", 16, 32)], negated: false }),
+                Verdict::Reject(Reason::new("own-block", "ours")),
+            ),
+            rule(
+                Some(PrefixMatch { ranges: vec![range("10.0.0.0/8", 8, 26)], negated: false }),
+                Verdict::Accept,
+            ),
+        ]);
+        assert_eq!(code(&policy, "10.1.2.0/24"), "own-block");
+        assert_eq!(code(&policy, "10.2.2.0/24"), "accept");
+        assert_eq!(code(&policy, "10.0.0.0/8"), "accept");
+        assert_eq!(code(&policy, "10.2.2.0/27"), "no-match");
+        assert_eq!(code(&policy, "0.0.0.0/0"), "no-match");
+        assert_eq!(code(&policy, "2001:db8::/32"), "no-match");
+    }
+
+    #[test]
+    fn negation_speaks_only_of_the_families_it_names() {
+        let policy = compiled(vec![rule(
+            Some(PrefixMatch { ranges: vec![range("10.0.0.0/8", 8, 32)], negated: true }),
+            Verdict::Accept,
+        )]);
+        assert_eq!(code(&policy, "11.0.0.0/8"), "accept");
+        assert_eq!(code(&policy, "10.0.0.0/8"), "no-match");
+        assert_eq!(code(&policy, "2001:db8::/32"), "no-match");
+        let empty =
+            compiled(vec![rule(Some(PrefixMatch { ranges: vec![], negated: true }), Verdict::Accept)]);
+        assert_eq!(code(&empty, "10.0.0.0/8"), "no-match");
+    }
+
+    #[test]
+    fn source_and_peer_type_are_conditions_too() {
+        let policy = compiled(vec![Rule {
+            prefixes: None,
+            source: Some(RouteSource::Local),
+            peer_type: Some(PeerType::Internal),
+            verdict: Verdict::Accept,
+        }]);
+        let prefix = "10.0.0.0/8".parse().unwrap();
+        for (source, peer_type, passes) in [
+            (RouteSource::Local, PeerType::Internal, true),
+            (RouteSource::Local, PeerType::External, false),
+            (RouteSource::RemotePeers, PeerType::Internal, false),
+        ] {
+            assert_eq!(policy.evaluate(Subject { prefix, source, peer_type }).is_ok(), passes);
+        }
+    }
+
+    proptest! {
+        /// The index says what going through the ranges one by one says.
+        #[test]
+        fn the_index_agrees_with_a_linear_scan(
+            ranges in prop::collection::vec((any::<u8>(), 0u8..=32, 0u8..=32, 0u8..=32), 0..20),
+            subject in (any::<u8>(), 0u8..=32),
+            negated: bool,
+        ) {
+            let net = |octet: u8, len: u8| IpNet::new([octet & 3, octet, 0, 0].into(), len).unwrap();
+            let ranges: Vec<PrefixRange> = ranges.into_iter()
+                .map(|(octet, len, min_len, max_len)| PrefixRange { net: net(octet, len), min_len, max_len })
+                .collect();
+            let prefix = net(subject.0, subject.1).trunc();
+            let contained = ranges.iter().any(|r| {
+                r.net.trunc().contains(&prefix) && (r.min_len..=r.max_len).contains(&prefix.prefix_len())
+            });
+            let expected = !ranges.is_empty() && contained != negated;
+            prop_assert_eq!(PrefixSet::new(&PrefixMatch { ranges, negated }).matches(&prefix), expected);
+        }
+    }
+}

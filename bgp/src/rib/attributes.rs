@@ -1,0 +1,128 @@
+//! Attribute sets as the RIB holds them: once each, with what the decision compares read out of them beforehand.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::next_hops::{HopId, NextHops};
+use crate::arena::intern::{Id, Interner};
+use crate::speaker::TrackedNextHop;
+use crate::types::{Asn, PeerType};
+use crate::wire::attributes::{Origin, PathAttributes};
+
+/// LOCAL_PREF of a path that carries none: the value every implementation takes.
+pub(super) const DEFAULT_LOCAL_PREF: u32 = 100;
+
+/// How a path got here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum PathType {
+    /// This speaker originates it.
+    Local,
+    /// Learned on a session of this type.
+    Learned(PeerType),
+}
+
+/// What the decision compares (RFC 4271 section 9.1.2.2), as integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Keys {
+    /// Higher is better. An external peer's LOCAL_PREF is not believed (section 5.1.5).
+    pub(super) local_pref: u32,
+    pub(super) as_path_length: u32,
+    pub(super) origin: Origin,
+    /// A missing one is the lowest.
+    pub(super) med: u32,
+    /// The AS whose MEDs are comparable; none: this AS.
+    pub(super) neighbour: Option<Asn>,
+    /// Stands in for the peer's identifier (RFC 4456 section 9).
+    pub(super) originator: Option<u32>,
+    pub(super) cluster_list_length: u32,
+}
+
+impl Keys {
+    fn of(attributes: &PathAttributes, path_type: PathType) -> Self {
+        let internal = path_type == PathType::Learned(PeerType::Internal);
+        let local_pref = attributes.local_pref.filter(|_| internal);
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Self {
+            local_pref: local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
+            as_path_length: count(attributes.as_path.length()),
+            origin: attributes.origin,
+            med: attributes.med.unwrap_or(0),
+            neighbour: attributes.as_path.first(),
+            originator: attributes.originator_id.filter(|_| internal).map(u32::from),
+            cluster_list_length: if internal { count(attributes.cluster_list.len()) } else { 0 },
+        }
+    }
+}
+
+/// An attribute set and what is read out of it.
+#[derive(Debug)]
+pub(super) struct Interned {
+    pub(super) attributes: Arc<PathAttributes>,
+    pub(super) path_type: PathType,
+    pub(super) keys: Keys,
+    /// Its next hop; a path of our own has none.
+    pub(super) hop: Option<HopId>,
+}
+
+/// Names an attribute set.
+pub(super) type AttrId = Id<Interned>;
+
+/// Every attribute set in use.
+#[derive(Debug, Default)]
+pub(super) struct AttributeTable(Interner<Interned>);
+
+/// Equal attributes of an internal and an external path differ in what the decision makes of them.
+struct Key<'a>(PathType, &'a PathAttributes);
+
+impl Hash for Key<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+        self.1.hash(state);
+    }
+}
+
+impl AttributeTable {
+    /// The id of these attributes, with one more reference.
+    pub(super) fn intern(
+        &mut self,
+        attributes: &Arc<PathAttributes>,
+        path_type: PathType,
+        hops: &mut NextHops,
+    ) -> AttrId {
+        let is = |i: &Interned| {
+            i.path_type == path_type
+                && (Arc::ptr_eq(&i.attributes, attributes) || i.attributes == *attributes)
+        };
+        self.0.intern(&Key(path_type, attributes), is, || Interned {
+            attributes: attributes.clone(),
+            path_type,
+            keys: Keys::of(attributes, path_type),
+            hop: match path_type {
+                PathType::Local => None,
+                PathType::Learned(peer_type) => Some(hops.hold(TrackedNextHop {
+                    address: attributes.next_hop,
+                    default_route: peer_type == PeerType::Internal,
+                })),
+            },
+        })
+    }
+
+    pub(super) fn get(&self, id: AttrId) -> &Interned {
+        self.0.get(id)
+    }
+
+    pub(super) fn retain(&mut self, id: AttrId) {
+        self.0.retain(id);
+    }
+
+    pub(super) fn release(&mut self, id: AttrId, hops: &mut NextHops) {
+        if let Some(hop) = self.0.release(id).and_then(|interned| interned.hop) {
+            hops.let_go(hop);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+}

@@ -1,0 +1,193 @@
+//! The decision process: RFC 4271 section 9.1.2 as a sequence of eliminations.
+//!
+//! Each step keeps those of the remaining paths that are best in one respect. As a step looks at the whole set and never at an
+//! order, the result does not depend on the order in which the paths arrived, MED (which only compares within one neighbouring
+//! AS) included.
+
+use std::cmp::Reverse;
+use std::net::IpAddr;
+
+use smallvec::SmallVec;
+
+use super::attributes::Keys;
+use crate::types::Reason;
+use crate::wire::attributes::Origin;
+
+/// An eligible path, as the decision sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    /// Its place among the paths of the prefix.
+    pub(super) path: usize,
+    /// Whether this speaker originates it.
+    pub(super) local: bool,
+    /// What its attributes say.
+    pub(super) keys: Keys,
+    /// Whether it was learned over iBGP.
+    pub(super) internal: bool,
+    /// The metric of the way to its next hop; zero on-link.
+    pub(super) igp_metric: u32,
+    /// The peer's BGP identifier.
+    pub(super) router_id: u32,
+    /// The peer's address.
+    pub(super) address: IpAddr,
+    /// The step at which it lost; none: it is the best.
+    pub(super) lost: Option<Step>,
+    /// Whether it is as good as the best but for the tie-breaks, and within the number of paths allowed.
+    pub(super) multipath: bool,
+}
+
+impl Candidate {
+    /// What orders paths that are equally good: unique, as there is one session to an address.
+    fn tie_break(&self) -> (u32, u32, IpAddr) {
+        (self.keys.originator.unwrap_or(self.router_id), self.keys.cluster_list_length, self.address)
+    }
+}
+
+/// The steps, in order. A path that lost at a later step is the better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    /// What we originate comes before what we learn.
+    LocallyOriginated,
+    /// Section 9.1.1: the highest LOCAL_PREF.
+    LocalPref,
+    /// 9.1.2.2 a.
+    AsPathLength,
+    /// 9.1.2.2 b.
+    Origin,
+    /// 9.1.2.2 c: only among paths of one neighbouring AS.
+    Med,
+    /// 9.1.2.2 d: eBGP before iBGP.
+    External,
+    /// 9.1.2.2 e.
+    IgpMetric,
+    /// 9.1.2.2 f, with ORIGINATOR_ID in place of the identifier (RFC 4456 section 9).
+    RouterId,
+    /// RFC 4456 section 9.
+    ClusterListLength,
+    /// 9.1.2.2 g.
+    PeerAddress,
+}
+
+/// The eligible paths of a prefix, best first.
+pub(super) type Candidates = SmallVec<[Candidate; 2]>;
+
+/// Ranks the candidates: best first, each with the step at which it lost, up to `max_paths` of them marked as multipath.
+pub(super) fn decide(candidates: &mut Candidates, max_paths: u16) {
+    if let [only] = candidates.as_mut_slice() {
+        only.multipath = true;
+        return;
+    }
+    keep_best(candidates, Step::LocallyOriginated, |c| !c.local);
+    keep_best(candidates, Step::LocalPref, |c| Reverse(c.keys.local_pref));
+    keep_best(candidates, Step::AsPathLength, |c| c.keys.as_path_length);
+    keep_best(candidates, Step::Origin, |c| c.keys.origin);
+    compare_med(candidates);
+    keep_best(candidates, Step::External, |c| c.internal);
+    keep_best(candidates, Step::IgpMetric, |c| c.igp_metric);
+    let mut equal: SmallVec<[_; 8]> = candidates
+        .iter_mut()
+        .filter(|c| c.lost.is_none())
+        .map(|c| (c.tie_break(), &mut c.multipath))
+        .collect();
+    equal.sort_unstable_by_key(|(order, _)| *order);
+    equal.into_iter().take(usize::from(max_paths.max(1))).for_each(|(_, multipath)| *multipath = true);
+    keep_best(candidates, Step::RouterId, |c| c.tie_break().0);
+    keep_best(candidates, Step::ClusterListLength, |c| c.keys.cluster_list_length);
+    keep_best(candidates, Step::PeerAddress, |c| c.address);
+    candidates.sort_unstable_by_key(|c| (c.lost.is_some(), Reverse(c.lost), c.tie_break()));
+}
+
+/// Lets all of the remaining but those with the lowest key lose.
+fn keep_best<K: Ord>(candidates: &mut Candidates, step: Step, key: impl Fn(&Candidate) -> K) {
+    let best = candidates.iter().filter(|c| c.lost.is_none()).map(&key).min();
+    for candidate in candidates.iter_mut().filter(|c| c.lost.is_none()) {
+        if best.as_ref().is_some_and(|b| key(candidate) > *b) {
+            candidate.lost = Some(step);
+        }
+    }
+}
+
+/// Lets a remaining path lose if another of its neighbouring AS has a lower MED.
+fn compare_med(candidates: &mut Candidates) {
+    let mut lowest: SmallVec<[_; 4]> = SmallVec::new();
+    for Keys { neighbour, med, .. } in candidates.iter().filter(|c| c.lost.is_none()).map(|c| c.keys) {
+        match lowest.iter_mut().find(|(n, _)| *n == neighbour) {
+            Some((_, least)) => *least = med.min(*least),
+            None => lowest.push((neighbour, med)),
+        }
+    }
+    for candidate in candidates.iter_mut().filter(|c| c.lost.is_none()) {
+        if lowest.iter().any(|(n, least)| *n == candidate.keys.neighbour && candidate.keys.med > *least) {
+            candidate.lost = Some(Step::Med);
+        }
+    }
+}
+
+/// Why a candidate won or lost against the best.
+pub(super) fn reason(candidate: &Candidate, best: &Candidate) -> Reason {
+    let Some(step) = candidate.lost else {
+        return Reason::new("best", "the best path");
+    };
+    let (own, other) = (&candidate.keys, &best.keys);
+    if candidate.multipath {
+        return Reason::new(
+            "multipath",
+            format!("as good as the best path, from {}, and used beside it", best.address),
+        );
+    }
+    match step {
+        Step::LocallyOriginated => {
+            Reason::new("locally-originated", "this speaker originates the prefix itself")
+        }
+        Step::LocalPref => Reason::new(
+            "local-pref",
+            format!(
+                "local preference {} is lower than {} of the best path",
+                own.local_pref, other.local_pref
+            ),
+        ),
+        Step::AsPathLength => Reason::new(
+            "as-path-length",
+            format!(
+                "AS path of length {} is longer than {} of the best path",
+                own.as_path_length, other.as_path_length
+            ),
+        ),
+        Step::Origin => {
+            let (own, other) = (origin_name(own.origin), origin_name(other.origin));
+            Reason::new("origin", format!("origin {own} is worse than {other} of the best path"))
+        }
+        Step::Med => Reason::new(
+            "med",
+            format!("MED {} is higher than that of another path of the same neighbouring AS", own.med),
+        ),
+        Step::External => Reason::new("ibgp", "learned over iBGP, the best path over eBGP"),
+        Step::IgpMetric => Reason::new(
+            "igp-metric",
+            format!(
+                "metric {} to the next hop is higher than {} of the best path",
+                candidate.igp_metric, best.igp_metric
+            ),
+        ),
+        Step::RouterId => Reason::new("router-id", "the router id is higher than that of the best path"),
+        Step::ClusterListLength => Reason::new(
+            "cluster-list-length",
+            format!(
+                "cluster list of length {} is longer than {} of the best path",
+                own.cluster_list_length, other.cluster_list_length
+            ),
+        ),
+        Step::PeerAddress => Reason::new(
+            "peer-address",
+            format!("peer address {} is higher than {} of the best path", candidate.address, best.address),
+        ),
+    }
+}
+
+fn origin_name(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Igp => "IGP",
+        Origin::Egp => "EGP",
+        Origin::Incomplete => "incomplete",
+    }
+}

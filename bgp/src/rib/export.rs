@@ -1,0 +1,210 @@
+//! What a route becomes on its way to a peer: pure functions of the best path and of what the peers of an update group share.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::attributes::{DEFAULT_LOCAL_PREF, PathType};
+use crate::config::{NextHopMode, PeerConfig};
+use crate::ingress::Session;
+use crate::policy::{CompiledPolicy, Policy, RouteSource, Subject};
+use crate::types::{Asn, Family, FamilySet, PeerType, Reason};
+use crate::wire::attributes::PathAttributes;
+
+/// NO_EXPORT (RFC 1997).
+const NO_EXPORT: u32 = 0xFFFF_FF01;
+/// NO_ADVERTISE (RFC 1997).
+const NO_ADVERTISE: u32 = 0xFFFF_FF02;
+/// NO_EXPORT_SUBCONFED (RFC 1997).
+const NO_EXPORT_SUBCONFED: u32 = 0xFFFF_FF03;
+/// The partial bit of an attribute's flags (RFC 4271 section 4.3).
+const PARTIAL: u8 = 0x20;
+
+/// All that what a peer is told, and in which bytes, depends on. Peers that agree in it form an update group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Terms {
+    export: Arc<Policy>,
+    peer_type: PeerType,
+    local_as: Asn,
+    families: FamilySet,
+    four_octet_as: bool,
+    max_message: u16,
+    next_hop_mode: NextHopMode,
+    next_hop_v4: Option<Ipv4Addr>,
+    next_hop_v6: Option<Ipv6Addr>,
+}
+
+impl Terms {
+    pub(super) fn new(config: &PeerConfig, session: &Session) -> Self {
+        let (own_v4, own_v6) = match session.local.ip().to_canonical() {
+            IpAddr::V4(v4) => (Some(v4), None),
+            IpAddr::V6(v6) => (None, Some(v6)),
+        };
+        Self {
+            export: config.export.clone(),
+            peer_type: session.peer_type,
+            local_as: session.local_as,
+            families: session.families,
+            four_octet_as: session.four_octet_as,
+            max_message: session.max_message,
+            next_hop_mode: config.next_hop_mode,
+            next_hop_v4: own_v4.or(config.next_hop_v4),
+            next_hop_v6: own_v6.or(config.next_hop_v6),
+        }
+    }
+
+    fn own_next_hop(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::Ipv4Unicast => self.next_hop_v4.map(IpAddr::V4),
+            Family::Ipv6Unicast => self.next_hop_v6.map(IpAddr::V6),
+        }
+    }
+
+    /// Whether the next hop stays as learned (RFC 4271 section 5.1.3).
+    fn keeps_next_hop(&self, path_type: PathType) -> bool {
+        path_type != PathType::Local
+            && match self.next_hop_mode {
+                NextHopMode::Auto => self.peer_type == PeerType::Internal,
+                NextHopMode::Own => false,
+                NextHopMode::Keep => true,
+            }
+    }
+}
+
+/// Why a best path is not told to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Withheld<'a> {
+    /// The session does not carry the family.
+    Family(Family),
+    /// Learned over iBGP, and the peer is internal too (RFC 4271 section 9.2).
+    Internal,
+    /// A community forbids it (RFC 1997).
+    Community(&'static str),
+    /// The export policy.
+    Policy(&'a Reason),
+    /// No address of ours that the peer could send to.
+    NoNextHop(Family),
+}
+
+impl Withheld<'_> {
+    pub(super) fn reason(self) -> Reason {
+        match self {
+            Self::Family(family) => {
+                Reason::new("family-not-negotiated", format!("the session does not carry {family}"))
+            }
+            Self::Internal => Reason::new(
+                "ibgp-not-readvertised",
+                "learned over iBGP, and not told to other iBGP peers (RFC 4271 section 9.2)",
+            ),
+            Self::Community(name) => {
+                Reason::new("community", format!("the path carries the community {name} (RFC 1997)"))
+            }
+            Self::Policy(reason) => reason.clone(),
+            Self::NoNextHop(family) => Reason::new(
+                "no-own-next-hop",
+                format!("no own address of {family} is known that the peer could use as the next hop"),
+            ),
+        }
+    }
+}
+
+/// Terms with their policy made ready.
+#[derive(Debug)]
+pub(super) struct Exporter {
+    terms: Terms,
+    policy: CompiledPolicy,
+}
+
+impl Exporter {
+    pub(super) fn new(terms: Terms) -> Self {
+        let policy = CompiledPolicy::new(terms.export.clone());
+        Self { terms, policy }
+    }
+
+    pub(super) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Whether a best path is told to these peers. It is not told to the one it came from either: that is the third stage's part.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn admit(
+        &self,
+        prefix: IpNet,
+        path_type: PathType,
+        attributes: &PathAttributes,
+    ) -> Result<(), Withheld<'_>> {
+        let terms = &self.terms;
+        let family = Family::of(&prefix);
+        if !terms.families.contains(family) {
+            return Err(Withheld::Family(family));
+        }
+        let source = match path_type {
+            PathType::Local => RouteSource::Local,
+            PathType::Learned(learned) => {
+                if learned == PeerType::Internal && terms.peer_type == PeerType::Internal {
+                    return Err(Withheld::Internal);
+                }
+                forbidden(&attributes.communities, terms.peer_type)?;
+                RouteSource::RemotePeers
+            }
+        };
+        let subject = Subject { prefix, source, peer_type: terms.peer_type };
+        self.policy.evaluate(subject).map_err(Withheld::Policy)?;
+        if terms.keeps_next_hop(path_type) || terms.own_next_hop(family).is_some() {
+            Ok(())
+        } else {
+            Err(Withheld::NoNextHop(family))
+        }
+    }
+
+    /// The attributes as these peers are told them (RFC 4271 section 5.1).
+    pub(super) fn rewrite(
+        &self,
+        family: Family,
+        path_type: PathType,
+        attributes: &PathAttributes,
+    ) -> PathAttributes {
+        let terms = &self.terms;
+        let mut told = attributes.clone();
+        if !terms.keeps_next_hop(path_type) {
+            told.next_hop = terms.own_next_hop(family).unwrap_or(told.next_hop);
+            told.next_hop_link_local = None;
+        }
+        match terms.peer_type {
+            PeerType::External => {
+                told.as_path.prepend(terms.local_as);
+                told.local_pref = None;
+                told.originator_id = None;
+                told.cluster_list.clear();
+                if path_type != PathType::Local {
+                    told.med = None;
+                }
+            }
+            PeerType::Internal => {
+                let believed = path_type == PathType::Learned(PeerType::Internal);
+                told.local_pref = told.local_pref.filter(|_| believed).or(Some(DEFAULT_LOCAL_PREF));
+            }
+        }
+        for attribute in &mut told.unknown {
+            attribute.flags |= PARTIAL;
+        }
+        told
+    }
+}
+
+/// The well-known communities. They bind whoever received them; on what we originate they are for the peers to obey.
+fn forbidden(communities: &[u32], peer_type: PeerType) -> Result<(), Withheld<'static>> {
+    let external = peer_type == PeerType::External;
+    for community in communities {
+        match *community {
+            NO_ADVERTISE => return Err(Withheld::Community("no-advertise")),
+            NO_EXPORT if external => return Err(Withheld::Community("no-export")),
+            NO_EXPORT_SUBCONFED if external => return Err(Withheld::Community("no-export-subconfed")),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! Update groups: which peers are told the same, and what.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::attributes::{AttrId, AttributeTable};
+use super::export::{Exporter, Terms};
+use super::loc::{CHUNK, Destination};
+use super::{Rib, RibOutput};
+use crate::arena::bits::BitSet;
+use crate::arena::prefixes::{PrefixId, PrefixTable};
+use crate::egress::{Advertised, Change, EgressInput, GroupId};
+use crate::types::{Family, PeerId};
+use crate::wire::attributes::PathAttributes;
+
+/// The update groups. Their number is that of the different terms in use.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    groups: BTreeMap<GroupId, Group>,
+    next: u32,
+}
+
+/// One update group.
+#[derive(Debug)]
+struct Group {
+    exporter: Exporter,
+    /// The prefixes that are in its Adj-RIB-Out.
+    told: BitSet,
+    /// How far its Adj-RIB-Out has been filled for the first time; none: it is complete.
+    filled: Option<usize>,
+    /// The peers that join once it is complete and nothing is dirty.
+    waiting: BTreeSet<PeerId>,
+    members: BTreeSet<PeerId>,
+}
+
+impl Group {
+    fn new(terms: Terms) -> Self {
+        Self {
+            exporter: Exporter::new(terms),
+            told: BitSet::default(),
+            filled: Some(0),
+            waiting: BTreeSet::new(),
+            members: BTreeSet::new(),
+        }
+    }
+
+    /// How the Adj-RIB-Out changes now that these prefixes have another best path.
+    fn changes(
+        &mut self,
+        ids: &[PrefixId],
+        table: &PrefixTable<Destination>,
+        attributes: &AttributeTable,
+    ) -> Vec<Change> {
+        let mut changes = Vec::new();
+        // Routes that share attributes come one behind the other.
+        let mut last: Option<(AttrId, Family, Arc<PathAttributes>)> = None;
+        for id in ids {
+            let prefix = table.prefix(*id);
+            let admitted = table.get(*id).best().filter(|best| {
+                let interned = attributes.get(best.attributes);
+                self.exporter.admit(prefix, interned.path_type, &interned.attributes).is_ok()
+            });
+            let Some(best) = admitted else {
+                if self.told.remove(id.index()) {
+                    changes.push(Change { prefix, route: None });
+                }
+                continue;
+            };
+            let family = Family::of(&prefix);
+            let told = match &last {
+                Some((id, of, told)) if (*id, *of) == (best.attributes, family) => told.clone(),
+                _ => {
+                    let interned = attributes.get(best.attributes);
+                    Arc::new(self.exporter.rewrite(family, interned.path_type, &interned.attributes))
+                }
+            };
+            last = Some((best.attributes, family, told.clone()));
+            self.told.insert(id.index());
+            changes.push(Change {
+                prefix,
+                route: Some(Advertised { attributes: told, from: best.source.peer() }),
+            });
+        }
+        changes
+    }
+}
+
+impl Rib {
+    /// Tells every group of prefixes that have another best path.
+    pub(super) fn export(&mut self, changed: &[PrefixId]) {
+        if changed.is_empty() {
+            return;
+        }
+        for (id, group) in &mut self.groups.groups {
+            let changes = group.changes(changed, &self.table, &self.holdings.attributes);
+            if !changes.is_empty() {
+                self.outputs.push_back(RibOutput::Egress(*id, EgressInput::Changes(changes)));
+            }
+        }
+    }
+
+    /// Lets announcements flow.
+    pub(super) fn advertise(&mut self) {
+        self.advertising = true;
+        let peers: Vec<PeerId> = self.holdings.peers.keys().copied().collect();
+        peers.into_iter().for_each(|peer| self.join_group(peer));
+    }
+
+    /// Brings an Established peer to the group of its terms, if it is not there yet. The group that it was in keeps it until the
+    /// other one's table is complete.
+    pub(super) fn join_group(&mut self, id: PeerId) {
+        let Some(peer) = self.holdings.peers.get_mut(&id).filter(|_| self.advertising) else { return };
+        let Some(session) = peer.established() else { return };
+        let terms = Terms::new(&peer.config, session);
+        let groups = &mut self.groups;
+        let same = groups.groups.iter().find(|(_, group)| *group.exporter.terms() == terms);
+        let target = match same {
+            Some((target, _)) => *target,
+            None => {
+                let target = GroupId(groups.next);
+                groups.next += 1;
+                groups.groups.insert(target, Group::new(terms));
+                target
+            }
+        };
+        let next = (peer.group != Some(target)).then_some(target);
+        let abandoned = std::mem::replace(&mut peer.next_group, next).filter(|old| Some(*old) != next);
+        if let Some(group) = next.and_then(|next| groups.groups.get_mut(&next)) {
+            group.waiting.insert(id);
+        }
+        if let Some(old) = abandoned {
+            self.depart(old, id);
+        }
+    }
+
+    /// Takes a peer out of its group, as its session is gone.
+    pub(super) fn leave_group(&mut self, id: PeerId) {
+        let Some(peer) = self.holdings.peers.get_mut(&id) else { return };
+        let (group, next) = (peer.group.take(), peer.next_group.take());
+        if let Some(group) = group {
+            self.outputs.push_back(RibOutput::Egress(group, EgressInput::Leave(id)));
+            self.depart(group, id);
+        }
+        if let Some(next) = next {
+            self.depart(next, id);
+        }
+    }
+
+    /// Strikes a peer off a group, and the group off, if it was the last.
+    fn depart(&mut self, group: GroupId, peer: PeerId) {
+        let Some(entry) = self.groups.groups.get_mut(&group) else { return };
+        entry.waiting.remove(&peer);
+        entry.members.remove(&peer);
+        if entry.waiting.is_empty() && entry.members.is_empty() {
+            self.groups.groups.remove(&group);
+            self.outputs.push_back(RibOutput::EgressClosed(group));
+        }
+    }
+
+    /// Fills a new group's table a piece further, or lets peers join one that is complete; says whether there was anything to do.
+    pub(super) fn serve_groups(&mut self) -> bool {
+        let found = self.groups.groups.iter_mut().find(|(_, g)| g.filled.is_some() || !g.waiting.is_empty());
+        let Some((id, group)) = found else { return false };
+        let id = *id;
+        let Some(from) = group.filled else {
+            let waiting = std::mem::take(&mut group.waiting);
+            waiting.into_iter().for_each(|peer| self.enter_group(id, peer));
+            return true;
+        };
+        let ids: Vec<PrefixId> = self.table.walk(from).take(CHUNK).map(|(id, ..)| id).collect();
+        group.filled = ids.last().map(|last| last.index() + 1);
+        let changes = group.changes(&ids, &self.table, &self.holdings.attributes);
+        if !changes.is_empty() {
+            self.outputs.push_back(RibOutput::Egress(id, EgressInput::Changes(changes)));
+        }
+        true
+    }
+
+    fn enter_group(&mut self, group: GroupId, id: PeerId) {
+        let Some(peer) = self.holdings.peers.get_mut(&id) else { return };
+        let Some(session) = peer.established().cloned() else { return };
+        peer.next_group = None;
+        let old = peer.group.replace(group);
+        if let Some(entry) = self.groups.groups.get_mut(&group) {
+            entry.members.insert(id);
+        }
+        let output = match old {
+            Some(old) => RibOutput::Egress(old, EgressInput::Move { peer: id, to: group }),
+            None => RibOutput::Egress(group, EgressInput::Join { peer: id, session }),
+        };
+        self.outputs.push_back(output);
+        if let Some(old) = old {
+            self.depart(old, id);
+        }
+    }
+
+    /// What a peer's group does with the routes it is given; none: the peer is told nothing at present.
+    pub(super) fn exporter(&self, peer: PeerId) -> Option<&Exporter> {
+        let peer = self.holdings.peers.get(&peer)?;
+        self.groups.groups.get(&peer.next_group.or(peer.group)?).map(|group| &group.exporter)
+    }
+}

@@ -1,0 +1,215 @@
+//! Peers, attribute sets and next hops, and how many paths hold on to each.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::attributes::{AttrId, AttributeTable};
+use super::next_hops::NextHops;
+use crate::config::PeerConfig;
+use crate::egress::GroupId;
+use crate::ingress::Session;
+use crate::policy::CompiledPolicy;
+use crate::types::{Family, PeerId};
+
+/// Whose a path is: a peer's number, or our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Source(u32);
+
+impl Source {
+    /// This speaker. Peers are numbered from 0 up and never get there.
+    pub(super) const LOCAL: Self = Self(u32::MAX);
+
+    pub(super) fn of(peer: PeerId) -> Self {
+        Self(peer.0)
+    }
+
+    pub(super) fn peer(self) -> Option<PeerId> {
+        (self != Self::LOCAL).then_some(PeerId(self.0))
+    }
+}
+
+/// How a path stands before the decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It takes part.
+    Eligible,
+    /// No route leads to its next hop.
+    NextHopUnresolved,
+    /// Its next hop lies behind a gateway, and the peer is external and without `ebgp_multihop`.
+    NextHopNotOnLink,
+    /// The import policy rejects it.
+    Policy,
+    /// The import policy rejects it as another's, which has been alarmed.
+    DuplicateOrigin,
+    /// Our own AS is in its AS path too often (RFC 4271 section 9.1.2).
+    OwnAs,
+    /// An external peer's AS does not come first in its AS path (RFC 4271 section 6.3).
+    FirstAs,
+    /// We are its ORIGINATOR_ID (RFC 4456 section 8).
+    OwnOriginator,
+    /// Its next hop is an address of ours (RFC 4271 section 5.1.3).
+    OwnNextHop,
+}
+
+impl Standing {
+    /// Whether only the next hop matters any more.
+    fn uses_next_hop(self) -> bool {
+        matches!(self, Self::Eligible | Self::NextHopUnresolved | Self::NextHopNotOnLink)
+    }
+}
+
+/// One peer's route to one prefix, before the decision.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Path {
+    pub(super) source: Source,
+    pub(super) attributes: AttrId,
+    /// Stale, unless it is the current epoch of the peer's Adj-RIB-In.
+    pub(super) epoch: u32,
+    pub(super) standing: Standing,
+}
+
+/// A peer's Adj-RIB-In of one family. Its paths are in the table.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct AdjRibIn {
+    /// Raised when the peer restarts, so that every path it has is stale without being touched.
+    pub(super) epoch: u32,
+    pub(super) received: usize,
+    pub(super) accepted: usize,
+    pub(super) stale: usize,
+}
+
+/// Whether there is a session.
+#[derive(Clone, Debug)]
+pub(super) enum Link {
+    /// Not yet, or its routes are gone.
+    Down,
+    /// It is away, and may have stale routes from this session.
+    Restarting(Arc<Session>),
+    /// It is Established.
+    Up(Arc<Session>),
+}
+
+/// One peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) address: IpAddr,
+    pub(super) config: Arc<PeerConfig>,
+    pub(super) import: Arc<CompiledPolicy>,
+    pub(super) link: Link,
+    pub(super) ipv4: AdjRibIn,
+    pub(super) ipv6: AdjRibIn,
+    pub(super) stale_until: Option<Instant>,
+    /// The update group whose table it is told.
+    pub(super) group: Option<GroupId>,
+    /// The update group that it goes to as soon as that one's table is complete.
+    pub(super) next_group: Option<GroupId>,
+}
+
+impl Peer {
+    pub(super) fn new(address: IpAddr, config: Arc<PeerConfig>) -> Self {
+        let import = Arc::new(CompiledPolicy::new(config.import.clone()));
+        Self {
+            address,
+            config,
+            import,
+            link: Link::Down,
+            ipv4: AdjRibIn::default(),
+            ipv6: AdjRibIn::default(),
+            stale_until: None,
+            group: None,
+            next_group: None,
+        }
+    }
+
+    pub(super) fn adj_rib_in(&self, family: Family) -> &AdjRibIn {
+        match family {
+            Family::Ipv4Unicast => &self.ipv4,
+            Family::Ipv6Unicast => &self.ipv6,
+        }
+    }
+
+    pub(super) fn adj_rib_in_mut(&mut self, family: Family) -> &mut AdjRibIn {
+        match family {
+            Family::Ipv4Unicast => &mut self.ipv4,
+            Family::Ipv6Unicast => &mut self.ipv6,
+        }
+    }
+
+    /// The session that its paths came from.
+    pub(super) fn session(&self) -> Option<&Arc<Session>> {
+        match &self.link {
+            Link::Down => None,
+            Link::Restarting(session) | Link::Up(session) => Some(session),
+        }
+    }
+
+    /// The session, if it stands.
+    pub(super) fn established(&self) -> Option<&Arc<Session>> {
+        match &self.link {
+            Link::Up(session) => Some(session),
+            Link::Down | Link::Restarting(_) => None,
+        }
+    }
+
+    pub(super) fn is_stale(&self, family: Family, path: &Path) -> bool {
+        path.epoch != self.adj_rib_in(family).epoch
+    }
+}
+
+/// What paths hold on to.
+#[derive(Debug, Default)]
+pub(super) struct Holdings {
+    pub(super) peers: BTreeMap<PeerId, Peer>,
+    pub(super) attributes: AttributeTable,
+    pub(super) hops: NextHops,
+}
+
+impl Holdings {
+    /// Counts a path that comes into the table, or comes back with another standing. Its reference to the attributes is its own.
+    pub(super) fn enter(&mut self, family: Family, path: &Path) {
+        if let Some(peer) = path.source.peer().and_then(|p| self.peers.get_mut(&p)) {
+            let adj = peer.adj_rib_in_mut(family);
+            adj.received += 1;
+            adj.accepted += usize::from(path.standing == Standing::Eligible);
+            adj.stale += usize::from(path.epoch != adj.epoch);
+        }
+        if path.standing.uses_next_hop()
+            && let Some(hop) = self.attributes.get(path.attributes).hop
+        {
+            self.hops.enter(hop);
+        }
+    }
+
+    /// Undoes [`Self::enter`].
+    pub(super) fn leave(&mut self, family: Family, path: &Path) {
+        if let Some(peer) = path.source.peer().and_then(|p| self.peers.get_mut(&p)) {
+            let adj = peer.adj_rib_in_mut(family);
+            adj.received -= 1;
+            adj.accepted -= usize::from(path.standing == Standing::Eligible);
+            adj.stale -= usize::from(path.epoch != adj.epoch);
+        }
+        if path.standing.uses_next_hop()
+            && let Some(hop) = self.attributes.get(path.attributes).hop
+        {
+            self.hops.leave(hop);
+        }
+    }
+
+    /// Lets go of a path for good.
+    pub(super) fn forget(&mut self, family: Family, path: &Path) {
+        self.leave(family, path);
+        self.attributes.release(path.attributes, &mut self.hops);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_sixteen_bytes() {
+        assert_eq!(size_of::<Path>(), 16);
+    }
+}

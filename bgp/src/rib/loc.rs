@@ -1,0 +1,190 @@
+//! The Loc-RIB: what was decided for each prefix, and what follows from another decision.
+
+use smallvec::SmallVec;
+
+use super::attributes::AttrId;
+use super::decision::{self, Candidate, Candidates};
+use super::holdings::{Path, Source, Standing};
+use super::{NextHopSet, Rib, RibOutput};
+use crate::arena::intern::Id;
+use crate::arena::prefixes::PrefixId;
+use crate::speaker::{BestPathChange, Resolution};
+use crate::types::PeerType;
+
+/// How many prefixes are decided on before what follows is given away, which bounds what waits in memory.
+pub(super) const CHUNK: usize = 4096;
+
+/// The best path, as it was decided on. Its reference to the attributes is its own: they stay as long as peers and kernel were told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Best {
+    pub(super) source: Source,
+    pub(super) attributes: AttrId,
+}
+
+/// A prefix: its paths and what was decided.
+#[derive(Debug, Default)]
+pub(super) struct Destination {
+    /// By source, one each.
+    paths: SmallVec<[Path; 1]>,
+    best: Option<Best>,
+    /// What the kernel was told; none: nothing.
+    next_hops: Option<Id<NextHopSet>>,
+    dirty: bool,
+}
+
+impl Destination {
+    fn place(&self, source: Source) -> Result<usize, usize> {
+        self.paths.binary_search_by_key(&source, |path| path.source)
+    }
+
+    pub(super) fn paths(&self) -> &[Path] {
+        &self.paths
+    }
+
+    pub(super) fn path(&self, source: Source) -> Option<&Path> {
+        self.paths.get(self.place(source).ok()?)
+    }
+
+    pub(super) fn path_mut(&mut self, source: Source) -> Option<&mut Path> {
+        let place = self.place(source).ok()?;
+        self.paths.get_mut(place)
+    }
+
+    /// Puts a path in; the one whose place it takes.
+    pub(super) fn put(&mut self, path: Path) -> Option<Path> {
+        match self.place(path.source) {
+            Ok(place) => self.paths.get_mut(place).map(|old| std::mem::replace(old, path)),
+            Err(place) => {
+                self.paths.insert(place, path);
+                None
+            }
+        }
+    }
+
+    pub(super) fn take(&mut self, source: Source) -> Option<Path> {
+        let place = self.place(source).ok()?;
+        Some(self.paths.remove(place))
+    }
+
+    pub(super) fn best(&self) -> Option<Best> {
+        self.best
+    }
+
+    /// Says whether that is news.
+    pub(super) fn mark_dirty(&mut self) -> bool {
+        !std::mem::replace(&mut self.dirty, true)
+    }
+}
+
+impl Rib {
+    /// Decides on some of the dirty prefixes; says whether there were any.
+    pub(super) fn decide_dirty(&mut self) -> bool {
+        let some = self.dirty.len().min(CHUNK);
+        let ids: Vec<PrefixId> = self.dirty.drain(..some).collect();
+        let (mut told, mut changed) = (Vec::new(), Vec::new());
+        for id in &ids {
+            let candidates = self.candidates(*id);
+            if let Some(change) = self.change_next_hops(*id, &candidates) {
+                told.push(change);
+            }
+            if self.change_best(*id, &candidates) {
+                changed.push(*id);
+            }
+            self.table.get_mut(*id).dirty = false;
+        }
+        if !told.is_empty() {
+            self.outputs.push_back(RibOutput::BestPaths(told));
+        }
+        self.export(&changed);
+        for id in ids {
+            if self.table.get(id).paths.is_empty() {
+                self.table.remove(id);
+            }
+        }
+        some > 0
+    }
+
+    /// The eligible paths of a prefix, decided on.
+    pub(super) fn candidates(&self, id: PrefixId) -> Candidates {
+        let paths = self.table.get(id).paths.iter().enumerate();
+        let mut candidates: Candidates = paths
+            .filter(|(_, p)| p.standing == Standing::Eligible)
+            .filter_map(|(i, p)| self.candidate(i, p))
+            .collect();
+        decision::decide(&mut candidates, self.settings.max_paths);
+        candidates
+    }
+
+    fn candidate(&self, place: usize, path: &Path) -> Option<Candidate> {
+        let interned = self.holdings.attributes.get(path.attributes);
+        let candidate = Candidate {
+            path: place,
+            local: true,
+            keys: interned.keys,
+            internal: false,
+            igp_metric: 0,
+            router_id: 0,
+            address: std::net::IpAddr::from([0; 4]),
+            lost: None,
+            multipath: false,
+        };
+        let Some(peer) = path.source.peer() else { return Some(candidate) };
+        let peer = self.holdings.peers.get(&peer)?;
+        let session = peer.session()?;
+        Some(Candidate {
+            local: false,
+            internal: session.peer_type == PeerType::Internal,
+            igp_metric: match interned.hop.map(|hop| self.holdings.hops.resolution(hop)) {
+                Some(Resolution::Gateway { metric }) => metric,
+                _ => 0,
+            },
+            router_id: session.remote_id.into(),
+            address: peer.address,
+            ..candidate
+        })
+    }
+
+    /// What the kernel should do, if that is something else than before.
+    fn change_next_hops(&mut self, id: PrefixId, candidates: &Candidates) -> Option<BestPathChange> {
+        let destination = self.table.get(id);
+        let mut wanted = NextHopSet::new();
+        for candidate in candidates.iter().filter(|c| c.multipath && !c.local) {
+            let path = destination.paths.get(candidate.path)?;
+            let hop = self.holdings.attributes.get(path.attributes).hop;
+            if let Some(tracked) = hop.and_then(|hop| self.holdings.hops.tracked(hop))
+                && !wanted.contains(&tracked)
+            {
+                wanted.push(tracked);
+            }
+        }
+        let old = destination.next_hops;
+        if old.map_or(&[][..], |old| self.hop_sets.get(old).as_slice()) == wanted.as_slice() {
+            return None;
+        }
+        let new = (!wanted.is_empty())
+            .then(|| self.hop_sets.intern(&wanted, |set| *set == wanted, || wanted.clone()));
+        if let Some(old) = old {
+            self.hop_sets.release(old);
+        }
+        self.table.get_mut(id).next_hops = new;
+        Some(BestPathChange { prefix: self.table.prefix(id), next_hops: wanted })
+    }
+
+    /// Takes in which path is the best; says whether that is another one than before.
+    fn change_best(&mut self, id: PrefixId, candidates: &Candidates) -> bool {
+        let destination = self.table.get_mut(id);
+        let best = candidates.first().and_then(|c| destination.paths.get(c.path));
+        let best = best.map(|path| Best { source: path.source, attributes: path.attributes });
+        let old = std::mem::replace(&mut destination.best, best);
+        if old == best {
+            return false;
+        }
+        if let Some(best) = best {
+            self.holdings.attributes.retain(best.attributes);
+        }
+        if let Some(old) = old {
+            self.holdings.attributes.release(old.attributes, &mut self.holdings.hops);
+        }
+        true
+    }
+}

@@ -1,0 +1,202 @@
+//! Peers: configuration, sessions, and how their routes outlive a session (RFC 4724 section 4.2).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::holdings::{Link, Peer, Source};
+use super::{Rib, Settings};
+use crate::config::PeerConfig;
+use crate::ingress::{Down, Session};
+use crate::policy::CompiledPolicy;
+use crate::types::{Family, FamilySet, PeerId};
+
+impl Rib {
+    pub(super) fn configure(&mut self, settings: Settings, next_hop_tracking: bool) {
+        let old = std::mem::replace(&mut self.settings, settings);
+        for prefix in old.originate.keys() {
+            if !self.settings.originate.contains_key(prefix) {
+                self.originate_no_more(*prefix);
+            }
+        }
+        for (prefix, origination) in self.settings.originate.clone() {
+            if old.originate.get(&prefix) != Some(&origination) {
+                self.originate(prefix, &origination);
+            }
+        }
+        let tracking_changes = self.holdings.hops.set_tracking(next_hop_tracking);
+        let identity_changes = (old.asn, old.router_id) != (self.settings.asn, self.settings.router_id);
+        if tracking_changes || identity_changes {
+            self.judge_again(|_| true);
+        }
+        if tracking_changes || old.max_paths != self.settings.max_paths {
+            let all: Vec<_> = self.table.walk(0).map(|(id, ..)| id).collect();
+            all.into_iter().for_each(|id| self.mark_dirty(id));
+        }
+    }
+
+    pub(super) fn configure_peer(&mut self, id: PeerId, address: IpAddr, config: Arc<PeerConfig>) {
+        let Some(peer) = self.holdings.peers.get_mut(&id) else {
+            self.own_configured(&config, true);
+            self.holdings.peers.insert(id, Peer::new(address, config));
+            return;
+        };
+        let old = std::mem::replace(&mut peer.config, config.clone());
+        let import_changes = old.import != config.import;
+        if import_changes {
+            peer.import = Arc::new(CompiledPolicy::new(config.import.clone()));
+        }
+        if import_changes
+            || (old.allowed_own_as, old.ebgp_multihop) != (config.allowed_own_as, config.ebgp_multihop)
+        {
+            self.judge_again(|path| path.source == Source::of(id));
+        }
+        self.own_configured(&config, true);
+        self.own_configured(&old, false);
+        self.join_group(id);
+    }
+
+    pub(super) fn remove_peer(&mut self, id: PeerId) {
+        self.leave_group(id);
+        self.withdraw_where(Source::of(id), |_, _| true);
+        let Some(peer) = self.holdings.peers.remove(&id) else { return };
+        if let Link::Up(session) = &peer.link {
+            self.own_address(session.local.ip().to_canonical(), false);
+        }
+        self.own_configured(&peer.config, false);
+    }
+
+    fn own_configured(&mut self, config: &PeerConfig, own: bool) {
+        let addresses = [config.next_hop_v4.map(IpAddr::V4), config.next_hop_v6.map(IpAddr::V6)];
+        addresses.into_iter().flatten().for_each(|address| self.own_address(address, own));
+    }
+
+    /// Counts who says that an address is ours. Paths that have it as their next hop are judged again when that changes.
+    fn own_address(&mut self, address: IpAddr, own: bool) {
+        let count = self.own_addresses.get(&address).copied().unwrap_or(0);
+        let now = if own { count + 1 } else { count.saturating_sub(1) };
+        if now == 0 {
+            self.own_addresses.remove(&address);
+        } else {
+            self.own_addresses.insert(address, now);
+        }
+        if (count == 0) != (now == 0) {
+            let attributes = &self.holdings.attributes;
+            let concerned: std::collections::BTreeSet<_> = self
+                .table
+                .walk(0)
+                .flat_map(|(_, _, destination)| destination.paths())
+                .map(|path| path.attributes)
+                .filter(|id| attributes.get(*id).attributes.next_hop == address)
+                .collect();
+            if !concerned.is_empty() {
+                self.judge_again(|path| concerned.contains(&path.attributes));
+            }
+        }
+    }
+
+    pub(super) fn up(&mut self, now: Instant, id: PeerId, session: Arc<Session>) {
+        if self.holdings.peers.get(&id).is_some_and(|peer| peer.established().is_some()) {
+            self.down(now, id, &Down::Death);
+        }
+        let Some(peer) = self.holdings.peers.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut peer.link, Link::Up(session.clone()));
+        if let Link::Restarting(before) = before {
+            // What the peer forwarded on is gone, or it does not do graceful restart any more.
+            let restarted = session.graceful_restart.filter(|_| comparable(&before, &session));
+            let kept = restarted.map_or(FamilySet::EMPTY, |gr| gr.families.intersection(gr.forwarding));
+            peer.stale_until = restarted.and_then(|gr| now.checked_add(gr.restart_time));
+            let lost: FamilySet = Family::ALL.into_iter().filter(|f| !kept.contains(*f)).collect();
+            self.drop_stale(id, lost);
+        }
+        self.own_address(session.local.ip().to_canonical(), true);
+        self.join_group(id);
+    }
+
+    pub(super) fn down(&mut self, now: Instant, id: PeerId, down: &Down) {
+        let Some(peer) = self.holdings.peers.get_mut(&id) else { return };
+        let session = match std::mem::replace(&mut peer.link, Link::Down) {
+            Link::Up(session) => session,
+            // A dial that fails while we wait for it says nothing of its routes; being told of its death does.
+            Link::Restarting(session) if *down != Down::Death => {
+                peer.link = Link::Restarting(session);
+                return;
+            }
+            Link::Restarting(_) => {
+                peer.stale_until = None;
+                self.withdraw_where(Source::of(id), |_, _| true);
+                return;
+            }
+            Link::Down => return,
+        };
+        match down {
+            Down::Death => {
+                peer.stale_until = None;
+                self.withdraw_where(Source::of(id), |_, _| true);
+            }
+            Down::Restart { families, restart_time } => {
+                peer.link = Link::Restarting(session.clone());
+                peer.stale_until = now.checked_add(*restart_time);
+                self.mark_stale(id, *families);
+            }
+        }
+        self.leave_group(id);
+        self.own_address(session.local.ip().to_canonical(), false);
+    }
+
+    /// Makes what a peer has told stale, in these families; the others' routes go, and so does what was stale already.
+    fn mark_stale(&mut self, id: PeerId, families: FamilySet) {
+        self.drop_stale(id, families);
+        let Some(peer) = self.holdings.peers.get_mut(&id) else { return };
+        for family in Family::ALL {
+            let adj = peer.adj_rib_in_mut(family);
+            adj.epoch = adj.epoch.wrapping_add(1);
+            adj.stale = adj.received;
+        }
+        let lost: FamilySet = Family::ALL.into_iter().filter(|f| !families.contains(*f)).collect();
+        self.drop_stale(id, lost);
+    }
+
+    /// Takes out what is still stale of a peer's routes of these families. Costs nothing where nothing is.
+    fn drop_stale(&mut self, id: PeerId, families: FamilySet) {
+        let Some(peer) = self.holdings.peers.get_mut(&id) else { return };
+        let epochs = (peer.ipv4.epoch, peer.ipv6.epoch);
+        if families.iter().any(|family| peer.adj_rib_in(family).stale > 0) {
+            self.withdraw_where(Source::of(id), |family, path| {
+                let epoch = if family == Family::Ipv4Unicast { epochs.0 } else { epochs.1 };
+                families.contains(family) && path.epoch != epoch
+            });
+        }
+        if let Some(peer) = self.holdings.peers.get_mut(&id)
+            && peer.ipv4.stale + peer.ipv6.stale == 0
+        {
+            peer.stale_until = None;
+        }
+    }
+
+    pub(super) fn end_of_rib(&mut self, id: PeerId, family: Family) {
+        if self.holdings.peers.get(&id).is_some_and(|peer| peer.established().is_some()) {
+            self.drop_stale(id, [family].into_iter().collect());
+        }
+    }
+
+    /// Lets stale routes go whose time is up.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let due = self.holdings.peers.iter().filter(|(_, peer)| peer.stale_until.is_some_and(|t| t <= now));
+        let due: Vec<PeerId> = due.map(|(id, _)| *id).collect();
+        for id in due {
+            self.drop_stale(id, FamilySet::all());
+            if let Some(peer) = self.holdings.peers.get_mut(&id) {
+                peer.stale_until = None;
+                if let Link::Restarting(_) = peer.link {
+                    peer.link = Link::Down;
+                }
+            }
+        }
+    }
+}
+
+/// Whether paths of the session before may stand for paths of the new one until it tells them again.
+fn comparable(before: &Session, now: &Session) -> bool {
+    (before.peer_type, before.local_as, before.remote_as) == (now.peer_type, now.local_as, now.remote_as)
+}

@@ -1,0 +1,219 @@
+//! What the RIB says of itself. Reasons are worded here, when somebody asks: paths only keep codes.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use super::Rib;
+use super::decision::{self, Candidate};
+use super::holdings::{Path, Peer, Standing};
+use super::loc::Destination;
+use crate::arena::prefixes::PrefixId;
+use crate::status::{FamilyStatus, PathStatus, RibView, RouteSelect, RouteStatus};
+use crate::types::{Family, FamilySet, PeerId, Reason};
+
+impl Rib {
+    /// A peer's counts, of these families. `advertised` is the third stage's to know and stays zero.
+    #[must_use]
+    pub fn family_status(&self, peer: PeerId, families: FamilySet) -> Vec<FamilyStatus> {
+        let Some(peer) = self.holdings.peers.get(&peer) else { return Vec::new() };
+        let status = |family| {
+            let adj = peer.adj_rib_in(family);
+            FamilyStatus {
+                family,
+                received: adj.received,
+                accepted: adj.accepted,
+                advertised: 0,
+                stale: adj.stale,
+            }
+        };
+        families.iter().map(status).collect()
+    }
+
+    /// Until when a peer's stale routes are kept; none: it has none.
+    #[must_use]
+    pub fn stale_until(&self, peer: PeerId) -> Option<Instant> {
+        self.holdings.peers.get(&peer)?.stale_until
+    }
+
+    /// How many prefixes have a path, eligible or not.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there is no path at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The routes of a view, ordered by prefix. An address that is no peer's has none.
+    ///
+    /// In the view [`RibView::Out`], a prefix that is not told to the peer shows when asked for by name, with one path that is not
+    /// valid and the reason.
+    #[must_use]
+    pub fn routes(&self, view: RibView, select: RouteSelect) -> Vec<RouteStatus> {
+        let peer = match view {
+            RibView::Loc => None,
+            RibView::In(address) | RibView::Out(address) => match self.peer_at(address) {
+                Some(peer) => Some(peer),
+                None => return Vec::new(),
+            },
+        };
+        let route = |id| self.route(view, peer, id, select != RouteSelect::All);
+        match select {
+            RouteSelect::Exact(prefix) => {
+                self.table.find(&prefix.trunc()).and_then(route).into_iter().collect()
+            }
+            RouteSelect::LongestMatch(address) => {
+                self.table.covering(address).find_map(route).into_iter().collect()
+            }
+            RouteSelect::All => {
+                let mut all: Vec<(IpNet, PrefixId)> =
+                    self.table.walk(0).map(|(id, prefix, _)| (prefix, id)).collect();
+                all.sort_unstable();
+                all.into_iter().filter_map(|(_, id)| route(id)).collect()
+            }
+        }
+    }
+
+    fn peer_at(&self, address: IpAddr) -> Option<PeerId> {
+        self.holdings.peers.iter().find(|(_, peer)| peer.address == address).map(|(id, _)| *id)
+    }
+
+    fn route(&self, view: RibView, peer: Option<PeerId>, id: PrefixId, named: bool) -> Option<RouteStatus> {
+        let prefix = self.table.prefix(id);
+        let paths = match (view, peer) {
+            (RibView::Out(_), Some(peer)) => {
+                self.told(peer, id).filter(|p| p.valid || named).into_iter().collect()
+            }
+            (RibView::In(address), _) => {
+                let mut paths = self.paths(id);
+                paths.retain(|path| path.peer == Some(address));
+                paths
+            }
+            _ => self.paths(id),
+        };
+        (!paths.is_empty()).then_some(RouteStatus { prefix, paths })
+    }
+
+    /// Every path of a prefix: the candidates as ranked, then the others by source.
+    fn paths(&self, id: PrefixId) -> Vec<PathStatus> {
+        let prefix = self.table.prefix(id);
+        let destination = self.table.get(id);
+        let candidates = self.candidates(id);
+        let ranked = candidates.iter().filter_map(|c| Some((Some(c), destination.paths().get(c.path)?)));
+        let rest = destination.paths().iter().filter(|p| p.standing != Standing::Eligible).map(|p| (None, p));
+        ranked.chain(rest).map(|(c, path)| self.path(prefix, path, c, candidates.first())).collect()
+    }
+
+    fn path(
+        &self,
+        prefix: IpNet,
+        path: &Path,
+        candidate: Option<&Candidate>,
+        best: Option<&Candidate>,
+    ) -> PathStatus {
+        let peer = path.source.peer().and_then(|id| Some((id, self.holdings.peers.get(&id)?)));
+        let best_or_equal = candidate.filter(|c| c.multipath);
+        PathStatus {
+            peer: peer.map(|(_, peer)| peer.address),
+            attributes: self.holdings.attributes.get(path.attributes).attributes.clone(),
+            valid: candidate.is_some(),
+            best: candidate.is_some_and(|c| c.lost.is_none()),
+            multipath: best_or_equal.is_some_and(|c| c.lost.is_some()),
+            stale: peer.is_some_and(|(_, peer)| peer.is_stale(Family::of(&prefix), path)),
+            reason: match (candidate, best, peer) {
+                (Some(candidate), Some(best), _) => decision::reason(candidate, best),
+                (_, _, Some((id, peer))) => self.ineligible(id, peer, prefix, path),
+                _ => Reason::new("best", "this speaker originates the prefix"),
+            },
+        }
+    }
+
+    /// Why a path takes no part in the decision.
+    fn ineligible(&self, id: PeerId, peer: &Peer, prefix: IpNet, path: &Path) -> Reason {
+        let attributes = &self.holdings.attributes.get(path.attributes).attributes;
+        let next_hop = attributes.next_hop;
+        match path.standing {
+            Standing::Eligible => Reason::new("eligible", "takes part in the decision"),
+            Standing::NextHopUnresolved => Reason::new(
+                "next-hop-unresolved",
+                format!("no route of the kernel's that is not BGP's leads to the next hop {next_hop}"),
+            ),
+            Standing::NextHopNotOnLink => Reason::new(
+                "next-hop-not-on-link",
+                format!(
+                    "the next hop {next_hop} of an eBGP peer lies behind a gateway; set ebgpMultihop to allow that"
+                ),
+            ),
+            Standing::Policy | Standing::DuplicateOrigin => self
+                .policy_rejection(id, prefix)
+                .unwrap_or_else(|| Reason::new("policy", "rejected by the import policy")),
+            Standing::OwnAs => {
+                let local_as = peer.session().map_or(self.settings.asn, |session| session.local_as);
+                let times = self.own_as_occurrences(local_as, &attributes.as_path);
+                let allowed = peer.config.allowed_own_as;
+                Reason::new(
+                    "own-as-in-path",
+                    format!(
+                        "our own AS occurs {times} times in the AS path and {allowed} are allowed: raise numAllowedLocalASNumbers \
+                         of this peer, or give the sites different numbers with localASNumber"
+                    ),
+                )
+            }
+            Standing::FirstAs => Reason::new(
+                "first-as",
+                "the AS path does not begin with the AS of the eBGP peer (RFC 4271 section 6.3)",
+            ),
+            Standing::OwnOriginator => Reason::new(
+                "own-originator",
+                format!("the ORIGINATOR_ID {} is our own router id", self.settings.router_id),
+            ),
+            Standing::OwnNextHop => {
+                Reason::new("own-next-hop", format!("the next hop {next_hop} is our own address"))
+            }
+        }
+    }
+
+    /// The best path as a peer is told it, or why it is not told. None: there is no best path.
+    fn told(&self, id: PeerId, prefix_id: PrefixId) -> Option<PathStatus> {
+        let prefix = self.table.prefix(prefix_id);
+        let destination: &Destination = self.table.get(prefix_id);
+        let best = destination.best()?;
+        let interned = self.holdings.attributes.get(best.attributes);
+        let source = best.source.peer().and_then(|p| self.holdings.peers.get(&p));
+        let mut status = PathStatus {
+            peer: source.map(|peer| peer.address),
+            attributes: interned.attributes.clone(),
+            valid: false,
+            best: false,
+            multipath: false,
+            stale: destination
+                .path(best.source)
+                .zip(source)
+                .is_some_and(|(path, peer)| peer.is_stale(Family::of(&prefix), path)),
+            reason: Reason::new(
+                "no-session",
+                "the peer is told nothing before its session is Established and we have converged",
+            ),
+        };
+        let Some(exporter) = self.exporter(id) else { return Some(status) };
+        if best.source.peer() == Some(id) {
+            status.reason = Reason::new("split-horizon", "the best path was learned from this peer");
+            return Some(status);
+        }
+        match exporter.admit(prefix, interned.path_type, &interned.attributes) {
+            Err(withheld) => status.reason = withheld.reason(),
+            Ok(()) => {
+                let told = exporter.rewrite(Family::of(&prefix), interned.path_type, &interned.attributes);
+                status.attributes = std::sync::Arc::new(told);
+                (status.valid, status.best) = (true, true);
+                status.reason = Reason::new("advertised", "the best path, and the export policy accepts it");
+            }
+        }
+        Some(status)
+    }
+}
