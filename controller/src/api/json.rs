@@ -15,7 +15,7 @@ use weft_bgp::types::{Family, Reason};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerJson {
-    /// The object that asks for it; `mesh` sessions are named `mesh:NODE`.
+    /// The BGPPeer that asks for it; a session of the node-to-node mesh is named `mesh:NODE`.
     pub name: String,
     /// Its address, with the port where that is not 179.
     pub peer: String,
