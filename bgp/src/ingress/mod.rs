@@ -1,0 +1,445 @@
+//! The first stage, one per peer: bytes and connection events in, decoded batches and session changes out.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ipnet::IpNet;
+
+use self::framing::{Frame, Framer};
+use crate::config::PeerConfig;
+use crate::session::{Event, Fsm, Malformed, Outbox, State, Timer};
+use crate::status::{Direction, LastError, MessageCounters};
+use crate::types::{Asn, ConnectionId, Family, FamilySet, PeerType, Reason};
+use crate::wire::attributes::PathAttributes;
+use crate::wire::header::MessageType;
+use crate::wire::notification::Notification;
+use crate::wire::open::Open;
+use crate::wire::route_refresh::RouteRefresh;
+use crate::wire::update::{Agreed, Decoder};
+use crate::wire::{Severity, WireError};
+
+mod framing;
+
+/// The first stage of one peer.
+///
+/// It frames and decodes what the peer sends, runs the FSM with its timers over the connections to the peer, and lets out routes,
+/// session changes and what is to be written.
+///
+/// The connections that it dials are numbered from a random number on, drawn from its seed and the peer's address, so that those of
+/// different peers do not meet: give an `Ingress` that takes the place of another for the same peer a seed of its own.
+///
+/// The router id does not change: to change it, end the session ([`IngressInput::Cease`]) and make a new `Ingress`.
+#[derive(Debug)]
+pub struct Ingress {
+    fsm: Fsm,
+    outbox: Outbox,
+    framers: BTreeMap<ConnectionId, Framer>,
+    /// The decoder of the Established session's connection.
+    decoder: Option<(ConnectionId, Decoder)>,
+}
+
+impl Ingress {
+    /// A stage that waits for [`IngressInput::Configure`]; until then connections are refused. `seed` is what jitter comes from.
+    #[must_use]
+    pub fn new(peer: IpAddr, router_id: Ipv4Addr, seed: u64) -> Self {
+        Self {
+            fsm: Fsm::new(peer, router_id, seed),
+            outbox: Outbox::default(),
+            framers: BTreeMap::new(),
+            decoder: None,
+        }
+    }
+
+    /// Takes in what happened. All given bytes are dealt with before it returns.
+    pub fn handle(&mut self, now: Instant, input: IngressInput) {
+        let (fsm, outbox) = (&mut self.fsm, &mut self.outbox);
+        match input {
+            IngressInput::Configure(config) => fsm.configure(now, config, outbox),
+            IngressInput::Connected { connection, local } => fsm.connected(now, connection, local, outbox),
+            IngressInput::ConnectFailed { connection, error } => {
+                fsm.connect_failed(now, connection, &error, outbox);
+            }
+            IngressInput::Accepted { connection, local } => fsm.accepted(now, connection, local, outbox),
+            IngressInput::Bytes { connection, bytes } => self.bytes(now, connection, bytes),
+            IngressInput::Closed { connection, error } => fsm.closed(now, connection, error, outbox),
+            IngressInput::Restart(restart) => fsm.set_restart(restart),
+            IngressInput::Cease { subcode, text } => fsm.cease(now, subcode, &text, outbox),
+            IngressInput::Stop => fsm.finish(now, outbox),
+            IngressInput::Tick => fsm.tick(now, outbox),
+        }
+        self.framers.retain(|connection, _| self.fsm.is_open(*connection));
+    }
+
+    /// The next output, in order.
+    pub fn poll(&mut self) -> Option<IngressOutput> {
+        self.outbox.poll()
+    }
+
+    /// When [`IngressInput::Tick`] is due, and for which timer.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<(Instant, Timer)> {
+        self.fsm.next_deadline()
+    }
+
+    /// The peer's state: that of the connection that has come furthest.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.fsm.state()
+    }
+
+    /// Since when; none before it was configured.
+    #[must_use]
+    pub fn since(&self) -> Option<Instant> {
+        self.fsm.since()
+    }
+
+    /// The Established session.
+    #[must_use]
+    pub fn session(&self) -> Option<&Arc<Session>> {
+        self.fsm.session()
+    }
+
+    /// What went wrong last, if anything ever did.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&LastError> {
+        self.outbox.last_error.as_ref()
+    }
+
+    /// Messages so far, of all sessions. UPDATEs that were sent are not among them: the third stage sends those.
+    #[must_use]
+    pub fn counters(&self) -> MessageCounters {
+        self.outbox.counters
+    }
+
+    fn bytes(&mut self, now: Instant, connection: ConnectionId, bytes: Bytes) {
+        if !self.fsm.is_open(connection) {
+            return;
+        }
+        self.framers.entry(connection).or_default().push(bytes);
+        while self.fsm.is_open(connection) {
+            match self.framers.entry(connection).or_default().next() {
+                Ok(Some(frame)) => self.frame(now, connection, &frame),
+                Ok(None) => return,
+                Err(malformed) => {
+                    self.fsm.event(now, connection, Event::BgpHeaderErr(malformed), &mut self.outbox);
+                }
+            }
+        }
+    }
+
+    fn frame(&mut self, now: Instant, connection: ConnectionId, frame: &Frame) {
+        self.outbox.received(frame.kind);
+        let malformed = |error: WireError| Malformed { error, message: frame.message.clone() };
+        let event = match frame.kind {
+            MessageType::Open => match Open::decode(&frame.body()) {
+                Ok(open) => Event::BgpOpen(open),
+                Err(error) => Event::BgpOpenMsgErr(malformed(error)),
+            },
+            MessageType::Notification => Event::NotifMsg(Notification::decode(&frame.body())),
+            MessageType::Keepalive => Event::KeepAliveMsg,
+            MessageType::Update => self.update(now, connection, frame),
+            MessageType::RouteRefresh => match RouteRefresh::decode(&frame.body()) {
+                Ok(refresh) => {
+                    self.route_refresh(connection, refresh);
+                    Event::RouteRefreshMsg
+                }
+                Err(error) => Event::BgpHeaderErr(malformed(error)),
+            },
+        };
+        let confirms = matches!(event, Event::KeepAliveMsg);
+        self.fsm.event(now, connection, event, &mut self.outbox);
+        if confirms {
+            self.established(connection);
+        }
+    }
+
+    /// Makes ready for UPDATEs on a connection whose session has just been Established.
+    fn established(&mut self, connection: ConnectionId) {
+        let Some(session) = self.fsm.session().filter(|session| session.connection == connection) else {
+            return;
+        };
+        if self.decoder.as_ref().is_some_and(|(of, _)| *of == connection) {
+            return;
+        }
+        let agreed = Agreed {
+            families: session.families,
+            four_octet_as: session.four_octet_as,
+            peer_type: session.peer_type,
+        };
+        self.decoder = Some((connection, Decoder::new(agreed)));
+        self.framers.entry(connection).or_default().set_message_max(session.max_message);
+    }
+
+    /// Decodes an UPDATE, if the session is Established. Before that nothing in it is looked at.
+    fn update(&mut self, now: Instant, connection: ConnectionId, frame: &Frame) -> Event {
+        let decoder = match &mut self.decoder {
+            Some((of, decoder)) if *of == connection => decoder,
+            _ => return Event::UpdateMsg,
+        };
+        match decoder.decode(&frame.body(), self.outbox.batch()) {
+            Ok(decoded) => {
+                for error in &decoded.errors {
+                    self.tolerated(now, error, frame);
+                }
+                if let Some(family) = decoded.end_of_rib {
+                    self.outbox.push(IngressOutput::EndOfRib(family));
+                }
+                Event::UpdateMsg
+            }
+            Err(error) => Event::UpdateMsgErr(Malformed { error, message: frame.message.clone() }),
+        }
+    }
+
+    /// Counts and reports what was wrong with an UPDATE and did not end the session.
+    fn tolerated(&mut self, now: Instant, error: &WireError, frame: &Frame) {
+        let (kind, code) = if error.severity == Severity::Discard {
+            self.outbox.counters.attributes_discarded += 1;
+            (IncidentKind::AttributeDiscarded, "attribute-discarded")
+        } else {
+            self.outbox.counters.treated_as_withdraw += 1;
+            self.outbox.note_error(now, Direction::Local, Some(error.code), error.to_string());
+            (IncidentKind::TreatedAsWithdraw, "treated-as-withdraw")
+        };
+        self.outbox.incident(now, kind, Reason::new(code, error.to_string()), &frame.message);
+    }
+
+    /// Passes on a request for a family that was agreed on; others are ignored (RFC 2918 section 4).
+    fn route_refresh(&mut self, connection: ConnectionId, refresh: RouteRefresh) {
+        let Some(session) = self.fsm.session().filter(|session| session.connection == connection) else {
+            return;
+        };
+        if let Some(family) = refresh.family.family().filter(|family| session.families.contains(*family))
+            && refresh.subtype == RouteRefresh::REQUEST
+        {
+            self.outbox.push(IngressOutput::Refresh(family));
+        }
+    }
+}
+
+/// What reaches an [`Ingress`].
+#[derive(Debug)]
+pub enum IngressInput {
+    /// The peer's configuration, first or changed. What OPEN carries or the connection depends on resets the session
+    /// (Cease, subcode 6 Other Configuration Change); policies, names and timers of later use do not.
+    Configure(Arc<PeerConfig>),
+    /// A dial succeeded.
+    Connected {
+        /// Which.
+        connection: ConnectionId,
+        /// Our end.
+        local: SocketAddr,
+    },
+    /// A dial failed.
+    ConnectFailed {
+        /// Which.
+        connection: ConnectionId,
+        /// The kernel's words.
+        error: String,
+    },
+    /// The peer connected to us.
+    Accepted {
+        /// Which.
+        connection: ConnectionId,
+        /// Our end.
+        local: SocketAddr,
+    },
+    /// The peer sent bytes.
+    Bytes {
+        /// On which connection.
+        connection: ConnectionId,
+        /// What.
+        bytes: Bytes,
+    },
+    /// The connection is gone: FIN, RST or an error of the socket.
+    Closed {
+        /// Which.
+        connection: ConnectionId,
+        /// The kernel's words.
+        error: Option<String>,
+    },
+    /// What OPEN says of our own restart (RFC 4724 section 3). Takes effect with the next OPEN; resets nothing.
+    Restart(LocalRestart),
+    /// End the session with this Cease subcode (RFC 4486) and text (RFC 9003), and start again.
+    Cease {
+        /// The subcode.
+        subcode: u8,
+        /// The text for the peer.
+        text: String,
+    },
+    /// Close without NOTIFICATION, for good: the process ends and the peer shall take it as a restart (RFC 4724).
+    Stop,
+    /// A deadline may have passed.
+    Tick,
+}
+
+/// Our own restart, as graceful restart's capability tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalRestart {
+    /// R bit: this process has taken over from one that died, and has not converged yet.
+    pub restarting: bool,
+    /// F bit: the families whose kernel routes were kept.
+    pub forwarding: FamilySet,
+}
+
+/// What an [`Ingress`] asks for or reports.
+#[derive(Debug)]
+pub enum IngressOutput {
+    /// Open a connection.
+    Dial {
+        /// Its name from now on.
+        connection: ConnectionId,
+        /// The address to bind to, if configured.
+        source: Option<IpAddr>,
+        /// Whom to call.
+        remote: SocketAddr,
+    },
+    /// Send bytes: whole messages, at once, before any UPDATE that is queued.
+    Write {
+        /// On which connection.
+        connection: ConnectionId,
+        /// What.
+        bytes: Bytes,
+    },
+    /// Close a connection after what was written to it is out.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// The session is Established.
+    Up(Arc<Session>),
+    /// The session is no longer Established.
+    Down(Down),
+    /// Routes of the Established session.
+    Routes(RouteBatch),
+    /// The peer has sent its whole table of a family (RFC 4724).
+    EndOfRib(Family),
+    /// The peer wants our table of a family again (RFC 2918).
+    Refresh(Family),
+    /// The state changed.
+    State(State),
+    /// Something went wrong or was noteworthy; for `events`, logs and counters.
+    Incident(Incident),
+}
+
+/// What both ends agreed on in OPEN. One per Established session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The connection that won.
+    pub connection: ConnectionId,
+    /// Our end.
+    pub local: SocketAddr,
+    /// The peer's end.
+    pub remote: IpAddr,
+    /// The AS that we are.
+    pub local_as: Asn,
+    /// The AS that the peer is.
+    pub remote_as: Asn,
+    /// iBGP or eBGP.
+    pub peer_type: PeerType,
+    /// The peer's BGP identifier.
+    pub remote_id: Ipv4Addr,
+    /// The families both offered.
+    pub families: FamilySet,
+    /// Whether AS numbers have four octets here.
+    pub four_octet_as: bool,
+    /// Whether the peer understands ROUTE-REFRESH.
+    pub route_refresh: bool,
+    /// The longest message that the peer takes: 4096, or 65535 (RFC 8654).
+    pub max_message: u16,
+    /// The negotiated hold time; zero: no keepalives.
+    pub hold_time: Duration,
+    /// Between two keepalives; zero: none.
+    pub keepalive_time: Duration,
+    /// The peer's graceful restart capability, if both ends have it.
+    pub graceful_restart: Option<PeerGracefulRestart>,
+}
+
+/// What the peer says of its restarts (RFC 4724 section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerGracefulRestart {
+    /// R bit: the peer has just restarted.
+    pub restarting: bool,
+    /// How long to keep the peer's routes while it is away.
+    pub restart_time: Duration,
+    /// The families it restarts gracefully.
+    pub families: FamilySet,
+    /// Those of them whose forwarding state it kept (F bit).
+    pub forwarding: FamilySet,
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Down {
+    /// The peer restarts (RFC 4724): keep its routes of these families, stale, for this long at most.
+    Restart {
+        /// The families.
+        families: FamilySet,
+        /// How long.
+        restart_time: Duration,
+    },
+    /// The peer is dead: its routes go at once.
+    Death,
+}
+
+/// Routes of one peer, decoded: runs of prefixes that share attributes. One allocation for all prefixes of a batch.
+#[derive(Clone, Debug, Default)]
+pub struct RouteBatch {
+    /// The prefixes of all runs, one behind the other.
+    pub prefixes: Vec<IpNet>,
+    /// In the order received.
+    pub runs: Vec<Run>,
+}
+
+/// A run of prefixes of one family.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Where in [`RouteBatch::prefixes`].
+    pub range: Range<usize>,
+    /// The attributes; none: withdrawn.
+    pub attributes: Option<Arc<PathAttributes>>,
+}
+
+/// Something noteworthy in a session.
+#[derive(Clone, Debug)]
+pub struct Incident {
+    /// Of what kind.
+    pub kind: IncidentKind,
+    /// Code and sentence.
+    pub reason: Reason,
+    /// The bytes in question, cut to [`Incident::BYTES_MAX`].
+    pub bytes: Bytes,
+}
+
+impl Incident {
+    /// How many offending bytes are kept.
+    pub const BYTES_MAX: usize = 4096;
+}
+
+/// The kinds of incidents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IncidentKind {
+    /// We sent this NOTIFICATION.
+    NotificationSent {
+        /// Code and subcode (RFC 4271 section 4.5).
+        code: u8,
+        /// Subcode.
+        subcode: u8,
+    },
+    /// The peer sent this NOTIFICATION.
+    NotificationReceived {
+        /// Code.
+        code: u8,
+        /// Subcode.
+        subcode: u8,
+    },
+    /// A malformed UPDATE was treated as a withdraw (RFC 7606).
+    TreatedAsWithdraw,
+    /// A malformed attribute was discarded (RFC 7606).
+    AttributeDiscarded,
+    /// The connection could not be made or was lost.
+    Connection,
+}

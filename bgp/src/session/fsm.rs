@@ -1,0 +1,463 @@
+//! One peer: when to dial, whom to let in, when to wait, and what its state is.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::backoff::Backoff;
+use super::collision::{Connections, Verdict};
+use super::connection::{Connection, Context, Ending, Step};
+use super::event::Event;
+use super::negotiation::Local;
+use super::outbox::Outbox;
+use super::rng::Rng;
+use super::state::State;
+use super::timer::{Deadlines, Timer};
+use crate::config::PeerConfig;
+use crate::ingress::{Down, IncidentKind, IngressOutput, LocalRestart, Session};
+use crate::status::Direction;
+use crate::types::{ConnectionId, Reason};
+use crate::wire::error::ErrorCode;
+
+/// A session that was Established for this long was a good one: the failures before it are forgotten.
+const STABLE: Duration = Duration::from_secs(10);
+
+/// The FSM of one peer.
+#[derive(Debug)]
+pub(crate) struct Fsm {
+    peer: IpAddr,
+    router_id: Ipv4Addr,
+    rng: Rng,
+    config: Option<Arc<PeerConfig>>,
+    restart: LocalRestart,
+    mode: Mode,
+    /// The dial that is under way.
+    dial: Option<ConnectionId>,
+    dials: u64,
+    connections: Connections,
+    deadlines: Deadlines,
+    idle_hold: Backoff,
+    /// After a bad connection of the peer's, while we go on dialling: its next ones are refused for a while.
+    inbound_hold: Backoff,
+    state: State,
+    since: Option<Instant>,
+}
+
+/// What is being done about a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Nothing: not configured, or shut down.
+    Stopped,
+    /// Nothing ever again: the process ends.
+    Finished,
+    /// Nothing until IdleHoldTimer expires.
+    IdleHold {
+        /// Whether the peer may connect before.
+        admits: bool,
+    },
+    /// All that can be.
+    Started,
+}
+
+impl Fsm {
+    pub(crate) fn new(peer: IpAddr, router_id: Ipv4Addr, seed: u64) -> Self {
+        let mut rng = Rng::new(seed, peer);
+        Self {
+            peer,
+            router_id,
+            dials: rng.next(),
+            rng,
+            config: None,
+            restart: LocalRestart::default(),
+            mode: Mode::Stopped,
+            dial: None,
+            connections: Connections::default(),
+            deadlines: Deadlines::default(),
+            idle_hold: Backoff::default(),
+            inbound_hold: Backoff::default(),
+            state: State::Idle,
+            since: None,
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state
+    }
+
+    /// Since when the state is what it is; none before the first configuration.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// The Established session.
+    pub(crate) fn session(&self) -> Option<&Arc<Session>> {
+        self.connections.established().and_then(Connection::session)
+    }
+
+    /// Whether this is a connection that bytes are read from.
+    pub(crate) fn is_open(&self, connection: ConnectionId) -> bool {
+        self.connections.contains(connection)
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<(Instant, Timer)> {
+        self.deadlines.next().into_iter().chain(self.connections.next_deadline()).min()
+    }
+
+    /// What OPEN says of our own restart from now on.
+    pub(crate) fn set_restart(&mut self, restart: LocalRestart) {
+        self.restart = restart;
+    }
+
+    /// Starts, stops or restarts as the new configuration asks for; what OPEN carries or the connection depends on ends the session.
+    pub(crate) fn configure(&mut self, now: Instant, config: Arc<PeerConfig>, outbox: &mut Outbox) {
+        if self.mode == Mode::Finished || self.config.as_deref() == Some(&*config) {
+            return;
+        }
+        let shut_down = config.shutdown.is_some();
+        if let Some(text) = &config.shutdown {
+            self.stop_all(now, || Event::ManualStop(text.clone()), outbox);
+        } else if self.config.as_ref().is_some_and(|old| self.needs_reset(old, &config)) {
+            let subcode = ErrorCode::OTHER_CONFIGURATION_CHANGE.subcode;
+            self.stop_all(now, || Event::AutomaticStop { subcode, text: String::new() }, outbox);
+        }
+        self.config = Some(config);
+        self.since.get_or_insert(now);
+        self.idle_hold.reset();
+        self.inbound_hold.reset();
+        if shut_down {
+            self.halt(Mode::Stopped, outbox);
+        } else if self.connections.is_empty() {
+            self.start(now, outbox);
+        }
+        self.update_state(now, outbox);
+    }
+
+    /// Whether a session under the old configuration cannot go on under the new one.
+    fn needs_reset(&self, old: &PeerConfig, new: &PeerConfig) -> bool {
+        let unwelcome = |session: &Session| !new.remote_as.admits(new.local_as, session.remote_as);
+        let remote_as = match self.session() {
+            Some(session) => unwelcome(session),
+            None => old.remote_as != new.remote_as,
+        };
+        remote_as
+            || old.local_as != new.local_as
+            || old.port != new.port
+            || old.source_address != new.source_address
+            || old.families != new.families
+            || old.graceful_restart != new.graceful_restart
+            || old.timers.hold_time != new.timers.hold_time
+    }
+
+    /// Ends the session with a Cease and starts again.
+    pub(crate) fn cease(&mut self, now: Instant, subcode: u8, text: &str, outbox: &mut Outbox) {
+        if !matches!(self.mode, Mode::Started | Mode::IdleHold { .. }) {
+            return;
+        }
+        self.stop_all(now, || Event::AutomaticStop { subcode, text: text.to_owned() }, outbox);
+        self.idle_hold.reset();
+        self.hold(now, false, outbox);
+        self.update_state(now, outbox);
+    }
+
+    /// Closes everything without NOTIFICATION, for good. No [`Down`] is told: the routes are to stay.
+    pub(crate) fn finish(&mut self, now: Instant, outbox: &mut Outbox) {
+        for id in self.connections.ids() {
+            if let Some(connection) = self.connections.remove(id) {
+                connection.abandon(outbox);
+            }
+        }
+        self.halt(Mode::Finished, outbox);
+        self.update_state(now, outbox);
+    }
+
+    /// Tcp_CR_Acked.
+    pub(crate) fn connected(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        local: SocketAddr,
+        outbox: &mut Outbox,
+    ) {
+        if self.dial != Some(id) {
+            outbox.push(IngressOutput::Close { connection: id });
+            return;
+        }
+        self.dial = None;
+        self.deadlines.stop(Timer::ConnectRetry);
+        self.open(now, id, local, outbox);
+    }
+
+    /// A dial has failed; the next follows when ConnectRetryTimer expires.
+    pub(crate) fn connect_failed(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        error: &str,
+        outbox: &mut Outbox,
+    ) {
+        if self.dial != Some(id) {
+            return;
+        }
+        self.dial = None;
+        let text = format!("cannot connect: {error}");
+        outbox.note_error(now, Direction::Local, None, text.as_str());
+        let reason = Reason::new("connection-failed", text);
+        outbox.incident(now, IncidentKind::Connection, reason, &Bytes::new());
+        self.update_state(now, outbox);
+    }
+
+    /// TcpConnectionConfirmed: the peer has connected to us.
+    pub(crate) fn accepted(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        local: SocketAddr,
+        outbox: &mut Outbox,
+    ) {
+        let admits = match self.mode {
+            Mode::Stopped | Mode::Finished => false,
+            Mode::IdleHold { admits } => admits,
+            Mode::Started => !self.inbound_hold.is_waiting(now),
+        };
+        if !admits {
+            outbox.push(IngressOutput::Close { connection: id });
+            return;
+        }
+        // The peer has given up one that it opened before.
+        if let Some(older) = self.connections.accepted_unopened().and_then(|id| self.connections.remove(id)) {
+            older.abandon(outbox);
+        }
+        if let Mode::IdleHold { .. } = self.mode {
+            self.deadlines.stop(Timer::IdleHold);
+            self.mode = Mode::Started;
+        }
+        self.open(now, id, local, outbox);
+    }
+
+    /// The connection is gone, dialled or not.
+    pub(crate) fn closed(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        error: Option<String>,
+        outbox: &mut Outbox,
+    ) {
+        if self.dial == Some(id) {
+            let error = error.unwrap_or_else(|| "closed".into());
+            self.connect_failed(now, id, &error, outbox);
+        } else {
+            self.event(now, id, Event::TcpConnectionFails(error), outbox);
+        }
+    }
+
+    /// Something has happened to a connection.
+    pub(crate) fn event(&mut self, now: Instant, id: ConnectionId, event: Event, outbox: &mut Outbox) {
+        let step =
+            self.with_connection(now, id, outbox, |connection, context| connection.handle(event, context));
+        match step {
+            None | Some(Step::Continue) => {}
+            Some(Step::Opened(session)) => self.opened(now, session, outbox),
+            Some(Step::Established(session)) => {
+                self.update_state(now, outbox);
+                outbox.push(IngressOutput::Up(session));
+            }
+            Some(Step::Ended(ending)) => self.ended(now, id, ending, outbox),
+        }
+        self.update_state(now, outbox);
+    }
+
+    /// Handles every timer whose time has come.
+    pub(crate) fn tick(&mut self, now: Instant, outbox: &mut Outbox) {
+        while let Some(timer) = self.deadlines.expire(now) {
+            match timer {
+                Timer::ConnectRetry => self.dial(now, outbox),
+                Timer::IdleHold => self.start(now, outbox),
+                Timer::Hold | Timer::Keepalive | Timer::DelayOpen => {}
+            }
+        }
+        while let Some(id) = self.connections.due(now) {
+            let event = self.connections.get_mut(id).and_then(|connection| connection.expire(now));
+            if let Some(event) = event {
+                self.event(now, id, event, outbox);
+            }
+        }
+        self.update_state(now, outbox);
+    }
+
+    /// Runs something on a connection; `None` if there is no such connection.
+    fn with_connection<T>(
+        &mut self,
+        now: Instant,
+        id: ConnectionId,
+        outbox: &mut Outbox,
+        run: impl FnOnce(&mut Connection, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        let config = self.config.as_deref()?;
+        let local = Local { config, router_id: self.router_id, restart: self.restart, peer: self.peer };
+        let connection = self.connections.get_mut(id)?;
+        Some(run(connection, &mut Context { now, local, rng: &mut self.rng, outbox }))
+    }
+
+    fn open(&mut self, now: Instant, id: ConnectionId, local: SocketAddr, outbox: &mut Outbox) {
+        let Some(config) = self.config.as_deref() else { return };
+        let ours = Local { config, router_id: self.router_id, restart: self.restart, peer: self.peer };
+        let mut context = Context { now, local: ours, rng: &mut self.rng, outbox };
+        self.connections.insert(Connection::start(id, local, &mut context));
+        self.update_state(now, outbox);
+    }
+
+    /// An OPEN was accepted: collision detection, and then the answer.
+    fn opened(&mut self, now: Instant, session: Arc<Session>, outbox: &mut Outbox) {
+        let id = session.connection;
+        for (other, verdict) in self.connections.judge(&session, self.router_id, now) {
+            match verdict {
+                Verdict::KeepNew => self.dump(now, other, outbox),
+                Verdict::KeepOld => return self.dump(now, id, outbox),
+                Verdict::Restarted => {
+                    if let Some(old) = self.connections.remove(other) {
+                        self.session_lost(&old, Ending::TcpFailed, outbox);
+                        old.abandon(outbox);
+                    }
+                }
+            }
+        }
+        self.cancel_dial(outbox);
+        self.with_connection(now, id, outbox, |connection, context| connection.confirm(session, context));
+    }
+
+    /// Closes the loser of a collision.
+    fn dump(&mut self, now: Instant, id: ConnectionId, outbox: &mut Outbox) {
+        self.with_connection(now, id, outbox, |connection, context| {
+            connection.handle(Event::OpenCollisionDump, context)
+        });
+        if let Some(connection) = self.connections.remove(id) {
+            self.session_lost(&connection, Ending::Notification, outbox);
+        }
+    }
+
+    /// A connection is over: what is to be tried next depends on how far it had come, and on what else there is.
+    fn ended(&mut self, now: Instant, id: ConnectionId, ending: Ending, outbox: &mut Outbox) {
+        let Some(connection) = self.connections.remove(id) else { return };
+        self.session_lost(&connection, ending, outbox);
+        let stable = connection
+            .established_since()
+            .is_some_and(|since| now.saturating_duration_since(since) >= STABLE);
+        if stable {
+            self.idle_hold.reset();
+            self.inbound_hold.reset();
+        }
+        let unopened = connection.session().is_none();
+        let dialled = matches!(id, ConnectionId::Dialled(_));
+        if unopened && !dialled && ending == Ending::Notification {
+            let (min, max) = self.hold_times();
+            self.inbound_hold.fail(now, min, max, &mut self.rng);
+        }
+        let go_on = !self.connections.is_empty() || unopened && (ending == Ending::TcpFailed || !dialled);
+        if go_on {
+            self.retry_later(now);
+        } else {
+            self.hold(now, stable && ending == Ending::TcpFailed, outbox);
+        }
+    }
+
+    /// Tells how an Established session ended: restart or death.
+    fn session_lost(&self, connection: &Connection, ending: Ending, outbox: &mut Outbox) {
+        let (Some(session), Some(_)) = (connection.session(), connection.established_since()) else { return };
+        outbox.counters.flaps += 1;
+        let down = match (ending, session.graceful_restart) {
+            (Ending::TcpFailed, Some(peer)) if !peer.families.is_empty() => {
+                Down::Restart { families: peer.families, restart_time: peer.restart_time }
+            }
+            _ => Down::Death,
+        };
+        outbox.push(IngressOutput::Down(down));
+    }
+
+    /// Ends all connections, and the dial with them.
+    fn stop_all(&mut self, now: Instant, stop: impl Fn() -> Event, outbox: &mut Outbox) {
+        for id in self.connections.ids() {
+            self.with_connection(now, id, outbox, |connection, context| connection.handle(stop(), context));
+            if let Some(connection) = self.connections.remove(id) {
+                self.session_lost(&connection, Ending::Notification, outbox);
+            }
+        }
+        self.cancel_dial(outbox);
+    }
+
+    fn halt(&mut self, mode: Mode, outbox: &mut Outbox) {
+        self.cancel_dial(outbox);
+        self.deadlines.stop(Timer::IdleHold);
+        self.mode = mode;
+    }
+
+    fn start(&mut self, now: Instant, outbox: &mut Outbox) {
+        self.deadlines.stop(Timer::IdleHold);
+        self.mode = Mode::Started;
+        self.dial(now, outbox);
+    }
+
+    /// Waits in Idle.
+    fn hold(&mut self, now: Instant, admits: bool, outbox: &mut Outbox) {
+        let (min, max) = self.hold_times();
+        let until = self.idle_hold.fail(now, min, max, &mut self.rng);
+        self.halt(Mode::IdleHold { admits }, outbox);
+        self.deadlines.set(Timer::IdleHold, until);
+    }
+
+    fn hold_times(&self) -> (Duration, Duration) {
+        self.config.as_ref().map_or((Duration::ZERO, Duration::ZERO), |config| {
+            (config.timers.idle_hold_min, config.timers.idle_hold_max)
+        })
+    }
+
+    /// Dials, unless the peer is to, or there is a connection already that makes it needless. A dial that is still under way is given up.
+    fn dial(&mut self, now: Instant, outbox: &mut Outbox) {
+        self.cancel_dial(outbox);
+        let Some(config) = self.config.clone() else { return };
+        if config.passive || self.connections.has_dialled() || self.connections.is_confirmed() {
+            return;
+        }
+        self.dials = self.dials.wrapping_add(1);
+        let connection = ConnectionId::Dialled(self.dials);
+        self.dial = Some(connection);
+        let remote = SocketAddr::new(self.peer, config.port);
+        outbox.push(IngressOutput::Dial { connection, source: config.source_address, remote });
+        self.retry_later(now);
+    }
+
+    /// Starts ConnectRetryTimer, if a dial may be wanted and it does not run.
+    fn retry_later(&mut self, now: Instant) {
+        let Some(config) = self.config.as_deref() else { return };
+        let wanted = self.mode == Mode::Started
+            && !config.passive
+            && !self.connections.has_dialled()
+            && !self.connections.is_confirmed();
+        if wanted && !self.deadlines.is_running(Timer::ConnectRetry) {
+            let wait = self.rng.jitter(config.timers.connect_retry.max(Backoff::FLOOR));
+            self.deadlines.set(Timer::ConnectRetry, now + wait);
+        }
+    }
+
+    fn cancel_dial(&mut self, outbox: &mut Outbox) {
+        self.deadlines.stop(Timer::ConnectRetry);
+        if let Some(connection) = self.dial.take() {
+            outbox.push(IngressOutput::Close { connection });
+        }
+    }
+
+    fn update_state(&mut self, now: Instant, outbox: &mut Outbox) {
+        let state = match (self.connections.state(), self.mode) {
+            (Some(state), _) => state,
+            (None, Mode::Started) if self.dial.is_some() => State::Connect,
+            (None, Mode::Started) => State::Active,
+            (None, Mode::Stopped | Mode::Finished | Mode::IdleHold { .. }) => State::Idle,
+        };
+        if state != self.state {
+            self.state = state;
+            self.since = Some(now);
+            outbox.push(IngressOutput::State(state));
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! OPEN: what we say, and what both ends agree on (RFC 4271 sections 4.2 and 6.2, RFC 5492).
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+
+use crate::config::{PeerConfig, RemoteAs};
+use crate::ingress::{LocalRestart, PeerGracefulRestart, Session};
+use crate::types::{ConnectionId, Family, FamilySet, PeerType};
+use crate::wire::WireError;
+use crate::wire::capability::{AfiSafi, Capability, GracefulRestartCapability};
+use crate::wire::error::ErrorCode;
+use crate::wire::header::{EXTENDED_MESSAGE_MAX, MESSAGE_MAX};
+use crate::wire::open::Open;
+
+/// Our side of every OPEN to a peer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Local<'a> {
+    pub(super) config: &'a PeerConfig,
+    pub(super) router_id: Ipv4Addr,
+    pub(super) restart: LocalRestart,
+    /// The peer's address.
+    pub(super) peer: IpAddr,
+}
+
+impl Local<'_> {
+    /// Our OPEN.
+    pub(super) fn open(&self) -> Open {
+        let config = self.config;
+        let mut capabilities: Vec<Capability> =
+            config.families.iter().map(|family| Capability::Multiprotocol(family.into())).collect();
+        capabilities.push(Capability::RouteRefresh);
+        capabilities.push(Capability::FourOctetAs(config.local_as));
+        capabilities.push(Capability::ExtendedMessage);
+        if let Some(graceful_restart) = config.graceful_restart {
+            let forwarding = |family| self.restart.restarting && self.restart.forwarding.contains(family);
+            capabilities.push(Capability::GracefulRestart(GracefulRestartCapability {
+                restarting: self.restart.restarting,
+                notification: false,
+                restart_time: GracefulRestartCapability::restart_seconds(graceful_restart.restart_time),
+                families: config.families.iter().map(|f| (AfiSafi::from(f), forwarding(f))).collect(),
+            }));
+        }
+        Open {
+            my_as: config.local_as.two_octets(),
+            hold_time: seconds(config.timers.hold_time),
+            bgp_identifier: self.router_id,
+            capabilities,
+        }
+    }
+
+    /// What the peer's OPEN makes of a connection.
+    ///
+    /// # Errors
+    /// OPEN Message Error (RFC 4271 section 6.2): an AS, identifier or hold time that is not acceptable, or no family in common.
+    pub(super) fn negotiate(
+        &self,
+        open: &Open,
+        connection: ConnectionId,
+        local: SocketAddr,
+    ) -> Result<Session, WireError> {
+        let config = self.config;
+        let peer_type = self.check_identity(open)?;
+        let hold_time = negotiate_hold_time(config.timers.hold_time, open.hold_time)?;
+        let families = self.negotiate_families(open)?;
+        let has = |capability| open.capabilities.contains(&capability);
+        let four_octet_as = open.capabilities.iter().any(|c| matches!(c, Capability::FourOctetAs(_)));
+        let extended = has(Capability::ExtendedMessage);
+        Ok(Session {
+            connection,
+            local,
+            remote: self.peer,
+            local_as: config.local_as,
+            remote_as: open.asn(),
+            peer_type,
+            remote_id: open.bgp_identifier,
+            families,
+            four_octet_as,
+            route_refresh: has(Capability::RouteRefresh),
+            max_message: if extended { EXTENDED_MESSAGE_MAX } else { MESSAGE_MAX },
+            hold_time,
+            keepalive_time: keepalive_time(hold_time, config.timers.keepalive_time),
+            graceful_restart: config.graceful_restart.and_then(|_| graceful_restart(open, families)),
+        })
+    }
+
+    fn check_identity(&self, open: &Open) -> Result<PeerType, WireError> {
+        let (config, asn) = (self.config, open.asn());
+        if asn.0 == 0 || !config.remote_as.admits(config.local_as, asn) {
+            let expected = match config.remote_as {
+                RemoteAs::Exactly(expected) => format!("AS {expected}"),
+                RemoteAs::Internal => format!("our own AS {}", config.local_as),
+                RemoteAs::External => format!("any AS but 0 and our own {}", config.local_as),
+            };
+            let text = format!("the peer says it is AS {asn}; configured is {expected}");
+            return Err(WireError::reset(ErrorCode::BAD_PEER_AS, &[], text));
+        }
+        let peer_type = config.peer_type(asn);
+        let identifier = open.bgp_identifier;
+        let text = match peer_type {
+            _ if identifier.is_unspecified() => "BGP identifier 0.0.0.0".to_owned(),
+            PeerType::Internal if identifier == self.router_id => {
+                format!(
+                    "BGP identifier {identifier} is ours too; inside an AS it has to be unique (RFC 6286)"
+                )
+            }
+            _ => return Ok(peer_type),
+        };
+        Err(WireError::reset(ErrorCode::BAD_BGP_IDENTIFIER, &[], text))
+    }
+
+    fn negotiate_families(&self, open: &Open) -> Result<FamilySet, WireError> {
+        let mut offered = open.capabilities.iter().filter_map(|capability| match capability {
+            Capability::Multiprotocol(family) => Some(family.family()),
+            _ => None,
+        });
+        // Without the capability a speaker exchanges IPv4 unicast routes, as RFC 4271 knows no others.
+        let theirs: FamilySet = match offered.next() {
+            None => FamilySet::from_iter([Family::Ipv4Unicast]),
+            Some(first) => first.into_iter().chain(offered.flatten()).collect(),
+        };
+        let common = self.config.families.intersection(theirs);
+        if !common.is_empty() {
+            return Ok(common);
+        }
+        let mut data = BytesMut::new();
+        for family in self.config.families.iter() {
+            let (afi, safi) = family.afi_safi();
+            data.put_slice(&[1, 4]);
+            data.put_u16(afi);
+            data.put_u8(0);
+            data.put_u8(safi);
+        }
+        let list = |set: FamilySet| set.iter().map(|f| f.to_string()).collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "no family in common: we offer [{}], of those known here the peer offers [{}]",
+            list(self.config.families),
+            list(theirs)
+        );
+        Err(WireError::reset(ErrorCode::UNSUPPORTED_CAPABILITY, &data, text))
+    }
+}
+
+fn seconds(duration: Duration) -> u16 {
+    u16::try_from(duration.as_secs()).unwrap_or(u16::MAX)
+}
+
+/// The smaller of both; zero is none.
+fn negotiate_hold_time(ours: Duration, theirs: u16) -> Result<Duration, WireError> {
+    if matches!(theirs, 1 | 2) {
+        let text = format!("a hold time of {theirs} s, not 0 or at least 3");
+        return Err(WireError::reset(ErrorCode::UNACCEPTABLE_HOLD_TIME, &[], text));
+    }
+    Ok(Duration::from_secs(seconds(ours).min(theirs).into()))
+}
+
+/// A third of the hold time, or less if so configured, but no less than a second (RFC 4271 section 4.4).
+fn keepalive_time(hold_time: Duration, configured: Option<Duration>) -> Duration {
+    let third = hold_time / 3;
+    let configured = configured.unwrap_or(third).max(Duration::from_secs(1));
+    third.min(configured)
+}
+
+/// The last instance counts (RFC 4724 section 3).
+fn graceful_restart(open: &Open, agreed: FamilySet) -> Option<PeerGracefulRestart> {
+    let capability = open.capabilities.iter().rev().find_map(|capability| match capability {
+        Capability::GracefulRestart(capability) => Some(capability),
+        _ => None,
+    })?;
+    let listed = |only_forwarding: bool| -> FamilySet {
+        let families = capability.families.iter().filter(|(_, forwarding)| *forwarding || !only_forwarding);
+        families.filter_map(|(family, _)| family.family()).collect::<FamilySet>().intersection(agreed)
+    };
+    Some(PeerGracefulRestart {
+        restarting: capability.restarting,
+        restart_time: Duration::from_secs(capability.restart_time.into()),
+        families: listed(false),
+        forwarding: listed(true),
+    })
+}
