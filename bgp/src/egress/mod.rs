@@ -1,6 +1,13 @@
 //! The third stage, one per update group: Adj-RIB-Out, packing and encoding, once for all peers of the group.
+//!
+//! The group has one table and one journal of what changed in it; a peer has a place in the journal and one bit per prefix that it
+//! has been told. Nothing is queued per peer: its messages are made from the table when there is room for them, [`CREDIT`] octets
+//! at most being on their way to the kernel. A peer that does not read therefore costs its bits, holds nobody up, and gets the
+//! last state of each prefix when it reads again. Peers at one place are given the same bytes.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -8,6 +15,18 @@ use ipnet::IpNet;
 use crate::ingress::Session;
 use crate::types::{Family, PeerId};
 use crate::wire::attributes::PathAttributes;
+
+use self::adj_out::AdjRibOut;
+pub use self::peer::Handover;
+use self::peer::Peer;
+
+mod adj_out;
+mod journal;
+mod pack;
+mod peer;
+
+/// The octets that may be on their way to one peer before packing for it pauses. The last piece may go beyond by its own size.
+pub const CREDIT: usize = 256 * 1024;
 
 /// An update group: peers that are told the same. Not used again while the speaker lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,10 +108,72 @@ pub enum EgressOutput {
     },
 }
 
-/// A peer on its way from one update group to another.
-#[derive(Debug)]
-pub struct Handover {
-    peer: PeerId,
-    session: Arc<Session>,
-    told: Vec<(IpNet, Option<Arc<PathAttributes>>)>,
+/// One update group. Its peers have agreed on the same families and encoding: the second stage sees to that.
+#[derive(Debug, Default)]
+pub struct Egress {
+    table: AdjRibOut,
+    peers: BTreeMap<PeerId, Peer>,
+    outputs: VecDeque<EgressOutput>,
+}
+
+impl Egress {
+    /// A group without peers or routes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes an input. What follows from it comes out of [`Self::poll`]. Nothing here depends on the time.
+    pub fn handle(&mut self, _now: Instant, input: EgressInput) {
+        match input {
+            EgressInput::Join { peer, session } => {
+                self.peers.insert(peer, Peer::new(session, self.table.end()));
+            }
+            EgressInput::Leave(peer) => {
+                self.peers.remove(&peer);
+            }
+            EgressInput::Move { peer, to } => {
+                if let Some(leaving) = self.peers.remove(&peer) {
+                    let handover = Box::new(leaving.hand_over(peer, &self.table));
+                    self.outputs.push_back(EgressOutput::Moved { to, handover });
+                }
+            }
+            EgressInput::Adopt(handover) => {
+                let (id, peer) = Peer::adopt(*handover, &mut self.table);
+                self.peers.insert(id, peer);
+            }
+            EgressInput::Changes(changes) => self.change(changes),
+            EgressInput::Refresh { peer, family } => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.refresh(family);
+                }
+            }
+            EgressInput::Written { peer, bytes } => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.written(bytes);
+                }
+            }
+        }
+        self.table.trim(&mut self.peers);
+    }
+
+    fn change(&mut self, changes: Vec<Change>) {
+        // No peer has read a change behind the foremost place: it is replaced where it stands.
+        let foremost = self.peers.values().map(Peer::place).max();
+        for change in changes {
+            self.table.change(change, foremost);
+        }
+    }
+
+    /// The next thing that follows from what was handled; none: nothing is left to do, or no peer has room.
+    pub fn poll(&mut self) -> Option<EgressOutput> {
+        while self.outputs.is_empty() && self.pack() {}
+        self.outputs.pop_front()
+    }
+
+    /// How many prefixes of a family a peer has been told and not been told to forget.
+    #[must_use]
+    pub fn advertised(&self, peer: PeerId, family: Family) -> usize {
+        self.peers.get(&peer).map_or(0, |peer| peer.advertised(family))
+    }
 }

@@ -1,0 +1,162 @@
+//! The Adj-RIB-Out of an update group, and the journal of its changes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::journal::{Journal, Place};
+use super::peer::Peer;
+use super::{Advertised, Change};
+use crate::arena::intern::{Id, Interner};
+use crate::arena::prefixes::{PrefixId, PrefixTable};
+use crate::types::PeerId;
+use crate::wire::attributes::PathAttributes;
+
+/// Attributes as they are sent.
+#[derive(Debug)]
+pub(super) struct Set {
+    pub(super) attributes: Arc<PathAttributes>,
+    /// About how many octets they take on the wire.
+    pub(super) weight: usize,
+}
+
+/// Names a [`Set`].
+pub(super) type SetId = Id<Set>;
+
+/// What a prefix is announced with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) set: SetId,
+    pub(super) from: Option<PeerId>,
+}
+
+/// A prefix that is announced, or was, while some peer may still have to be told otherwise.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    pub(super) route: Option<Route>,
+    /// Its entry in the journal, unless that has been read by all.
+    pub(super) entry: Place,
+}
+
+/// Adj-RIB-Out and journal.
+///
+/// A slot without a route has an entry in the journal: it goes once every peer has read that.
+#[derive(Debug, Default)]
+pub(super) struct AdjRibOut {
+    slots: PrefixTable<Slot>,
+    sets: Interner<Set>,
+    journal: Journal,
+}
+
+impl AdjRibOut {
+    pub(super) fn slots(&self) -> &PrefixTable<Slot> {
+        &self.slots
+    }
+
+    pub(super) fn set(&self, id: SetId) -> &Set {
+        self.sets.get(id)
+    }
+
+    /// The place behind the last change.
+    pub(super) fn end(&self) -> Place {
+        self.journal.end()
+    }
+
+    /// The changes from a place on.
+    pub(super) fn changes(&self, from: Place) -> impl Iterator<Item = (Place, PrefixId)> {
+        self.journal.read(from)
+    }
+
+    /// Takes a change in. `foremost` is the place of the peer that has read most; none: there is no peer that needs the journal.
+    pub(super) fn change(&mut self, change: Change, foremost: Option<Place>) {
+        let route = change.route.map(|route| self.intern(route));
+        let known = self.slots.find(&change.prefix);
+        let old = known.and_then(|id| self.slots.get(id).route);
+        if let Some(old) = old {
+            self.sets.release(old.set);
+        }
+        if old == route {
+            return;
+        }
+        let id = known.unwrap_or_else(|| self.slots.entry(change.prefix));
+        self.slots.get_mut(id).route = route;
+        match foremost {
+            None if route.is_none() => self.slots.remove(id),
+            None => {}
+            Some(foremost) if self.slots.get(id).entry >= foremost.max(self.journal.start()) => {}
+            Some(_) => self.touch(id),
+        }
+    }
+
+    fn intern(&mut self, route: Advertised) -> Route {
+        let Advertised { attributes, from } = route;
+        let is = |set: &Set| Arc::ptr_eq(&set.attributes, &attributes) || set.attributes == attributes;
+        let make = || Set { weight: weight(&attributes), attributes: attributes.clone() };
+        Route { set: self.sets.intern(&*attributes, is, make), from }
+    }
+
+    /// Puts the slot's entry at the end of the journal.
+    fn touch(&mut self, id: PrefixId) {
+        let slot = self.slots.get_mut(id);
+        if slot.entry >= self.journal.start() {
+            self.journal.strike(slot.entry);
+        }
+        slot.entry = self.journal.push(id);
+    }
+
+    /// The slot of a prefix that some peer has been told. One without a route is at the end of the journal from now on.
+    pub(super) fn claim(&mut self, prefix: IpNet) -> (PrefixId, Option<Route>) {
+        let id = self.slots.entry(prefix);
+        let route = self.slots.get(id).route;
+        if route.is_none() {
+            self.touch(id);
+        }
+        (id, route)
+    }
+
+    /// Drops of the journal what all have read, or nobody needs, and with it the slots that only stood for a withdraw.
+    pub(super) fn trim(&mut self, peers: &mut BTreeMap<PeerId, Peer>) {
+        let behind = peers.values().map(Peer::place).min().unwrap_or(self.end());
+        while let Some(entry) = self.journal.pop_before(behind) {
+            if let Some((_, id)) = entry
+                && self.slots.get(id).route.is_none()
+            {
+                self.slots.remove(id);
+            }
+        }
+        if self.journal.is_due() {
+            self.compact(peers);
+        }
+    }
+
+    fn compact(&mut self, peers: &mut BTreeMap<PeerId, Peer>) {
+        let Self { slots, journal, .. } = self;
+        let moved = journal.compact(|id, old, new| {
+            let slot = slots.get_mut(id);
+            slot.entry = new;
+            let needed = slot.route.is_some() || peers.values().any(|p| p.place() <= old && p.was_told(id));
+            if !needed {
+                slots.remove(id);
+            }
+            needed
+        });
+        peers.values_mut().for_each(|peer| peer.move_place(&moved));
+    }
+
+    /// How many prefixes, announced or to be withdrawn, and changes are held.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.slots.len(), usize::try_from(self.journal.end() - self.journal.start()).unwrap())
+    }
+}
+
+/// About how many octets these attributes take: what pieces are cut by.
+fn weight(attributes: &PathAttributes) -> usize {
+    let asns: usize = attributes.as_path.0.iter().map(|segment| segment.asns.len()).sum();
+    let unknown: usize = attributes.unknown.iter().map(|attribute| attribute.value.len() + 4).sum();
+    96 + 4 * (asns + attributes.communities.len() + attributes.cluster_list.len())
+        + 8 * attributes.ext_communities.len()
+        + 12 * attributes.large_communities.len()
+        + unknown
+}

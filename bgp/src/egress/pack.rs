@@ -1,0 +1,233 @@
+//! From the table to messages: pieces of table or journal, what they mean for each peer, and the bytes.
+
+use bytes::{Bytes, BytesMut};
+use ipnet::IpNet;
+
+use super::adj_out::{AdjRibOut, SetId};
+use super::journal::Place;
+use super::peer::{Peer, Position};
+use super::{Egress, EgressOutput};
+use crate::arena::prefixes::PrefixId;
+use crate::ingress::Session;
+use crate::types::{Family, PeerId};
+use crate::wire::update;
+
+/// About how many octets are packed at once.
+const PIECE: usize = 64 * 1024;
+/// How many prefixes are looked at, at most, for one piece.
+const LOOKED_AT: usize = 8192;
+/// About how many octets a prefix takes.
+const PREFIX: usize = 6;
+
+/// What one piece of table or journal says to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Action {
+    family: Family,
+    /// None: withdraw; such come first.
+    set: Option<SetId>,
+    prefix: PrefixId,
+}
+
+/// Where reading stops.
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    /// Further in the table from here, or not at all.
+    Walk(Option<usize>),
+    /// Here in the journal.
+    Journal(Place),
+}
+
+/// A piece, packed.
+struct Packed {
+    actions: Vec<Action>,
+    bytes: Bytes,
+    /// Prefixes whose attributes do not fit into a message: they are withdrawn instead.
+    refused: Vec<Action>,
+}
+
+impl Egress {
+    /// Packs one piece for the peers that read at the first position at which any can; says whether there was one.
+    pub(super) fn pack(&mut self) -> bool {
+        if self.send_end_of_rib() {
+            return true;
+        }
+        let end = self.table.end();
+        let Some(position) = self.peers.values().filter_map(|peer| peer.position(end)).min() else {
+            return false;
+        };
+        let (piece, stop) = match position {
+            Position::Walk(from) => self.table.piece_of_walk(from),
+            Position::Journal(from) => self.table.piece_of_journal(from),
+        };
+        let mut packed: Vec<Packed> = Vec::new();
+        for (id, peer) in &mut self.peers {
+            if peer.position(end) != Some(position) {
+                continue;
+            }
+            let mut actions = actions(*id, peer, &piece, &self.table, position);
+            match stop {
+                Stop::Walk(next) => peer.walked(next, end),
+                Stop::Journal(place) => peer.read(place),
+            }
+            if actions.is_empty() {
+                continue;
+            }
+            let place = match packed.iter().position(|p| p.actions == actions) {
+                Some(place) => place,
+                None => {
+                    let compared = actions.clone();
+                    actions.sort_unstable();
+                    packed
+                        .push(Packed { actions: compared, ..encode(&actions, &self.table, peer.session()) });
+                    packed.len() - 1
+                }
+            };
+            let Some(packed) = packed.get(place) else { continue };
+            note(peer, packed);
+            self.outputs.push_back(EgressOutput::Write { peer: *id, bytes: packed.bytes.clone() });
+        }
+        self.table.trim(&mut self.peers);
+        true
+    }
+
+    /// Sends the End-of-RIB markers that are due; says whether any was.
+    fn send_end_of_rib(&mut self) -> bool {
+        for (id, peer) in &mut self.peers {
+            let families = peer.take_end_of_rib();
+            if families.is_empty() {
+                continue;
+            }
+            let mut bytes = BytesMut::new();
+            families.iter().for_each(|family| update::end_of_rib(family, &mut bytes));
+            peer.sent(bytes.len());
+            self.outputs.push_back(EgressOutput::Write { peer: *id, bytes: bytes.freeze() });
+        }
+        !self.outputs.is_empty()
+    }
+}
+
+impl AdjRibOut {
+    fn piece_of_walk(&self, from: usize) -> (Vec<PrefixId>, Stop) {
+        let mut budget = Budget::default();
+        let mut piece = Vec::new();
+        for (id, ..) in self.slots().walk(from) {
+            if !budget.take(self, id) {
+                return (piece, Stop::Walk(Some(id.index())));
+            }
+            piece.push(id);
+        }
+        (piece, Stop::Walk(None))
+    }
+
+    fn piece_of_journal(&self, from: Place) -> (Vec<PrefixId>, Stop) {
+        let mut budget = Budget::default();
+        let mut piece = Vec::new();
+        for (place, id) in self.changes(from) {
+            if !budget.take(self, id) {
+                return (piece, Stop::Journal(place));
+            }
+            piece.push(id);
+        }
+        (piece, Stop::Journal(self.end()))
+    }
+}
+
+/// What bounds a piece.
+#[derive(Default)]
+struct Budget {
+    octets: usize,
+    prefixes: usize,
+    last: Option<SetId>,
+}
+
+impl Budget {
+    /// Whether one prefix more goes in. The first always does.
+    fn take(&mut self, table: &AdjRibOut, id: PrefixId) -> bool {
+        if self.octets >= PIECE || self.prefixes >= LOOKED_AT {
+            return false;
+        }
+        let set = table.slots().get(id).route.map(|route| route.set);
+        if set != self.last {
+            self.octets += set.map_or(0, |set| table.set(set).weight);
+            self.last = set;
+        }
+        self.octets += PREFIX;
+        self.prefixes += 1;
+        true
+    }
+}
+
+/// What a piece says to a peer, in the order of the piece.
+fn actions(
+    id: PeerId,
+    peer: &Peer,
+    piece: &[PrefixId],
+    table: &AdjRibOut,
+    position: Position,
+) -> Vec<Action> {
+    let mut actions = Vec::with_capacity(piece.len());
+    for prefix in piece {
+        let (net, slot) = (table.slots().prefix(*prefix), table.slots().get(*prefix));
+        if matches!(position, Position::Walk(_)) && !peer.wants(*prefix, &net, slot) {
+            continue;
+        }
+        let set = slot.route.filter(|route| route.from != Some(id)).map(|route| route.set);
+        if set.is_some() || peer.was_told(*prefix) {
+            actions.push(Action { family: Family::of(&net), set, prefix: *prefix });
+        }
+    }
+    actions
+}
+
+/// Keeps the books: what the peer knows now, and what is on its way.
+fn note(peer: &mut Peer, packed: &Packed) {
+    for action in &packed.actions {
+        match action.set {
+            Some(_) => peer.tell(action.prefix, action.family),
+            None => peer.untell(action.prefix, action.family),
+        }
+    }
+    for action in &packed.refused {
+        peer.untell(action.prefix, action.family);
+    }
+    peer.sent(packed.bytes.len());
+}
+
+/// Packs actions, sorted, into as few messages as they fit in.
+fn encode(actions: &[Action], table: &AdjRibOut, session: &Session) -> Packed {
+    let mut out = BytesMut::new();
+    let mut refused: Vec<Action> = Vec::new();
+    for run in actions.chunk_by(|a, b| (a.family, a.set) == (b.family, b.set)) {
+        let Some(Action { family, set, .. }) = run.first().copied() else { continue };
+        let prefixes: Vec<IpNet> = run.iter().map(|action| table.slots().prefix(action.prefix)).collect();
+        match set {
+            None => withdraw(family, &prefixes, session, &mut out),
+            Some(set) => {
+                let attributes = &table.set(set).attributes;
+                let block = update::AttributeBlock::new(attributes, family, session.four_octet_as);
+                let mut done = 0;
+                while let Some(rest) = prefixes.get(done..).filter(|rest| !rest.is_empty()) {
+                    let packed = update::pack(&block, rest, session.max_message, &mut out);
+                    if packed == 0 {
+                        refused.extend(run.get(done));
+                    }
+                    done += packed.max(1);
+                }
+            }
+        }
+    }
+    for run in refused.chunk_by(|a, b| a.family == b.family) {
+        let prefixes: Vec<IpNet> = run.iter().map(|action| table.slots().prefix(action.prefix)).collect();
+        if let Some(first) = run.first() {
+            withdraw(first.family, &prefixes, session, &mut out);
+        }
+    }
+    Packed { actions: Vec::new(), bytes: out.freeze(), refused }
+}
+
+fn withdraw(family: Family, mut prefixes: &[IpNet], session: &Session, out: &mut BytesMut) {
+    while !prefixes.is_empty() {
+        let packed = update::pack_withdrawn(family, prefixes, session.max_message, out);
+        prefixes = prefixes.get(packed.max(1)..).unwrap_or_default();
+    }
+}

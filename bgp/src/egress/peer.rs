@@ -1,0 +1,247 @@
+//! One peer of an update group: where it stands, and what it has been told.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::CREDIT;
+use super::adj_out::{AdjRibOut, Slot};
+use super::journal::{Moved, Place};
+use crate::arena::bits::BitSet;
+use crate::arena::prefixes::PrefixId;
+use crate::ingress::Session;
+use crate::types::{Family, FamilySet, PeerId};
+use crate::wire::attributes::PathAttributes;
+
+/// A peer of the group.
+#[derive(Debug)]
+pub(super) struct Peer {
+    session: Arc<Session>,
+    /// Octets on their way to the kernel.
+    outstanding: usize,
+    /// The prefixes that it has been told and not been told to forget.
+    told: BitSet,
+    told_ipv4: usize,
+    told_ipv6: usize,
+    /// How far it has read the journal.
+    place: Place,
+    /// What it gets of the table besides. The journal waits for it.
+    walk: Option<Walk>,
+    /// The families whose End-of-RIB it has yet to get, and the place before which it does not.
+    end_of_rib: (FamilySet, Place),
+}
+
+/// A walk over the whole table. What the journal has still in store for the peer is left to that.
+#[derive(Debug)]
+pub(super) struct Walk {
+    next: usize,
+    families: FamilySet,
+    /// What the peer knows already, from another group.
+    known: BitSet,
+}
+
+/// A peer on its way from one update group to another, with what it has been told.
+#[derive(Debug)]
+pub struct Handover {
+    peer: PeerId,
+    session: Arc<Session>,
+    outstanding: usize,
+    end_of_rib: FamilySet,
+    /// Prefixes that it may know, and what it knows for certain.
+    told: Vec<(IpNet, Option<Arc<PathAttributes>>)>,
+}
+
+impl Handover {
+    /// Who.
+    #[must_use]
+    pub fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// On which session.
+    #[must_use]
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+}
+
+/// Where a peer reads. Peers at the same position can be given the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Position {
+    /// In the table.
+    Walk(usize),
+    /// In the journal.
+    Journal(Place),
+}
+
+impl Peer {
+    /// A peer that knows nothing yet and is owed the table, then End-of-RIB.
+    pub(super) fn new(session: Arc<Session>, end: Place) -> Self {
+        let families = session.families;
+        Self {
+            session,
+            outstanding: 0,
+            told: BitSet::default(),
+            told_ipv4: 0,
+            told_ipv6: 0,
+            place: end,
+            walk: Some(Walk { next: 0, families, known: BitSet::default() }),
+            end_of_rib: (families, 0),
+        }
+    }
+
+    /// What it takes along to another group.
+    pub(super) fn hand_over(self, id: PeerId, table: &AdjRibOut) -> Handover {
+        let slots = table.slots().walk(0).filter(|(id, ..)| self.was_told(*id));
+        let told = slots.map(|(id, prefix, slot)| {
+            let sure = slot.entry < self.place && !self.walks_over(id, &prefix);
+            let attributes = slot.route.filter(|_| sure).map(|r| table.set(r.set).attributes.clone());
+            (prefix, attributes)
+        });
+        Handover {
+            peer: id,
+            told: told.collect(),
+            outstanding: self.outstanding,
+            end_of_rib: self.end_of_rib.0,
+            session: self.session,
+        }
+    }
+
+    /// Takes a peer in that comes from another group.
+    pub(super) fn adopt(handover: Handover, table: &mut AdjRibOut) -> (PeerId, Self) {
+        let mut peer = Self::new(handover.session, table.end());
+        peer.outstanding = handover.outstanding;
+        peer.end_of_rib.0 = handover.end_of_rib;
+        let mut known = BitSet::default();
+        for (prefix, attributes) in handover.told {
+            let (id, route) = table.claim(prefix);
+            peer.tell(id, Family::of(&prefix));
+            if let (Some(route), Some(attributes)) = (route, attributes)
+                && route.from != Some(handover.peer)
+                && table.set(route.set).attributes == attributes
+            {
+                known.insert(id.index());
+            }
+        }
+        if let Some(walk) = &mut peer.walk {
+            walk.known = known;
+        }
+        (handover.peer, peer)
+    }
+
+    fn walks_over(&self, id: PrefixId, prefix: &IpNet) -> bool {
+        self.walk.as_ref().is_some_and(|walk| {
+            walk.next <= id.index()
+                && walk.families.contains(Family::of(prefix))
+                && !walk.known.contains(id.index())
+        })
+    }
+
+    /// Whether the walk, rather than the journal, is to say how this slot stands.
+    pub(super) fn wants(&self, id: PrefixId, prefix: &IpNet, slot: &Slot) -> bool {
+        slot.entry < self.place && self.walks_over(id, prefix)
+    }
+
+    /// Puts it on a walk over the table again.
+    pub(super) fn refresh(&mut self, family: Family) {
+        if !self.session.families.contains(family) {
+            return;
+        }
+        let mut families = self.walk.as_ref().map_or(FamilySet::EMPTY, |walk| walk.families);
+        families.insert(family);
+        self.walk = Some(Walk { next: 0, families, known: BitSet::default() });
+    }
+
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// How far it has read the journal.
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Follows a compaction of the journal.
+    pub(super) fn move_place(&mut self, moved: &Moved) {
+        self.place = moved.to(self.place);
+        self.end_of_rib.1 = moved.to(self.end_of_rib.1);
+    }
+
+    /// Where it reads next; none: it has no room, or has read everything.
+    pub(super) fn position(&self, end: Place) -> Option<Position> {
+        if self.outstanding >= CREDIT {
+            return None;
+        }
+        match &self.walk {
+            Some(walk) => Some(Position::Walk(walk.next)),
+            None => (self.place < end).then_some(Position::Journal(self.place)),
+        }
+    }
+
+    /// Goes on behind what was read. `next`: where the walk goes on, or nothing is left of the table.
+    pub(super) fn walked(&mut self, next: Option<usize>, end: Place) {
+        match (next, &mut self.walk) {
+            (Some(next), Some(walk)) => walk.next = next,
+            _ => {
+                self.walk = None;
+                self.end_of_rib.1 = end;
+            }
+        }
+    }
+
+    /// Goes on behind what was read of the journal.
+    pub(super) fn read(&mut self, place: Place) {
+        self.place = place;
+    }
+
+    /// The families whose End-of-RIB is due; they are due no more then.
+    pub(super) fn take_end_of_rib(&mut self) -> FamilySet {
+        let (families, place) = self.end_of_rib;
+        if self.walk.is_some() || self.place < place || self.outstanding >= CREDIT {
+            return FamilySet::EMPTY;
+        }
+        self.end_of_rib.0 = FamilySet::EMPTY;
+        families
+    }
+
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.outstanding += bytes;
+    }
+
+    pub(super) fn written(&mut self, bytes: usize) {
+        self.outstanding = self.outstanding.saturating_sub(bytes);
+    }
+
+    pub(super) fn was_told(&self, id: PrefixId) -> bool {
+        self.told.contains(id.index())
+    }
+
+    fn told_mut(&mut self, family: Family) -> &mut usize {
+        match family {
+            Family::Ipv4Unicast => &mut self.told_ipv4,
+            Family::Ipv6Unicast => &mut self.told_ipv6,
+        }
+    }
+
+    /// It knows this prefix from now on.
+    pub(super) fn tell(&mut self, id: PrefixId, family: Family) {
+        if self.told.insert(id.index()) {
+            *self.told_mut(family) += 1;
+        }
+    }
+
+    /// It knows this prefix no longer.
+    pub(super) fn untell(&mut self, id: PrefixId, family: Family) {
+        if self.told.remove(id.index()) {
+            *self.told_mut(family) -= 1;
+        }
+    }
+
+    /// How many prefixes it knows.
+    pub(super) fn advertised(&self, family: Family) -> usize {
+        match family {
+            Family::Ipv4Unicast => self.told_ipv4,
+            Family::Ipv6Unicast => self.told_ipv6,
+        }
+    }
+}
