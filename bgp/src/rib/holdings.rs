@@ -153,6 +153,10 @@ impl Peer {
         }
     }
 
+    pub(super) fn has_stale(&self) -> bool {
+        self.ipv4.stale + self.ipv6.stale > 0
+    }
+
     pub(super) fn is_stale(&self, family: Family, path: &Path) -> bool {
         path.epoch != self.adj_rib_in(family).epoch
     }

@@ -136,8 +136,10 @@ impl Rib {
             }
             Down::Restart { families, restart_time } => {
                 peer.link = Link::Restarting(session.clone());
-                peer.stale_until = now.checked_add(*restart_time);
                 self.mark_stale(id, *families);
+                if let Some(peer) = self.holdings.peers.get_mut(&id).filter(|peer| peer.has_stale()) {
+                    peer.stale_until = now.checked_add(*restart_time);
+                }
             }
         }
         self.leave_group(id);
@@ -168,7 +170,7 @@ impl Rib {
             });
         }
         if let Some(peer) = self.holdings.peers.get_mut(&id)
-            && peer.ipv4.stale + peer.ipv6.stale == 0
+            && !peer.has_stale()
         {
             peer.stale_until = None;
         }

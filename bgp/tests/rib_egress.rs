@@ -1,0 +1,235 @@
+//! What a peer is told, through the RIB, the egress and the wire.
+
+mod rib_support;
+
+use ipnet::{IpNet, Ipv4Net};
+use rib_support::*;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+use weft_bgp::egress::{CREDIT, EgressInput};
+use weft_bgp::ingress::Down;
+use weft_bgp::types::{Asn, Family, FamilySet, PeerId};
+use weft_bgp::wire::attributes::UnknownAttribute;
+
+fn many(count: u32) -> Vec<IpNet> {
+    let net = |i: u32| IpNet::V4(Ipv4Net::new(Ipv4Addr::from(0x0A00_0000 + (i << 8)), 24).unwrap());
+    (0..count).map(net).collect()
+}
+
+/// A speaker between an injector of AS 65001 (peer 1) and a sink of AS 65002 (peer 2).
+fn between() -> Lab {
+    let mut lab = Lab::advertising();
+    for (peer, asn) in [(1, 65001), (2, 65002)] {
+        lab.peer(peer, config());
+        lab.up(session(peer, Asn(asn)));
+    }
+    lab
+}
+
+#[test]
+fn prefixes_with_one_attribute_set_fill_as_few_updates_as_they_can() {
+    let mut lab = between();
+    let prefixes = many(3000);
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &prefixes);
+    lab.read_all();
+    let sink = lab.sink(2);
+    // 23 octets of header and lengths, 4 + 4 + 7 of ORIGIN, AS_PATH with two ASNs: 3 + 2 + 8, NEXT_HOP 7; 4 octets per /24.
+    let per_message = (4096 - 23 - 4 - 13 - 7) / 4;
+    assert_eq!(sink.table.len(), 3000);
+    assert_eq!(sink.updates, 3000usize.div_ceil(per_message));
+    lab.withdraw(1, &prefixes);
+    lab.read_all();
+    assert!(lab.sink(2).table.is_empty());
+    assert_eq!(lab.sink(2).updates - 3000usize.div_ceil(per_message), 3000usize.div_ceil((4096 - 23) / 4));
+}
+
+#[test]
+fn a_new_peer_gets_the_table_and_then_end_of_rib_of_each_family() {
+    let mut lab = Lab::advertising();
+    lab.peer(1, config());
+    lab.up(session(1, Asn(65001)));
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &many(100));
+    lab.peer(2, config());
+    lab.up(session(2, Asn(65002)));
+    lab.read_all();
+    assert_eq!(lab.sink(2).end_of_rib, [Family::Ipv4Unicast, Family::Ipv6Unicast]);
+    assert_eq!((lab.sink(2).table.len(), lab.sink(1).table.len()), (100, 0));
+    // Peers on equal terms share a group, and with it the bytes.
+    assert_eq!(lab.egresses.len(), 1);
+}
+
+#[test]
+fn peers_at_one_place_share_their_bytes() {
+    let mut lab = between();
+    lab.peer(3, config());
+    lab.up(session(3, Asn(65003)));
+    lab.read_all();
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &many(10));
+    let (a, b) = (&lab.sink(2).unread[0], &lab.sink(3).unread[0]);
+    assert_eq!(a.as_ptr(), b.as_ptr());
+}
+
+#[test]
+fn nothing_is_told_before_advertise() {
+    let mut lab = Lab::new();
+    lab.configure(false, 1, [net("10.0.0.0/24")]);
+    lab.peer(1, config());
+    lab.up(session(1, Asn(65001)));
+    assert!(lab.sink(1).unread.is_empty());
+    lab.input(weft_bgp::rib::RibInput::Advertise);
+    lab.read_all();
+    assert_eq!((lab.sink(1).table.len(), lab.sink(1).end_of_rib.len()), (1, 2));
+}
+
+#[test]
+fn a_peer_that_does_not_read_gets_the_last_state_only_and_bounded_bytes() {
+    let mut lab = between();
+    lab.peer(3, config());
+    lab.up(session(3, Asn(65003)));
+    let prefixes = many(2000);
+    for round in 0..400u32 {
+        let mut attributes = attributes(&[65001, 1000 + round], "192.0.2.1");
+        attributes.communities = (0..50).collect();
+        lab.announce(1, attributes, &prefixes);
+        lab.read(2, usize::MAX);
+        assert!(lab.outstanding(3) <= CREDIT + 128 * 1024, "{} octets queued", lab.outstanding(3));
+    }
+    assert_eq!(lab.sink(2).announced, 400 * 2000);
+    lab.read(3, usize::MAX);
+    assert_eq!(lab.sink(3).table, lab.sink(2).table);
+    assert!(lab.sink(3).announced < 60 * 2000, "{} announcements", lab.sink(3).announced);
+}
+
+#[test]
+fn prefixes_that_come_and_go_while_a_peer_does_not_read_leave_nothing() {
+    let mut lab = between();
+    lab.peer(3, config());
+    lab.up(session(3, Asn(65003)));
+    lab.read_all();
+    let fill = many(60_000);
+    for (i, prefix) in fill.iter().enumerate() {
+        let asn = 1 + u32::try_from(i).unwrap();
+        lab.announce(1, attributes(&[65001, asn], "192.0.2.1"), std::slice::from_ref(prefix));
+        lab.withdraw(1, std::slice::from_ref(prefix));
+        lab.read(2, usize::MAX);
+    }
+    lab.read(3, usize::MAX);
+    assert!(lab.sink(3).table.is_empty());
+    assert!(lab.rib.is_empty());
+    let group = lab.group_of[&PeerId(3)];
+    assert_eq!(lab.egresses[&group].advertised(PeerId(3), Family::Ipv4Unicast), 0);
+}
+
+#[test]
+fn a_refresh_tells_everything_again() {
+    let mut lab = between();
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &many(10));
+    lab.read_all();
+    let group = lab.group_of[&PeerId(2)];
+    lab.egress(group, EgressInput::Refresh { peer: PeerId(2), family: Family::Ipv4Unicast });
+    lab.read_all();
+    assert_eq!((lab.sink(2).announced, lab.sink(2).table.len()), (20, 10));
+    assert_eq!(lab.sink(2).end_of_rib.len(), 2);
+}
+
+#[test]
+fn attributes_that_fit_no_message_withdraw_the_prefix() {
+    let mut lab = between();
+    let prefixes = many(3);
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &prefixes);
+    let mut huge = attributes(&[65001], "192.0.2.1");
+    huge.unknown = vec![UnknownAttribute { flags: 0xC0, code: 200, value: vec![0; 5000].into() }];
+    lab.announce(1, huge, &prefixes[..1]);
+    lab.read_all();
+    assert_eq!(lab.sink(2).table.keys().copied().collect::<Vec<_>>(), &prefixes[1..]);
+    lab.withdraw(1, &prefixes);
+    lab.read_all();
+    assert!(lab.sink(2).table.is_empty());
+}
+
+#[test]
+fn a_change_that_the_peer_cannot_see_is_not_sent() {
+    let mut lab = between();
+    let mut with_med = attributes(&[65001], "192.0.2.1");
+    lab.announce(1, with_med.clone(), &many(1));
+    with_med.med = Some(5);
+    lab.announce(1, with_med, &many(1));
+    lab.read_all();
+    assert_eq!(lab.sink(2).announced, 1);
+}
+
+#[test]
+fn a_new_export_policy_sends_the_difference_and_no_more() {
+    let mut lab = between();
+    lab.peer(3, config());
+    lab.up(session(3, Asn(65003)));
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &many(10));
+    lab.read_all();
+    let mut narrow = accept_all();
+    narrow.rules[0].prefixes = Some(weft_bgp::policy::PrefixMatch {
+        ranges: vec![weft_bgp::policy::PrefixRange { net: net("10.0.0.0/22"), min_len: 24, max_len: 24 }],
+        negated: false,
+    });
+    let narrow = weft_bgp::config::PeerConfig { export: narrow.into(), ..config() };
+    lab.peer(3, narrow);
+    lab.read_all();
+    assert_eq!((lab.sink(3).table.len(), lab.sink(3).announced), (4, 10));
+    lab.peer(3, config());
+    lab.read_all();
+    assert_eq!((lab.sink(3).table.len(), lab.sink(3).announced), (10, 16));
+    assert_eq!((lab.sink(3).end_of_rib.len(), lab.sink(2).announced, lab.egresses.len()), (2, 10, 1));
+}
+
+#[test]
+fn stale_routes_stay_until_end_of_rib_and_cost_the_others_nothing() {
+    let mut lab = between();
+    let prefixes = many(4);
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &prefixes);
+    lab.read_all();
+    let restart = Down::Restart { families: FamilySet::all(), restart_time: Duration::from_secs(10) };
+    lab.down(1, restart);
+    lab.read_all();
+    assert_eq!(lab.sink(2).table.len(), 4);
+    assert_eq!(lab.rib.family_status(PeerId(1), FamilySet::all())[0].stale, 4);
+    let mut session = session(1, Asn(65001));
+    session.graceful_restart = Some(graceful(FamilySet::all()));
+    lab.up(session);
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &prefixes[..3]);
+    lab.read_all();
+    assert_eq!((lab.sink(2).table.len(), lab.sink(2).announced), (4, 4));
+    lab.input(weft_bgp::rib::RibInput::EndOfRib { peer: PeerId(1), family: Family::Ipv4Unicast });
+    lab.read_all();
+    assert_eq!((lab.sink(2).table.len(), lab.sink(2).announced), (3, 4));
+    assert_eq!(lab.rib.next_deadline(), None);
+}
+
+#[test]
+fn stale_routes_go_when_the_restart_time_is_over() {
+    let mut lab = between();
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &many(4));
+    lab.down(1, Down::Restart { families: FamilySet::all(), restart_time: Duration::from_secs(10) });
+    let (deadline, _) = lab.rib.next_deadline().unwrap();
+    assert_eq!(deadline - lab.now, Duration::from_secs(10));
+    lab.now = deadline;
+    lab.input(weft_bgp::rib::RibInput::Tick);
+    lab.read_all();
+    assert!(lab.sink(2).table.is_empty() && lab.kernel.is_empty() && lab.rib.is_empty());
+}
+
+#[test]
+fn a_large_table_goes_through_quickly() {
+    let mut lab = between();
+    let prefixes: Vec<IpNet> = many(65_536);
+    for (i, some) in prefixes.chunks(10).enumerate() {
+        lab.announce(1, attributes(&[65001, 1 + u32::try_from(i).unwrap()], "192.0.2.1"), some);
+        lab.read(2, usize::MAX);
+    }
+    lab.peer(3, config());
+    lab.up(session(3, Asn(65003)));
+    lab.read_all();
+    assert_eq!(lab.sink(2).table, lab.sink(3).table);
+    assert_eq!((lab.sink(3).table.len(), lab.sink(3).announced), (65_536, 65_536));
+    lab.down(1, Down::Death);
+    lab.read_all();
+    assert!(lab.sink(2).table.is_empty() && lab.sink(3).table.is_empty() && lab.rib.is_empty());
+}
