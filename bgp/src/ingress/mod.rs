@@ -66,6 +66,9 @@ impl Ingress {
             IngressInput::Accepted { connection, local } => fsm.accepted(now, connection, local, outbox),
             IngressInput::Bytes { connection, bytes } => self.bytes(now, connection, bytes),
             IngressInput::Closed { connection, error } => fsm.closed(now, connection, error, outbox),
+            IngressInput::SendHoldTimerExpires { connection } => {
+                fsm.event(now, connection, Event::SendHoldTimerExpires, outbox);
+            }
             IngressInput::Restart(restart) => fsm.set_restart(restart),
             IngressInput::Cease { subcode, text } => fsm.cease(now, subcode, &text, outbox),
             IngressInput::Stop => fsm.finish(now, outbox),
@@ -260,6 +263,11 @@ pub enum IngressInput {
         connection: ConnectionId,
         /// The kernel's words.
         error: Option<String>,
+    },
+    /// The peer has taken no bytes for too long (RFC 9687): the connection is given up, and the session's end is a death.
+    SendHoldTimerExpires {
+        /// Which.
+        connection: ConnectionId,
     },
     /// What OPEN says of our own restart (RFC 4724 section 3). Takes effect with the next OPEN; resets nothing.
     Restart(LocalRestart),

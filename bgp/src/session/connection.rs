@@ -147,6 +147,11 @@ impl Connection {
                 let text = "nothing was heard from the peer for the hold time";
                 self.fail(notification, text, &Bytes::new(), context)
             }
+            Event::SendHoldTimerExpires => {
+                let code = ErrorCode::SEND_HOLD_TIMER_EXPIRED;
+                let text = "the peer has taken nothing that was sent for too long";
+                self.fail(Notification { code, data: Bytes::new() }, text, &Bytes::new(), context)
+            }
             Event::DelayOpenTimerExpires => {
                 self.send_open(context);
                 Step::Continue

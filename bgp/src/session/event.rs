@@ -50,6 +50,8 @@ pub(crate) enum Event {
         text: String,
     },
     HoldTimerExpires,
+    /// RFC 9687: the peer has taken no bytes for too long.
+    SendHoldTimerExpires,
     KeepaliveTimerExpires,
     DelayOpenTimerExpires,
     /// FIN, RST or an error of the socket; the kernel's words.

@@ -16,6 +16,8 @@ pub use self::timer::Timer;
 pub(crate) use self::event::{Event, Malformed};
 pub(crate) use self::fsm::Fsm;
 pub(crate) use self::outbox::Outbox;
+#[cfg(feature = "sim")]
+pub(crate) use self::rng::Rng;
 
 mod backoff;
 mod collision;

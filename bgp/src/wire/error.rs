@@ -102,6 +102,8 @@ error_codes! {
     HARD_RESET = 6, 9, "Cease/Hard Reset";
     /// RFC 9384.
     BFD_DOWN = 6, 10, "Cease/BFD Down";
+    /// The peer takes no bytes (RFC 9687).
+    SEND_HOLD_TIMER_EXPIRED = 8, 0, "Send Hold Timer Expired";
 }
 
 impl ErrorCode {
