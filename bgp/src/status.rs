@@ -142,3 +142,12 @@ pub struct PathStatus {
     /// Why it won, lost, or took no part.
     pub reason: Reason,
 }
+
+/// What concerns no single peer, since the speaker started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpeakerCounters {
+    /// Incoming connections from addresses that are no peer's.
+    pub unknown_peer: u64,
+    /// Incoming connections beyond the transport's limits.
+    pub too_many: u64,
+}

@@ -1,7 +1,8 @@
-//! The composition of the three stages on one thread, behind one [`Input`] and one [`Output`].
+//! What reaches a speaker and what it gives.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -9,8 +10,41 @@ use smallvec::SmallVec;
 
 use crate::config::SpeakerConfig;
 use crate::ingress::Incident;
-use crate::session::State;
-use crate::types::{ConnectionId, Reason};
+use crate::session::{self, State};
+use crate::types::{ConnectionId, FamilySet, Reason};
+
+/// How a speaker begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpeakerStart {
+    /// Of all its jitter.
+    pub seed: u64,
+    /// Whether it takes over from a process that died: helpers are told so (RFC 4724, R bit), and nothing is announced before the
+    /// first convergence.
+    pub restarting: bool,
+    /// The families whose kernel routes were kept meanwhile (F bit).
+    pub forwarding: FamilySet,
+}
+
+/// Which timer a deadline belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// One of a peer's session.
+    Session {
+        /// Whose.
+        peer: IpAddr,
+        /// Which.
+        timer: session::Timer,
+    },
+    /// A peer takes no bytes any more (RFC 9687).
+    SendHold {
+        /// Who.
+        peer: IpAddr,
+    },
+    /// Stale routes of a peer that did not come back (RFC 4724).
+    Stale,
+    /// The next look at the first convergence.
+    Convergence,
+}
 
 /// Everything that can happen to a speaker.
 #[derive(Debug)]
@@ -24,6 +58,11 @@ pub enum Input {
         /// Our end.
         local: SocketAddr,
         /// The peer's end; an address that is no peer's is answered with [`Output::Close`].
+        remote: SocketAddr,
+    },
+    /// The transport closed an incoming connection at once, as there were too many.
+    Refused {
+        /// The peer's end.
         remote: SocketAddr,
     },
     /// A dial succeeded.
@@ -152,7 +191,7 @@ pub struct BestPathChange {
 /// Something that happened, for `weftctl events`, logs and metrics.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// With which peer.
+    /// With which peer, or with which other address.
     pub peer: IpAddr,
     /// What.
     pub kind: EventKind,
@@ -177,4 +216,15 @@ pub enum EventKind {
         /// Why it was rejected.
         reason: Reason,
     },
+    /// Incoming connections were closed at once, as they came from no peer's address or were too many. Told once in
+    /// [`EventKind::REFUSED_INTERVAL`] at most, for the last address; [`crate::status::SpeakerCounters`] counts them all.
+    Refused {
+        /// How many since this was told last.
+        connections: u64,
+    },
+}
+
+impl EventKind {
+    /// Between two events that tell of refused connections.
+    pub const REFUSED_INTERVAL: Duration = Duration::from_secs(10);
 }

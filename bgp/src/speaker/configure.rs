@@ -1,0 +1,96 @@
+//! From the configuration that runs to the one that is wanted.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::peer::Peer;
+use super::{Output, Speaker, cease};
+use crate::config::{PeerConfig, SpeakerConfig};
+use crate::ingress::{Ingress, IngressInput};
+use crate::rib::RibInput;
+use crate::types::PeerId;
+
+impl Speaker {
+    /// Touches only what differs: peers that are gone are told so, peers that changed are told by their [`Ingress`] if the
+    /// session depends on it. Every session carries the AS and the router id, so a change of these begins them all anew.
+    pub(super) fn configure(&mut self, now: Instant, config: Arc<SpeakerConfig>) {
+        let before = self.config.replace(Arc::clone(&config));
+        let first = before.is_none();
+        let identity = |c: &SpeakerConfig| (c.asn, c.router_id);
+        let renamed = before.as_ref().is_some_and(|b| identity(b) != identity(&config));
+        for address in self.peers.keys().copied().collect::<Vec<_>>() {
+            if !config.peers.contains_key(&address) {
+                self.remove_peer(now, address, cease::PEER_DECONFIGURED);
+            } else if renamed {
+                self.remove_peer(now, address, cease::OTHER_CONFIGURATION_CHANGE);
+            }
+        }
+        self.rib.handle(
+            now,
+            RibInput::Configure {
+                asn: config.asn,
+                router_id: config.router_id,
+                max_paths: config.max_paths,
+                next_hop_tracking: config.next_hop_tracking,
+                originate: config.originate.clone(),
+            },
+        );
+        for (address, peer) in &config.peers {
+            if self.peers.contains_key(address) {
+                self.change_peer(now, *address, peer);
+            } else {
+                self.add_peer(now, *address, peer, &config);
+            }
+        }
+        if first && !self.start.restarting {
+            self.rib.handle(now, RibInput::Advertise);
+        }
+        self.convergence.configured(now);
+    }
+
+    fn add_peer(&mut self, now: Instant, address: IpAddr, config: &Arc<PeerConfig>, speaker: &SpeakerConfig) {
+        let id = PeerId(self.numbered);
+        self.numbered += 1;
+        // Sessions number their connections from a random start: a peer that comes again must not number as it did before.
+        let seed = self.start.seed.wrapping_add(u64::from(id.0) << 32);
+        let mut ingress = Ingress::new(address, speaker.router_id, seed);
+        ingress.handle(now, IngressInput::Restart(self.local_restart()));
+        self.addresses.insert(id, address);
+        self.peers.insert(address, Peer::new(id, Arc::clone(config), ingress));
+        self.rib.handle(now, RibInput::Peer { peer: id, address, config: Arc::clone(config) });
+        if config.shutdown.is_none() {
+            self.convergence.expect(now, id);
+        }
+        self.tell_peer(now, address, IngressInput::Configure(Arc::clone(config)));
+    }
+
+    fn change_peer(&mut self, now: Instant, address: IpAddr, config: &Arc<PeerConfig>) {
+        let Some(peer) = self.peers.get_mut(&address).filter(|peer| peer.config != *config) else { return };
+        let id = peer.id;
+        peer.config = Arc::clone(config);
+        match config.shutdown {
+            Some(_) => self.convergence.forget(id),
+            None => self.convergence.expect(now, id),
+        }
+        // The session first: if it ends, it ends under the policies it ran with.
+        self.tell_peer(now, address, IngressInput::Configure(Arc::clone(config)));
+        self.rib.handle(now, RibInput::Peer { peer: id, address, config: Arc::clone(config) });
+    }
+
+    fn remove_peer(&mut self, now: Instant, address: IpAddr, subcode: u8) {
+        self.tell_peer(now, address, IngressInput::Cease { subcode, text: String::new() });
+        let Some(peer) = self.peers.remove(&address) else { return };
+        self.addresses.remove(&peer.id);
+        self.convergence.forget(peer.id);
+        self.rib.handle(now, RibInput::RemovePeer(peer.id));
+        let outputs = &mut self.outputs;
+        self.connections.retain(|&connection, outbox| {
+            let stays = outbox.peer != address;
+            if !stays {
+                outputs.push_back(Output::Close { connection });
+            }
+            stays
+        });
+    }
+}

@@ -1,0 +1,422 @@
+//! The composition of the three stages on one thread, behind one [`Input`] and one [`Output`].
+//!
+//! ```text
+//!          ┌─────────────────────────── Speaker ──────────────────────────┐
+//! Input ──→│ Ingress (one a peer) ──→ Rib ──→ Egress (one an update group)│──→ Output
+//!          └──────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! The speaker itself holds only what lies between the stages: which connection is whose, what has been handed to the transport
+//! and not left, and how far the first convergence is.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+pub use self::io::{
+    BestPathChange, Event, EventKind, Input, Output, Resolution, SpeakerStart, Timer, TrackedNextHop,
+};
+
+use self::convergence::Convergence;
+use self::outbox::Outbox;
+use self::peer::Peer;
+use crate::config::SpeakerConfig;
+use crate::egress::{Egress, EgressInput, EgressOutput, GroupId};
+use crate::ingress::{Down, IngressInput, IngressOutput, LocalRestart, Session};
+use crate::rib::{Rib, RibInput, RibOutput};
+use crate::session::State;
+use crate::status::SpeakerCounters;
+use crate::types::{ConnectionId, FamilySet, PeerId};
+
+mod configure;
+mod convergence;
+mod io;
+mod outbox;
+mod peer;
+mod queries;
+
+/// Cease subcodes (RFC 4486).
+mod cease {
+    pub(super) const PEER_DECONFIGURED: u8 = 3;
+    pub(super) const ADMINISTRATIVE_RESET: u8 = 4;
+    pub(super) const OTHER_CONFIGURATION_CHANGE: u8 = 6;
+}
+
+/// A BGP speaker. One per daemon.
+#[derive(Debug)]
+pub struct Speaker {
+    start: SpeakerStart,
+    config: Option<Arc<SpeakerConfig>>,
+    peers: BTreeMap<IpAddr, Peer>,
+    addresses: BTreeMap<PeerId, IpAddr>,
+    /// How many peers there have been.
+    numbered: u32,
+    /// Every connection that the transport has or makes for us.
+    connections: BTreeMap<ConnectionId, Outbox>,
+    rib: Rib,
+    egress: BTreeMap<GroupId, Egress>,
+    /// The groups that may have something to send.
+    stirred: BTreeSet<GroupId>,
+    convergence: Convergence,
+    counters: SpeakerCounters,
+    /// Refused connections that no event has told of, and when one was told last.
+    refused: (u64, Option<Instant>),
+    outputs: VecDeque<Output>,
+    stopped: bool,
+}
+
+impl Speaker {
+    /// A speaker without configuration: it does nothing before [`Input::Configure`].
+    #[must_use]
+    pub fn new(start: SpeakerStart) -> Self {
+        Self {
+            start,
+            config: None,
+            peers: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            numbered: 0,
+            connections: BTreeMap::new(),
+            rib: Rib::new(),
+            egress: BTreeMap::new(),
+            stirred: BTreeSet::new(),
+            convergence: Convergence::new(start.restarting),
+            counters: SpeakerCounters::default(),
+            refused: (0, None),
+            outputs: VecDeque::new(),
+            stopped: false,
+        }
+    }
+
+    /// Takes in one input. Drain [`poll`](Self::poll) afterwards.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        if self.stopped {
+            if let Input::Accepted { connection, .. } = input {
+                self.outputs.push_back(Output::Close { connection });
+            }
+            return;
+        }
+        match input {
+            Input::Configure(config) => self.configure(now, config),
+            Input::Accepted { connection, local, remote } => self.accept(now, connection, local, remote.ip()),
+            Input::Refused { remote } => {
+                self.counters.too_many = self.counters.too_many.saturating_add(1);
+                self.refuse(now, remote.ip());
+            }
+            Input::Connected { connection, local } => {
+                self.tell_session(now, connection, IngressInput::Connected { connection, local });
+            }
+            Input::ConnectFailed { connection, error } => {
+                self.lose(now, connection, IngressInput::ConnectFailed { connection, error });
+            }
+            Input::Bytes { connection, bytes } => {
+                self.tell_session(now, connection, IngressInput::Bytes { connection, bytes });
+            }
+            Input::Written { connection, bytes } => self.credit(now, connection, bytes),
+            Input::Closed { connection, error } => {
+                self.lose(now, connection, IngressInput::Closed { connection, error });
+            }
+            Input::NextHop { next_hop, resolution } => {
+                self.convergence.answered(&next_hop);
+                self.rib.handle(now, RibInput::NextHop { next_hop, resolution });
+            }
+            Input::Reset { peer } => {
+                let (subcode, text) = (cease::ADMINISTRATIVE_RESET, String::new());
+                self.tell_peer(now, peer, IngressInput::Cease { subcode, text });
+            }
+            Input::Stop => return self.stop(now),
+            Input::Tick => self.tick(now),
+        }
+        self.settle(now);
+    }
+
+    /// What there is to do, in order.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When the next [`Input::Tick`] is due, and for what.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<(Instant, Timer)> {
+        if self.stopped {
+            return None;
+        }
+        let sessions = self.peers.iter().filter_map(|(&peer, p)| {
+            p.ingress.next_deadline().map(|(at, timer)| (at, Timer::Session { peer, timer }))
+        });
+        let send_hold = self.send_hold_deadlines().map(|(_, peer, at)| (at, Timer::SendHold { peer }));
+        let stale = self.rib.next_deadline().map(|(at, _)| (at, Timer::Stale));
+        let convergence = self.convergence.next_deadline().map(|at| (at, Timer::Convergence));
+        sessions.chain(send_hold).chain(stale).chain(convergence).min_by_key(|(at, _)| *at)
+    }
+
+    fn send_hold_deadlines(&self) -> impl Iterator<Item = (ConnectionId, IpAddr, Instant)> {
+        self.connections.iter().filter_map(|(&connection, outbox)| {
+            let session = self.peers.get(&outbox.peer).and_then(|p| p.ingress.session());
+            let hold_time = session.map_or(Duration::ZERO, |s| s.hold_time);
+            outbox.send_hold_deadline(hold_time).map(|at| (connection, outbox.peer, at))
+        })
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let due: Vec<_> = self
+            .peers
+            .iter()
+            .filter(|(_, p)| p.ingress.next_deadline().is_some_and(|(at, _)| at <= now))
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in due {
+            self.tell_peer(now, peer, IngressInput::Tick);
+        }
+        let stuck: Vec<_> = self.send_hold_deadlines().filter(|(.., at)| *at <= now).collect();
+        for (connection, peer, _) in stuck {
+            self.tell_peer(now, peer, IngressInput::SendHoldTimerExpires { connection });
+        }
+        if self.rib.next_deadline().is_some_and(|(at, _)| at <= now) {
+            self.rib.handle(now, RibInput::Tick);
+        }
+    }
+
+    /// Closes every connection without a word, and leaves the kernel's routes as they are.
+    fn stop(&mut self, now: Instant) {
+        self.settle(now);
+        self.stopped = true;
+        for peer in self.peers.values_mut() {
+            peer.ingress.handle(now, IngressInput::Stop);
+            while let Some(output) = peer.ingress.poll() {
+                if let IngressOutput::Write { connection, bytes } = output {
+                    self.outputs.push_back(Output::Write { connection, bytes });
+                }
+            }
+        }
+        for (connection, _) in std::mem::take(&mut self.connections) {
+            self.outputs.push_back(Output::Close { connection });
+        }
+    }
+
+    fn accept(&mut self, now: Instant, connection: ConnectionId, local: SocketAddr, remote: IpAddr) {
+        if self.peers.contains_key(&remote) {
+            self.connections.insert(connection, Outbox::new(now, remote));
+            self.tell_session(now, connection, IngressInput::Accepted { connection, local });
+        } else {
+            self.outputs.push_back(Output::Close { connection });
+            self.counters.unknown_peer = self.counters.unknown_peer.saturating_add(1);
+            self.refuse(now, remote);
+        }
+    }
+
+    /// An incoming connection was closed at once: tells of it, but not of each.
+    fn refuse(&mut self, now: Instant, remote: IpAddr) {
+        let (connections, told) = &mut self.refused;
+        *connections = connections.saturating_add(1);
+        if told.is_none_or(|at| at + EventKind::REFUSED_INTERVAL <= now) {
+            let kind = EventKind::Refused { connections: std::mem::take(connections) };
+            *told = Some(now);
+            self.outputs.push_back(Output::Event(Event { peer: remote, kind }));
+        }
+    }
+
+    /// Bytes left: the groups whose they were may pack more.
+    fn credit(&mut self, now: Instant, connection: ConnectionId, bytes: usize) {
+        let Some(outbox) = self.connections.get_mut(&connection) else { return };
+        let credit = outbox.written(now, bytes);
+        let Some(peer) = self.peers.get(&outbox.peer).map(|p| p.id) else { return };
+        for (group, bytes) in credit {
+            self.tell_group(now, group, EgressInput::Written { peer, bytes });
+        }
+    }
+
+    /// Passes on what concerns a connection. One that was closed meanwhile concerns nobody.
+    fn tell_session(&mut self, now: Instant, connection: ConnectionId, input: IngressInput) {
+        if let Some(peer) = self.connections.get(&connection).map(|outbox| outbox.peer) {
+            self.tell_peer(now, peer, input);
+        }
+    }
+
+    /// The same, of a connection that is no more.
+    fn lose(&mut self, now: Instant, connection: ConnectionId, input: IngressInput) {
+        if let Some(outbox) = self.connections.remove(&connection) {
+            self.tell_peer(now, outbox.peer, input);
+        }
+    }
+
+    fn tell_peer(&mut self, now: Instant, address: IpAddr, input: IngressInput) {
+        if let Some(peer) = self.peers.get_mut(&address) {
+            peer.ingress.handle(now, input);
+        }
+        while let Some(output) = self.peers.get_mut(&address).and_then(|peer| peer.ingress.poll()) {
+            self.session_says(now, address, output);
+        }
+    }
+
+    fn session_says(&mut self, now: Instant, address: IpAddr, output: IngressOutput) {
+        let Some(peer) = self.peers.get_mut(&address) else { return };
+        let id = peer.id;
+        match output {
+            IngressOutput::Dial { connection, source, remote } => {
+                self.connections.insert(connection, Outbox::new(now, address));
+                self.outputs.push_back(Output::Dial { connection, source, remote });
+            }
+            IngressOutput::Write { connection, bytes } => {
+                self.write(now, connection, None, bytes);
+            }
+            IngressOutput::Close { connection } => {
+                if self.connections.remove(&connection).is_some() {
+                    self.outputs.push_back(Output::Close { connection });
+                }
+            }
+            IngressOutput::Up(session) => self.up(now, address, session),
+            IngressOutput::Down(down) => self.down(now, address, down),
+            IngressOutput::Routes(batch) => {
+                self.convergence.routes(now, id);
+                self.rib.handle(now, RibInput::Routes { peer: id, batch });
+            }
+            IngressOutput::EndOfRib(family) => {
+                self.convergence.end_of_rib(id, family);
+                self.rib.handle(now, RibInput::EndOfRib { peer: id, family });
+            }
+            IngressOutput::Refresh(family) => {
+                if let Some(group) = peer.group {
+                    self.tell_group(now, group, EgressInput::Refresh { peer: id, family });
+                }
+            }
+            IngressOutput::State(to) => self.moved(address, to),
+            IngressOutput::Incident(incident) => self.tell_people(address, EventKind::Incident(incident)),
+        }
+    }
+
+    fn up(&mut self, now: Instant, address: IpAddr, session: Arc<Session>) {
+        let Some(peer) = self.peers.get_mut(&address) else { return };
+        peer.established = Some(session.connection);
+        self.convergence.up(now, peer.id, &session);
+        self.rib.handle(now, RibInput::Up { peer: peer.id, session });
+    }
+
+    fn down(&mut self, now: Instant, address: IpAddr, down: Down) {
+        // What the groups still had for the old session must not reach the next one.
+        self.settle_rib(now);
+        let Some(peer) = self.peers.get_mut(&address) else { return };
+        peer.established = None;
+        self.rib.handle(now, RibInput::Down { peer: peer.id, down });
+    }
+
+    fn moved(&mut self, address: IpAddr, to: State) {
+        let Some(peer) = self.peers.get_mut(&address) else { return };
+        let from = std::mem::replace(&mut peer.state, to);
+        self.convergence.moved(peer.id, from, to);
+        self.tell_people(address, EventKind::State { from, to });
+    }
+
+    fn tell_people(&mut self, peer: IpAddr, kind: EventKind) {
+        self.outputs.push_back(Output::Event(Event { peer, kind }));
+    }
+
+    /// Lets everything flow to the end: through the RIB, the update groups, and over the threshold of the first convergence.
+    fn settle(&mut self, now: Instant) {
+        self.settle_rib(now);
+        if self.convergence.reached(now) {
+            let restart = self.local_restart();
+            for address in self.peers.keys().copied().collect::<Vec<_>>() {
+                self.tell_peer(now, address, IngressInput::Restart(restart));
+            }
+            if self.start.restarting {
+                self.rib.handle(now, RibInput::Advertise);
+            }
+            self.settle_rib(now);
+            self.outputs.push_back(Output::Converged);
+        }
+    }
+
+    fn settle_rib(&mut self, now: Instant) {
+        while let Some(output) = self.rib.poll() {
+            self.rib_says(now, output);
+        }
+        while let Some(group) = self.stirred.pop_first() {
+            self.settle_group(now, group);
+        }
+    }
+
+    fn settle_group(&mut self, now: Instant, group: GroupId) {
+        while let Some(output) = self.egress.get_mut(&group).and_then(Egress::poll) {
+            match output {
+                EgressOutput::Write { peer, bytes } => {
+                    let peer = self.addresses.get(&peer).and_then(|address| self.peers.get(address));
+                    if let Some(connection) = peer.and_then(|peer| peer.established) {
+                        self.write(now, connection, Some(group), bytes);
+                    }
+                }
+                EgressOutput::Moved { to, handover } => {
+                    self.tell_group(now, to, EgressInput::Adopt(handover));
+                }
+            }
+        }
+    }
+
+    fn rib_says(&mut self, now: Instant, output: RibOutput) {
+        match output {
+            RibOutput::BestPaths(changes) => self.outputs.push_back(Output::BestPaths(changes)),
+            RibOutput::Track(next_hop) => {
+                self.convergence.asked(next_hop);
+                self.outputs.push_back(Output::TrackNextHop(next_hop));
+            }
+            RibOutput::Untrack(next_hop) => {
+                self.convergence.answered(&next_hop);
+                self.outputs.push_back(Output::UntrackNextHop(next_hop));
+            }
+            RibOutput::Alarm { peer, prefix, reason } => {
+                if let Some(address) = self.addresses.get(&peer) {
+                    self.tell_people(*address, EventKind::Alarm { prefix, reason });
+                }
+            }
+            RibOutput::Egress(group, input) => self.pass_on(now, group, input),
+            RibOutput::EgressClosed(group) => {
+                self.egress.remove(&group);
+            }
+        }
+    }
+
+    fn pass_on(&mut self, now: Instant, group: GroupId, input: EgressInput) {
+        let (peer, moved_to) = match &input {
+            EgressInput::Join { peer, .. } => (Some(*peer), Some(group)),
+            EgressInput::Move { peer, to } => (Some(*peer), Some(*to)),
+            EgressInput::Leave(peer) => (Some(*peer), None),
+            _ => (None, None),
+        };
+        let address = peer.and_then(|peer| self.addresses.get(&peer));
+        if let Some(peer) = address.and_then(|address| self.peers.get_mut(address)) {
+            peer.group = moved_to;
+        }
+        self.egress.entry(group).or_default();
+        let moves = matches!(input, EgressInput::Move { .. });
+        self.tell_group(now, group, input);
+        if moves {
+            // What the peer takes along must be there before the new group hears anything else.
+            self.settle_group(now, group);
+        }
+    }
+
+    fn tell_group(&mut self, now: Instant, group: GroupId, input: EgressInput) {
+        if let Some(egress) = self.egress.get_mut(&group) {
+            egress.handle(now, input);
+            self.stirred.insert(group);
+        }
+    }
+
+    fn write(&mut self, now: Instant, connection: ConnectionId, group: Option<GroupId>, bytes: Bytes) {
+        if let Some(outbox) = self.connections.get_mut(&connection) {
+            outbox.push(now, group, bytes.len());
+            self.outputs.push_back(Output::Write { connection, bytes });
+        }
+    }
+
+    /// What OPENs say of our own restart.
+    fn local_restart(&self) -> LocalRestart {
+        if self.convergence.converged() {
+            LocalRestart { restarting: false, forwarding: FamilySet::all() }
+        } else {
+            LocalRestart { restarting: self.start.restarting, forwarding: self.start.forwarding }
+        }
+    }
+}

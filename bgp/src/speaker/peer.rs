@@ -1,0 +1,29 @@
+//! What the speaker holds of one peer.
+
+use std::sync::Arc;
+
+use crate::config::PeerConfig;
+use crate::egress::GroupId;
+use crate::ingress::Ingress;
+use crate::session::State;
+use crate::types::{ConnectionId, PeerId};
+
+/// One peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) id: PeerId,
+    pub(super) config: Arc<PeerConfig>,
+    pub(super) ingress: Ingress,
+    /// As it was told last.
+    pub(super) state: State,
+    /// The connection of the Established session.
+    pub(super) established: Option<ConnectionId>,
+    /// The update group that it is in.
+    pub(super) group: Option<GroupId>,
+}
+
+impl Peer {
+    pub(super) fn new(id: PeerId, config: Arc<PeerConfig>, ingress: Ingress) -> Self {
+        Self { id, config, ingress, state: State::Idle, established: None, group: None }
+    }
+}

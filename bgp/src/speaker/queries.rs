@@ -1,0 +1,70 @@
+//! What a speaker says of itself.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::Speaker;
+use super::peer::Peer;
+use crate::config::SpeakerConfig;
+use crate::status::{PeerStatus, RibView, RouteSelect, RouteStatus, SpeakerCounters};
+
+impl Speaker {
+    /// The configuration that runs; none before the first.
+    #[must_use]
+    pub fn config(&self) -> Option<&Arc<SpeakerConfig>> {
+        self.config.as_ref()
+    }
+
+    /// Whether [`super::Output::Converged`] was said.
+    #[must_use]
+    pub fn converged(&self) -> bool {
+        self.convergence.converged()
+    }
+
+    /// What concerns no single peer.
+    #[must_use]
+    pub fn counters(&self) -> SpeakerCounters {
+        self.counters
+    }
+
+    /// Every configured peer, by address.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        self.peers.iter().map(|(&address, peer)| self.status(address, peer)).collect()
+    }
+
+    /// The peer at this address.
+    #[must_use]
+    pub fn peer(&self, address: IpAddr) -> Option<PeerStatus> {
+        self.peers.get(&address).map(|peer| self.status(address, peer))
+    }
+
+    fn status(&self, address: IpAddr, peer: &Peer) -> PeerStatus {
+        let mut families = self.rib.family_status(peer.id, peer.config.families);
+        if let Some(egress) = peer.group.and_then(|group| self.egress.get(&group)) {
+            for status in &mut families {
+                status.advertised = egress.advertised(peer.id, status.family);
+            }
+        }
+        PeerStatus {
+            id: peer.id,
+            address,
+            config: Arc::clone(&peer.config),
+            state: peer.ingress.state(),
+            since: peer.ingress.since(),
+            session: peer.ingress.session().cloned(),
+            families,
+            last_error: peer.ingress.last_error().cloned(),
+            stale_until: self.rib.stale_until(peer.id),
+            counters: peer.ingress.counters(),
+        }
+    }
+
+    /// The routes of a RIB, in order of their prefixes, `limit` at most.
+    #[must_use]
+    pub fn routes(&self, view: RibView, select: RouteSelect, limit: usize) -> Vec<RouteStatus> {
+        let mut routes = self.rib.routes(view, select);
+        routes.truncate(limit);
+        routes
+    }
+}
