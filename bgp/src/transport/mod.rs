@@ -1,1 +1,164 @@
-//! .
+//! The sockets a [`Speaker`] runs on.
+//!
+//! ```text
+//! listener tasks ──┐                      ┌── Output::Dial ───→ dial task ──┐
+//! (one an address) ├─ Arrival (bounded) ─→│ driver task: the    Speaker     │← Arrival
+//! connection tasks ┘                      └── Output::Write ─→ connection task (queue bounded)
+//!                                             Notice (bounded, coalesced) ─→ the daemon
+//! ```
+//!
+//! One task, the driver, owns the speaker and never waits for anyone: not for a peer that does not read (its connection has a
+//! queue of its own), not for a daemon that is busy (notices coalesce). A connection task waits for the driver when the speaker is
+//! behind, so that TCP slows the sender down. Nothing here decides: what is said to whom, and when, is the speaker's.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use self::driver::Driver;
+use crate::config::SpeakerConfig;
+use crate::speaker::{BestPathChange, Event, Resolution, Speaker, SpeakerStart, TrackedNextHop};
+
+mod connection;
+mod driver;
+mod limits;
+mod listener;
+mod notices;
+
+/// How long [`Handle::stop`] and a closing connection wait for the peer to take the last bytes.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// How many requests may wait for the driver before [`Handle::send`] waits.
+const REQUESTS_MAX: usize = 64;
+
+/// The tokio driver of a [`Speaker`].
+#[derive(Debug)]
+pub struct Transport;
+
+impl Transport {
+    /// Starts a speaker, without configuration yet, on the current tokio runtime.
+    ///
+    /// `listeners` are bound at once and again until they succeed; each change is told by [`Notice::Listener`]. `notices` may
+    /// be of any capacity: what does not fit waits, coalesced, inside. The speaker stops when [`Handle::stop`] is called or
+    /// the last [`Handle`] is gone.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[must_use]
+    pub fn start(
+        start: SpeakerStart,
+        listeners: BTreeSet<SocketAddr>,
+        notices: mpsc::Sender<Notice>,
+    ) -> Handle {
+        let (requests, received) = mpsc::channel(REQUESTS_MAX);
+        tokio::spawn(Driver::new(Speaker::new(start), listeners).run(received, notices));
+        Handle { requests }
+    }
+}
+
+/// What the daemon hears from its speaker.
+#[derive(Debug)]
+pub enum Notice {
+    /// What the kernel should do with these prefixes; if several changes of one prefix were waiting, the last.
+    BestPaths(Vec<BestPathChange>),
+    /// Tell, now and on every change, how this next hop resolves ([`Command::NextHop`]).
+    TrackNextHop(TrackedNextHop),
+    /// This next hop is of no interest any more.
+    UntrackNextHop(TrackedNextHop),
+    /// The first convergence; every change of best paths that led to it was told before.
+    Converged,
+    /// Something to tell people.
+    Event(Event),
+    /// So many events were dropped because the daemon did not take them in time.
+    EventsLost(u64),
+    /// What became of a listener.
+    Listener {
+        /// As asked for.
+        address: SocketAddr,
+        /// The address bound to, or why it is not (it is tried again every second).
+        state: Result<SocketAddr, String>,
+    },
+}
+
+/// What the daemon tells its speaker.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// The whole configuration, first or changed.
+    Configure(Arc<SpeakerConfig>),
+    /// How a next hop resolves.
+    NextHop {
+        /// Which.
+        next_hop: TrackedNextHop,
+        /// How.
+        resolution: Resolution,
+    },
+    /// End a peer's session with a Cease and let it come up again.
+    Reset {
+        /// Which peer.
+        peer: IpAddr,
+    },
+    /// Where to listen from now on; connections that are up stay up.
+    Listen(BTreeSet<SocketAddr>),
+}
+
+/// The speaker has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the BGP speaker has stopped")]
+pub struct Stopped;
+
+type Inspection = Box<dyn FnOnce(&Speaker) + Send>;
+
+/// What reaches the driver from its [`Handle`]s.
+enum Request {
+    Command(Command),
+    Inspect(Inspection),
+    Stop(oneshot::Sender<()>),
+}
+
+/// The daemon's end of a running speaker; clones speak to the same one.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Handle {
+    /// Tells the speaker something; waits while it is behind.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn send(&self, command: Command) -> Result<(), Stopped> {
+        self.requests.send(Request::Command(command)).await.map_err(|_| Stopped)
+    }
+
+    /// Looks at the speaker between two of its steps. `look` should be short: sessions wait for it.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn inspect<T, F>(&self, look: F) -> Result<T, Stopped>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Speaker) -> T + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let inspection: Inspection = Box::new(move |speaker| {
+            // Whoever asked may have given up.
+            let _ = answer.send(look(speaker));
+        });
+        self.requests.send(Request::Inspect(inspection)).await.map_err(|_| Stopped)?;
+        answered.await.map_err(|_| Stopped)
+    }
+
+    /// Closes every connection without NOTIFICATION, so that helpers keep our routes (RFC 4724), and waits, 3 s at most, until
+    /// what was written has left.
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.requests.send(Request::Stop(done)).await.is_ok() {
+            // An error is a driver that is gone already.
+            let _ = stopped.await;
+        }
+    }
+}

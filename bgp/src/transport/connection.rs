@@ -1,0 +1,164 @@
+//! One TCP connection: made, read, written, closed.
+
+use std::convert::Infallible;
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncWriteExt;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+
+use super::LINGER;
+use super::limits::Permit;
+use crate::types::ConnectionId;
+
+/// How long a dial may take: a peer that drops SYNs must not hold the FSM's next attempt for minutes.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What one read takes at most. One buffer this large is alive for each read that the speaker has not handled yet.
+const READ_MAX: usize = 64 * 1024;
+
+/// How many buffers one write takes at most.
+const SLICES_MAX: usize = 64;
+
+/// What reaches the driver from the sockets.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    Listener { address: SocketAddr, state: Result<SocketAddr, String> },
+    Accepted { stream: TcpStream, remote: SocketAddr },
+    Dialled { connection: ConnectionId, result: io::Result<TcpStream> },
+    Bytes { connection: ConnectionId, bytes: Bytes },
+    Written { connection: ConnectionId, bytes: usize },
+    Closed { connection: ConnectionId, error: Option<String> },
+}
+
+/// Opens a connection.
+pub(super) async fn dial(source: Option<IpAddr>, remote: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if remote.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if let Some(source) = source {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    match timeout(CONNECT_TIMEOUT, socket.connect(remote)).await {
+        Ok(result) => result,
+        Err(_) => {
+            let text = format!("no answer within {} s", CONNECT_TIMEOUT.as_secs());
+            Err(io::Error::new(io::ErrorKind::TimedOut, text))
+        }
+    }
+}
+
+/// The driver's end of a connection task. Dropping it closes the connection gracefully: what is queued goes out, then FIN, and
+/// after [`LINGER`] the socket is closed whatever the peer does.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// What to write, in order.
+    pub(super) queue: mpsc::Sender<Bytes>,
+    _open: oneshot::Sender<Infallible>,
+}
+
+/// The task's end.
+#[derive(Debug)]
+pub(super) struct Connection {
+    id: ConnectionId,
+    queue: mpsc::Receiver<Bytes>,
+    closing: oneshot::Receiver<Infallible>,
+    arrivals: mpsc::Sender<Arrival>,
+    /// `None`: we dialled.
+    _permit: Option<Permit>,
+}
+
+/// The two ends of a connection that may hold `queue_max` buffers.
+pub(super) fn pair(
+    id: ConnectionId,
+    queue_max: usize,
+    arrivals: mpsc::Sender<Arrival>,
+    permit: Option<Permit>,
+) -> (Link, Connection) {
+    let (queue, queued) = mpsc::channel(queue_max);
+    let (open, closing) = oneshot::channel();
+    let connection = Connection { id, queue: queued, closing, arrivals, _permit: permit };
+    (Link { queue, _open: open }, connection)
+}
+
+impl Connection {
+    /// Whether there is something to send though the driver has closed its end.
+    pub(super) fn has_last_words(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Moves bytes both ways until both ways are closed. Reading and writing never wait for each other, so that two speakers
+    /// that fill each other's buffers at once do not block for ever.
+    pub(super) async fn run(self, mut stream: TcpStream) {
+        // Fails only on a socket that is dead already, which the first read tells.
+        let _ = stream.set_nodelay(true);
+        let Self { id, mut queue, closing, arrivals, _permit } = self;
+        let (read, mut write) = stream.split();
+        let receiving = receive(id, read, &arrivals);
+        let transmitting = async {
+            let error = transmit(id, &mut write, &mut queue, &arrivals).await.err();
+            if let Some(error) = error {
+                report(&arrivals, Arrival::Closed { connection: id, error: Some(error.to_string()) }).await;
+            }
+        };
+        let lingering = async {
+            let Err(_) = closing.await;
+            sleep(LINGER).await;
+        };
+        tokio::select! {
+            _ = async { tokio::join!(receiving, transmitting) } => {}
+            () = lingering => {}
+        }
+    }
+}
+
+/// Reads until FIN or an error. Goes on when nobody listens any more: closing a socket with unread bytes sends RST, which would
+/// take our last words from the peer.
+async fn receive(connection: ConnectionId, read: ReadHalf<'_>, arrivals: &mpsc::Sender<Arrival>) {
+    let error = loop {
+        if let Err(error) = read.readable().await {
+            break Some(error);
+        }
+        // Only now: a connection that says nothing holds no buffer.
+        let mut buffer = BytesMut::with_capacity(READ_MAX);
+        match read.try_read_buf(&mut buffer) {
+            Ok(0) => break None,
+            Ok(_) => report(arrivals, Arrival::Bytes { connection, bytes: buffer.freeze() }).await,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => break Some(error),
+        }
+    };
+    report(arrivals, Arrival::Closed { connection, error: error.map(|e| e.to_string()) }).await;
+}
+
+/// Writes what is queued until the queue is closed, then sends FIN.
+async fn transmit(
+    connection: ConnectionId,
+    write: &mut WriteHalf<'_>,
+    queue: &mut mpsc::Receiver<Bytes>,
+    arrivals: &mpsc::Sender<Arrival>,
+) -> io::Result<()> {
+    let mut batch = Vec::with_capacity(SLICES_MAX);
+    while queue.recv_many(&mut batch, SLICES_MAX).await > 0 {
+        let mut slices: Vec<_> = batch.iter().map(|b| IoSlice::new(b)).collect();
+        let mut rest = slices.as_mut_slice();
+        while !rest.is_empty() {
+            let bytes = write.write_vectored(rest).await?;
+            if bytes == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            IoSlice::advance_slices(&mut rest, bytes);
+            report(arrivals, Arrival::Written { connection, bytes }).await;
+        }
+        batch.clear();
+    }
+    write.shutdown().await
+}
+
+/// Tells the driver; after its end nobody needs to know.
+async fn report(arrivals: &mpsc::Sender<Arrival>, arrival: Arrival) {
+    let _ = arrivals.send(arrival).await;
+}

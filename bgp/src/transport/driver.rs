@@ -1,0 +1,282 @@
+//! The task that owns the speaker.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::pending;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet, yield_now};
+use tokio::time::{sleep_until, timeout};
+
+use super::connection::{self, Arrival, Link};
+use super::limits::{Limits, Permit};
+use super::notices::Notices;
+use super::{Command, LINGER, Notice, Request, listener};
+use crate::speaker::{Input, Output, Speaker};
+use crate::types::ConnectionId;
+
+/// How many arrivals may wait before the connections stop reading: at most this many reads' worth of memory.
+const ARRIVALS_MAX: usize = 256;
+
+/// How many arrivals are handled before timers, requests and notices get their turn.
+const ARRIVALS_BATCH: usize = 64;
+
+/// How many buffers may wait for one connection to take them. The speaker sends no UPDATE beyond what the peer has room for,
+/// so that only a fault gets here; it costs the session.
+const QUEUE_MAX: usize = 16 * 1024;
+
+/// The one place that reads the clock.
+#[expect(clippy::disallowed_methods, reason = "the transport is where time enters")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+pub(super) struct Driver {
+    speaker: Speaker,
+    /// Inputs that came up while outputs were carried out.
+    inputs: VecDeque<Input>,
+    connections: BTreeMap<ConnectionId, Connection>,
+    accepted: u64,
+    limits: Limits,
+    listeners: BTreeMap<SocketAddr, AbortHandle>,
+    /// Every task; what it tells comes as an [`Arrival`].
+    tasks: JoinSet<()>,
+    arrivals: mpsc::Sender<Arrival>,
+    arrived: mpsc::Receiver<Arrival>,
+    notices: Notices,
+}
+
+#[derive(Debug)]
+enum Connection {
+    Dialling(AbortHandle),
+    Open(Link),
+}
+
+impl Driver {
+    pub(super) fn new(speaker: Speaker, listeners: BTreeSet<SocketAddr>) -> Self {
+        let (arrivals, arrived) = mpsc::channel(ARRIVALS_MAX);
+        let mut driver = Self {
+            speaker,
+            inputs: VecDeque::new(),
+            connections: BTreeMap::new(),
+            accepted: 0,
+            limits: Limits::new(),
+            listeners: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            arrivals,
+            arrived,
+            notices: Notices::default(),
+        };
+        driver.listen(listeners);
+        driver
+    }
+
+    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>, listener: mpsc::Sender<Notice>) {
+        let stopped = loop {
+            let deadline = self.speaker.next_deadline().map(|(at, _)| at);
+            if deadline.is_some_and(|at| at <= now()) {
+                // First what has arrived: a process that was held up must not take its own silence for its peers'.
+                yield_now().await;
+                let arrival = self.arrived.try_recv().ok();
+                self.arrive(arrival);
+                self.feed(Input::Tick);
+            }
+            tokio::select! {
+                arrival = self.arrived.recv() => self.arrive(arrival),
+                request = requests.recv() => match request {
+                    Some(Request::Command(command)) => self.obey(command),
+                    Some(Request::Inspect(look)) => look(&self.speaker),
+                    Some(Request::Stop(done)) => break Some(done),
+                    None => break None,
+                },
+                () = until(deadline) => {}
+                room = listener.reserve(), if !self.notices.is_empty() => {
+                    // An error: the daemon listens no more. It may still ask and stop.
+                    if let (Ok(room), Some(notice)) = (room, self.notices.next()) {
+                        room.send(notice);
+                    }
+                }
+                // Finished tasks only need to be forgotten.
+                Some(_) = self.tasks.join_next() => {}
+            }
+        };
+        self.stop().await;
+        if let Some(done) = stopped {
+            // Whoever asked may have given up.
+            let _ = done.send(());
+        }
+    }
+
+    /// Handles an arrival and those that wait behind it, up to a bound.
+    fn arrive(&mut self, first: Option<Arrival>) {
+        if let Some(arrival) = first {
+            self.handle(arrival);
+            for _ in 1..ARRIVALS_BATCH {
+                let Ok(arrival) = self.arrived.try_recv() else { break };
+                self.handle(arrival);
+            }
+        }
+    }
+
+    fn handle(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Listener { address, state } => {
+                if self.listeners.contains_key(&address) {
+                    self.notices.listener(address, state);
+                }
+            }
+            Arrival::Accepted { stream, remote } => self.accept(stream, remote),
+            Arrival::Dialled { connection, result } => self.dialled(connection, result),
+            // A connection that the speaker has closed may still have something to say.
+            Arrival::Bytes { connection, bytes } => {
+                if self.connections.contains_key(&connection) {
+                    self.feed(Input::Bytes { connection, bytes });
+                }
+            }
+            Arrival::Written { connection, bytes } => {
+                if self.connections.contains_key(&connection) {
+                    self.feed(Input::Written { connection, bytes });
+                }
+            }
+            Arrival::Closed { connection, error } => {
+                if self.connections.remove(&connection).is_some() {
+                    self.feed(Input::Closed { connection, error });
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self, stream: TcpStream, remote: SocketAddr) {
+        // A connection that is gone before it was accepted has no local address.
+        let Ok(local) = stream.local_addr() else { return };
+        let Some(permit) = self.limits.admit(remote.ip()) else {
+            return self.feed(Input::Refused { remote });
+        };
+        self.accepted += 1;
+        let connection = ConnectionId::Accepted(self.accepted);
+        self.open(connection, stream, Some(permit), Input::Accepted { connection, local, remote });
+    }
+
+    fn dialled(&mut self, connection: ConnectionId, result: io::Result<TcpStream>) {
+        // The speaker may have closed it meanwhile; then the socket just goes.
+        if self.connections.remove(&connection).is_none() {
+            return;
+        }
+        match result.and_then(|stream| Ok((stream.local_addr()?, stream))) {
+            Ok((local, stream)) => {
+                self.open(connection, stream, None, Input::Connected { connection, local });
+            }
+            Err(error) => self.feed(Input::ConnectFailed { connection, error: error.to_string() }),
+        }
+    }
+
+    /// Hands a connection to the speaker, and gives it a task unless the speaker closes it at once.
+    fn open(&mut self, id: ConnectionId, stream: TcpStream, permit: Option<Permit>, input: Input) {
+        let (link, connection) = connection::pair(id, QUEUE_MAX, self.arrivals.clone(), permit);
+        self.connections.insert(id, Connection::Open(link));
+        self.feed(input);
+        if self.connections.contains_key(&id) || connection.has_last_words() {
+            self.tasks.spawn(connection.run(stream));
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Configure(config) => self.feed(Input::Configure(config)),
+            Command::NextHop { next_hop, resolution } => self.feed(Input::NextHop { next_hop, resolution }),
+            Command::Reset { peer } => self.feed(Input::Reset { peer }),
+            Command::Listen(addresses) => self.listen(addresses),
+        }
+    }
+
+    fn listen(&mut self, addresses: BTreeSet<SocketAddr>) {
+        self.listeners.retain(|address, task| {
+            let stays = addresses.contains(address);
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        for address in addresses {
+            let (tasks, arrivals) = (&mut self.tasks, &self.arrivals);
+            self.listeners
+                .entry(address)
+                .or_insert_with(|| tasks.spawn(listener::run(address, arrivals.clone())));
+        }
+    }
+
+    /// Gives the speaker an input and carries out all that it asks for.
+    fn feed(&mut self, input: Input) {
+        self.inputs.push_back(input);
+        while let Some(input) = self.inputs.pop_front() {
+            self.speaker.handle(now(), input);
+            while let Some(output) = self.speaker.poll() {
+                self.carry_out(output);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Dial { connection, source, remote } => {
+                let arrivals = self.arrivals.clone();
+                let task = self.tasks.spawn(async move {
+                    let result = connection::dial(source, remote).await;
+                    // An error means that the driver has ended, and the socket ends with it.
+                    let _ = arrivals.send(Arrival::Dialled { connection, result }).await;
+                });
+                self.connections.insert(connection, Connection::Dialling(task));
+            }
+            Output::Write { connection, bytes } => self.write(connection, bytes),
+            Output::Close { connection } => {
+                if let Some(Connection::Dialling(task)) = self.connections.remove(&connection) {
+                    task.abort();
+                }
+            }
+            Output::BestPaths(changes) => self.notices.best_paths(changes),
+            Output::TrackNextHop(next_hop) => self.notices.track(next_hop),
+            Output::UntrackNextHop(next_hop) => self.notices.untrack(next_hop),
+            Output::Converged => self.notices.converged(),
+            Output::Event(event) => self.notices.event(event),
+        }
+    }
+
+    fn write(&mut self, connection: ConnectionId, bytes: Bytes) {
+        let Some(Connection::Open(link)) = self.connections.get(&connection) else { return };
+        if let Err(mpsc::error::TrySendError::Full(_)) = link.queue.try_send(bytes) {
+            self.connections.remove(&connection);
+            let error = Some("the queue of messages to the peer is full".to_owned());
+            self.inputs.push_back(Input::Closed { connection, error });
+        }
+        // A queue that is closed belongs to a connection whose end is on its way here.
+    }
+
+    async fn stop(mut self) {
+        for (_, task) in std::mem::take(&mut self.listeners) {
+            task.abort();
+        }
+        self.feed(Input::Stop);
+        // Also those dialling, which the speaker has no reason to close one by one.
+        for (_, connection) in std::mem::take(&mut self.connections) {
+            if let Connection::Dialling(task) = connection {
+                task.abort();
+            }
+        }
+        // Nobody takes arrivals any more; a task that waits to tell one shall write on instead.
+        drop(self.arrived);
+        let Self { mut tasks, .. } = self;
+        // What has not left within the time is given up with the process.
+        let _ = timeout(LINGER, async { while tasks.join_next().await.is_some() {} }).await;
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}

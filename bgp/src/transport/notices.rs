@@ -1,0 +1,188 @@
+//! What the daemon has not heard yet, in bounded memory.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+use smallvec::SmallVec;
+
+use super::Notice;
+use crate::speaker::{BestPathChange, Event, TrackedNextHop};
+
+/// How many events wait at most; what comes on top is dropped and counted.
+const EVENTS_MAX: usize = 1024;
+
+/// How many prefixes one notice carries at most.
+const BATCH_MAX: usize = 4096;
+
+/// Notices that wait for the daemon. Everything but events is a state, of which only the last counts: there are never more than
+/// prefixes, next hops and listeners, however slow the daemon is.
+#[derive(Debug, Default)]
+pub(super) struct Notices {
+    listeners: BTreeMap<SocketAddr, Result<SocketAddr, String>>,
+    tracking: BTreeMap<TrackedNextHop, Tracking>,
+    best_paths: BTreeMap<IpNet, SmallVec<[TrackedNextHop; 2]>>,
+    converged: bool,
+    events: VecDeque<Event>,
+    events_lost: u64,
+}
+
+/// What the daemon is still to be told of a next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tracking {
+    Track,
+    Untrack,
+    /// Untrack, then track: whoever tracks again wants to be told the resolution again.
+    Renew,
+}
+
+impl Notices {
+    pub(super) fn listener(&mut self, address: SocketAddr, state: Result<SocketAddr, String>) {
+        self.listeners.insert(address, state);
+    }
+
+    pub(super) fn track(&mut self, next_hop: TrackedNextHop) {
+        let waiting = self.tracking.entry(next_hop).or_insert(Tracking::Track);
+        if *waiting == Tracking::Untrack {
+            *waiting = Tracking::Renew;
+        }
+    }
+
+    pub(super) fn untrack(&mut self, next_hop: TrackedNextHop) {
+        match self.tracking.remove(&next_hop) {
+            Some(Tracking::Track) => {}
+            None | Some(Tracking::Untrack | Tracking::Renew) => {
+                self.tracking.insert(next_hop, Tracking::Untrack);
+            }
+        }
+    }
+
+    pub(super) fn best_paths(&mut self, changes: Vec<BestPathChange>) {
+        self.best_paths.extend(changes.into_iter().map(|change| (change.prefix, change.next_hops)));
+    }
+
+    pub(super) fn converged(&mut self) {
+        self.converged = true;
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        if self.events.len() < EVENTS_MAX {
+            self.events.push_back(event);
+        } else {
+            self.events_lost = self.events_lost.saturating_add(1);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.listeners.is_empty()
+            && self.tracking.is_empty()
+            && self.best_paths.is_empty()
+            && !self.converged
+            && self.events.is_empty()
+            && self.events_lost == 0
+    }
+
+    /// The next notice. Convergence comes after all best paths: what is not among them may be swept.
+    pub(super) fn next(&mut self) -> Option<Notice> {
+        if let Some((address, state)) = self.listeners.pop_first() {
+            return Some(Notice::Listener { address, state });
+        }
+        if let Some((next_hop, tracking)) = self.tracking.pop_first() {
+            return Some(match tracking {
+                Tracking::Track => Notice::TrackNextHop(next_hop),
+                Tracking::Untrack => Notice::UntrackNextHop(next_hop),
+                Tracking::Renew => {
+                    self.tracking.insert(next_hop, Tracking::Track);
+                    Notice::UntrackNextHop(next_hop)
+                }
+            });
+        }
+        if !self.best_paths.is_empty() {
+            let batch = std::iter::from_fn(|| self.best_paths.pop_first())
+                .map(|(prefix, next_hops)| BestPathChange { prefix, next_hops })
+                .take(BATCH_MAX);
+            return Some(Notice::BestPaths(batch.collect()));
+        }
+        if std::mem::take(&mut self.converged) {
+            return Some(Notice::Converged);
+        }
+        if let Some(event) = self.events.pop_front() {
+            return Some(Notice::Event(event));
+        }
+        let lost = std::mem::take(&mut self.events_lost);
+        (lost > 0).then_some(Notice::EventsLost(lost))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::State;
+    use crate::speaker::EventKind;
+
+    fn next_hop(n: u8) -> TrackedNextHop {
+        TrackedNextHop { address: [10, 0, 0, n].into(), default_route: false }
+    }
+
+    fn change(prefix: &str, n: u8) -> BestPathChange {
+        BestPathChange { prefix: prefix.parse().unwrap(), next_hops: [next_hop(n)].into_iter().collect() }
+    }
+
+    fn drain(notices: &mut Notices) -> Vec<String> {
+        std::iter::from_fn(|| notices.next()).map(|notice| format!("{notice:?}")).collect()
+    }
+
+    #[test]
+    fn the_last_best_path_of_a_prefix_is_told_before_convergence() {
+        let mut notices = Notices::default();
+        notices.converged();
+        notices.best_paths(vec![change("10.1.0.0/24", 1), change("10.2.0.0/24", 1)]);
+        notices.best_paths(vec![change("10.1.0.0/24", 2)]);
+        let Some(Notice::BestPaths(changes)) = notices.next() else { panic!("best paths come first") };
+        assert_eq!(changes, [change("10.1.0.0/24", 2), change("10.2.0.0/24", 1)]);
+        assert!(matches!(notices.next(), Some(Notice::Converged)));
+        assert!(notices.is_empty() && notices.next().is_none());
+    }
+
+    #[test]
+    fn a_notice_is_bounded() {
+        let mut notices = Notices::default();
+        let prefix = |n: u32| IpNet::new(std::net::Ipv4Addr::from(n).into(), 32).unwrap();
+        let changes = (0..10_000).map(|n| BestPathChange { prefix: prefix(n), next_hops: SmallVec::new() });
+        notices.best_paths(changes.collect());
+        let sizes: Vec<_> = std::iter::from_fn(|| notices.next())
+            .map(|n| if let Notice::BestPaths(changes) = n { changes.len() } else { 0 })
+            .collect();
+        assert_eq!(sizes, [4096, 4096, 1808]);
+    }
+
+    #[test]
+    fn a_next_hop_that_was_forgotten_in_between_is_asked_for_anew() {
+        let mut notices = Notices::default();
+        let (forgotten, renewed, dropped) = (next_hop(1), next_hop(2), next_hop(3));
+        notices.untrack(renewed);
+        notices.track(renewed);
+        notices.track(forgotten);
+        notices.untrack(forgotten);
+        notices.untrack(dropped);
+        notices.track(dropped);
+        notices.untrack(dropped);
+        let told = drain(&mut notices);
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told[0].starts_with("Untrack") && told[0].contains("10.0.0.2"), "{told:?}");
+        assert!(told[1].starts_with("Track") && told[1].contains("10.0.0.2"), "{told:?}");
+        assert!(told[2].starts_with("Untrack") && told[2].contains("10.0.0.3"), "{told:?}");
+    }
+
+    #[test]
+    fn events_that_nobody_takes_are_counted_not_kept() {
+        let mut notices = Notices::default();
+        for _ in 0..EVENTS_MAX + 7 {
+            let kind = EventKind::State { from: State::Idle, to: State::Connect };
+            notices.event(Event { peer: [10, 0, 0, 1].into(), kind });
+        }
+        let told = drain(&mut notices);
+        assert_eq!(told.len(), EVENTS_MAX + 1);
+        assert_eq!(told.last().unwrap(), "EventsLost(7)");
+    }
+}
