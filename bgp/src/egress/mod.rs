@@ -109,18 +109,36 @@ pub enum EgressOutput {
 }
 
 /// One update group. Its peers have agreed on the same families and encoding: the second stage sees to that.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Egress {
+    credit: usize,
     table: AdjRibOut,
     peers: BTreeMap<PeerId, Peer>,
     outputs: VecDeque<EgressOutput>,
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Egress {
     /// A group without peers or routes.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self::with_credit(CREDIT)
+    }
+
+    /// One that has at most this many octets, and a piece of as many, on their way to each peer; at least one prefix at a time.
+    #[must_use]
+    pub fn with_credit(credit: usize) -> Self {
+        Self {
+            credit: credit.max(1),
+            table: AdjRibOut::default(),
+            peers: BTreeMap::new(),
+            outputs: VecDeque::new(),
+        }
     }
 
     /// Takes an input. What follows from it comes out of [`Self::poll`]. Nothing here depends on the time.

@@ -12,7 +12,7 @@ use crate::ingress::Session;
 use crate::types::{Family, PeerId};
 use crate::wire::update;
 
-/// About how many octets are packed at once.
+/// About how many octets are packed at once, at most.
 const PIECE: usize = 64 * 1024;
 /// How many prefixes are looked at, at most, for one piece.
 const LOOKED_AT: usize = 8192;
@@ -51,17 +51,17 @@ impl Egress {
         if self.send_end_of_rib() {
             return true;
         }
-        let end = self.table.end();
-        let Some(position) = self.peers.values().filter_map(|peer| peer.position(end)).min() else {
+        let (end, credit) = (self.table.end(), self.credit);
+        let Some(position) = self.peers.values().filter_map(|peer| peer.position(end, credit)).min() else {
             return false;
         };
         let (piece, stop) = match position {
-            Position::Walk(from) => self.table.piece_of_walk(from),
-            Position::Journal(from) => self.table.piece_of_journal(from),
+            Position::Walk(from) => self.table.piece_of_walk(from, credit.min(PIECE)),
+            Position::Journal(from) => self.table.piece_of_journal(from, credit.min(PIECE)),
         };
         let mut packed: Vec<Packed> = Vec::new();
         for (id, peer) in &mut self.peers {
-            if peer.position(end) != Some(position) {
+            if peer.position(end, credit) != Some(position) {
                 continue;
             }
             let mut actions = actions(*id, peer, &piece, &self.table, position);
@@ -93,7 +93,7 @@ impl Egress {
     /// Sends the End-of-RIB markers that are due; says whether any was.
     fn send_end_of_rib(&mut self) -> bool {
         for (id, peer) in &mut self.peers {
-            let families = peer.take_end_of_rib();
+            let families = peer.take_end_of_rib(self.credit);
             if families.is_empty() {
                 continue;
             }
@@ -107,8 +107,8 @@ impl Egress {
 }
 
 impl AdjRibOut {
-    fn piece_of_walk(&self, from: usize) -> (Vec<PrefixId>, Stop) {
-        let mut budget = Budget::default();
+    fn piece_of_walk(&self, from: usize, octets: usize) -> (Vec<PrefixId>, Stop) {
+        let mut budget = Budget { octets, prefixes: LOOKED_AT, last: None };
         let mut piece = Vec::new();
         for (id, ..) in self.slots().walk(from) {
             if !budget.take(self, id) {
@@ -119,8 +119,8 @@ impl AdjRibOut {
         (piece, Stop::Walk(None))
     }
 
-    fn piece_of_journal(&self, from: Place) -> (Vec<PrefixId>, Stop) {
-        let mut budget = Budget::default();
+    fn piece_of_journal(&self, from: Place, octets: usize) -> (Vec<PrefixId>, Stop) {
+        let mut budget = Budget { octets, prefixes: LOOKED_AT, last: None };
         let mut piece = Vec::new();
         for (place, id) in self.changes(from) {
             if !budget.take(self, id) {
@@ -132,8 +132,7 @@ impl AdjRibOut {
     }
 }
 
-/// What bounds a piece.
-#[derive(Default)]
+/// What is left of a piece.
 struct Budget {
     octets: usize,
     prefixes: usize,
@@ -143,16 +142,14 @@ struct Budget {
 impl Budget {
     /// Whether one prefix more goes in. The first always does.
     fn take(&mut self, table: &AdjRibOut, id: PrefixId) -> bool {
-        if self.octets >= PIECE || self.prefixes >= LOOKED_AT {
+        if self.octets == 0 || self.prefixes == 0 {
             return false;
         }
         let set = table.slots().get(id).route.map(|route| route.set);
-        if set != self.last {
-            self.octets += set.map_or(0, |set| table.set(set).weight);
-            self.last = set;
-        }
-        self.octets += PREFIX;
-        self.prefixes += 1;
+        let weight = set.filter(|_| set != self.last).map_or(0, |set| table.set(set).weight);
+        self.last = set;
+        self.octets = self.octets.saturating_sub(weight + PREFIX);
+        self.prefixes -= 1;
         true
     }
 }

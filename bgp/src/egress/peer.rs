@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::CREDIT;
 use super::adj_out::{AdjRibOut, Slot};
 use super::journal::{Moved, Place};
 use crate::arena::bits::BitSet;
@@ -168,8 +167,8 @@ impl Peer {
     }
 
     /// Where it reads next; none: it has no room, or has read everything.
-    pub(super) fn position(&self, end: Place) -> Option<Position> {
-        if self.outstanding >= CREDIT {
+    pub(super) fn position(&self, end: Place, credit: usize) -> Option<Position> {
+        if self.outstanding >= credit {
             return None;
         }
         match &self.walk {
@@ -195,9 +194,9 @@ impl Peer {
     }
 
     /// The families whose End-of-RIB is due; they are due no more then.
-    pub(super) fn take_end_of_rib(&mut self) -> FamilySet {
+    pub(super) fn take_end_of_rib(&mut self, credit: usize) -> FamilySet {
         let (families, place) = self.end_of_rib;
-        if self.walk.is_some() || self.place < place || self.outstanding >= CREDIT {
+        if self.walk.is_some() || self.place < place || self.outstanding >= credit {
             return FamilySet::EMPTY;
         }
         self.end_of_rib.0 = FamilySet::EMPTY;

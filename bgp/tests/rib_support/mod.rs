@@ -1,5 +1,5 @@
 //! A RIB with its egresses and peers that read when told to.
-#![allow(dead_code, reason = "every test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses a part of it")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ipnet::IpNet;
 use weft_bgp::config::{NextHopMode, Origination, PeerConfig, RemoteAs, Timers};
-use weft_bgp::egress::{Egress, EgressInput, EgressOutput, GroupId};
+use weft_bgp::egress::{CREDIT, Egress, EgressInput, EgressOutput, GroupId};
 use weft_bgp::ingress::{Down, PeerGracefulRestart, RouteBatch, Run, Session};
 use weft_bgp::policy::{Policy, Rule, Verdict};
 use weft_bgp::rib::{Rib, RibInput, RibOutput};
@@ -184,6 +184,8 @@ pub struct Lab {
     pub kernel: BTreeMap<IpNet, Vec<TrackedNextHop>>,
     pub tracked: BTreeSet<TrackedNextHop>,
     pub alarms: Vec<(PeerId, IpNet)>,
+    /// The octets that an egress may have on their way.
+    pub credit: usize,
     /// Best-path changes given so far.
     pub best_path_changes: usize,
 }
@@ -204,6 +206,7 @@ impl Lab {
             kernel: BTreeMap::new(),
             tracked: BTreeSet::new(),
             alarms: vec![],
+            credit: CREDIT,
             best_path_changes: 0,
         };
         lab.configure(false, 16, []);
@@ -309,8 +312,8 @@ impl Lab {
             }
             _ => {}
         }
-        let now = self.now;
-        let egress = self.egresses.entry(group).or_default();
+        let (now, credit) = (self.now, self.credit);
+        let egress = self.egresses.entry(group).or_insert_with(|| Egress::with_credit(credit));
         egress.handle(now, input);
         let mut moved = vec![];
         while let Some(output) = egress.poll() {

@@ -1,0 +1,585 @@
+//! The RIB and its egresses against a model that computes everything anew from what was heard, after any sequence of events.
+
+mod rib_support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use proptest::prelude::*;
+use rib_support::*;
+use weft_bgp::config::PeerConfig;
+use weft_bgp::egress::EgressInput;
+use weft_bgp::ingress::Down;
+use weft_bgp::policy::{Policy, PrefixMatch, PrefixRange, RouteSource, Rule, Verdict};
+use weft_bgp::rib::RibInput;
+use weft_bgp::speaker::{Resolution, TrackedNextHop};
+use weft_bgp::status::{RibView, RouteSelect};
+use weft_bgp::types::{Asn, Family, FamilySet, PeerId, Reason};
+use weft_bgp::wire::attributes::{Origin, PathAttributes};
+
+/// Peers 0 and 1 are external and of one AS, 2 is external, 3 and 4 are internal.
+const PEERS: u32 = 5;
+
+fn is_external(peer: u32) -> bool {
+    peer < 3
+}
+
+fn remote_as(peer: u32) -> Asn {
+    match peer {
+        0 | 1 => Asn(65001),
+        2 => Asn(65002),
+        _ => OWN,
+    }
+}
+
+fn prefixes() -> Vec<IpNet> {
+    ["10.0.0.0/24", "10.0.1.0/24", "10.1.0.0/16", "192.168.0.0/16", "2001:db8:1::/48", "2001:db8:2::/48"]
+        .map(net)
+        .to_vec()
+}
+
+#[derive(Clone, Debug)]
+struct Announcement {
+    hops: u32,
+    origin: Origin,
+    med: Option<u32>,
+    local_pref: u32,
+    community: Option<u32>,
+    own_as: bool,
+    next_hop: u8,
+}
+
+impl Announcement {
+    fn attributes(&self, peer: u32, family: Family) -> PathAttributes {
+        let external = is_external(peer);
+        let mut asns: Vec<u32> = if external { vec![remote_as(peer).0] } else { vec![] };
+        asns.extend((0..self.hops).map(|i| 64600 + i));
+        if self.own_as {
+            asns.push(OWN.0);
+        }
+        let next_hop = match family {
+            Family::Ipv4Unicast => format!("192.0.2.{}", 100 + self.next_hop),
+            Family::Ipv6Unicast => format!("2001:db8::{}", 100 + self.next_hop),
+        };
+        PathAttributes {
+            origin: self.origin,
+            med: self.med,
+            local_pref: (!external).then_some(self.local_pref),
+            communities: self.community.into_iter().collect(),
+            ..attributes(&asns, &next_hop)
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Announce(u32, u8, Announcement),
+    Withdraw(u32, u8),
+    Up(u32, Option<u8>),
+    Restart(u32, u8),
+    Death(u32),
+    EndOfRib(u32, Family),
+    Import(u32, u8),
+    Export(u32, u8),
+    AllowedOwnAs(u32, u8),
+    NextHop(Family, u8, bool, u8),
+    Settings { originate: u8, max_paths: u16, tracking: bool },
+    Read(u32, usize),
+    Refresh(u32, Family),
+    Wait(u64),
+    Remove(u32),
+}
+
+fn families(bits: u8) -> FamilySet {
+    Family::ALL.into_iter().enumerate().filter(|(i, _)| bits & (1 << i) != 0).map(|(_, f)| f).collect()
+}
+
+fn some_prefixes(bits: u8) -> impl Iterator<Item = IpNet> {
+    prefixes().into_iter().enumerate().filter(move |(i, _)| bits & (1 << i) != 0).map(|(_, p)| p)
+}
+
+fn policy(number: u8) -> Policy {
+    let rule = |prefixes, source, verdict| Rule { prefixes, source, peer_type: None, verdict };
+    let inside = |text, negated| {
+        Some(PrefixMatch { ranges: vec![PrefixRange { net: net(text), min_len: 0, max_len: 32 }], negated })
+    };
+    let rules = match number {
+        0 => vec![],
+        1 => vec![rule(None, Some(RouteSource::Local), Verdict::Accept)],
+        2 => vec![rule(inside("10.0.0.0/8", false), None, Verdict::Accept)],
+        3 => vec![
+            rule(
+                inside("10.0.0.0/23", false),
+                None,
+                Verdict::Reject(Reason::new("duplicate-origin", "another's")),
+            ),
+            rule(None, None, Verdict::Accept),
+        ],
+        _ => accept_all().rules,
+    };
+    Policy { rules, unmatched: Reason::new("unmatched", "no rule matches") }
+}
+
+fn announcement() -> impl Strategy<Value = Announcement> {
+    (
+        0u32..2,
+        prop_oneof![3 => Just(Origin::Igp), 1 => Just(Origin::Incomplete)],
+        prop::option::of(0u32..3),
+        prop_oneof![3 => Just(100u32), 1 => Just(200u32)],
+        prop_oneof![4 => Just(None), 1 => Just(Some(0xFFFF_FF01)), 1 => Just(Some(0xFFFF_FF02)), 1 => Just(Some(7))],
+        prop::bool::weighted(0.1),
+        0u8..3,
+    )
+        .prop_map(|(hops, origin, med, local_pref, community, own_as, next_hop)| Announcement {
+            hops,
+            origin,
+            med,
+            local_pref,
+            community,
+            own_as,
+            next_hop,
+        })
+}
+
+fn family() -> impl Strategy<Value = Family> {
+    prop_oneof![Just(Family::Ipv4Unicast), Just(Family::Ipv6Unicast)]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let peer = 0..PEERS;
+    prop_oneof![
+        12 => (peer.clone(), any::<u8>(), announcement()).prop_map(|(p, s, a)| Event::Announce(p, s, a)),
+        4 => (peer.clone(), any::<u8>()).prop_map(|(p, s)| Event::Withdraw(p, s)),
+        8 => (peer.clone(), prop::option::of(0u8..4)).prop_map(|(p, f)| Event::Up(p, f)),
+        2 => (peer.clone(), 0u8..4).prop_map(|(p, f)| Event::Restart(p, f)),
+        1 => peer.clone().prop_map(Event::Death),
+        2 => (peer.clone(), family()).prop_map(|(p, f)| Event::EndOfRib(p, f)),
+        2 => (peer.clone(), 0u8..6).prop_map(|(p, n)| Event::Import(p, n)),
+        6 => (peer.clone(), 0u8..6).prop_map(|(p, n)| Event::Export(p, n)),
+        1 => (peer.clone(), 0u8..2).prop_map(|(p, n)| Event::AllowedOwnAs(p, n)),
+        8 => (family(), 0u8..3, any::<bool>(), 0u8..4).prop_map(|(f, h, d, r)| Event::NextHop(f, h, d, r)),
+        2 => (any::<u8>(), 1u16..4, prop::bool::weighted(0.7))
+            .prop_map(|(originate, max_paths, tracking)| Event::Settings { originate, max_paths, tracking }),
+        6 => (peer.clone(), 1usize..3).prop_map(|(p, n)| Event::Read(p, n)),
+        1 => (peer.clone(), family()).prop_map(|(p, f)| Event::Refresh(p, f)),
+        1 => (1u64..200).prop_map(Event::Wait),
+        1 => peer.prop_map(Event::Remove),
+    ]
+}
+
+/// What a peer is to the model.
+struct ModelPeer {
+    config: PeerConfig,
+    /// Whether its session stands; none: it has no routes.
+    up: Option<bool>,
+    /// Its routes, and whether they are stale.
+    routes: BTreeMap<IpNet, (PathAttributes, bool)>,
+    stale_until: Option<u64>,
+}
+
+impl ModelPeer {
+    fn new() -> Self {
+        Self { config: config(), up: None, routes: BTreeMap::new(), stale_until: None }
+    }
+
+    fn drop_stale(&mut self, lost: FamilySet) {
+        self.routes.retain(|prefix, (_, stale)| !(*stale && lost.contains(Family::of(prefix))));
+        if !self.routes.values().any(|(_, stale)| *stale) {
+            self.stale_until = None;
+        }
+    }
+}
+
+struct Model {
+    peers: BTreeMap<u32, ModelPeer>,
+    resolutions: BTreeMap<TrackedNextHop, Resolution>,
+    originate: BTreeSet<IpNet>,
+    max_paths: usize,
+    tracking: bool,
+    seconds: u64,
+}
+
+/// A path in the model: whose, its attributes, its metric.
+type ModelPath<'a> = (Option<u32>, &'a PathAttributes, u32);
+
+impl Model {
+    fn tracked(&self, peer: u32, attributes: &PathAttributes) -> TrackedNextHop {
+        TrackedNextHop { address: attributes.next_hop, default_route: !is_external(peer) }
+    }
+
+    /// Whether a route passes everything but its next hop.
+    fn passes(&self, peer: u32, prefix: &IpNet, attributes: &PathAttributes) -> bool {
+        let config = &self.peers[&peer].config;
+        accepts(&config.import, prefix, RouteSource::RemotePeers)
+            && attributes.as_path.occurrences(OWN) <= usize::from(config.allowed_own_as)
+    }
+
+    fn eligible<'a>(&'a self, prefix: &IpNet, local: &'a PathAttributes) -> Vec<ModelPath<'a>> {
+        if self.originate.contains(prefix) {
+            return vec![(None, local, 0)];
+        }
+        let mut paths = vec![];
+        for (peer, state) in &self.peers {
+            let Some((attributes, _)) = state.routes.get(prefix) else { continue };
+            if !self.passes(*peer, prefix, attributes) {
+                continue;
+            }
+            match self.resolutions.get(&self.tracked(*peer, attributes)).filter(|_| self.tracking) {
+                _ if !self.tracking => paths.push((Some(*peer), attributes, 0)),
+                Some(Resolution::OnLink) => paths.push((Some(*peer), attributes, 0)),
+                Some(Resolution::Gateway { metric }) if !is_external(*peer) => {
+                    paths.push((Some(*peer), attributes, *metric))
+                }
+                _ => {}
+            }
+        }
+        paths
+    }
+
+    /// The best path, and all that are used.
+    fn decide<'a>(&'a self, prefix: &IpNet, local: &'a PathAttributes) -> Vec<ModelPath<'a>> {
+        let mut paths = self.eligible(prefix, local);
+        let pref = |p: &ModelPath<'_>| p.1.local_pref.unwrap_or(100);
+        let best = paths.iter().map(pref).max();
+        paths.retain(|p| Some(pref(p)) == best);
+        let best = paths.iter().map(|p| p.1.as_path.length()).min();
+        paths.retain(|p| Some(p.1.as_path.length()) == best);
+        let best = paths.iter().map(|p| p.1.origin).min();
+        paths.retain(|p| Some(p.1.origin) == best);
+        let all = paths.clone();
+        let med = |p: &ModelPath<'_>| p.1.med.unwrap_or(0);
+        paths.retain(|p| !all.iter().any(|q| q.1.as_path.first() == p.1.as_path.first() && med(q) < med(p)));
+        if paths.iter().any(|p| p.0.is_some_and(is_external)) {
+            paths.retain(|p| p.0.is_some_and(is_external));
+        }
+        let best = paths.iter().map(|p| p.2).min();
+        paths.retain(|p| Some(p.2) == best);
+        paths.sort_by_key(|p| p.0);
+        paths.truncate(self.max_paths);
+        paths
+    }
+
+    /// What a peer is told of a prefix.
+    fn told(&self, peer: u32, prefix: &IpNet, best: Option<&ModelPath<'_>>) -> Option<PathAttributes> {
+        let (from, attributes, _) = best?;
+        let external = is_external(peer);
+        let source = if from.is_some() { RouteSource::RemotePeers } else { RouteSource::Local };
+        let forbidden = attributes.communities.contains(&0xFFFF_FF02)
+            || external && attributes.communities.contains(&0xFFFF_FF01);
+        if *from == Some(peer)
+            || from.is_some_and(|from| !is_external(from)) && !external
+            || forbidden
+            || !accepts(&self.peers[&peer].config.export, prefix, source)
+        {
+            return None;
+        }
+        let mut told = (*attributes).clone();
+        if external || from.is_none() {
+            told.next_hop =
+                if matches!(prefix, IpNet::V4(_)) { ip("192.0.2.255") } else { ip("2001:db8::ff") };
+        }
+        if external {
+            told.as_path.prepend(OWN);
+            told.local_pref = None;
+            told.med = None;
+        } else {
+            told.local_pref = Some(told.local_pref.unwrap_or(100));
+        }
+        Some(told)
+    }
+}
+
+fn accepts(policy: &Policy, prefix: &IpNet, source: RouteSource) -> bool {
+    let matches = |rule: &&Rule| {
+        rule.source.is_none_or(|s| s == source)
+            && rule.prefixes.as_ref().is_none_or(|m| m.ranges.iter().any(|r| r.net.contains(prefix)))
+    };
+    policy.rules.iter().find(matches).is_some_and(|rule| rule.verdict == Verdict::Accept)
+}
+
+/// Both, fed the same.
+struct Both {
+    lab: Lab,
+    model: Model,
+    started: std::time::Instant,
+}
+
+impl Both {
+    fn new() -> Self {
+        let mut lab = Lab::advertising();
+        // One prefix at a time, so that peers lag behind everywhere.
+        lab.credit = 1;
+        let mut peers = BTreeMap::new();
+        for peer in 0..PEERS {
+            lab.peer(peer, config());
+            lab.up(session(peer, remote_as(peer)));
+            peers.insert(peer, ModelPeer { up: Some(true), ..ModelPeer::new() });
+        }
+        let model = Model {
+            peers,
+            resolutions: BTreeMap::new(),
+            originate: BTreeSet::new(),
+            max_paths: 16,
+            tracking: false,
+            seconds: 0,
+        };
+        let started = lab.now;
+        Self { lab, model, started }
+    }
+
+    fn configure_peer(&mut self, peer: u32, change: impl FnOnce(&mut PeerConfig)) {
+        let state = self.model.peers.get_mut(&peer).unwrap();
+        change(&mut state.config);
+        self.lab.peer(peer, state.config.clone());
+    }
+
+    fn play(&mut self, event: &Event) {
+        match event {
+            Event::Announce(peer, bits, announcement) => {
+                for prefix in some_prefixes(*bits) {
+                    let attributes = announcement.attributes(*peer, Family::of(&prefix));
+                    self.lab.announce(*peer, attributes.clone(), &[prefix]);
+                    let state = self.model.peers.get_mut(peer).unwrap();
+                    if state.up == Some(true) {
+                        state.routes.insert(prefix, (attributes, false));
+                    }
+                }
+            }
+            Event::Withdraw(peer, bits) => {
+                let gone: Vec<IpNet> = some_prefixes(*bits).collect();
+                self.lab.withdraw(*peer, &gone);
+                let state = self.model.peers.get_mut(peer).unwrap();
+                if state.up == Some(true) {
+                    gone.iter().for_each(|prefix| drop(state.routes.remove(prefix)));
+                }
+            }
+            Event::Up(peer, kept) => self.up(*peer, kept.map(families)),
+            Event::Restart(peer, kept) => self.restart(*peer, families(*kept)),
+            Event::Death(peer) => {
+                self.lab.down(*peer, Down::Death);
+                let state = self.model.peers.get_mut(peer).unwrap();
+                (state.up, state.stale_until) = (None, None);
+                state.routes.clear();
+            }
+            Event::EndOfRib(peer, family) => {
+                self.lab.input(RibInput::EndOfRib { peer: PeerId(*peer), family: *family });
+                let state = self.model.peers.get_mut(peer).unwrap();
+                if state.up == Some(true) {
+                    state.drop_stale([*family].into_iter().collect());
+                }
+            }
+            Event::Import(peer, number) => {
+                self.configure_peer(*peer, |c| c.import = Arc::new(policy(*number)))
+            }
+            Event::Export(peer, number) => {
+                self.configure_peer(*peer, |c| c.export = Arc::new(policy(*number)))
+            }
+            Event::AllowedOwnAs(peer, times) => self.configure_peer(*peer, |c| c.allowed_own_as = *times),
+            Event::NextHop(family, number, default_route, resolution) => {
+                self.next_hop(*family, *number, *default_route, *resolution);
+            }
+            Event::Settings { originate, max_paths, tracking } => {
+                self.lab.configure(*tracking, *max_paths, some_prefixes(*originate));
+                self.model.originate = some_prefixes(*originate).collect();
+                self.model.max_paths = usize::from(*max_paths);
+                self.model.tracking = *tracking;
+            }
+            Event::Read(peer, pieces) => self.lab.read(*peer, *pieces),
+            Event::Refresh(peer, family) => {
+                if let Some(group) = self.lab.group_of.get(&PeerId(*peer)).copied() {
+                    self.lab.egress(group, EgressInput::Refresh { peer: PeerId(*peer), family: *family });
+                }
+            }
+            Event::Wait(seconds) => self.wait(*seconds),
+            Event::Remove(peer) => {
+                self.lab.sinks.remove(&PeerId(*peer));
+                self.lab.input(RibInput::RemovePeer(PeerId(*peer)));
+                self.model.peers.insert(*peer, ModelPeer::new());
+                self.lab.peer(*peer, config());
+            }
+        }
+        // What is not asked about any more is not known any more.
+        self.model.resolutions.retain(|next_hop, _| self.lab.tracked.contains(next_hop));
+        // Most next hops resolve at once.
+        let unknown = self.lab.tracked.iter().filter(|t| !self.model.resolutions.contains_key(t));
+        for next_hop in unknown.copied().collect::<Vec<_>>() {
+            let resolution = match next_hop.address.to_string().chars().last() {
+                Some('0') => Resolution::OnLink,
+                Some('1') if next_hop.default_route => Resolution::Gateway { metric: 10 },
+                Some('1') => Resolution::OnLink,
+                _ => Resolution::Unresolved,
+            };
+            self.lab.input(RibInput::NextHop { next_hop, resolution });
+            self.model.resolutions.insert(next_hop, resolution);
+        }
+    }
+
+    fn up(&mut self, peer: u32, kept: Option<FamilySet>) {
+        let mut session = session(peer, remote_as(peer));
+        session.graceful_restart = kept.map(graceful);
+        let state = self.model.peers.get_mut(&peer).unwrap();
+        if state.up == Some(true) {
+            return;
+        }
+        self.lab.up(session);
+        state.up = Some(true);
+        let lost = kept.unwrap_or_default();
+        state.stale_until = Some(self.model.seconds + 120);
+        state.drop_stale(Family::ALL.into_iter().filter(|f| !lost.contains(*f)).collect());
+    }
+
+    fn restart(&mut self, peer: u32, kept: FamilySet) {
+        let state = self.model.peers.get_mut(&peer).unwrap();
+        if state.up != Some(true) {
+            return;
+        }
+        self.lab.down(peer, Down::Restart { families: kept, restart_time: Duration::from_secs(60) });
+        state.up = Some(false);
+        state.routes.retain(|prefix, (_, stale)| !*stale && kept.contains(Family::of(prefix)));
+        state.routes.values_mut().for_each(|(_, stale)| *stale = true);
+        state.stale_until = (!state.routes.is_empty()).then_some(self.model.seconds + 60);
+    }
+
+    fn next_hop(&mut self, family: Family, number: u8, default_route: bool, resolution: u8) {
+        let address: IpAddr = match family {
+            Family::Ipv4Unicast => Ipv4Addr::new(192, 0, 2, 100 + number).into(),
+            Family::Ipv6Unicast => ip(&format!("2001:db8::{}", 100 + number)),
+        };
+        let next_hop = TrackedNextHop { address, default_route };
+        let resolution = match resolution {
+            0 => Resolution::Unresolved,
+            1 => Resolution::Gateway { metric: 10 },
+            2 => Resolution::Gateway { metric: 20 },
+            _ => Resolution::OnLink,
+        };
+        self.lab.input(RibInput::NextHop { next_hop, resolution });
+        self.model.resolutions.insert(next_hop, resolution);
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.model.seconds += seconds;
+        let now = self.model.seconds;
+        self.lab.now = self.started + Duration::from_secs(now);
+        self.lab.input(RibInput::Tick);
+        for state in self.model.peers.values_mut() {
+            if state.stale_until.is_some_and(|until| until <= now) {
+                state.drop_stale(FamilySet::all());
+            }
+        }
+    }
+
+    fn compare(&mut self) {
+        self.lab.read_all();
+        let local =
+            |prefix: &IpNet| attributes(&[], if matches!(prefix, IpNet::V4(_)) { "0.0.0.0" } else { "::" });
+        let mut kernel = BTreeMap::new();
+        let mut told: BTreeMap<u32, BTreeMap<IpNet, PathAttributes>> = BTreeMap::new();
+        for prefix in prefixes() {
+            let local = local(&prefix);
+            let paths = self.model.decide(&prefix, &local);
+            let mut next_hops = vec![];
+            for (peer, attributes, _) in &paths {
+                let Some(tracked) = peer.map(|peer| self.model.tracked(peer, attributes)) else { continue };
+                if !next_hops.contains(&tracked) {
+                    next_hops.push(tracked);
+                }
+            }
+            if !next_hops.is_empty() {
+                kernel.insert(prefix, next_hops);
+            }
+            for (peer, state) in &self.model.peers {
+                if let Some(attributes) = self.model.told(*peer, &prefix, paths.first())
+                    && state.up == Some(true)
+                {
+                    told.entry(*peer).or_default().insert(prefix, attributes);
+                }
+            }
+        }
+        assert_eq!(self.lab.kernel, kernel);
+        for (id, sink) in &self.lab.sinks {
+            assert_eq!(&sink.table, told.get(&id.0).unwrap_or(&BTreeMap::new()), "told to {id:?}");
+            assert_eq!(sink.end_of_rib, Family::ALL, "{id:?}");
+            self.compare_queries(*id, told.get(&id.0).unwrap_or(&BTreeMap::new()));
+        }
+        self.compare_tracking();
+    }
+
+    fn compare_queries(&self, id: PeerId, told: &BTreeMap<IpNet, PathAttributes>) {
+        let out = self.lab.rib.routes(RibView::Out(address(id.0)), RouteSelect::All);
+        let out: BTreeMap<IpNet, PathAttributes> =
+            out.into_iter().map(|route| (route.prefix, (*route.paths[0].attributes).clone())).collect();
+        assert_eq!(&out, told, "{id:?}'s Adj-RIB-Out as shown");
+        let egress = &self.lab.egresses[&self.lab.group_of[&id]];
+        let state = &self.model.peers[&id.0];
+        for status in self.lab.rib.family_status(id, FamilySet::all()) {
+            let of_family = |prefix: &&IpNet| Family::of(prefix) == status.family;
+            let routes = state.routes.iter().filter(|(prefix, _)| of_family(prefix));
+            assert_eq!(status.received, routes.clone().count());
+            assert_eq!(status.stale, routes.filter(|(_, (_, stale))| *stale).count());
+            assert_eq!(egress.advertised(id, status.family), told.keys().filter(of_family).count());
+        }
+        let accepted: usize =
+            self.lab.rib.family_status(id, FamilySet::all()).iter().map(|status| status.accepted).sum();
+        let inward = self.lab.rib.routes(RibView::In(address(id.0)), RouteSelect::All);
+        assert_eq!(accepted, inward.iter().filter(|route| route.paths[0].valid).count());
+        assert_eq!(inward.len(), state.routes.len());
+    }
+
+    fn compare_tracking(&self) {
+        let mut wanted = BTreeSet::new();
+        for (peer, state) in self.model.peers.iter().filter(|_| self.model.tracking) {
+            for (prefix, (attributes, _)) in &state.routes {
+                if self.model.passes(*peer, prefix, attributes) {
+                    wanted.insert(self.model.tracked(*peer, attributes));
+                }
+            }
+        }
+        assert_eq!(self.lab.tracked, wanted);
+        let deadline = self.model.peers.values().filter_map(|state| state.stale_until).min();
+        let expected = deadline.map(|seconds| self.started + Duration::from_secs(seconds));
+        assert_eq!(self.lab.rib.next_deadline().map(|(at, _)| at), expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_rib_agrees_with_the_model(events in prop::collection::vec(event(), 1..120)) {
+        let mut both = Both::new();
+        for (i, event) in events.iter().enumerate() {
+            both.play(event);
+            if i % 20 == 19 {
+                both.compare();
+            }
+        }
+        both.compare();
+    }
+}
+
+/// A message of policy 3 is alarmed once for a path, and again only after that path was gone.
+#[test]
+fn a_duplicate_origin_is_alarmed_once() {
+    let mut both = Both::new();
+    both.configure_peer(0, |config| config.import = Arc::new(policy(3)));
+    let announcement = |hops| Announcement {
+        hops,
+        origin: Origin::Igp,
+        med: None,
+        local_pref: 100,
+        community: None,
+        own_as: false,
+        next_hop: 0,
+    };
+    both.play(&Event::Announce(0, 0b111, announcement(0)));
+    both.play(&Event::Announce(0, 0b111, announcement(1)));
+    let duplicate = |text| (PeerId(0), net(text));
+    let once = vec![duplicate("10.0.0.0/24"), duplicate("10.0.1.0/24")];
+    assert_eq!(both.lab.alarms, once);
+    both.play(&Event::Withdraw(0, 1));
+    both.play(&Event::Announce(0, 1, announcement(0)));
+    assert_eq!(both.lab.alarms, [&once[..], &once[..1]].concat());
+}
