@@ -19,8 +19,10 @@
 
 mod address;
 mod error;
+mod fib;
 mod link;
 mod message;
+mod monitor;
 mod neighbour;
 mod route;
 mod socket;
@@ -31,6 +33,7 @@ use netlink_packet_route::AddressFamily;
 
 pub use self::address::{Address, Scope};
 pub use self::error::{Error, Refusal};
+pub use self::fib::NetlinkFib;
 pub use self::link::{
     InvalidLinkName, Link, LinkName, Mac, Veth, delete as delete_link, set_addr_gen_mode_none, set_mtu,
     set_name, set_up,

@@ -9,6 +9,7 @@ use netlink_packet_route::neighbour::{
 };
 
 use super::{Error, Mac, Request, Socket, family_of};
+use crate::fib::Notification;
 
 /// One permanent neighbour entry: never asked for by ARP or NDP, never aged out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,22 +53,28 @@ impl Neighbour {
         if message.header.state != NeighbourState::Permanent {
             return None;
         }
-        let mut address = None;
-        let mut mac = None;
-        for attribute in &message.attributes {
-            match attribute {
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
-                    address = Some(IpAddr::V4(*ip));
-                }
-                NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => {
-                    address = Some(IpAddr::V6(*ip));
-                }
-                NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
-                _ => {}
-            }
-        }
-        Some(Self { link: message.header.ifindex, address: address?, mac: mac? })
+        let mac = message.attributes.iter().find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok(),
+            _ => None,
+        })?;
+        Some(Self { link: message.header.ifindex, address: destination(message)?, mac })
     }
+
+    /// What a `RTM_NEWNEIGH` or `RTM_DELNEIGH` notification says about permanent entries.
+    pub(super) fn notification(message: &NeighbourMessage, deleted: bool) -> Option<Notification> {
+        match Self::from_message(message).filter(|_| !deleted) {
+            Some(entry) => Some(Notification::Neighbour(entry)),
+            None => Some(Notification::NeighbourRemoved(message.header.ifindex, destination(message)?)),
+        }
+    }
+}
+
+fn destination(message: &NeighbourMessage) -> Option<IpAddr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    })
 }
 
 impl Socket {

@@ -1,0 +1,202 @@
+//! A [`Fib`] in memory: the kernel's rules for routes without a kernel, and failures on demand.
+//!
+//! Stands in for the kernel in tests and where only the outcome is asked for.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+
+use nix::errno::Errno;
+
+use crate::fib::{Fib, Notification, Snapshot, Write};
+use crate::netlink::{Address, Error, Link, Mac, Neighbour, Refusal};
+use crate::route::{Action, Protocol, Route, RouteKey};
+
+/// Links, addresses, routes and neighbours as the kernel would keep them.
+#[derive(Debug, Default)]
+pub struct MemoryFib {
+    links: BTreeMap<u32, Link>,
+    addresses: Vec<Address>,
+    routes: BTreeMap<RouteKey, Route>,
+    neighbours: BTreeMap<(u32, IpAddr), Mac>,
+    notifications: VecDeque<Notification>,
+    refusals: VecDeque<Option<Errno>>,
+    failing_dumps: usize,
+    writes: usize,
+}
+
+impl MemoryFib {
+    /// An empty table: no link, no route.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The routes there are, by key.
+    pub fn routes(&self) -> &BTreeMap<RouteKey, Route> {
+        &self.routes
+    }
+
+    /// The permanent neighbour entries there are.
+    pub fn neighbours(&self) -> &BTreeMap<(u32, IpAddr), Mac> {
+        &self.neighbours
+    }
+
+    /// How many writes were tried through the [`Fib`].
+    pub fn writes(&self) -> usize {
+        self.writes
+    }
+
+    /// Decides the fate of coming writes, one entry each: refused with an error number, or let through.
+    pub fn refuse(&mut self, fates: impl IntoIterator<Item = Option<Errno>>) {
+        self.refusals.extend(fates);
+    }
+
+    /// Ends the failures asked for.
+    pub fn relent(&mut self) {
+        self.refusals.clear();
+        self.failing_dumps = 0;
+    }
+
+    /// Makes the next dumps fail.
+    pub fn fail_dumps(&mut self, count: usize) {
+        self.failing_dumps = count;
+    }
+
+    /// Throws away what has not been read yet, as a full receive buffer does.
+    pub fn overrun(&mut self) {
+        self.notifications.clear();
+        self.notifications.push_back(Notification::Overrun);
+    }
+
+    /// Something else writes a route over whatever holds its key.
+    pub fn insert(&mut self, route: Route) {
+        let replaced = self.routes.insert(route.key, route.clone()).is_some();
+        self.notifications.push_back(Notification::RouteAdded { route, replaced });
+    }
+
+    /// Something else deletes a route.
+    pub fn remove(&mut self, key: RouteKey) {
+        if let Some(route) = self.routes.remove(&key) {
+            self.notifications.push_back(Notification::RouteRemoved(route));
+        }
+    }
+
+    /// A link appears or changes. Routes that have no leg left go without a notification, as the kernel does it
+    /// when a link goes down.
+    pub fn set_link(&mut self, link: Link) {
+        if !link.up {
+            self.drop_routes(|route| route_uses_only(route, link.index));
+        }
+        self.links.insert(link.index, link.clone());
+        self.notifications.push_back(Notification::Link(link));
+    }
+
+    /// A link goes, with its routes, addresses and neighbours.
+    pub fn remove_link(&mut self, index: u32) {
+        self.drop_routes(|route| route_uses_only(route, index));
+        self.addresses.retain(|address| address.link != index);
+        self.neighbours.retain(|(link, _), _| *link != index);
+        self.links.remove(&index);
+        self.notifications.push_back(Notification::LinkRemoved(index));
+    }
+
+    /// An address appears.
+    pub fn add_address(&mut self, address: Address) {
+        self.addresses.push(address);
+        self.notifications.push_back(Notification::Address(address));
+    }
+
+    /// An address goes; routes that prefer it as source go without a notification.
+    pub fn remove_address(&mut self, address: Address) {
+        self.addresses.retain(|held| held != &address);
+        self.drop_routes(|route| route.preferred_source == Some(address.ip()));
+        self.notifications.push_back(Notification::AddressRemoved(address));
+    }
+
+    fn drop_routes(&mut self, gone: impl Fn(&Route) -> bool) {
+        self.routes.retain(|_, route| !gone(route));
+    }
+
+    fn write(&mut self, write: &Write) -> Result<(), Errno> {
+        match write {
+            Write::Add(route) if self.routes.contains_key(&route.key) => Err(Errno::EEXIST),
+            Write::Add(route) | Write::Replace(route) => {
+                self.check(route)?;
+                self.routes.insert(route.key, route.clone());
+                Ok(())
+            }
+            Write::Delete(key, protocol) => self.delete(*key, *protocol),
+            Write::Neighbour(entry) => {
+                let link = self.links.get(&entry.link).ok_or(Errno::ENODEV)?;
+                self.neighbours.insert((link.index, entry.address), entry.mac);
+                Ok(())
+            }
+        }
+    }
+
+    fn delete(&mut self, key: RouteKey, protocol: Protocol) -> Result<(), Errno> {
+        self.routes.get(&key).filter(|held| held.protocol == protocol).ok_or(Errno::ESRCH)?;
+        self.routes.remove(&key);
+        Ok(())
+    }
+
+    /// What the kernel checks of a route: its links are up, its preferred source is local.
+    fn check(&self, route: &Route) -> Result<(), Errno> {
+        if let Action::Forward(legs) = &route.action {
+            for leg in legs {
+                let link = self.links.get(&leg.link).ok_or(Errno::ENODEV)?;
+                if !link.up {
+                    return Err(Errno::ENETDOWN);
+                }
+            }
+        }
+        match route.preferred_source {
+            Some(source) if !self.addresses.iter().any(|address| address.ip() == source) => {
+                Err(Errno::EINVAL)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn route_uses_only(route: &Route, link: u32) -> bool {
+    match &route.action {
+        Action::Forward(legs) => legs.iter().all(|leg| leg.link == link),
+        Action::Unreachable | Action::Blackhole | Action::Other(_) => false,
+    }
+}
+
+impl Fib for MemoryFib {
+    fn dump(&mut self) -> Result<Snapshot, Error> {
+        if let Some(left) = self.failing_dumps.checked_sub(1) {
+            self.failing_dumps = left;
+            return Err(Error::Interrupted { tries: 1 });
+        }
+        Ok(Snapshot {
+            links: self.links.values().cloned().collect(),
+            addresses: self.addresses.clone(),
+            routes: self.routes.values().cloned().collect(),
+            neighbours: self
+                .neighbours
+                .iter()
+                .map(|((link, address), mac)| Neighbour { link: *link, address: *address, mac: *mac })
+                .collect(),
+        })
+    }
+
+    fn apply(&mut self, writes: &[Write]) -> Vec<Result<(), Error>> {
+        self.writes = self.writes.saturating_add(writes.len());
+        let mut results = Vec::with_capacity(writes.len());
+        for write in writes {
+            let result = match self.refusals.pop_front().flatten() {
+                Some(errno) => Err(errno),
+                None => self.write(write),
+            };
+            results.push(result.map_err(|errno| Error::Refused(Refusal { errno, message: None })));
+        }
+        results
+    }
+
+    fn notifications(&mut self) -> Vec<Notification> {
+        self.notifications.drain(..).collect()
+    }
+}

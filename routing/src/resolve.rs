@@ -1,0 +1,322 @@
+//! Next-hop resolution: which gateways and links lead to a BGP next hop, by the kernel's routes that are not
+//! ours.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use prefix_trie::joint::JointPrefixMap;
+
+use crate::netlink::{Address, Link};
+use crate::route::{Action, NextHop, NextHops, Route, RouteKey};
+
+/// A BGP next hop to be resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NextHopRef {
+    /// The address, global.
+    pub address: IpAddr,
+    /// Whether 0.0.0.0/0 and ::/0 count as a way to it.
+    pub default_route: bool,
+}
+
+/// How a BGP next hop is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Resolution {
+    /// Not at all: paths over it are not eligible.
+    #[default]
+    Unresolved,
+    /// It is a neighbour on a link that is up.
+    OnLink,
+    /// Over other routers.
+    Gateway {
+        /// The metric of the kernel's route to it.
+        metric: u32,
+    },
+}
+
+/// A resolution and the legs a route over the next hop is installed with; none when unresolved.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Resolved {
+    /// What BGP is told.
+    pub resolution: Resolution,
+    /// Gateways and links.
+    pub legs: NextHops,
+}
+
+/// The part of the kernel's state that resolution depends on.
+#[derive(Debug, Default)]
+pub struct Topology {
+    links: BTreeMap<u32, Link>,
+    addresses: BTreeSet<Address>,
+    /// Routes of other protocols by destination, best metric first.
+    foreign: JointPrefixMap<IpNet, Vec<Route>>,
+}
+
+impl Topology {
+    /// The links, by index.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
+    /// The link with this index.
+    pub fn link(&self, index: u32) -> Option<&Link> {
+        self.links.get(&index)
+    }
+
+    /// The link with this name.
+    pub fn link_named(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.name == name)
+    }
+
+    /// The addresses of all links.
+    pub fn addresses(&self) -> &BTreeSet<Address> {
+        &self.addresses
+    }
+
+    /// True when the address is on a link and past duplicate address detection: the kernel takes it as a source.
+    pub fn is_usable_source(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|held| held.ip() == address && !held.tentative)
+    }
+
+    /// Links that a default route leads out of, by index.
+    pub fn default_route_links(&self) -> BTreeSet<u32> {
+        [IpAddr::from([0; 4]), IpAddr::from([0; 16])]
+            .into_iter()
+            .filter_map(|any| self.foreign.get(&IpNet::new_assert(any, 0)))
+            .flatten()
+            .filter_map(|route| match &route.action {
+                Action::Forward(legs) => Some(legs),
+                _ => None,
+            })
+            .flatten()
+            .map(|leg| leg.link)
+            .collect()
+    }
+
+    /// The routes of other protocols to exactly this destination, best metric first.
+    pub fn foreign(&self, destination: &IpNet) -> &[Route] {
+        self.foreign.get(destination).map_or(&[], Vec::as_slice)
+    }
+
+    /// True when a route of another protocol holds this key.
+    pub fn holds(&self, key: RouteKey) -> bool {
+        self.foreign(&key.destination()).iter().any(|route| route.key == key)
+    }
+
+    pub(crate) fn set_links(&mut self, links: impl IntoIterator<Item = Link>) -> bool {
+        let links = links.into_iter().map(|link| (link.index, link)).collect();
+        let changed = self.links != links;
+        self.links = links;
+        changed
+    }
+
+    pub(crate) fn set_addresses(&mut self, addresses: impl IntoIterator<Item = Address>) -> bool {
+        let addresses = addresses.into_iter().collect();
+        let changed = self.addresses != addresses;
+        self.addresses = addresses;
+        changed
+    }
+
+    /// The link as it was before, `None` when it is new.
+    pub(crate) fn insert_link(&mut self, link: Link) -> Option<Link> {
+        self.links.insert(link.index, link)
+    }
+
+    pub(crate) fn remove_link(&mut self, index: u32) -> Option<Link> {
+        self.links.remove(&index)
+    }
+
+    /// True when that changed anything.
+    pub(crate) fn insert_address(&mut self, address: Address) -> bool {
+        if self.addresses.contains(&address) {
+            return false;
+        }
+        self.remove_address(address);
+        self.addresses.insert(address)
+    }
+
+    /// Removes the address whether or not it is still tentative; true when it was there.
+    pub(crate) fn remove_address(&mut self, address: Address) -> bool {
+        let before = self.addresses.len();
+        self.addresses.retain(|held| held.link != address.link || held.address != address.address);
+        self.addresses.len() != before
+    }
+
+    /// True when the route is new.
+    pub(crate) fn insert_foreign(&mut self, route: Route) -> bool {
+        let routes = self.foreign.entry(route.key.destination()).or_default();
+        if routes.contains(&route) {
+            return false;
+        }
+        let place = routes.partition_point(|held| held.key.metric() <= route.key.metric());
+        routes.insert(place, route);
+        true
+    }
+
+    /// Removes every foreign route with this key.
+    pub(crate) fn remove_foreign_key(&mut self, key: RouteKey) -> bool {
+        self.retain_foreign(key.destination(), |held| held.key != key)
+    }
+
+    /// Removes one foreign route; true when exactly that route was known.
+    pub(crate) fn remove_foreign(&mut self, route: &Route) -> bool {
+        self.retain_foreign(route.key.destination(), |held| held != route)
+    }
+
+    fn retain_foreign(&mut self, destination: IpNet, keep: impl FnMut(&Route) -> bool) -> bool {
+        let Some(routes) = self.foreign.get_mut(&destination) else { return false };
+        let before = routes.len();
+        routes.retain(keep);
+        let removed = routes.len() != before;
+        if routes.is_empty() {
+            self.foreign.remove(&destination);
+        }
+        removed
+    }
+
+    /// Replaces all foreign routes; true when that changed anything.
+    pub(crate) fn set_foreign(&mut self, routes: impl IntoIterator<Item = Route>) -> bool {
+        let before = std::mem::take(&mut self.foreign);
+        for route in routes {
+            self.insert_foreign(route);
+        }
+        !before.iter().eq(self.foreign.iter())
+    }
+
+    /// Looks a next hop up: longest match, then best metric. A leg over a link that is down or has no carrier
+    /// does not count, and where no leg is left the next shorter prefix is tried. An unreachable, blackhole or
+    /// prohibit route ends the search, as it does in the kernel.
+    pub fn resolve(&self, next_hop: NextHopRef) -> Resolved {
+        let address = next_hop.address;
+        if self.addresses.iter().any(|held| held.ip() == address) {
+            return Resolved::default();
+        }
+        let covering: Vec<(IpNet, &Vec<Route>)> = self.foreign.cover(&IpNet::from(address)).collect();
+        for (prefix, routes) in covering.into_iter().rev() {
+            if prefix.prefix_len() == 0 && !next_hop.default_route {
+                continue;
+            }
+            for route in routes {
+                let Action::Forward(legs) = &route.action else { return Resolved::default() };
+                let usable: Vec<NextHop> = legs.iter().filter(|leg| self.is_usable(leg)).copied().collect();
+                if !usable.is_empty() {
+                    return resolved(address, route.key.metric(), &usable);
+                }
+            }
+        }
+        Resolved::default()
+    }
+
+    fn is_usable(&self, leg: &NextHop) -> bool {
+        self.links.get(&leg.link).is_some_and(|link| link.is_running() && !link.loopback)
+    }
+}
+
+/// Legs that lead to `address` over a route with these usable legs.
+fn resolved(address: IpAddr, metric: u32, usable: &[NextHop]) -> Resolved {
+    let on_link = usable.iter().all(|leg| leg.gateway.is_none());
+    let resolution = if on_link { Resolution::OnLink } else { Resolution::Gateway { metric } };
+    let legs = usable.iter().map(|leg| NextHop { gateway: Some(leg.gateway.unwrap_or(address)), ..*leg });
+    Resolved { resolution, legs: legs.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::Protocol;
+
+    fn link(index: u32, running: bool) -> Link {
+        Link {
+            index,
+            name: format!("eth{index}"),
+            mac: None,
+            mtu: 1500,
+            up: true,
+            carrier: running,
+            loopback: false,
+            kind: None,
+            peer: None,
+        }
+    }
+
+    fn route(destination: &str, metric: u32, legs: &[(Option<&str>, u32)]) -> Route {
+        let legs = legs.iter().map(|(gateway, link)| NextHop {
+            gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+            ..NextHop::on_link(*link)
+        });
+        Route {
+            key: RouteKey::new(destination.parse().unwrap(), metric),
+            protocol: Protocol::KERNEL,
+            action: Action::Forward(legs.collect()),
+            preferred_source: None,
+        }
+    }
+
+    fn topology(routes: &[Route]) -> Topology {
+        let mut topology = Topology::default();
+        topology.set_links([link(1, true), link(2, true), link(3, false)]);
+        topology.set_foreign(routes.iter().cloned());
+        topology
+    }
+
+    fn resolve(topology: &Topology, address: &str, default_route: bool) -> (Resolution, Vec<(String, u32)>) {
+        let found = topology.resolve(NextHopRef { address: address.parse().unwrap(), default_route });
+        let legs = found.legs.iter().map(|leg| (leg.gateway.unwrap().to_string(), leg.link)).collect();
+        (found.resolution, legs)
+    }
+
+    #[test]
+    fn connected_next_hops_are_on_link() {
+        let t = topology(&[route("10.0.0.0/24", 0, &[(None, 1)]), route("2001:db8::/64", 0, &[(None, 2)])]);
+        assert_eq!(resolve(&t, "10.0.0.2", false), (Resolution::OnLink, vec![("10.0.0.2".into(), 1)]));
+        assert_eq!(resolve(&t, "2001:db8::2", false), (Resolution::OnLink, vec![("2001:db8::2".into(), 2)]));
+        assert_eq!(resolve(&t, "10.0.1.2", false), (Resolution::Unresolved, vec![]));
+    }
+
+    #[test]
+    fn the_default_route_counts_only_where_it_is_allowed() {
+        let t = topology(&[route("0.0.0.0/0", 100, &[(Some("10.0.0.1"), 1)])]);
+        assert_eq!(resolve(&t, "192.0.2.1", false).0, Resolution::Unresolved);
+        let (resolution, legs) = resolve(&t, "192.0.2.1", true);
+        assert_eq!(resolution, Resolution::Gateway { metric: 100 });
+        assert_eq!(legs, [("10.0.0.1".into(), 1)]);
+    }
+
+    #[test]
+    fn legs_without_carrier_do_not_count() {
+        let t = topology(&[
+            route("192.0.2.0/24", 5, &[(Some("10.0.0.1"), 1), (Some("10.0.1.1"), 2), (Some("10.0.2.1"), 3)]),
+            route("198.51.100.0/24", 0, &[(None, 3)]),
+            route("198.51.0.0/16", 0, &[(Some("10.0.0.1"), 1)]),
+        ]);
+        let legs = resolve(&t, "192.0.2.1", false).1;
+        assert_eq!(legs, [("10.0.0.1".into(), 1), ("10.0.1.1".into(), 2)]);
+        let shorter = resolve(&t, "198.51.100.1", false);
+        assert_eq!(shorter.0, Resolution::Gateway { metric: 0 });
+    }
+
+    #[test]
+    fn an_unreachable_route_and_a_local_address_do_not_resolve() {
+        let mut unreachable = route("10.0.0.0/25", 0, &[]);
+        unreachable.action = Action::Unreachable;
+        let mut t = topology(&[route("10.0.0.0/24", 0, &[(None, 1)]), unreachable]);
+        assert_eq!(resolve(&t, "10.0.0.2", false).0, Resolution::Unresolved);
+        assert_eq!(resolve(&t, "10.0.0.202", false).0, Resolution::OnLink);
+        t.insert_address(Address {
+            link: 1,
+            address: "10.0.0.202/24".parse().unwrap(),
+            scope: crate::netlink::Scope::Global,
+            tentative: false,
+        });
+        assert_eq!(resolve(&t, "10.0.0.202", false).0, Resolution::Unresolved);
+    }
+
+    #[test]
+    fn the_better_metric_wins_and_removal_uncovers_the_other() {
+        let better = route("10.0.0.0/24", 1, &[(None, 2)]);
+        let mut t = topology(&[route("10.0.0.0/24", 2, &[(None, 1)]), better.clone()]);
+        assert_eq!(resolve(&t, "10.0.0.2", false).1, [("10.0.0.2".into(), 2)]);
+        assert!(t.remove_foreign(&better));
+        assert_eq!(resolve(&t, "10.0.0.2", false).1, [("10.0.0.2".into(), 1)]);
+    }
+}

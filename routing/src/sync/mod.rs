@@ -1,0 +1,624 @@
+//! The engine: keeps what the kernel has in step with what is wanted.
+//!
+//! Pure but for the [`Fib`] it is handed: time is an argument, nothing waits. Commands
+//! ([`learned`](Engine::learned), [`pods`](Engine::pods), ...) only note what is wanted and which keys that
+//! touches; [`run`](Engine::run) listens to the kernel, dumps where needed, and writes the difference.
+
+mod report;
+mod view;
+mod wanted;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+pub use self::report::{Counters, Event, FibEntry, FibNextHop, RouteState};
+use self::view::{Effects, View};
+use self::wanted::Learned;
+pub use self::wanted::{DEFAULT_METRIC, OWN_BLOCK_METRIC, POD_METRIC, PodRoute, RouteChange, Settings};
+use crate::delta::{self, Compared};
+use crate::fib::{Fib, Write};
+use crate::netlink::Error;
+use crate::resolve::{NextHopRef, Resolution, Resolved, Topology};
+use crate::route::{Action, NextHops, Protocol, Route, RouteKey};
+
+/// How often everything is dumped and compared though nothing was heard.
+pub const AUDIT_INTERVAL: Duration = Duration::from_secs(30);
+/// Dumps that notifications ask for are at least this far apart, and further with a large table, so that a
+/// flapping link cannot make the engine dump all day.
+const RESYNC_INTERVAL: Duration = Duration::from_millis(250);
+const RESYNC_INTERVAL_PER_ROUTE: Duration = Duration::from_micros(5);
+/// Wait before a refused write is tried again; doubles up to the maximum.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Writes handed to the kernel at once. Between two batches notifications are read.
+const BATCH: usize = 4096;
+/// Batches in one [`Engine::run`], so that commands are not kept waiting.
+const BATCHES_PER_RUN: usize = 8;
+/// Batches of notifications read in one [`Engine::run`].
+const READS_PER_RUN: usize = 16;
+
+/// Why the engine wants to run again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timer {
+    /// There is work left from the last run or noted by a command.
+    Work,
+    /// A notification asked for a dump.
+    Resync,
+    /// The periodic dump.
+    Audit,
+    /// A refused write is to be tried again.
+    Retry,
+}
+
+/// A write that was refused.
+#[derive(Debug)]
+struct Refused {
+    write: Write,
+    error: Error,
+    attempts: u32,
+    retry_at: Instant,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Engine {
+    settings: Settings,
+    learned: Learned,
+    pods: BTreeMap<IpAddr, PodRoute>,
+    tracked: BTreeSet<NextHopRef>,
+    view: View,
+    resolutions: BTreeMap<NextHopRef, Resolved>,
+    /// Keys to compare.
+    dirty: BTreeSet<RouteKey>,
+    /// Keys from which something else took a route of ours; a write to them is a repair.
+    drifted: BTreeSet<RouteKey>,
+    adopted: BTreeSet<RouteKey>,
+    neighbours_dirty: bool,
+    refused: BTreeMap<RouteKey, Refused>,
+    retries: BTreeSet<(Instant, RouteKey)>,
+    /// `None` until the first dump.
+    dumped_at: Option<Instant>,
+    resync_at: Option<Instant>,
+    /// Notifications were lost since the last dump: a key known as ours may have a new owner.
+    stale: bool,
+    default_route_links: BTreeSet<u32>,
+    usable_sources: [bool; 2],
+    counters: Counters,
+    events: VecDeque<Event>,
+}
+
+impl Engine {
+    /// An engine that knows nothing of the kernel yet.
+    pub fn new(settings: Settings) -> Self {
+        let mut engine = Self {
+            settings: Settings::default(),
+            learned: Learned::default(),
+            pods: BTreeMap::new(),
+            tracked: BTreeSet::new(),
+            view: View::default(),
+            resolutions: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            drifted: BTreeSet::new(),
+            adopted: BTreeSet::new(),
+            neighbours_dirty: false,
+            refused: BTreeMap::new(),
+            retries: BTreeSet::new(),
+            dumped_at: None,
+            resync_at: None,
+            stale: false,
+            default_route_links: BTreeSet::new(),
+            usable_sources: [false; 2],
+            counters: Counters::default(),
+            events: VecDeque::new(),
+        };
+        engine.configure(settings);
+        engine
+    }
+
+    /// Changes the settings; routes they touch are rewritten.
+    pub fn configure(&mut self, settings: Settings) {
+        let before = std::mem::replace(&mut self.settings, settings);
+        let (settings, learned) = (&self.settings, &self.learned);
+        for block in before.own_blocks.symmetric_difference(&settings.own_blocks) {
+            self.dirty.insert(RouteKey::new(*block, OWN_BLOCK_METRIC));
+        }
+        let moved = before.metric != settings.metric;
+        for prefix in learned.prefixes() {
+            let resourced = before.preferred_source(*prefix) != settings.preferred_source(*prefix);
+            if moved || resourced {
+                self.dirty.insert(RouteKey::new(*prefix, before.metric));
+                self.dirty.insert(RouteKey::new(*prefix, settings.metric));
+            }
+        }
+        self.dirty.extend(self.pods.values().map(PodRoute::key));
+        self.usable_sources = self.usable_sources();
+    }
+
+    /// Takes in learned and withdrawn routes.
+    pub fn learned(&mut self, changes: Vec<RouteChange>) {
+        for change in changes {
+            let key = RouteKey::new(change.prefix, self.settings.metric);
+            if change.next_hops.is_empty() {
+                // A withdrawal is certain knowledge; what an earlier run left is not kept against it.
+                self.adopted.remove(&key);
+            }
+            let (view, resolutions) = (&self.view, &mut self.resolutions);
+            for next_hop in &change.next_hops {
+                resolutions.entry(*next_hop).or_insert_with(|| view.topology.resolve(*next_hop));
+            }
+            let resolutions = &self.resolutions;
+            self.learned.set(change, |next_hop| resolutions.get(next_hop).cloned().unwrap_or_default());
+            self.dirty.insert(key);
+        }
+    }
+
+    /// Replaces the set of pod routes. A route that is no longer in it is left to its owner, the CNI plugin.
+    pub fn pods(&mut self, pods: Vec<PodRoute>) {
+        self.dirty.extend(self.pods.values().map(PodRoute::key));
+        self.pods = pods.into_iter().map(|pod| (pod.address, pod)).collect();
+        self.dirty.extend(self.pods.values().map(PodRoute::key));
+        self.neighbours_dirty = true;
+    }
+
+    /// Reports how a next hop resolves, now and on every change, with [`Event::NextHop`].
+    pub fn track(&mut self, next_hop: NextHopRef) {
+        if self.tracked.insert(next_hop) && self.dumped_at.is_some() {
+            let resolved = self.resolved(next_hop);
+            self.events.push_back(Event::NextHop { next_hop, resolution: resolved.resolution });
+        }
+    }
+
+    /// Ends [`track`](Self::track).
+    pub fn untrack(&mut self, next_hop: NextHopRef) {
+        self.tracked.remove(&next_hop);
+    }
+
+    /// Deletes what an earlier run left and nothing wants. Call it after the first convergence.
+    pub fn sweep(&mut self) {
+        self.dirty.append(&mut self.adopted);
+    }
+
+    /// The next event for the owner.
+    pub fn poll(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`run`](Self::run) is to be called at the latest, and why.
+    pub fn next_deadline(&self, now: Instant) -> (Instant, Timer) {
+        let Some(dumped_at) = self.dumped_at else {
+            return (self.resync_at.unwrap_or(now), Timer::Resync);
+        };
+        if !self.dirty.is_empty() || self.neighbours_dirty {
+            return (now, Timer::Work);
+        }
+        let resync = self.resync_at.map(|at| (at, Timer::Resync));
+        let retry = self.retries.first().map(|(at, _)| (*at, Timer::Retry));
+        let audit = (dumped_at + AUDIT_INTERVAL, Timer::Audit);
+        [resync, retry].into_iter().flatten().fold(audit, |a, b| if b.0 < a.0 { b } else { a })
+    }
+
+    /// Listens to the kernel, dumps where that is due, and writes what is missing, a bounded amount of each.
+    ///
+    /// Fails only when a dump does; it is tried again by itself.
+    pub fn run(&mut self, now: Instant, fib: &mut impl Fib) -> Result<(), Error> {
+        self.listen(now, fib);
+        let audit = self.dumped_at.is_none_or(|at| now >= at + AUDIT_INTERVAL);
+        if audit && self.resync_at.is_none() || self.resync_at.is_some_and(|at| now >= at) {
+            self.resync(now, fib)?;
+        }
+        if self.dumped_at.is_none() {
+            return Ok(());
+        }
+        while let Some((at, key)) = self.retries.first().copied().filter(|(at, _)| *at <= now) {
+            self.retries.remove(&(at, key));
+            self.dirty.insert(key);
+        }
+        for _ in 0..BATCHES_PER_RUN {
+            if self.dirty.is_empty() {
+                break;
+            }
+            self.write(now, fib);
+            self.listen(now, fib);
+        }
+        if std::mem::take(&mut self.neighbours_dirty) {
+            self.write_neighbours(fib);
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self, now: Instant, fib: &mut impl Fib) {
+        let mut effects = Effects::default();
+        for _ in 0..READS_PER_RUN {
+            let notifications = fib.notifications();
+            if notifications.is_empty() {
+                break;
+            }
+            for notification in notifications {
+                self.view.notify(notification, &mut effects);
+            }
+        }
+        if effects.overrun {
+            self.counters.overruns = self.counters.overruns.saturating_add(1);
+            self.stale = true;
+        }
+        if effects.inexact || effects.overrun {
+            self.ask_resync(now);
+        }
+        self.take(now, effects);
+    }
+
+    /// Notes that a dump is needed, not sooner than the last one allows.
+    fn ask_resync(&mut self, now: Instant) {
+        let routes = u32::try_from(self.view.ours.len()).unwrap_or(u32::MAX);
+        let interval = RESYNC_INTERVAL + RESYNC_INTERVAL_PER_ROUTE.saturating_mul(routes);
+        let earliest = self.dumped_at.map_or(now, |at| now.max(at + interval));
+        self.resync_at = Some(self.resync_at.map_or(earliest, |at| at.min(earliest)));
+    }
+
+    fn resync(&mut self, now: Instant, fib: &mut impl Fib) -> Result<(), Error> {
+        let snapshot = match fib.dump() {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                self.resync_at = Some(now + Duration::from_secs(1));
+                return Err(error);
+            }
+        };
+        self.resync_at = None;
+        self.stale = false;
+        self.counters.resyncs = self.counters.resyncs.saturating_add(1);
+        let mut effects = Effects::default();
+        self.view.replace(snapshot, &mut effects);
+        if self.dumped_at.replace(now).is_none() {
+            effects.drifted.clear();
+            self.adopt();
+            effects.topology = true;
+            self.neighbours_dirty = true;
+        }
+        effects.keys.extend(self.wanted_keys());
+        self.take(now, effects);
+        Ok(())
+    }
+
+    /// Notes which routes an earlier run left.
+    fn adopt(&mut self) {
+        let found = self.view.ours.values().filter(|route| route.protocol == Protocol::WEFT);
+        self.adopted = found.map(|route| route.key).collect();
+        let ipv4 = self.adopted.iter().filter(|key| matches!(key.destination(), IpNet::V4(_))).count();
+        self.events.push_back(Event::Adopted { ipv4, ipv6: self.adopted.len().saturating_sub(ipv4) });
+        // Nothing was known before, so every tracked next hop is told about, here and not as a change.
+        self.resolutions.clear();
+        for next_hop in &self.tracked {
+            let resolution = self.view.topology.resolve(*next_hop).resolution;
+            self.events.push_back(Event::NextHop { next_hop: *next_hop, resolution });
+        }
+    }
+
+    /// Turns what changed in the view into keys to compare and events.
+    fn take(&mut self, now: Instant, mut effects: Effects) {
+        self.dirty.append(&mut effects.keys);
+        self.drifted.append(&mut effects.drifted);
+        self.neighbours_dirty |= effects.neighbours || effects.links;
+        if effects.topology {
+            self.resolve_all();
+            self.dirty.extend(self.pods.values().map(PodRoute::key));
+            // Whatever made the kernel refuse a route may be gone.
+            for (key, refused) in &mut self.refused {
+                self.retries.remove(&(refused.retry_at, *key));
+                refused.retry_at = now;
+                self.retries.insert((now, *key));
+            }
+            let default_route_links = self.view.topology.default_route_links();
+            effects.links |= default_route_links != self.default_route_links;
+            self.default_route_links = default_route_links;
+        }
+        if effects.links {
+            self.events.push_back(Event::LinksChanged);
+        }
+        if effects.addresses {
+            let sources = self.usable_sources();
+            if std::mem::replace(&mut self.usable_sources, sources) != sources {
+                self.dirty.extend(self.wanted_keys());
+            }
+            self.events.push_back(Event::AddressesChanged);
+        }
+    }
+
+    /// Which of the preferred sources, IPv4 and IPv6, are on a link.
+    fn usable_sources(&self) -> [bool; 2] {
+        let usable =
+            |source: Option<IpAddr>| source.is_some_and(|source| self.view.topology.is_usable_source(source));
+        [
+            usable(self.settings.preferred_source_v4.map(IpAddr::V4)),
+            usable(self.settings.preferred_source_v6.map(IpAddr::V6)),
+        ]
+    }
+
+    fn resolved(&mut self, next_hop: NextHopRef) -> Resolved {
+        let topology = &self.view.topology;
+        self.resolutions.entry(next_hop).or_insert_with(|| topology.resolve(next_hop)).clone()
+    }
+
+    fn resolve_all(&mut self) {
+        let mut in_use = self.learned.next_hops();
+        in_use.extend(&self.tracked);
+        let mut resolutions = BTreeMap::new();
+        for next_hop in in_use {
+            let resolved = self.view.topology.resolve(next_hop);
+            let before = self.resolutions.get(&next_hop).map(|resolved| resolved.resolution);
+            if self.tracked.contains(&next_hop) && before.is_some_and(|before| before != resolved.resolution)
+            {
+                self.events.push_back(Event::NextHop { next_hop, resolution: resolved.resolution });
+            }
+            resolutions.insert(next_hop, resolved);
+        }
+        self.resolutions = resolutions;
+        let resolutions = &self.resolutions;
+        let changed = self.learned.resolve(|next_hop| resolutions.get(next_hop).cloned().unwrap_or_default());
+        let metric = self.settings.metric;
+        self.dirty.extend(changed.into_iter().map(|prefix| RouteKey::new(prefix, metric)));
+    }
+
+    /// The keys of everything wanted, resolved or not.
+    fn wanted_keys(&self) -> BTreeSet<RouteKey> {
+        let learned = self.learned.prefixes().map(|prefix| RouteKey::new(*prefix, self.settings.metric));
+        let blocks = self.settings.own_blocks.iter().map(|block| RouteKey::new(*block, OWN_BLOCK_METRIC));
+        learned.chain(blocks).chain(self.pods.values().map(PodRoute::key)).collect()
+    }
+
+    /// The route that should hold `key`; `None` when nothing wants the key or the route cannot be made now.
+    fn desired(&self, key: RouteKey) -> Option<Route> {
+        let destination = key.destination();
+        let preferred_source = self
+            .settings
+            .preferred_source(destination)
+            .filter(|source| self.view.topology.is_usable_source(*source));
+        if let Some(pod) = self.pods.get(&destination.addr()).filter(|pod| pod.key() == key) {
+            let link = self.view.topology.link_named(pod.dev.as_str()).filter(|link| link.up)?;
+            return Some(pod.route(link.index, preferred_source));
+        }
+        if key.metric() == OWN_BLOCK_METRIC && self.settings.own_blocks.contains(&destination) {
+            return Some(Route {
+                key,
+                protocol: Protocol::WEFT,
+                action: Action::Unreachable,
+                preferred_source: None,
+            });
+        }
+        let legs = self.legs(key).filter(|legs| !legs.is_empty())?;
+        Some(Route { key, protocol: Protocol::WEFT, action: Action::Forward(legs.clone()), preferred_source })
+    }
+
+    fn legs(&self, key: RouteKey) -> Option<&NextHops> {
+        let learned = RouteKey::new(key.destination(), self.settings.metric) == key;
+        learned.then(|| self.learned.legs(&key.destination())).flatten()
+    }
+
+    fn compare(&self, key: RouteKey, desired: Option<&Route>) -> Option<Write> {
+        delta::write(Compared {
+            key,
+            desired,
+            actual: self.view.ours.get(&key),
+            foreign: self.view.topology.holds(key),
+            adopted: self.adopted.contains(&key),
+        })
+    }
+
+    /// Writes one batch of dirty keys.
+    fn write(&mut self, now: Instant, fib: &mut impl Fib) {
+        let mut writes = Vec::new();
+        let mut deletes = Vec::new();
+        for _ in 0..BATCH {
+            let Some(key) = self.dirty.pop_first() else { break };
+            let desired = self.desired(key);
+            if desired.is_some() {
+                self.adopted.remove(&key);
+            }
+            let Some(write) = self.compare(key, desired.as_ref()) else {
+                self.drifted.remove(&key);
+                self.forget_refusal(key);
+                continue;
+            };
+            // The kernel refuses to add over, and to delete, what is not ours; only replacing needs our care. The
+            // dump that is due looks at every key again.
+            if self.stale && matches!(write, Write::Replace(_)) {
+                continue;
+            }
+            if self.refused.get(&key).is_some_and(|refused| refused.write == write && refused.retry_at > now)
+            {
+                continue;
+            }
+            // What is added before something is deleted never leaves a gap when only the metric changes.
+            if matches!(write, Write::Delete(..)) { &mut deletes } else { &mut writes }.push((key, write));
+        }
+        writes.append(&mut deletes);
+        let (keys, writes): (Vec<RouteKey>, Vec<Write>) = writes.into_iter().unzip();
+        let results = fib.apply(&writes);
+        let mut repaired = Vec::new();
+        for ((key, write), result) in keys.into_iter().zip(writes).zip(results) {
+            match result {
+                Ok(()) => self.written(key, write, &mut repaired),
+                Err(error) if matches!(write, Write::Delete(..)) && error.is_absent() => {
+                    self.written(key, write, &mut repaired);
+                }
+                Err(error) => self.refuse(now, key, write, error),
+            }
+        }
+        if let Some(example) = repaired.first().copied() {
+            self.counters.repairs = self.counters.repairs.saturating_add(repaired.len() as u64);
+            self.events.push_back(Event::Repaired { routes: repaired.len(), example });
+        }
+    }
+
+    fn written(&mut self, key: RouteKey, write: Write, repaired: &mut Vec<IpNet>) {
+        self.counters.writes = self.counters.writes.saturating_add(1);
+        self.forget_refusal(key);
+        let drifted = self.drifted.remove(&key);
+        match write {
+            Write::Add(route) | Write::Replace(route) => {
+                self.view.ours.insert(key, route);
+                if drifted {
+                    repaired.push(key.destination());
+                }
+            }
+            Write::Delete(..) => {
+                self.view.ours.remove(&key);
+            }
+            Write::Neighbour(_) => {}
+        }
+    }
+
+    fn forget_refusal(&mut self, key: RouteKey) {
+        if let Some(refused) = self.refused.remove(&key) {
+            self.retries.remove(&(refused.retry_at, key));
+        }
+    }
+
+    fn refuse(&mut self, now: Instant, key: RouteKey, write: Write, error: Error) {
+        self.counters.refusals = self.counters.refusals.saturating_add(1);
+        // The view may be wrong about who holds the key, or about whether the write was carried out.
+        if error.is_present() || error.errno().is_none() {
+            self.ask_resync(now);
+        }
+        let before = self.refused.remove(&key);
+        let attempts = match &before {
+            Some(before) => {
+                self.retries.remove(&(before.retry_at, key));
+                before.attempts.saturating_add(1)
+            }
+            None => 0,
+        };
+        // That a key is taken is told only when a dump did not tell by whom.
+        let told = match (error.is_present(), attempts) {
+            (true, 0) => true,
+            (true, 1) => false,
+            _ => before.is_some_and(|before| before.error == error),
+        };
+        if !told {
+            self.events.push_back(Event::Refused { prefix: key.destination(), error: error.to_string() });
+        }
+        let delay = RETRY_MIN.saturating_mul(1u32.checked_shl(attempts).unwrap_or(u32::MAX)).min(RETRY_MAX);
+        // A dump that was asked for may answer the refusal.
+        let retry_at = self.resync_at.map_or(now + delay, |resync| resync.max(now + delay));
+        self.retries.insert((retry_at, key));
+        self.refused.insert(key, Refused { write, error, attempts, retry_at });
+    }
+
+    /// Sets the permanent neighbour entries that pods lack. One that is refused waits for the next change or
+    /// audit.
+    fn write_neighbours(&mut self, fib: &mut impl Fib) {
+        let mut writes = Vec::new();
+        for pod in self.pods.values() {
+            let link = self.view.topology.link_named(pod.dev.as_str()).filter(|link| link.up);
+            let Some(link) = link.map(|link| link.index) else { continue };
+            if self.view.neighbours.get(&(link, pod.address)) != Some(&pod.mac) {
+                writes.push(Write::Neighbour(pod.neighbour(link)));
+            }
+        }
+        let results = if writes.is_empty() { Vec::new() } else { fib.apply(&writes) };
+        for (write, result) in writes.into_iter().zip(results) {
+            let Write::Neighbour(entry) = write else { continue };
+            match result {
+                Ok(()) => {
+                    self.counters.writes = self.counters.writes.saturating_add(1);
+                    self.view.neighbours.insert((entry.link, entry.address), entry.mac);
+                }
+                Err(error) => {
+                    self.counters.refusals = self.counters.refusals.saturating_add(1);
+                    let prefix = IpNet::from(entry.address);
+                    let error = format!("neighbour entry: {error}");
+                    self.events.push_back(Event::Refused { prefix, error });
+                }
+            }
+        }
+    }
+}
+
+/// Queries.
+impl Engine {
+    /// Links, addresses and others' routes.
+    pub fn topology(&self) -> &Topology {
+        &self.view.topology
+    }
+
+    /// Counts since the start.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// How a next hop resolves now.
+    pub fn resolution(&self, next_hop: NextHopRef) -> Resolution {
+        self.view.topology.resolve(next_hop).resolution
+    }
+
+    /// True when the learned route to `prefix` is in the kernel as wanted and no other route shadows it.
+    pub fn is_installed(&self, prefix: IpNet) -> bool {
+        let key = RouteKey::new(prefix, self.settings.metric);
+        self.legs(key).is_some() && self.state(key) == RouteState::Installed
+    }
+
+    /// True when nothing is left to be done: every wanted route is installed, or known to be impossible now.
+    pub fn is_settled(&self) -> bool {
+        self.dumped_at.is_some()
+            && self.dirty.is_empty()
+            && self.retries.is_empty()
+            && self.resync_at.is_none()
+    }
+
+    /// Every route that is wanted or that the kernel has of ours, by destination and metric.
+    pub fn fib(&self) -> Vec<FibEntry> {
+        let mut keys = self.wanted_keys();
+        keys.extend(self.view.ours.keys());
+        keys.into_iter().map(|key| self.entry(key)).collect()
+    }
+
+    fn entry(&self, key: RouteKey) -> FibEntry {
+        let name = |index| {
+            self.view
+                .topology
+                .link(index)
+                .map_or_else(|| index.to_string(), |link: &crate::netlink::Link| link.name.clone())
+        };
+        let desired = self.desired(key);
+        let shown = desired.as_ref().or_else(|| self.view.ours.get(&key));
+        let pod = self.pods.get(&key.destination().addr()).is_some_and(|pod| pod.key() == key);
+        let unmade = if pod { Protocol::WEFT_PODS } else { Protocol::WEFT };
+        FibEntry {
+            prefix: key.destination(),
+            next_hops: shown.map(|route| report::next_hops(&route.action, name)).unwrap_or_default(),
+            protocol: shown.map_or(unmade, |route| route.protocol).0,
+            metric: key.metric(),
+            state: self.state(key),
+        }
+    }
+
+    fn state(&self, key: RouteKey) -> RouteState {
+        let desired = self.desired(key);
+        let actual = self.view.ours.get(&key);
+        let foreign = self.view.topology.foreign(&key.destination());
+        let shadow = foreign.first().filter(|route| route.key.metric() <= key.metric());
+        match (&desired, actual) {
+            (Some(desired), Some(actual)) if desired == actual => match shadow {
+                Some(foreign) => RouteState::Shadowed(foreign.protocol),
+                None => RouteState::Installed,
+            },
+            (Some(_), None) if self.view.topology.holds(key) => {
+                shadow.map_or(RouteState::Pending, |foreign| RouteState::Shadowed(foreign.protocol))
+            }
+            (Some(desired), Some(actual))
+                if actual.protocol == Protocol::WEFT_PODS && desired.protocol != Protocol::WEFT_PODS =>
+            {
+                RouteState::Shadowed(actual.protocol)
+            }
+            (None, None) => RouteState::Unresolved,
+            (None, Some(_)) if self.adopted.contains(&key) => RouteState::Adopted,
+            (None, Some(actual)) if actual.protocol == Protocol::WEFT_PODS => RouteState::Installed,
+            _ => match self.refused.get(&key) {
+                Some(refused) => RouteState::Refused(refused.error.to_string()),
+                None => RouteState::Pending,
+            },
+        }
+    }
+}
