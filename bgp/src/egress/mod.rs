@@ -195,3 +195,6 @@ impl Egress {
         self.peers.get(&peer).map_or(0, |peer| peer.advertised(family))
     }
 }
+
+#[cfg(test)]
+mod tests;

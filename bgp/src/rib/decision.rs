@@ -191,3 +191,6 @@ fn origin_name(origin: Origin) -> &'static str {
         Origin::Incomplete => "incomplete",
     }
 }
+
+#[cfg(test)]
+mod tests;

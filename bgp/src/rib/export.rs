@@ -208,3 +208,6 @@ fn forbidden(communities: &[u32], peer_type: PeerType) -> Result<(), Withheld<'s
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,10 @@ mod loc;
 mod next_hops;
 mod peers;
 mod query;
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+mod tests;
 
 /// What reaches the [`Rib`].
 #[derive(Debug)]

@@ -1,0 +1,98 @@
+use super::*;
+use crate::rib::samples;
+use crate::types::PeerType;
+use std::net::Ipv4Addr;
+
+const QUICK: PeerId = PeerId(1);
+const STUCK: PeerId = PeerId(2);
+
+fn session() -> Arc<Session> {
+    Arc::new(samples::session(PeerType::External))
+}
+
+fn attributes(med: u32) -> Arc<PathAttributes> {
+    Arc::new(PathAttributes { med: Some(med), ..samples::attributes() })
+}
+
+fn change(number: u32, med: Option<u32>) -> Change {
+    let prefix = ipnet::Ipv4Net::new(Ipv4Addr::from(number), 32).unwrap().into();
+    let advertised = |med| Advertised { attributes: attributes(med), from: None };
+    Change { prefix, route: med.map(advertised) }
+}
+
+/// Two peers, one of which reads nothing after its first piece.
+struct Bench {
+    egress: Egress,
+    now: Instant,
+}
+
+impl Bench {
+    #[expect(clippy::disallowed_methods, reason = "some instant; nothing depends on it")]
+    fn new() -> Self {
+        let mut bench = Self { egress: Egress::with_credit(1), now: Instant::now() };
+        for peer in [QUICK, STUCK] {
+            bench.input(EgressInput::Join { peer, session: session() });
+        }
+        bench
+    }
+
+    fn input(&mut self, input: EgressInput) {
+        self.egress.handle(self.now, input);
+        while let Some(EgressOutput::Write { peer, bytes }) = self.egress.poll() {
+            if peer == QUICK {
+                self.egress.handle(self.now, EgressInput::Written { peer, bytes: bytes.len() });
+            }
+        }
+    }
+
+    fn changes(&mut self, changes: Vec<Change>) {
+        self.input(EgressInput::Changes(changes));
+    }
+}
+
+#[test]
+fn churn_under_a_stuck_peer_is_bounded_by_the_table() {
+    let mut bench = Bench::new();
+    bench.changes((0..100).map(|i| change(i, Some(0))).collect());
+    for med in 1..500 {
+        bench.changes((0..100).map(|i| change(i, Some(med))).collect());
+    }
+    let (slots, entries) = bench.egress.table.size();
+    assert_eq!(slots, 100);
+    assert!(entries <= 2048, "{entries} entries of the journal for 100 prefixes");
+}
+
+#[test]
+fn prefixes_a_stuck_peer_never_heard_of_leave_with_their_withdraw() {
+    let mut bench = Bench::new();
+    for number in 0..20_000 {
+        bench.changes(vec![change(number, Some(0))]);
+        bench.changes(vec![change(number, None)]);
+    }
+    let (slots, entries) = bench.egress.table.size();
+    assert!(slots <= 2048 && entries <= 2048, "{slots} slots, {entries} entries for no prefix at all");
+    bench.input(EgressInput::Leave(STUCK));
+    assert_eq!(bench.egress.table.size(), (0, 0));
+}
+
+#[test]
+fn without_peers_nothing_is_journaled() {
+    let mut bench = Bench::new();
+    bench.input(EgressInput::Leave(QUICK));
+    bench.input(EgressInput::Leave(STUCK));
+    bench.changes(vec![change(1, Some(0)), change(2, Some(0)), change(1, None)]);
+    assert_eq!(bench.egress.table.size(), (1, 0));
+    bench.changes(vec![change(2, None)]);
+    assert_eq!(bench.egress.table.size(), (0, 0));
+}
+
+#[test]
+fn inputs_of_unknown_peers_do_nothing() {
+    let mut bench = Bench::new();
+    let ghost = PeerId(9);
+    bench.input(EgressInput::Leave(ghost));
+    bench.input(EgressInput::Written { peer: ghost, bytes: 9 });
+    bench.input(EgressInput::Refresh { peer: ghost, family: Family::Ipv4Unicast });
+    bench.input(EgressInput::Move { peer: ghost, to: GroupId(9) });
+    assert_eq!(bench.egress.advertised(ghost, Family::Ipv4Unicast), 0);
+}

@@ -1,0 +1,156 @@
+use super::*;
+use crate::types::Asn;
+use proptest::prelude::*;
+
+/// A path of the external peer 192.0.2.`number`, like any other.
+fn path(number: u8) -> Candidate {
+    Candidate {
+        path: usize::from(number),
+        local: false,
+        keys: Keys {
+            local_pref: 100,
+            as_path_length: 2,
+            origin: Origin::Igp,
+            med: 0,
+            neighbour: Some(Asn(65001)),
+            originator: None,
+            cluster_list_length: 0,
+        },
+        internal: false,
+        igp_metric: 10,
+        router_id: u32::from(number),
+        address: IpAddr::from([192, 0, 2, number]),
+        lost: None,
+        multipath: false,
+    }
+}
+
+fn decided(paths: &[Candidate], max_paths: u16) -> Candidates {
+    let mut candidates = Candidates::from_slice(paths);
+    decide(&mut candidates, max_paths);
+    candidates
+}
+
+fn with(number: u8, change: impl FnOnce(&mut Candidate)) -> Candidate {
+    let mut candidate = path(number);
+    change(&mut candidate);
+    candidate
+}
+
+/// Each step: a path that is worse in this and better in everything that comes later loses, at this step and with this reason.
+#[test]
+fn every_step_decides_before_all_that_follow() {
+    type Change = fn(&mut Candidate);
+    let steps: [(Step, &str, Change, Change); 10] = [
+        (Step::LocallyOriginated, "locally-originated", |_| {}, |c| c.local = true),
+        (Step::LocalPref, "local-pref", |c| c.keys.local_pref = 50, |_| {}),
+        (Step::AsPathLength, "as-path-length", |c| c.keys.as_path_length = 3, |_| {}),
+        (Step::Origin, "origin", |c| c.keys.origin = Origin::Egp, |_| {}),
+        (Step::Med, "med", |c| c.keys.med = 1, |_| {}),
+        (Step::External, "ibgp", |c| c.internal = true, |_| {}),
+        (Step::IgpMetric, "igp-metric", |c| c.igp_metric = 11, |_| {}),
+        (Step::RouterId, "router-id", |_| {}, |c| c.router_id = 1),
+        (Step::ClusterListLength, "cluster-list-length", |c| c.keys.cluster_list_length = 1, |_| {}),
+        (Step::PeerAddress, "peer-address", |_| {}, |c| c.address = IpAddr::from([192, 0, 2, 0])),
+    ];
+    for (place, (step, code, worse, better)) in steps.iter().enumerate() {
+        let (mut loser, mut winner) = (path(5), path(6));
+        (loser.router_id, winner.router_id) = (5, 5);
+        worse(&mut loser);
+        better(&mut winner);
+        for (_, _, worse, better) in &steps[place + 1..] {
+            worse(&mut winner);
+            better(&mut loser);
+        }
+        let ranked = decided(&[loser, winner], 1);
+        assert_eq!((ranked[0].path, ranked[0].lost), (6, None), "{step:?}");
+        assert_eq!(ranked[1].lost, Some(*step));
+        assert_eq!(reason(&ranked[1], &ranked[0]).code, *code);
+        assert_eq!(reason(&ranked[0], &ranked[0]).code, "best");
+    }
+}
+
+#[test]
+fn med_compares_within_one_neighbouring_as_only() {
+    let other = with(1, |c| (c.keys.neighbour, c.keys.med) = (Some(Asn(65002)), 9));
+    let ranked = decided(&[other, with(2, |c| c.keys.med = 5), with(3, |c| c.keys.med = 4)], 16);
+    let outcome: Vec<_> = ranked.iter().map(|c| (c.path, c.lost, c.multipath)).collect();
+    assert_eq!(outcome, [(1, None, true), (3, Some(Step::RouterId), true), (2, Some(Step::Med), false)]);
+}
+
+#[test]
+fn multipath_takes_equal_paths_whatever_their_as_and_no_more_than_allowed() {
+    let paths = [
+        path(4),
+        with(1, |c| c.keys.neighbour = Some(Asn(65009))),
+        path(3),
+        with(2, |c| c.internal = true),
+        with(5, |c| c.igp_metric = 20),
+    ];
+    let used = |max_paths| -> Vec<usize> {
+        decided(&paths, max_paths).iter().filter(|c| c.multipath).map(|c| c.path).collect()
+    };
+    assert_eq!(used(16), [1, 3, 4]);
+    assert_eq!(used(2), [1, 3]);
+    assert_eq!(used(0), [1]);
+    let internal = [with(2, |c| c.internal = true), with(1, |c| c.internal = true)];
+    assert_eq!(decided(&internal, 16).iter().filter(|c| c.multipath).count(), 2);
+}
+
+#[test]
+fn the_originator_stands_in_for_the_router_id() {
+    let reflected = with(1, |c| (c.internal, c.keys.originator) = (true, Some(9)));
+    let direct = with(2, |c| c.internal = true);
+    assert_eq!(decided(&[reflected, direct], 1)[0].path, 2);
+}
+
+fn any_path() -> impl Strategy<Value = Candidate> {
+    let origin = prop_oneof![Just(Origin::Igp), Just(Origin::Incomplete)];
+    let keys = (0u32..2, 0u32..2, origin, 0u32..3, 0u32..3, prop::option::of(0u32..2), 0u32..2);
+    (keys, prop::bool::weighted(0.1), any::<bool>(), 0u32..2, 0u32..2).prop_map(
+        |(
+            (local_pref, length, origin, med, neighbour, originator, clusters),
+            local,
+            internal,
+            metric,
+            id,
+        )| {
+            let mut candidate = path(0);
+            candidate.keys = Keys {
+                local_pref,
+                as_path_length: length,
+                origin,
+                med,
+                neighbour: Some(Asn(neighbour)),
+                originator,
+                cluster_list_length: clusters,
+            };
+            (candidate.local, candidate.internal) = (local, internal);
+            (candidate.igp_metric, candidate.router_id) = (metric, id);
+            candidate
+        },
+    )
+}
+
+proptest! {
+    /// Whatever the order of arrival: the same ranking, the same steps, the same multipath.
+    #[test]
+    fn the_order_of_arrival_does_not_matter(
+        (paths, shuffled) in prop::collection::vec(any_path(), 1..8).prop_flat_map(|mut paths| {
+            for (number, candidate) in (1u8..).zip(&mut paths) {
+                candidate.path = usize::from(number);
+                candidate.address = IpAddr::from([192, 0, 2, number]);
+            }
+            (Just(paths.clone()), Just(paths).prop_shuffle())
+        }),
+        max_paths in 1u16..4,
+    ) {
+        let outcome = |paths: &[Candidate]| -> Vec<_> {
+            decided(paths, max_paths).iter().map(|c| (c.path, c.lost, c.multipath)).collect()
+        };
+        let ranked = outcome(&paths);
+        prop_assert_eq!(&ranked, &outcome(&shuffled));
+        prop_assert_eq!(ranked.iter().filter(|(_, lost, _)| lost.is_none()).count(), 1);
+        prop_assert!(ranked[0].1.is_none() && ranked[0].2);
+    }
+}

@@ -1,0 +1,113 @@
+use super::*;
+use crate::rib::samples;
+use crate::wire::attributes::{AsPath, Origin, Segment, SegmentKind, UnknownAttribute};
+use std::net::SocketAddr;
+
+const EBGP: PathType = PathType::Learned(PeerType::External);
+const IBGP: PathType = PathType::Learned(PeerType::Internal);
+
+fn exporter(peer_type: PeerType, local: &str, change: impl FnOnce(&mut PeerConfig)) -> Exporter {
+    let mut config = samples::config();
+    change(&mut config);
+    let session =
+        Session { local: SocketAddr::new(local.parse().unwrap(), 179), ..samples::session(peer_type) };
+    Exporter::new(Terms::new(&config, &session))
+}
+
+fn learned() -> PathAttributes {
+    PathAttributes {
+        origin: Origin::Egp,
+        as_path: AsPath(vec![Segment { kind: SegmentKind::Sequence, asns: vec![Asn(65009)] }]),
+        next_hop: "198.51.100.1".parse().unwrap(),
+        next_hop_link_local: None,
+        med: Some(7),
+        local_pref: Some(250),
+        atomic_aggregate: true,
+        aggregator: None,
+        communities: vec![1],
+        ext_communities: vec![],
+        large_communities: vec![],
+        originator_id: Some(Ipv4Addr::new(1, 1, 1, 1)),
+        cluster_list: vec![Ipv4Addr::new(2, 2, 2, 2)],
+        unknown: vec![UnknownAttribute { flags: 0xC0, code: 200, value: [1, 2].into() }],
+    }
+}
+
+fn code(exporter: &Exporter, prefix: &str, path_type: PathType, attributes: &PathAttributes) -> String {
+    let admitted = exporter.admit(prefix.parse().unwrap(), path_type, attributes);
+    admitted.map_or_else(|withheld| withheld.reason().code.into(), |()| "told".into())
+}
+
+#[test]
+fn an_external_peer_sees_our_as_and_address_and_nothing_internal() {
+    let told =
+        exporter(PeerType::External, "10.0.0.1", |_| {}).rewrite(Family::Ipv4Unicast, IBGP, &learned());
+    assert_eq!(told.as_path.0[0].asns, [Asn(65000), Asn(65009)]);
+    assert_eq!(told.next_hop, IpAddr::from([10, 0, 0, 1]));
+    assert_eq!(
+        (told.local_pref, told.med, told.originator_id, told.cluster_list),
+        (None, None, None, vec![])
+    );
+    assert_eq!((told.unknown[0].flags, told.atomic_aggregate, told.communities), (0xE0, true, vec![1]));
+}
+
+#[test]
+fn an_internal_peer_sees_the_path_as_it_is() {
+    let exporter = exporter(PeerType::Internal, "10.0.0.1", |_| {});
+    let told = exporter.rewrite(Family::Ipv4Unicast, EBGP, &learned());
+    assert_eq!((told.as_path, told.next_hop), (learned().as_path, learned().next_hop));
+    // What an external peer calls its local preference is not ours.
+    assert_eq!((told.local_pref, told.med), (Some(100), Some(7)));
+    let own = PathAttributes { next_hop: IpAddr::from([0; 4]), local_pref: None, ..learned() };
+    let told = exporter.rewrite(Family::Ipv4Unicast, PathType::Local, &own);
+    assert_eq!((told.next_hop, told.local_pref), (IpAddr::from([10, 0, 0, 1]), Some(100)));
+}
+
+#[test]
+fn the_next_hop_mode_overrules_the_session_type() {
+    let next_hop = |peer_type, mode| {
+        let exporter = exporter(peer_type, "10.0.0.1", |config| config.next_hop_mode = mode);
+        exporter.rewrite(Family::Ipv4Unicast, EBGP, &learned()).next_hop.to_string()
+    };
+    assert_eq!(next_hop(PeerType::External, NextHopMode::Auto), "10.0.0.1");
+    assert_eq!(next_hop(PeerType::External, NextHopMode::Own), "10.0.0.1");
+    assert_eq!(next_hop(PeerType::External, NextHopMode::Keep), "198.51.100.1");
+    assert_eq!(next_hop(PeerType::Internal, NextHopMode::Auto), "198.51.100.1");
+    assert_eq!(next_hop(PeerType::Internal, NextHopMode::Own), "10.0.0.1");
+}
+
+#[test]
+fn the_other_family_has_its_next_hop_from_the_configuration() {
+    let without = exporter(PeerType::External, "::ffff:10.0.0.1", |_| {});
+    assert_eq!(code(&without, "2001:db8::/32", PathType::Local, &learned()), "no-own-next-hop");
+    assert_eq!(code(&without, "10.0.0.0/8", PathType::Local, &learned()), "told");
+    let with = exporter(PeerType::External, "10.0.0.1", |c| c.next_hop_v6 = "2001:db8::1".parse().ok());
+    assert_eq!(code(&with, "2001:db8::/32", PathType::Local, &learned()), "told");
+    let told = with.rewrite(Family::Ipv6Unicast, PathType::Local, &learned());
+    assert_eq!(told.next_hop, "2001:db8::1".parse::<IpAddr>().unwrap());
+}
+
+#[test]
+fn who_is_told_what() {
+    let external = exporter(PeerType::External, "10.0.0.1", |_| {});
+    let internal = exporter(PeerType::Internal, "10.0.0.1", |_| {});
+    let marked = |community| PathAttributes { communities: vec![community], ..learned() };
+    let cases = [
+        (&internal, IBGP, learned(), "ibgp-not-readvertised"),
+        (&internal, EBGP, learned(), "told"),
+        (&external, IBGP, learned(), "told"),
+        (&external, EBGP, marked(NO_EXPORT), "community"),
+        (&internal, EBGP, marked(NO_EXPORT), "told"),
+        (&external, EBGP, marked(NO_EXPORT_SUBCONFED), "community"),
+        (&internal, EBGP, marked(NO_ADVERTISE), "community"),
+        (&external, PathType::Local, marked(NO_EXPORT), "told"),
+    ];
+    for (exporter, path_type, attributes, expected) in cases {
+        assert_eq!(code(exporter, "10.0.0.0/8", path_type, &attributes), expected);
+    }
+    let mut no_v4 = exporter(PeerType::External, "10.0.0.1", |_| {});
+    no_v4.terms.families = [Family::Ipv6Unicast].into_iter().collect();
+    assert_eq!(code(&no_v4, "10.0.0.0/8", EBGP, &learned()), "family-not-negotiated");
+    let silent = exporter(PeerType::External, "10.0.0.1", |c| Arc::make_mut(&mut c.export).rules.clear());
+    assert_eq!(code(&silent, "10.0.0.0/8", EBGP, &learned()), "unmatched");
+}

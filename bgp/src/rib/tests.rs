@@ -1,0 +1,104 @@
+use super::*;
+use crate::ingress::Run;
+use crate::rib::samples::OWN;
+use crate::types::PeerType;
+use crate::wire::attributes::PathAttributes;
+
+const PEER: PeerId = PeerId(1);
+
+struct Bench {
+    rib: Rib,
+    now: Instant,
+}
+
+impl Bench {
+    #[expect(clippy::disallowed_methods, reason = "some instant to count from")]
+    fn new() -> Self {
+        let mut bench = Self { rib: Rib::new(), now: Instant::now() };
+        bench.input(RibInput::Configure {
+            asn: OWN,
+            router_id: Ipv4Addr::new(10, 0, 0, 1),
+            max_paths: 4,
+            next_hop_tracking: true,
+            originate: BTreeMap::new(),
+        });
+        bench.input(RibInput::Advertise);
+        let config = Arc::new(samples::config());
+        bench.input(RibInput::Peer { peer: PEER, address: IpAddr::from([10, 0, 0, 2]), config });
+        let session = Arc::new(samples::session(PeerType::External));
+        bench.input(RibInput::Up { peer: PEER, session });
+        bench
+    }
+
+    fn input(&mut self, input: RibInput) -> Vec<RibOutput> {
+        self.rib.handle(self.now, input);
+        std::iter::from_fn(|| self.rib.poll()).collect()
+    }
+
+    fn routes(&mut self, prefixes: &[&str], attributes: Option<PathAttributes>) -> Vec<RibOutput> {
+        let prefixes: Vec<IpNet> = prefixes.iter().map(|p| p.parse().unwrap()).collect();
+        let run = Run { range: 0..prefixes.len(), attributes: attributes.map(Arc::new) };
+        self.input(RibInput::Routes { peer: PEER, batch: RouteBatch { prefixes, runs: vec![run] } })
+    }
+}
+
+#[test]
+fn what_comes_and_goes_leaves_nothing_behind() {
+    let mut bench = Bench::new();
+    let next_hop = TrackedNextHop { address: IpAddr::from([10, 0, 0, 2]), default_route: false };
+    for round in 0..3 {
+        for med in 0..5 {
+            let attributes = PathAttributes { med: Some(med), ..samples::attributes() };
+            bench.routes(&["10.1.0.0/16", "10.2.0.0/16"], Some(attributes));
+            bench.input(RibInput::NextHop { next_hop, resolution: Resolution::OnLink });
+        }
+        assert_eq!((bench.rib.holdings.attributes.len(), bench.rib.hop_sets.len()), (1, 1));
+        if round == 1 {
+            bench.input(RibInput::Down { peer: PEER, down: Down::Death });
+        } else {
+            bench.routes(&["10.1.0.0/16", "10.2.0.0/16"], None);
+        }
+        assert_eq!((bench.rib.holdings.attributes.len(), bench.rib.hop_sets.len()), (0, 0));
+        assert!(bench.rib.is_empty());
+        bench.input(RibInput::Up { peer: PEER, session: Arc::new(samples::session(PeerType::External)) });
+    }
+}
+
+#[test]
+fn a_prefix_is_decided_once_per_drain() {
+    let mut bench = Bench::new();
+    let next_hop = TrackedNextHop { address: IpAddr::from([10, 0, 0, 2]), default_route: false };
+    bench.routes(&["10.1.0.0/16"], Some(samples::attributes()));
+    bench.input(RibInput::NextHop { next_hop, resolution: Resolution::OnLink });
+    for med in 0..5 {
+        let attributes = PathAttributes { med: Some(med), ..samples::attributes() };
+        let run = Run { range: 0..1, attributes: Some(Arc::new(attributes)) };
+        let batch = RouteBatch { prefixes: vec!["10.1.0.0/16".parse().unwrap()], runs: vec![run] };
+        bench.rib.handle(bench.now, RibInput::Routes { peer: PEER, batch });
+    }
+    let outputs: Vec<_> = std::iter::from_fn(|| bench.rib.poll()).collect();
+    assert_eq!(outputs.len(), 1, "{outputs:?}");
+}
+
+#[test]
+fn more_changes_than_one_chunk_come_in_pieces() {
+    let mut bench = Bench::new();
+    let net = |i: u32| IpNet::new(Ipv4Addr::from(i << 8).into(), 24).unwrap();
+    let count = u32::try_from(loc::CHUNK).unwrap() * 2 + 1;
+    let originate = (0..count).map(|i| (net(i), Origination::default())).collect();
+    let outputs = bench.input(RibInput::Configure {
+        asn: OWN,
+        router_id: Ipv4Addr::new(10, 0, 0, 1),
+        max_paths: 4,
+        next_hop_tracking: true,
+        originate,
+    });
+    let sizes: Vec<usize> = outputs
+        .iter()
+        .map(|output| match output {
+            RibOutput::Egress(_, crate::egress::EgressInput::Changes(changes)) => changes.len(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(sizes, [loc::CHUNK, loc::CHUNK, 1]);
+}

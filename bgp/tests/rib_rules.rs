@@ -1,0 +1,324 @@
+//! What takes part in the decision, what does not, and what the RIB says of it.
+
+mod rib_support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rib_support::*;
+use weft_bgp::config::PeerConfig;
+use weft_bgp::ingress::Down;
+use weft_bgp::policy::{Policy, Rule, Verdict};
+use weft_bgp::rib::{RibInput, Timer};
+use weft_bgp::speaker::{Resolution, TrackedNextHop};
+use weft_bgp::status::{PathStatus, RibView, RouteSelect};
+use weft_bgp::types::{Asn, Family, FamilySet, PeerId, Reason};
+use weft_bgp::wire::attributes::PathAttributes;
+
+const PREFIX: &str = "10.1.0.0/16";
+
+/// A speaker with the external peers 1 (AS 65001) and 2 (AS 65002) and the internal peer 3.
+fn lab(tracking: bool) -> Lab {
+    let mut lab = Lab::advertising();
+    lab.configure(tracking, 16, []);
+    for (peer, asn) in [(1, Asn(65001)), (2, Asn(65002)), (3, OWN)] {
+        lab.peer(peer, config());
+        lab.up(session(peer, asn));
+    }
+    lab
+}
+
+fn paths(lab: &Lab) -> Vec<PathStatus> {
+    let routes = lab.rib.routes(RibView::Loc, RouteSelect::Exact(net(PREFIX)));
+    routes.into_iter().next().map(|route| route.paths).unwrap_or_default()
+}
+
+/// The code of the only path's reason.
+fn code(lab: &Lab) -> String {
+    let paths = paths(lab);
+    assert_eq!(paths.len(), 1, "{paths:?}");
+    paths[0].reason.code.to_string()
+}
+
+fn rejecting(code: &'static str) -> Arc<Policy> {
+    Arc::new(Policy {
+        rules: vec![Rule {
+            prefixes: None,
+            source: None,
+            peer_type: None,
+            verdict: Verdict::Reject(Reason::new(code, "rejected")),
+        }],
+        unmatched: Reason::new("unmatched", "no rule matches"),
+    })
+}
+
+#[test]
+fn the_own_as_is_counted_against_the_number_allowed() {
+    let mut lab = lab(false);
+    lab.announce(1, attributes(&[65001, 65000, 65000], "192.0.2.1"), &[net(PREFIX)]);
+    assert_eq!(code(&lab), "own-as-in-path");
+    let text = &paths(&lab)[0].reason.text;
+    assert!(text.contains("numAllowedLocalASNumbers") && text.contains("localASNumber"), "{text}");
+    lab.peer(1, PeerConfig { allowed_own_as: 1, ..config() });
+    assert_eq!(code(&lab), "own-as-in-path");
+    lab.peer(1, PeerConfig { allowed_own_as: 2, ..config() });
+    assert_eq!(code(&lab), "best");
+}
+
+#[test]
+fn the_as_of_the_session_counts_as_own_too() {
+    let mut lab = lab(false);
+    let mut session = session(4, Asn(65004));
+    session.local_as = Asn(65100);
+    lab.peer(4, PeerConfig { local_as: Asn(65100), ..config() });
+    lab.up(session);
+    lab.announce(4, attributes(&[65004, 65100], "192.0.2.4"), &[net(PREFIX)]);
+    assert_eq!(code(&lab), "own-as-in-path");
+    lab.announce(4, attributes(&[65004, 65000], "192.0.2.4"), &[net(PREFIX)]);
+    assert_eq!(code(&lab), "own-as-in-path");
+}
+
+#[test]
+fn the_policy_is_asked_first_so_that_own_as_means_only_the_own_as() {
+    let mut lab = lab(false);
+    lab.peer(1, PeerConfig { import: rejecting("own-block"), ..config() });
+    lab.announce(1, attributes(&[65001, 65000], "192.0.2.1"), &[net(PREFIX)]);
+    assert_eq!(code(&lab), "own-block");
+}
+
+#[test]
+fn paths_that_are_ours_or_lie_about_their_as_take_no_part() {
+    let mut lab = lab(false);
+    let cases: [(u32, PathAttributes, &str); 4] = [
+        (1, attributes(&[65002], "192.0.2.1"), "first-as"),
+        (1, attributes(&[], "192.0.2.1"), "first-as"),
+        (1, attributes(&[65001], "192.0.2.255"), "own-next-hop"),
+        (
+            3,
+            PathAttributes { originator_id: Some([9, 9, 9, 9].into()), ..attributes(&[], "192.0.2.3") },
+            "own-originator",
+        ),
+    ];
+    for (peer, attributes, expected) in cases {
+        lab.announce(peer, attributes, &[net(PREFIX)]);
+        assert_eq!(code(&lab), expected);
+        assert!(lab.kernel.is_empty());
+        lab.withdraw(peer, &[net(PREFIX)]);
+    }
+}
+
+#[test]
+fn an_address_that_becomes_ours_is_a_next_hop_no_more() {
+    let mut lab = lab(false);
+    lab.announce(1, attributes(&[65001], "192.0.2.77"), &[net(PREFIX)]);
+    assert_eq!(code(&lab), "best");
+    let mut other = session(4, Asn(65004));
+    other.local = (ip("192.0.2.77"), 179).into();
+    lab.peer(4, config());
+    lab.up(other);
+    assert_eq!(code(&lab), "own-next-hop");
+    lab.down(4, Down::Death);
+    assert_eq!(code(&lab), "best");
+}
+
+#[test]
+fn an_external_next_hop_must_be_on_link_unless_multihop() {
+    let mut lab = lab(true);
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &[net(PREFIX)]);
+    assert_eq!(code(&lab), "next-hop-unresolved");
+    lab.next_hop("192.0.2.1", Resolution::Gateway { metric: 5 });
+    assert_eq!(code(&lab), "next-hop-not-on-link");
+    lab.peer(1, PeerConfig { ebgp_multihop: true, ..config() });
+    assert_eq!(code(&lab), "best");
+    lab.peer(1, config());
+    lab.next_hop("192.0.2.1", Resolution::OnLink);
+    assert_eq!((code(&lab).as_str(), lab.kernel.len()), ("best", 1));
+    lab.next_hop("192.0.2.1", Resolution::Unresolved);
+    assert_eq!((code(&lab).as_str(), lab.kernel.len()), ("next-hop-unresolved", 0));
+    lab.configure(false, 16, []);
+    assert_eq!((code(&lab).as_str(), lab.tracked.len()), ("best", 0));
+}
+
+#[test]
+fn only_an_internal_next_hop_may_resolve_by_the_default_route() {
+    let mut lab = lab(true);
+    lab.announce(1, attributes(&[65001], "192.0.2.9"), &[net(PREFIX)]);
+    lab.announce(3, attributes(&[65007], "192.0.2.9"), &[net(PREFIX)]);
+    let tracked = |default_route| TrackedNextHop { address: ip("192.0.2.9"), default_route };
+    assert_eq!(lab.tracked.iter().copied().collect::<Vec<_>>(), [tracked(false), tracked(true)]);
+}
+
+#[test]
+fn another_metric_is_another_decision() {
+    let mut lab = lab(true);
+    let tracked = |text| TrackedNextHop { address: ip(text), default_route: true };
+    lab.peer(4, config());
+    lab.up(session(4, OWN));
+    lab.announce(3, attributes(&[65007], "192.0.2.3"), &[net(PREFIX)]);
+    lab.announce(4, attributes(&[65008], "192.0.2.4"), &[net(PREFIX)]);
+    for (next_hop, metric) in [("192.0.2.3", 10), ("192.0.2.4", 20)] {
+        let resolution = Resolution::Gateway { metric };
+        lab.input(RibInput::NextHop { next_hop: tracked(next_hop), resolution });
+    }
+    assert_eq!(lab.kernel[&net(PREFIX)], [tracked("192.0.2.3")]);
+    let codes: Vec<_> = paths(&lab).into_iter().map(|path| path.reason.code).collect();
+    assert_eq!(codes, ["best", "igp-metric"]);
+    let resolution = Resolution::Gateway { metric: 30 };
+    lab.input(RibInput::NextHop { next_hop: tracked("192.0.2.3"), resolution });
+    assert_eq!(lab.kernel[&net(PREFIX)], [tracked("192.0.2.4")]);
+}
+
+#[test]
+fn what_we_originate_wins_and_needs_no_route_in_the_kernel() {
+    let mut lab = lab(false);
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &[net(PREFIX)]);
+    lab.configure(false, 16, [net(PREFIX)]);
+    let codes: Vec<_> = paths(&lab).into_iter().map(|path| (path.peer, path.reason.code)).collect();
+    assert_eq!(codes, [(None, "best".into()), (Some(address(1)), "locally-originated".into())]);
+    assert!(lab.kernel.is_empty());
+    lab.configure(false, 16, []);
+    assert_eq!(lab.kernel.len(), 1);
+}
+
+#[test]
+fn equal_paths_are_used_together_in_the_order_of_the_tie_breaks() {
+    let mut lab = lab(false);
+    lab.announce(2, attributes(&[65002], "192.0.2.2"), &[net(PREFIX)]);
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &[net(PREFIX)]);
+    lab.announce(3, attributes(&[65003], "192.0.2.3"), &[net(PREFIX)]);
+    let used: Vec<_> = lab.kernel[&net(PREFIX)].iter().map(|hop| hop.address).collect();
+    assert_eq!(used, [ip("192.0.2.1"), ip("192.0.2.2")]);
+    let paths = paths(&lab);
+    let flags: Vec<_> = paths.iter().map(|p| (p.best, p.multipath, p.reason.code.as_ref())).collect();
+    assert_eq!(flags, [(true, false, "best"), (false, true, "multipath"), (false, false, "ibgp")]);
+    lab.configure(false, 1, []);
+    assert_eq!(lab.kernel[&net(PREFIX)].len(), 1);
+}
+
+#[test]
+fn a_new_import_policy_works_on_what_was_kept() {
+    let mut lab = lab(false);
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &[net(PREFIX)]);
+    lab.peer(1, PeerConfig { import: rejecting("duplicate-origin"), ..config() });
+    assert_eq!(code(&lab), "duplicate-origin");
+    assert_eq!(lab.alarms, [(PeerId(1), net(PREFIX))]);
+    let status = lab.rib.family_status(PeerId(1), FamilySet::all())[0];
+    assert_eq!((status.received, status.accepted), (1, 0));
+    lab.read_all();
+    assert!(lab.kernel.is_empty() && lab.sink(2).table.is_empty());
+    lab.peer(1, config());
+    assert_eq!(code(&lab), "best");
+    lab.read_all();
+    assert_eq!(lab.sink(2).table.len(), 1);
+}
+
+#[test]
+fn queries_find_prefixes_by_name_and_by_address() {
+    let mut lab = lab(false);
+    let nets = [net("10.1.2.0/24"), net(PREFIX), net("2001:db8::/32")];
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &nets[..2]);
+    lab.announce(1, attributes(&[65001], "2001:db8::1"), &nets[2..]);
+    let found = |view, select| -> Vec<String> {
+        lab.rib.routes(view, select).iter().map(|route| route.prefix.to_string()).collect()
+    };
+    assert_eq!(found(RibView::Loc, RouteSelect::All), ["10.1.0.0/16", "10.1.2.0/24", "2001:db8::/32"]);
+    assert_eq!(found(RibView::Loc, RouteSelect::LongestMatch(ip("10.1.2.3"))), ["10.1.2.0/24"]);
+    assert_eq!(found(RibView::Loc, RouteSelect::LongestMatch(ip("10.1.3.3"))), [PREFIX]);
+    assert!(found(RibView::Loc, RouteSelect::LongestMatch(ip("11.1.3.3"))).is_empty());
+    assert!(found(RibView::In(address(2)), RouteSelect::All).is_empty());
+    assert_eq!(found(RibView::In(address(1)), RouteSelect::All).len(), 3);
+    assert_eq!(found(RibView::Out(address(2)), RouteSelect::All).len(), 3);
+    assert!(found(RibView::Out(address(99)), RouteSelect::All).is_empty());
+    let why = |peer| {
+        let routes = lab.rib.routes(RibView::Out(address(peer)), RouteSelect::Exact(net(PREFIX)));
+        let path = routes[0].paths[0].clone();
+        (path.valid, path.reason.code.to_string())
+    };
+    assert_eq!(why(1), (false, "split-horizon".into()));
+    assert_eq!(why(2), (true, "advertised".into()));
+    assert!(found(RibView::Out(address(1)), RouteSelect::All).is_empty());
+}
+
+fn restart(families: FamilySet) -> Down {
+    Down::Restart { families, restart_time: Duration::from_secs(60) }
+}
+
+fn told_both_families(lab: &mut Lab) {
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &[net(PREFIX)]);
+    lab.announce(1, attributes(&[65001], "2001:db8::1"), &[net("2001:db8:1::/48")]);
+}
+
+fn stale(lab: &Lab) -> Vec<(usize, usize)> {
+    let status = lab.rib.family_status(PeerId(1), FamilySet::all());
+    status.iter().map(|status| (status.received, status.stale)).collect()
+}
+
+#[test]
+fn a_restart_keeps_the_families_it_names_and_takes_part_as_before() {
+    let mut lab = lab(false);
+    told_both_families(&mut lab);
+    lab.down(1, restart([Family::Ipv4Unicast].into_iter().collect()));
+    assert_eq!(stale(&lab), [(1, 1), (0, 0)]);
+    let path = &paths(&lab)[0];
+    assert!(path.stale && path.best);
+    assert_eq!(lab.rib.next_deadline().unwrap().1, Timer::StaleRoutes(PeerId(1)));
+    assert_eq!(lab.rib.stale_until(PeerId(1)), Some(lab.now + Duration::from_secs(60)));
+}
+
+#[test]
+fn a_family_whose_forwarding_state_was_lost_is_not_kept() {
+    let mut lab = lab(false);
+    told_both_families(&mut lab);
+    lab.down(1, restart(FamilySet::all()));
+    let mut back = session(1, Asn(65001));
+    back.graceful_restart = Some(graceful([Family::Ipv6Unicast].into_iter().collect()));
+    lab.up(back);
+    assert_eq!(stale(&lab), [(0, 0), (1, 1)]);
+}
+
+#[test]
+fn without_graceful_restart_on_return_nothing_is_kept() {
+    let mut lab = lab(false);
+    told_both_families(&mut lab);
+    lab.down(1, restart(FamilySet::all()));
+    lab.up(session(1, Asn(65001)));
+    assert_eq!((stale(&lab), lab.rib.next_deadline()), (vec![(0, 0), (0, 0)], None));
+}
+
+#[test]
+fn a_second_restart_drops_what_was_stale_since_the_first() {
+    let mut lab = lab(false);
+    told_both_families(&mut lab);
+    lab.down(1, restart(FamilySet::all()));
+    let mut back = session(1, Asn(65001));
+    back.graceful_restart = Some(graceful(FamilySet::all()));
+    lab.up(back);
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &[net(PREFIX)]);
+    assert_eq!(stale(&lab), [(1, 0), (1, 1)]);
+    lab.down(1, restart(FamilySet::all()));
+    assert_eq!(stale(&lab), [(1, 1), (0, 0)]);
+}
+
+#[test]
+fn a_death_while_away_takes_the_stale_routes() {
+    let mut lab = lab(false);
+    told_both_families(&mut lab);
+    lab.down(1, restart(FamilySet::all()));
+    lab.down(1, Down::Death);
+    assert!(lab.rib.is_empty() && lab.kernel.is_empty());
+    assert_eq!(lab.rib.next_deadline(), None);
+}
+
+#[test]
+fn routes_of_a_session_that_is_gone_or_of_another_family_are_dropped() {
+    let mut lab = lab(false);
+    let mut narrow = session(4, Asn(65004));
+    narrow.families = [Family::Ipv4Unicast].into_iter().collect();
+    lab.peer(4, config());
+    lab.up(narrow);
+    lab.announce(4, attributes(&[65004], "2001:db8::4"), &[net("2001:db8:1::/48")]);
+    assert!(lab.rib.is_empty());
+    lab.down(4, Down::Death);
+    lab.announce(4, attributes(&[65004], "192.0.2.4"), &[net(PREFIX)]);
+    assert!(lab.rib.is_empty());
+}
