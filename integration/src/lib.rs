@@ -1,1 +1,34 @@
-//! .
+//! The lab: nodes, ToRs, spines and pods as network namespaces of one machine, with cuts and kills as calls.
+//!
+//! | module | what it has |
+//! |---|---|
+//! | [`lab`] | one test's namespaces, files and logs, gone when it ends |
+//! | [`netns`], [`link`], [`process`] | the parts: namespaces, cables and switches, commands and daemons |
+//! | [`daemon`] | weftd, BIRD, FRR and GoBGP behind one [`daemon::Router`] |
+//! | [`documents`] | what an admin writes for weftd |
+//! | [`node`], [`pod`] | a machine with weftd, and the pods on it, made by the real `weft-cni` |
+//! | [`fabric`], [`lan`] | topologies: racks with ToRs and a spine; nodes in one subnet or two |
+//! | [`probe`] | traffic, and what its receivers see |
+//! | [`promises`] | the promises of the network model, checked |
+//! | [`wait`] | waiting with a deadline |
+//!
+//! The lab knows the project only from outside: its programs, their command lines and their JSON.
+
+#![expect(
+    clippy::indexing_slicing,
+    reason = "JSON is indexed by name, which yields null for what is not there"
+)]
+
+pub mod daemon;
+pub mod documents;
+pub mod fabric;
+pub mod lab;
+pub mod lan;
+pub mod link;
+pub mod netns;
+pub mod node;
+pub mod pod;
+pub mod probe;
+pub mod process;
+pub mod promises;
+pub mod wait;

@@ -1,0 +1,66 @@
+# The commands people type. CONTRIBUTING.md says what each is for.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: help build test lint demo demo-down crds demo-packages test-packages
+
+CARGO ?= cargo
+TOR ?= weft
+KEEP ?= 0
+TARGET = $(or $(CARGO_TARGET_DIR),target)
+
+# What the lab needs, and the daemons that are its ToRs; as program:package.
+DEMO_TOOLS := ip:iproute2 ping:iputils-ping nft:nftables nsenter:util-linux
+TEST_TOOLS := $(DEMO_TOOLS) traceroute:traceroute bird:bird2 vtysh:frr gobgpd:gobgpd gobgp:gobgpd
+ifeq ($(TOR),bird)
+DEMO_TOOLS += bird:bird2
+else ifeq ($(TOR),frr)
+DEMO_TOOLS += vtysh:frr
+endif
+
+# Installs the packages of those programs that are not there. The lab starts the daemons that it needs itself: policy-rc.d keeps the
+# packages from starting theirs on this machine.
+define install
+missing=(); \
+for tool in $(1); do PATH="$$PATH:/usr/sbin:/sbin" command -v "$${tool%%:*}" >/dev/null || missing+=("$${tool##*:}"); done; \
+if (( $${#missing[@]} )); then \
+	echo "Installs $${missing[*]}"; \
+	policy=/usr/sbin/policy-rc.d; \
+	if [[ ! -e $$policy ]]; then printf '#!/bin/sh\nexit 101\n' >$$policy; chmod +x $$policy; trap 'rm -f /usr/sbin/policy-rc.d' EXIT; fi; \
+	apt-get update -qq; \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; \
+fi
+endef
+
+help: ## Show what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build all programs
+	$(CARGO) build --workspace --bins
+
+demo: demo-packages build ## Raise a two-rack fabric, check the promises, cut a cable, take it down (TOR=weft|bird|frr, KEEP=1)
+	@TOR=$(TOR) KEEP=$(KEEP) $(TARGET)/debug/weft-demo
+
+demo-down: ## Remove a demo that KEEP=1 left up
+	@$(CARGO) run --quiet --package weft-integration --bin weft-demo -- down
+
+# The tests of the lab run the programs, which cargo builds for their own crates' tests only.
+test: test-packages build ## Run every test
+	$(CARGO) test --workspace --no-fail-fast
+
+lint: ## Check format, warnings, the dependencies between the rooms, generated files
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	.ci/rooms
+	.ci/generated
+
+crds: ## Write manifests/crds.yaml anew from the Rust types
+	$(CARGO) run --quiet --package weft-controller --example crds >manifests/crds.yaml.new
+	mv manifests/crds.yaml.new manifests/crds.yaml
+
+demo-packages:
+	@$(call install,$(DEMO_TOOLS))
+
+test-packages:
+	@$(call install,$(TEST_TOOLS))

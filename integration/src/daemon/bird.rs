@@ -1,0 +1,247 @@
+//! BIRD 2.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use ipnet::IpNet;
+
+use super::{Family, Neighbor, Path, Router, RouterConfig, Software};
+use crate::lab::Lab;
+use crate::netns::Namespace;
+use crate::process::{Process, SHORT, foreign_program, run};
+use crate::wait::wait_until;
+
+/// A router run by BIRD 2.
+#[derive(Debug)]
+pub struct Bird {
+    program: PathBuf,
+    client: PathBuf,
+    namespace: Namespace,
+    directory: PathBuf,
+    log: PathBuf,
+    config: RouterConfig,
+    process: Option<Process>,
+}
+
+impl Bird {
+    /// Writes its configuration.
+    ///
+    /// # Errors
+    /// If BIRD is not installed or the files cannot be written.
+    pub fn new(lab: &Lab, namespace: &Namespace, config: RouterConfig) -> Result<Self> {
+        let bird = Self {
+            program: foreign_program(&["/usr/sbin/bird"], "bird2")?,
+            client: foreign_program(&["/usr/sbin/birdc"], "bird2")?,
+            namespace: namespace.clone(),
+            directory: lab.directory(&config.name)?,
+            log: lab.log(&config.name),
+            config,
+            process: None,
+        };
+        bird.write()?;
+        Ok(bird)
+    }
+
+    fn write(&self) -> Result<()> {
+        let path = self.directory.join("bird.conf");
+        std::fs::write(&path, render(&self.config))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn ask(&self, question: &str) -> Result<String> {
+        let mut client = Command::new(&self.client);
+        client.arg("-s").arg(self.directory.join("bird.ctl")).args(question.split_whitespace());
+        Ok(run(&mut client, SHORT)?
+            .success()
+            .with_context(|| format!("{}: birdc {question}", self.config.name))?
+            .stdout)
+    }
+}
+
+impl Router for Bird {
+    fn software(&self) -> Software {
+        Software::Bird
+    }
+
+    fn version(&self) -> Result<String> {
+        let said = run(Command::new(&self.program).arg("--version"), SHORT)?.success()?;
+        Ok(format!("{}{}", said.stdout, said.stderr).trim().to_owned())
+    }
+
+    fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let mut command = self.namespace.command(&self.program);
+        command
+            .args(["-f", "-c", "bird.conf", "-s", "bird.ctl", "-P", "bird.pid"])
+            .current_dir(&self.directory);
+        if self.config.graceful_restart {
+            // Recovery: routes that an earlier run left in the kernel stay until the neighbors have said all they know.
+            command.arg("-R");
+        }
+        self.process = Some(Process::start(&self.config.name, &mut command, &self.log)?);
+        wait_until("BIRD to answer", SHORT, || self.ask("show status")).map(drop)
+    }
+
+    fn daemon(&mut self) -> &mut Option<Process> {
+        &mut self.process
+    }
+
+    fn originate(&mut self, prefixes: &BTreeSet<IpNet>) -> Result<()> {
+        self.config.originate.clone_from(prefixes);
+        self.write()?;
+        let said = self.ask("configure")?;
+        ensure!(said.contains("Reconfigur"), "BIRD did not reconfigure: {said}");
+        Ok(())
+    }
+
+    fn established(&self, neighbor: IpAddr) -> Result<bool> {
+        let Some(index) = self.config.neighbors.iter().position(|known| known.address == neighbor) else {
+            return Ok(false);
+        };
+        Ok(self.ask(&format!("show protocols {}", protocol(index)))?.contains("Established"))
+    }
+
+    fn paths(&self, prefix: IpNet) -> Result<Vec<Path>> {
+        match self.ask(&format!("show route {prefix} all")) {
+            // An unknown prefix is a failure to this client.
+            Err(error) if format!("{error:#}").contains("Network not found") => Ok(Vec::new()),
+            said => Ok(parse_paths(&said?)),
+        }
+    }
+}
+
+fn protocol(index: usize) -> String {
+    format!("neighbor{index}")
+}
+
+fn render(config: &RouterConfig) -> String {
+    let restart = if config.graceful_restart { " graceful restart on;" } else { "" };
+    let mut text =
+        format!("log stderr all;\nrouter id {};\nprotocol device {{ scan time 5; }}\n", config.router_id);
+    for family in Family::BOTH {
+        let channel = channel(family);
+        let _ = writeln!(
+            text,
+            "protocol kernel {{ {channel} {{ import none; export where source = RTS_BGP; }}; merge paths on;{restart} }}"
+        );
+    }
+    for family in Family::BOTH {
+        let own: Vec<&IpNet> =
+            config.originate.iter().filter(|prefix| Family::of(prefix.addr()) == family).collect();
+        if !own.is_empty() {
+            let _ = writeln!(text, "protocol static {{ {};", channel(family));
+            for prefix in own {
+                let _ = writeln!(text, "  route {prefix} blackhole;");
+            }
+            text.push_str("}\n");
+        }
+    }
+    for (index, neighbor) in config.neighbors.iter().enumerate() {
+        render_neighbor(&mut text, config, index, neighbor);
+    }
+    text
+}
+
+fn render_neighbor(text: &mut String, config: &RouterConfig, index: usize, neighbor: &Neighbor) {
+    let _ = writeln!(
+        text,
+        "protocol bgp {} {{\n  local {} as {};\n  neighbor {} as {};\n  direct;\n  hold time {};\n  connect delay time 1;\n  \
+         connect retry time 1;\n  error wait time 1, 2;",
+        protocol(index),
+        neighbor.local,
+        config.asn,
+        neighbor.address,
+        neighbor.asn,
+        config.hold_time
+    );
+    if config.graceful_restart {
+        let _ = writeln!(text, "  graceful restart on;\n  graceful restart time 60;");
+    } else {
+        let _ = writeln!(text, "  graceful restart off;");
+    }
+    for family in &neighbor.families {
+        let own = if neighbor.asn == config.asn { " next hop self;" } else { "" };
+        let _ = writeln!(
+            text,
+            "  {} {{ import all; export where source ~ [ RTS_BGP, RTS_STATIC ];{own} }};",
+            channel(*family)
+        );
+    }
+    text.push_str("}\n");
+}
+
+fn channel(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
+}
+
+/// Reads `show route PREFIX all`: a heading line per path, then a line per attribute. Paths of no neighbor are its own.
+fn parse_paths(said: &str) -> Vec<Path> {
+    let mut paths: Vec<(bool, Path)> = Vec::new();
+    for line in said.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match (words.as_slice(), paths.last_mut()) {
+            (["BGP.as_path:", asns @ ..], Some((_, path))) => {
+                path.as_path = asns.iter().filter_map(|asn| asn.parse().ok()).collect();
+            }
+            (["BGP.next_hop:", hops @ ..], Some((_, path))) => {
+                path.next_hops = hops.iter().filter_map(|hop| hop.parse().ok()).collect();
+            }
+            (heading, _) if !line.starts_with('\t') && line.contains(" [") => {
+                let learned = heading.iter().any(|word| word.starts_with("[neighbor"));
+                paths.push((
+                    learned,
+                    Path { next_hops: Vec::new(), as_path: Vec::new(), best: heading.contains(&"*") },
+                ));
+            }
+            _ => {}
+        }
+    }
+    paths.into_iter().filter_map(|(learned, path)| learned.then_some(path)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAID: &str = "\
+BIRD 2.0.12 ready.
+Table master4:
+10.244.0.0/26        unicast [neighbor0 08:00:00.000] * (100) [AS64601i]
+\tvia 10.1.0.0 on to-a1
+\tType: BGP univ
+\tBGP.origin: IGP
+\tBGP.as_path: 64601
+\tBGP.next_hop: 10.1.0.0
+\tBGP.local_pref: 100
+                     blackhole [static1 07:59:00.000] (200)
+\tType: static univ
+                     unicast [neighbor1 08:00:01.000] (100) [AS64601i]
+\tvia 10.1.0.2 on to-a2
+\tType: BGP univ
+\tBGP.as_path: 4200000000 64601
+\tBGP.next_hop: fd00::1 fe80::1
+";
+
+    #[test]
+    fn paths_of_neighbors_are_read() {
+        let paths = parse_paths(SAID);
+        assert_eq!(paths.len(), 2);
+        assert_eq!(paths[0].as_path, [64601]);
+        assert!(paths[0].best && !paths[1].best);
+        assert_eq!(paths[1].as_path, [4_200_000_000, 64601]);
+        assert_eq!(
+            paths[1].next_hops,
+            ["fd00::1".parse::<IpAddr>().expect("IPv6"), "fe80::1".parse().expect("IPv6")]
+        );
+    }
+}

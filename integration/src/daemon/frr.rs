@@ -1,0 +1,238 @@
+//! FRR: zebra, which owns the kernel's routes, and bgpd.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::os::unix::fs::chown;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use ipnet::IpNet;
+use nix::unistd::User;
+use serde_json::Value;
+
+use super::{Family, Path, Router, RouterConfig, Software};
+use crate::lab::Lab;
+use crate::netns::Namespace;
+use crate::process::{Process, SHORT, foreign_program, run};
+use crate::wait::wait_until;
+
+/// A router run by FRR.
+#[derive(Debug)]
+pub struct Frr {
+    zebra: PathBuf,
+    bgpd: PathBuf,
+    shell: PathBuf,
+    namespace: Namespace,
+    directory: PathBuf,
+    log: PathBuf,
+    config: RouterConfig,
+    processes: Processes,
+}
+
+#[derive(Debug, Default)]
+struct Processes {
+    zebra: Option<Process>,
+    bgpd: Option<Process>,
+}
+
+impl Frr {
+    /// Writes its configuration.
+    ///
+    /// # Errors
+    /// If FRR is not installed or the files cannot be written.
+    pub fn new(lab: &Lab, namespace: &Namespace, config: RouterConfig) -> Result<Self> {
+        let frr = Self {
+            zebra: foreign_program(&["/usr/lib/frr/zebra"], "frr")?,
+            bgpd: foreign_program(&["/usr/lib/frr/bgpd"], "frr")?,
+            shell: foreign_program(&["/usr/bin/vtysh"], "frr")?,
+            namespace: namespace.clone(),
+            directory: lab.directory(&config.name)?,
+            log: lab.log(&config.name),
+            config,
+            processes: Processes::default(),
+        };
+        // FRR gives up root for a user of its own, who writes its sockets.
+        let user = User::from_name("frr")?.context("there is no user frr: install the Debian package frr")?;
+        chown(&frr.directory, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+        std::fs::write(frr.directory.join("zebra.conf"), format!("hostname {}\n", frr.config.name))?;
+        frr.write()?;
+        Ok(frr)
+    }
+
+    fn write(&self) -> Result<()> {
+        let path = self.directory.join("bgpd.conf");
+        std::fs::write(&path, render(&self.config))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Starts one daemon with everything that it would put in fixed places in the lab's directory.
+    fn spawn(&self, program: &std::path::Path, name: &str) -> Result<Process> {
+        let mut command = self.namespace.command(program);
+        command.current_dir(&self.directory);
+        command.args(["-P", "0", "--log", "stdout"]);
+        command.arg("-z").arg(self.directory.join("zserv.api"));
+        command.arg("--vty_socket").arg(&self.directory);
+        command.arg("-f").arg(self.directory.join(format!("{name}.conf")));
+        command.arg("-i").arg(self.directory.join(format!("{name}.pid")));
+        Process::start(format!("{} ({name})", self.config.name), &mut command, &self.log)
+    }
+
+    fn ask(&self, commands: &[&str]) -> Result<String> {
+        let mut shell = Command::new(&self.shell);
+        shell.arg("--vty_socket").arg(&self.directory);
+        for command in commands {
+            shell.args(["-c", command]);
+        }
+        Ok(run(&mut shell, SHORT)?
+            .success()
+            .with_context(|| format!("{}: vtysh {commands:?}", self.config.name))?
+            .stdout)
+    }
+
+    fn ask_json(&self, command: &str) -> Result<Value> {
+        let said = self.ask(&[command])?;
+        serde_json::from_str(&said).with_context(|| format!("{}: {command} said {said}", self.config.name))
+    }
+}
+
+impl Router for Frr {
+    fn software(&self) -> Software {
+        Software::Frr
+    }
+
+    fn version(&self) -> Result<String> {
+        let said = run(Command::new(&self.bgpd).arg("--version"), SHORT)?.success()?.stdout;
+        Ok(format!("FRR {}", said.lines().next().unwrap_or_default()))
+    }
+
+    fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    fn start(&mut self) -> Result<()> {
+        if self.processes.zebra.is_none() {
+            let socket = self.directory.join("zserv.api");
+            let mut zebra = self.spawn(&self.zebra, "zebra")?;
+            wait_until("zebra to listen", SHORT, || {
+                ensure!(socket.exists(), "its socket is not there");
+                Ok(())
+            })?;
+            zebra.ensure_running()?;
+            self.processes.zebra = Some(zebra);
+        }
+        self.processes.bgpd = Some(self.spawn(&self.bgpd, "bgpd")?);
+        wait_until("bgpd to answer", SHORT, || self.ask_json("show bgp summary json")).map(drop)
+    }
+
+    fn daemon(&mut self) -> &mut Option<Process> {
+        &mut self.processes.bgpd
+    }
+
+    fn leave_running(&mut self) {
+        [self.processes.zebra.take(), self.processes.bgpd.take()]
+            .into_iter()
+            .flatten()
+            .for_each(Process::leave_running);
+    }
+
+    fn originate(&mut self, prefixes: &BTreeSet<IpNet>) -> Result<()> {
+        let router = format!("router bgp {}", self.config.asn);
+        let mut commands = vec!["configure terminal".to_owned(), router];
+        for family in Family::BOTH {
+            commands.push(format!("address-family {}", unicast(family)));
+            let ours = |prefix: &&IpNet| Family::of(prefix.addr()) == family;
+            commands.extend(
+                self.config
+                    .originate
+                    .difference(prefixes)
+                    .filter(ours)
+                    .map(|prefix| format!("no network {prefix}")),
+            );
+            commands.extend(
+                prefixes
+                    .difference(&self.config.originate)
+                    .filter(ours)
+                    .map(|prefix| format!("network {prefix}")),
+            );
+            commands.push("exit-address-family".to_owned());
+        }
+        self.ask(&commands.iter().map(String::as_str).collect::<Vec<_>>())?;
+        self.config.originate.clone_from(prefixes);
+        self.write()
+    }
+
+    fn established(&self, neighbor: IpAddr) -> Result<bool> {
+        let said = self.ask_json(&format!("show bgp neighbors {neighbor} json"))?;
+        Ok(said[neighbor.to_string()]["bgpState"] == "Established")
+    }
+
+    fn paths(&self, prefix: IpNet) -> Result<Vec<Path>> {
+        let said =
+            self.ask_json(&format!("show bgp {} {prefix} json", unicast(Family::of(prefix.addr()))))?;
+        let paths = said["paths"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Ok(paths
+            .iter()
+            .filter(|path| path["sourced"] != true && path["local"] != true)
+            .map(parse_path)
+            .collect())
+    }
+}
+
+fn unicast(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4 unicast",
+        Family::V6 => "ipv6 unicast",
+    }
+}
+
+fn parse_path(path: &Value) -> Path {
+    let hops = path["nexthops"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let as_path = path["aspath"]["string"].as_str().unwrap_or_default();
+    Path {
+        next_hops: hops.iter().filter_map(|hop| hop["ip"].as_str()?.parse().ok()).collect(),
+        as_path: as_path.split_whitespace().filter_map(|asn| asn.parse().ok()).collect(),
+        best: path["bestpath"]["overall"] == true,
+    }
+}
+
+fn render(config: &RouterConfig) -> String {
+    let mut text = format!(
+        "hostname {}\nrouter bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n \
+         no bgp network import-check\n bgp bestpath as-path multipath-relax\n timers bgp {} {}\n",
+        config.name,
+        config.asn,
+        config.router_id,
+        config.hold_time / 3,
+        config.hold_time
+    );
+    text.push_str(if config.graceful_restart {
+        " bgp graceful-restart\n"
+    } else {
+        " bgp graceful-restart-disable\n"
+    });
+    for neighbor in &config.neighbors {
+        let address = neighbor.address;
+        let _ = writeln!(
+            text,
+            " neighbor {address} remote-as {}\n neighbor {address} timers connect 1",
+            neighbor.asn
+        );
+        let _ = writeln!(text, " neighbor {address} advertisement-interval 0");
+    }
+    for family in Family::BOTH {
+        let _ = writeln!(text, " address-family {}", unicast(family));
+        for prefix in config.originate.iter().filter(|prefix| Family::of(prefix.addr()) == family) {
+            let _ = writeln!(text, "  network {prefix}");
+        }
+        for neighbor in config.neighbors.iter().filter(|neighbor| neighbor.families.contains(&family)) {
+            let _ = writeln!(text, "  neighbor {} activate", neighbor.address);
+            if neighbor.asn == config.asn {
+                let _ = writeln!(text, "  neighbor {} next-hop-self", neighbor.address);
+            }
+        }
+        text.push_str("  maximum-paths 16\n exit-address-family\n");
+    }
+    text
+}
