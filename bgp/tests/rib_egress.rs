@@ -1,4 +1,11 @@
 //! What a peer is told, through the RIB, the egress and the wire.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod rib_support;
 

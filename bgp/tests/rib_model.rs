@@ -1,4 +1,11 @@
 //! The RIB and its egresses against a model that computes everything anew from what was heard, after any sequence of events.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod rib_support;
 
@@ -231,7 +238,7 @@ impl Model {
                 _ if !self.tracking => paths.push((Some(*peer), attributes, 0)),
                 Some(Resolution::OnLink) => paths.push((Some(*peer), attributes, 0)),
                 Some(Resolution::Gateway { metric }) if !is_external(*peer) => {
-                    paths.push((Some(*peer), attributes, *metric))
+                    paths.push((Some(*peer), attributes, *metric));
                 }
                 _ => {}
             }
@@ -372,10 +379,10 @@ impl Both {
                 }
             }
             Event::Import(peer, number) => {
-                self.configure_peer(*peer, |c| c.import = Arc::new(policy(*number)))
+                self.configure_peer(*peer, |c| c.import = Arc::new(policy(*number)));
             }
             Event::Export(peer, number) => {
-                self.configure_peer(*peer, |c| c.export = Arc::new(policy(*number)))
+                self.configure_peer(*peer, |c| c.export = Arc::new(policy(*number)));
             }
             Event::AllowedOwnAs(peer, times) => self.configure_peer(*peer, |c| c.allowed_own_as = *times),
             Event::NextHop(family, number, default_route, resolution) => {

@@ -1,4 +1,11 @@
 //! What takes part in the decision, what does not, and what the RIB says of it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod rib_support;
 
