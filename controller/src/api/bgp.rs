@@ -8,7 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_bgp::types::Family;
 
-use super::{AsNumber, Cidr, Duration, InterfaceName, PeerAddress, PeerAs, RouterId, Selector, SourceAddress};
+use super::{
+    AsNumber, Cidr, Duration, InterfaceName, PeerAddress, PeerAs, RouterId, Selector, SourceAddress,
+};
 
 /// What holds for a node as a whole. The object `default` holds for every node; `node.NAME` overrides it, field by field,
 /// for one.

@@ -3,10 +3,10 @@
 //! The resource types are typed to the last field: a CIDR is a [`Cidr`], a selector a [`Selector`]. What deserializes is
 //! well-formed; what is well-formed but makes no sense beside the other objects is found by [`crate::documents`].
 
+mod bgp;
 mod error;
 mod ip;
 pub mod json;
-mod bgp;
 mod selector;
 mod values;
 

@@ -74,7 +74,8 @@ pub struct Duration(pub StdDuration);
 impl fmt::Display for Duration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (seconds, millis) = (self.0.as_secs(), self.0.subsec_millis());
-        let parts = [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s"), (millis.into(), "ms")];
+        let parts =
+            [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s"), (millis.into(), "ms")];
         if self.0.as_millis() == 0 {
             return f.write_str("0s");
         }
@@ -86,7 +87,8 @@ impl FromStr for Duration {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        const REMEDY: &str = "write whole numbers with the units h, m, s or ms, as in \"90s\", \"1m30s\" or \"500ms\"";
+        const REMEDY: &str =
+            "write whole numbers with the units h, m, s or ms, as in \"90s\", \"1m30s\" or \"500ms\"";
         let invalid = |what: &str| Invalid::new(format!("\"{text}\" {what}"), REMEDY);
         let (mut rest, mut total) = (text, StdDuration::ZERO);
         if text.is_empty() {
@@ -108,9 +110,9 @@ impl FromStr for Duration {
                 unit => return Err(invalid(&format!("has the unknown unit \"{unit}\""))),
             };
             let part = number.parse::<u64>().ok().and_then(|n| n.checked_mul(milliseconds));
-            total = part
-                .and_then(|ms| total.checked_add(StdDuration::from_millis(ms)))
-                .ok_or_else(|| invalid(if number.is_empty() { "is not a duration" } else { "is too long" }))?;
+            total = part.and_then(|ms| total.checked_add(StdDuration::from_millis(ms))).ok_or_else(|| {
+                invalid(if number.is_empty() { "is not a duration" } else { "is too long" })
+            })?;
             rest = tail;
         }
         Ok(Self(total))
@@ -141,7 +143,8 @@ impl FromStr for PeerAddress {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        const REMEDY: &str = "write IP, IP:PORT or [IPV6]:PORT, as in 192.0.2.1, 192.0.2.1:1179 or [2001:db8::1]:1179";
+        const REMEDY: &str =
+            "write IP, IP:PORT or [IPV6]:PORT, as in 192.0.2.1, 192.0.2.1:1179 or [2001:db8::1]:1179";
         let invalid = |what: &str| Invalid::new(format!("\"{text}\" {what}"), REMEDY);
         let (ip, port) = match text.parse::<IpAddr>() {
             Ok(ip) => (ip, None),
@@ -156,15 +159,18 @@ impl FromStr for PeerAddress {
             _ if ip.is_unspecified() => Some("means any address, and a peer has one"),
             _ if ip.is_multicast() => Some("is a multicast address"),
             IpAddr::V4(v4) if v4.is_broadcast() => Some("is the broadcast address"),
-            IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("is link-local and says nothing without its link"),
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+                Some("is link-local and says nothing without its link")
+            }
             IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("is an IPv4 address in IPv6 form"),
             _ => None,
         };
         match unfit {
             None => Ok(Self { ip, port }),
-            Some(why) => {
-                Err(Invalid::new(format!("\"{text}\" {why}"), "write the peer's own IPv4 or global IPv6 address"))
-            }
+            Some(why) => Err(Invalid::new(
+                format!("\"{text}\" {why}"),
+                "write the peer's own IPv4 or global IPv6 address",
+            )),
         }
     }
 }
@@ -449,12 +455,7 @@ text_value!(
     Form::Text(Some("^[!-.0-9;-~]{1,15}$")),
     "the name of an interface such as eth0"
 );
-text_value!(
-    AsNumber,
-    "AsNumber",
-    Form::NumberOrText,
-    "an AS number: 1 to 4294967294, or \"X.Y\" in quotes"
-);
+text_value!(AsNumber, "AsNumber", Form::NumberOrText, "an AS number: 1 to 4294967294, or \"X.Y\" in quotes");
 text_value!(
     PeerAs,
     "PeerAs",

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::api::{BGPConfigurationSpec, BGPFilterSpec, BGPPeerSpec, IPBlockSpec, IPPoolSpec, Labels, MESH_LABEL};
+use crate::api::{
+    BGPConfigurationSpec, BGPFilterSpec, BGPPeerSpec, IPBlockSpec, IPPoolSpec, Labels, MESH_LABEL,
+};
 
 /// The objects, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -12,6 +12,16 @@ use weft_bgp::config::SpeakerConfig;
 
 use crate::api::json::Problem;
 
+mod address;
+mod diagnose;
+mod make;
+mod policy;
+mod session;
+mod settings;
+
+pub use make::plan;
+pub(crate) use session::wanted;
+
 /// What the planner has to know of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostFacts {

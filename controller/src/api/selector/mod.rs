@@ -192,7 +192,9 @@ impl<'de> Deserialize<'de> for Selector {
             type Value = Selector;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a selector: an expression such as 'rack == \"a\"', or matchLabels and matchExpressions")
+                f.write_str(
+                    "a selector: an expression such as 'rack == \"a\"', or matchLabels and matchExpressions",
+                )
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Selector, E> {

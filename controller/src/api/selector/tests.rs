@@ -114,8 +114,7 @@ fn expression() -> impl Strategy<Value = (String, Expression)> {
         key.prop_map(|k| (format!("has({k})"), Expression::Has(k))),
         (key, value).prop_map(|(k, v)| (format!("{k} == '{v}'"), Expression::Equals(k, v))),
         (key, value).prop_map(|(k, v)| (format!("{k}!=\"{v}\""), Expression::Equals(k, v).not())),
-        (key, value)
-            .prop_map(|(k, v)| (format!("{k} in {{'{v}'}}"), Expression::In(k, BTreeSet::from([v])))),
+        (key, value).prop_map(|(k, v)| (format!("{k} in {{'{v}'}}"), Expression::In(k, BTreeSet::from([v])))),
     ];
     leaf.prop_recursive(4, 16, 3, |inner| {
         prop_oneof![

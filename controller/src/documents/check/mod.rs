@@ -1,0 +1,206 @@
+//! What makes no sense although every field is well-formed: in one object ([`spec`]), and between objects.
+
+mod spec;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::Parsed;
+use crate::api::Invalid;
+use crate::api::json::DocumentError;
+use crate::cluster::{Cluster, Kind, Object};
+use crate::plan::wanted;
+
+/// The faults of each object by itself.
+pub(super) fn each(parsed: &[Parsed]) -> Vec<DocumentError> {
+    let mut errors = Vec::new();
+    for object in parsed {
+        let faults = match &object.object {
+            Object::BgpConfiguration(s) => spec::configuration(&object.name, s),
+            Object::BgpPeer(s) => spec::peer(s),
+            Object::BgpFilter(s) => spec::filter(s),
+            Object::IpPool(s) => spec::pool(s),
+            Object::IpBlock(_) | Object::Node(_) => Vec::new(),
+        };
+        errors.extend(faults.into_iter().map(|(field, invalid)| object.error(&field, invalid)));
+    }
+    errors
+}
+
+/// Objects that are there twice.
+pub(super) fn duplicates(parsed: &[Parsed]) -> Vec<DocumentError> {
+    let mut seen: BTreeMap<(Kind, &str), &Parsed> = BTreeMap::new();
+    let mut errors = Vec::new();
+    for object in parsed {
+        match seen.get(&(object.object.kind(), &object.name)) {
+            Some(first) => errors.push(object.error(
+                "metadata.name",
+                Invalid::new(
+                    format!("{} is there already, {}", object.title(), place(first)),
+                    "keep one of the two, or name one otherwise",
+                ),
+            )),
+            None => drop(seen.insert((object.object.kind(), &object.name), object)),
+        }
+    }
+    errors
+}
+
+/// What is wrong between objects.
+pub(super) fn together(parsed: &[Parsed], cluster: &Cluster) -> Vec<DocumentError> {
+    let mut errors = dangling(parsed, cluster);
+    errors.extend(overlapping(
+        ranges(parsed, cluster),
+        "it overlaps",
+        "pools and blocks must not overlap: narrow one",
+    ));
+    errors.extend(shared_addresses(parsed));
+    errors.extend(contested_peers(parsed, cluster));
+    errors
+}
+
+/// Names of what is not there.
+fn dangling(parsed: &[Parsed], cluster: &Cluster) -> Vec<DocumentError> {
+    let no_node = |object: &Parsed, field: &str, node: &str| {
+        (!cluster.nodes.contains_key(node)).then(|| {
+            let invalid =
+                Invalid::new(format!("there is no Node {node}"), "add its document, or correct the name");
+            object.error(field, invalid)
+        })
+    };
+    let mut errors = Vec::new();
+    for object in parsed {
+        match &object.object {
+            Object::BgpPeer(spec) => {
+                let missing =
+                    spec.filters.iter().enumerate().filter(|(_, f)| !cluster.filters.contains_key(*f));
+                errors.extend(missing.map(|(index, filter)| {
+                    let message = format!("there is no BGPFilter {filter}");
+                    object.error(
+                        &format!("spec.filters[{index}]"),
+                        Invalid::new(message, "add its document, or correct the name"),
+                    )
+                }));
+            }
+            Object::BgpConfiguration(spec) => {
+                if let Some(node) = object.name.strip_prefix("node.") {
+                    errors.extend(no_node(object, "metadata.name", node));
+                } else if spec.router_id.is_some() && cluster.nodes.len() > 1 {
+                    let message =
+                        format!("the default routerID is that of {} Nodes at once", cluster.nodes.len());
+                    let remedy = "leave it out, or set it per node in BGPConfiguration node.NAME";
+                    errors.push(object.error("spec.routerID", Invalid::new(message, remedy)));
+                }
+            }
+            Object::IpBlock(spec) => errors.extend(no_node(object, "spec.node", &spec.node)),
+            Object::BgpFilter(_) | Object::IpPool(_) | Object::Node(_) => {}
+        }
+    }
+    errors
+}
+
+/// A prefix that must not overlap with others of its sort.
+struct Range<'a> {
+    /// Pools overlap with pools, blocks with blocks.
+    sort: Kind,
+    net: IpNet,
+    object: &'a Parsed,
+    field: String,
+}
+
+/// The pools, and the blocks in use: a node with IPBlocks does not use its podCIDRs.
+fn ranges<'a>(parsed: &'a [Parsed], cluster: &Cluster) -> Vec<Range<'a>> {
+    let mut ranges = Vec::new();
+    for object in parsed {
+        let mut add = |sort, net, field: String| ranges.push(Range { sort, net, object, field });
+        match &object.object {
+            Object::IpPool(spec) => add(Kind::IpPool, spec.cidr.net(), "spec.cidr".into()),
+            Object::IpBlock(spec) => add(Kind::IpBlock, spec.cidr.net(), "spec.cidr".into()),
+            Object::Node(node) if !cluster.blocks.values().any(|b| b.node == object.name) => {
+                let listed = object.located.get("spec").and_then(|spec| spec.get("podCIDRs")).is_some();
+                for (index, net) in node.pod_cidrs.iter().enumerate() {
+                    let field =
+                        if listed { format!("spec.podCIDRs[{index}]") } else { "spec.podCIDR".into() };
+                    add(Kind::IpBlock, *net, field);
+                }
+            }
+            Object::Node(_) | Object::BgpConfiguration(_) | Object::BgpPeer(_) | Object::BgpFilter(_) => {}
+        }
+    }
+    ranges
+}
+
+fn overlapping(mut ranges: Vec<Range<'_>>, what: &str, remedy: &str) -> Vec<DocumentError> {
+    // A prefix sorts before all that lies in it, so whatever overlaps does so with the last one that lay in no other.
+    ranges.sort_by_key(|range| (range.sort, range.net));
+    let mut outer: Option<&Range<'_>> = None;
+    let mut errors = Vec::new();
+    for range in &ranges {
+        match outer.filter(|outer| outer.sort == range.sort && outer.net.contains(&range.net)) {
+            Some(outer) => {
+                let (net, other) = (range.net, outer.net);
+                let message = format!(
+                    "{net}: {what} with {other} of {}, {}",
+                    outer.object.title(),
+                    place(outer.object)
+                );
+                errors.push(range.object.error(&range.field, Invalid::new(message, remedy)));
+            }
+            None => outer = Some(range),
+        }
+    }
+    errors
+}
+
+/// Two nodes of one address.
+fn shared_addresses(parsed: &[Parsed]) -> Vec<DocumentError> {
+    let mut seen: BTreeMap<IpAddr, &Parsed> = BTreeMap::new();
+    let mut errors = Vec::new();
+    for object in parsed {
+        let Object::Node(node) = &object.object else { continue };
+        for address in &node.addresses {
+            match seen.get(address).filter(|first| first.name != object.name) {
+                Some(first) => {
+                    let message =
+                        format!("{address} is also an address of {}, {}", first.title(), place(first));
+                    let invalid = Invalid::new(message, "give each Node addresses of its own");
+                    errors.push(object.error("status.addresses", invalid));
+                }
+                None => drop(seen.insert(*address, object)),
+            }
+        }
+    }
+    errors
+}
+
+/// Two BGPPeers that ask one node for sessions with one address.
+fn contested_peers(parsed: &[Parsed], cluster: &Cluster) -> Vec<DocumentError> {
+    let mut contests: BTreeMap<(&str, &str), (IpAddr, &str)> = BTreeMap::new();
+    for (node, facts) in &cluster.nodes {
+        let mut first: BTreeMap<IpAddr, &str> = BTreeMap::new();
+        for session in wanted(cluster, node, facts) {
+            let (Some(address), Some(peer)) = (session.address, session.peer()) else { continue };
+            match first.get(&address) {
+                Some(other) => drop(contests.entry((peer, other)).or_insert((address, node))),
+                None => drop(first.insert(address, peer)),
+            }
+        }
+    }
+    let mut errors = Vec::new();
+    for ((second, first), (address, node)) in contests {
+        let object = parsed.iter().find(|o| o.object.kind() == Kind::BgpPeer && o.name == second);
+        errors.extend(object.map(|object| {
+            let message = format!("BGPPeer/{first} asks for a session of Node {node} with {address} too");
+            let by_address = object.located.get("spec").and_then(|spec| spec.get("peerIP")).is_some();
+            let field = if by_address { "spec.peerIP" } else { "spec.peerSelector" };
+            object.error(field, Invalid::new(message, "keep one of the two, or part them by nodeSelector"))
+        }));
+    }
+    errors
+}
+
+fn place(object: &Parsed) -> String {
+    format!("{} line {}", object.file, object.located.line)
+}

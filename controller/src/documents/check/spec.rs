@@ -1,0 +1,252 @@
+//! The faults of one object: values that are well-formed, but not together or not for their purpose.
+
+use std::net::IpAddr;
+use std::time::Duration as StdDuration;
+
+use ipnet::IpNet;
+use weft_bgp::types::Family;
+
+use crate::api::{
+    BGPConfigurationSpec, BGPFilterRule, BGPFilterSpec, BGPPeerSpec, Duration, GracefulRestartSpec,
+    IPPoolSpec, Invalid, MatchOperator, SourceAddress,
+};
+
+/// Faults, each with the path of its field.
+type Faults = Vec<(String, Invalid)>;
+
+/// The metric of own-block unreachables; learned routes must be better.
+const UNREACHABLE_METRIC: u32 = 4_278_198_272;
+
+fn fault(faults: &mut Faults, field: &str, message: impl Into<String>, remedy: &str) {
+    faults.push((format!("spec.{field}"), Invalid::new(message, remedy)));
+}
+
+pub(super) fn configuration(name: &str, spec: &BGPConfigurationSpec) -> Faults {
+    let mut faults = Faults::new();
+    if name != "default" && name.strip_prefix("node.").is_none_or(str::is_empty) {
+        let invalid = Invalid::new(
+            format!("a BGPConfiguration named \"{name}\" holds for no node"),
+            "name it default, or node.NAME for the Node NAME",
+        );
+        faults.push(("metadata.name".into(), invalid));
+    }
+    timers(&mut faults, spec.hold_time, spec.keepalive_time);
+    graceful_restart(&mut faults, spec.graceful_restart);
+    if spec.max_paths.is_some_and(|n| n.get() > 256) {
+        fault(&mut faults, "maxPaths", "maxPaths is above 256", "write 1 to 256");
+    }
+    if spec.route_metric.is_some_and(|metric| metric == 0 || metric >= UNREACHABLE_METRIC) {
+        let remedy = "write 1 to 4278198271: own blocks are unreachable routes behind that";
+        fault(&mut faults, "routeMetric", "the metric is out of range", remedy);
+    }
+    if let Some(mtu) = spec.mtu.filter(|mtu| !(1280..=65535).contains(mtu)) {
+        let remedy = "write 1280 (the least of IPv6, RFC 8200) to 65535";
+        fault(&mut faults, "mtu", format!("{mtu} is not an MTU"), remedy);
+    }
+    faults
+}
+
+pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
+    let mut faults = Faults::new();
+    timers(&mut faults, spec.hold_time, spec.keepalive_time);
+    graceful_restart(&mut faults, spec.graceful_restart);
+    match (spec.peer_ip, &spec.peer_selector) {
+        (None, None) => {
+            let message = "the peer is not named: none of peerIP and peerSelector is given";
+            faults.push((
+                "spec".into(),
+                Invalid::new(message, "give peerIP for an address, or peerSelector for nodes"),
+            ));
+        }
+        (Some(_), Some(_)) => {
+            fault(
+                &mut faults,
+                "peerSelector",
+                "peerIP and peerSelector are both given",
+                "keep one of the two",
+            );
+        }
+        (Some(_), None) => {
+            if spec.as_number.is_none() {
+                let remedy = "add it: a number, \"X.Y\", internal or external";
+                fault(&mut faults, "asNumber", "asNumber is missing", remedy);
+            }
+        }
+        (None, Some(_)) => {
+            if spec.as_number.is_some() {
+                let remedy = "leave it out: each node's AS is that of its BGPConfiguration";
+                fault(&mut faults, "asNumber", "asNumber is given with peerSelector", remedy);
+            }
+            if spec.passive {
+                let remedy = "leave it out: nobody would dial, as both ends are made from this object";
+                fault(&mut faults, "passive", "passive is given with peerSelector", remedy);
+            }
+            if matches!(spec.source_address, Some(SourceAddress::Address(_) | SourceAddress::Kernel)) {
+                let remedy = "leave it out: sessions between nodes are between node addresses";
+                fault(&mut faults, "sourceAddress", "sourceAddress is given with peerSelector", remedy);
+            }
+        }
+    }
+    if let (Some(peer), Some(SourceAddress::Address(source))) = (spec.peer_ip, spec.source_address) {
+        if peer.ip.is_ipv4() != source.is_ipv4() {
+            let message = format!("{source} and the peerIP {} are of different families", peer.ip);
+            fault(&mut faults, "sourceAddress", message, "give an address of the peer's family");
+        }
+        if peer.ip == source {
+            fault(
+                &mut faults,
+                "sourceAddress",
+                format!("{source} is the peer's address"),
+                "give an own address",
+            );
+        }
+    }
+    if spec.families.as_ref().is_some_and(std::collections::BTreeSet::is_empty) {
+        let remedy = "list ipv4-unicast, ipv6-unicast or both, or leave it out for both";
+        fault(&mut faults, "families", "no family is listed", remedy);
+    }
+    faults
+}
+
+/// OPEN carries the hold time in 16 bits of seconds, of which 1 and 2 are forbidden (RFC 4271 section 4.2).
+fn timers(faults: &mut Faults, hold: Option<Duration>, keepalive: Option<Duration>) {
+    if let Some(hold) = hold {
+        let remedy = "write 0s (never expires) or whole seconds from 3s to 65535s";
+        match hold.0.as_secs() {
+            _ if hold.0.subsec_nanos() > 0 => {
+                fault(faults, "holdTime", format!("{hold} is not a number of whole seconds"), remedy);
+            }
+            1 | 2 => {
+                fault(faults, "holdTime", format!("a hold time of {hold} is forbidden (RFC 4271)"), remedy);
+            }
+            seconds if seconds > 65535 => {
+                fault(faults, "holdTime", format!("{hold} is longer than OPEN can say"), remedy);
+            }
+            _ => {}
+        }
+    }
+    let Some(keepalive) = keepalive else { return };
+    if keepalive.0 < StdDuration::from_secs(1) {
+        let message = format!("a KEEPALIVE each {keepalive} is more than one a second (RFC 4271 section 4.4)");
+        fault(faults, "keepaliveTime", message, "write 1s or longer");
+    } else if let Some(hold) = hold.filter(|hold| keepalive >= *hold) {
+        let message = format!("the keepaliveTime {keepalive} is not shorter than the holdTime {hold}");
+        fault(faults, "keepaliveTime", message, "write a third of the holdTime or less, or leave it out");
+    }
+}
+
+fn graceful_restart(faults: &mut Faults, spec: Option<GracefulRestartSpec>) {
+    let Some(time) = spec.and_then(|s| s.restart_time) else { return };
+    if time.0.subsec_nanos() > 0 || !(1..=4095).contains(&time.0.as_secs()) {
+        let message = format!("{time} is no restart time: it has 12 bits of seconds (RFC 4724)");
+        fault(faults, "gracefulRestart.restartTime", message, "write whole seconds from 1s to 4095s");
+    }
+}
+
+pub(super) fn filter(spec: &BGPFilterSpec) -> Faults {
+    let mut faults = Faults::new();
+    for (list, rules, family) in [
+        ("importV4", &spec.import_v4, Family::Ipv4Unicast),
+        ("exportV4", &spec.export_v4, Family::Ipv4Unicast),
+        ("importV6", &spec.import_v6, Family::Ipv6Unicast),
+        ("exportV6", &spec.export_v6, Family::Ipv6Unicast),
+    ] {
+        for (index, rule) in rules.iter().enumerate() {
+            filter_rule(&mut faults, &format!("{list}[{index}]"), rule, family);
+        }
+    }
+    faults
+}
+
+fn filter_rule(faults: &mut Faults, path: &str, rule: &BGPFilterRule, family: Family) {
+    let field = |name: &str| format!("{path}.{name}");
+    let net = rule.cidr.map(|cidr| cidr.net());
+    match (net, rule.match_operator) {
+        (Some(net), _) if Family::of(&net) != family => {
+            let (is, list) = match net {
+                IpNet::V4(_) => ("IPv4", "importV4 or exportV4"),
+                IpNet::V6(_) => ("IPv6", "importV6 or exportV6"),
+            };
+            let remedy = format!("move the rule to {list}");
+            return fault(faults, &field("cidr"), format!("{net} is {is}"), &remedy);
+        }
+        (Some(_), None) => {
+            let remedy = "add Equal, NotEqual, In or NotIn";
+            fault(faults, &field("matchOperator"), "cidr is given without matchOperator", remedy);
+        }
+        (None, Some(_)) => {
+            fault(
+                faults,
+                &field("cidr"),
+                "matchOperator is given without cidr",
+                "add the cidr to compare with",
+            );
+        }
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    let Some(bounds) = rule.prefix_length else { return };
+    let path = field("prefixLength");
+    let Some(net) = net else {
+        return fault(
+            faults,
+            &path,
+            "prefixLength is given without cidr",
+            "add cidr and matchOperator In or NotIn",
+        );
+    };
+    if matches!(rule.match_operator, Some(MatchOperator::Equal | MatchOperator::NotEqual)) {
+        let remedy = "use In or NotIn, or leave prefixLength out";
+        return fault(
+            faults,
+            &path,
+            "prefixLength is given with a prefix that is compared as a whole",
+            remedy,
+        );
+    }
+    let (least, most) = (net.prefix_len(), net.max_prefix_len());
+    let (min, max) = (bounds.min.unwrap_or(least), bounds.max.unwrap_or(most));
+    if min > max || min < least || max > most {
+        let message =
+            format!("no prefix inside {net} is {min} to {max} bits long, or not all of these lengths are");
+        fault(faults, &path, message, &format!("write {least} <= min <= max <= {most}"));
+    }
+}
+
+pub(super) fn pool(spec: &IPPoolSpec) -> Faults {
+    let mut faults = Faults::new();
+    let net = spec.cidr.net();
+    let range = match net {
+        IpNet::V4(_) => 20..=32,
+        IpNet::V6(_) => 116..=128,
+    };
+    let unfit = match net.addr() {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_multicast() || v4.is_unspecified(),
+        IpAddr::V6(v6) => {
+            v6.is_loopback() || v6.is_unicast_link_local() || v6.is_multicast() || v6.is_unspecified()
+        }
+    };
+    if unfit {
+        fault(
+            &mut faults,
+            "cidr",
+            format!("{net} is not for pods: no packet with such a source is routed"),
+            "take a private or a global range",
+        );
+    }
+    let block_len = spec.block_len();
+    let (least, most) = (range.start(), range.end());
+    if !range.contains(&block_len) {
+        let message = format!("the blockSize {block_len} is out of range");
+        fault(&mut faults, "blockSize", message, &format!("write {least} to {most} for this family"));
+    } else if block_len < net.prefix_len() {
+        let field = if spec.block_size.is_some() { "blockSize" } else { "cidr" };
+        let message = format!("a block of {block_len} bits does not fit into {net}");
+        fault(
+            &mut faults,
+            field,
+            message,
+            &format!("widen cidr, or write a blockSize of {} to {most}", net.prefix_len()),
+        );
+    }
+    faults
+}

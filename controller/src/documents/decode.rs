@@ -1,0 +1,342 @@
+//! One document made into an object: its envelope, its kind, its type.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value as Json;
+use serde_path_to_error::{Path, Segment};
+
+use super::Parsed;
+use super::yaml::{Located, Value};
+use crate::api::json::DocumentError;
+use crate::api::{Cidr, GROUP, Invalid, Labels, VERSION};
+use crate::cluster::{Node, Object};
+
+/// How many errors of one object are looked for.
+const MAX_ATTEMPTS: usize = 32;
+
+/// A document of one of Weft's kinds.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Document<S> {
+    #[serde(rename = "apiVersion")]
+    _api_version: IgnoredAny,
+    #[serde(rename = "kind")]
+    _kind: IgnoredAny,
+    metadata: Metadata,
+    spec: S,
+    /// Written by Weft, not read.
+    #[serde(default, rename = "status")]
+    _status: IgnoredAny,
+}
+
+/// The metadata that a document may carry. What Kubernetes adds is allowed, so that `kubectl get -o yaml` can be read back.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Metadata {
+    name: String,
+    #[serde(default, rename = "labels")]
+    _labels: Labels,
+    #[serde(default, rename = "annotations")]
+    _annotations: Labels,
+    #[serde(default, rename = "uid")]
+    _uid: IgnoredAny,
+    #[serde(default, rename = "resourceVersion")]
+    _resource_version: IgnoredAny,
+    #[serde(default, rename = "generation")]
+    _generation: IgnoredAny,
+    #[serde(default, rename = "creationTimestamp")]
+    _creation_timestamp: IgnoredAny,
+    #[serde(default, rename = "deletionTimestamp")]
+    _deletion_timestamp: IgnoredAny,
+    #[serde(default, rename = "deletionGracePeriodSeconds")]
+    _deletion_grace_period_seconds: IgnoredAny,
+    #[serde(default, rename = "finalizers")]
+    _finalizers: IgnoredAny,
+    #[serde(default, rename = "ownerReferences")]
+    _owner_references: IgnoredAny,
+    #[serde(default, rename = "managedFields")]
+    _managed_fields: IgnoredAny,
+}
+
+/// A `v1` Node: only what Weft reads of it. The rest is Kubernetes' to check.
+#[derive(Deserialize)]
+struct NodeDocument {
+    metadata: NodeMetadata,
+    #[serde(default)]
+    spec: NodeSpec,
+    #[serde(default)]
+    status: NodeStatus,
+}
+
+#[derive(Deserialize)]
+struct NodeMetadata {
+    name: String,
+    #[serde(default)]
+    labels: Labels,
+}
+
+#[derive(Default, Deserialize)]
+struct NodeSpec {
+    #[serde(default, rename = "podCIDR")]
+    pod_cidr: Option<Cidr>,
+    #[serde(default, rename = "podCIDRs")]
+    pod_cidrs: Vec<Cidr>,
+}
+
+#[derive(Default, Deserialize)]
+struct NodeStatus {
+    #[serde(default)]
+    addresses: Vec<NodeStatusAddress>,
+}
+
+/// An entry of `status.addresses`; only an `InternalIP` has to be an address.
+#[derive(Deserialize)]
+#[serde(try_from = "WrittenAddress")]
+enum NodeStatusAddress {
+    InternalIp(IpAddr),
+    Other,
+}
+
+#[derive(Deserialize)]
+struct WrittenAddress {
+    #[serde(rename = "type")]
+    kind: String,
+    address: String,
+}
+
+impl TryFrom<WrittenAddress> for NodeStatusAddress {
+    type Error = Invalid;
+
+    fn try_from(written: WrittenAddress) -> Result<Self, Invalid> {
+        if written.kind != "InternalIP" {
+            return Ok(Self::Other);
+        }
+        match written.address.parse::<IpAddr>() {
+            Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => Ok(Self::InternalIp(ip)),
+            _ => Err(Invalid::new(
+                format!("the InternalIP \"{}\" is not an address that a node can have", written.address),
+                "write an IPv4 or IPv6 address without prefix length",
+            )),
+        }
+    }
+}
+
+impl NodeDocument {
+    fn named(self) -> (String, Node) {
+        let mut pod_cidrs = self.spec.pod_cidrs;
+        if pod_cidrs.is_empty() {
+            pod_cidrs.extend(self.spec.pod_cidr);
+        }
+        let addresses = self.status.addresses.into_iter().filter_map(|address| match address {
+            NodeStatusAddress::InternalIp(ip) => Some(ip),
+            NodeStatusAddress::Other => None,
+        });
+        let node = Node {
+            labels: self.metadata.labels,
+            pod_cidrs: pod_cidrs.into_iter().map(Cidr::net).collect(),
+            addresses: addresses.collect(),
+        };
+        (self.metadata.name, node)
+    }
+}
+
+/// Reads one document into `parsed`, or its errors into `errors`. A `v1` List is as many documents as it has items.
+pub(super) fn document(
+    file: &Arc<str>,
+    located: Located,
+    parsed: &mut Vec<Parsed>,
+    errors: &mut Vec<DocumentError>,
+) {
+    let is_list = header(&located, "apiVersion") == Some("v1") && header(&located, "kind") == Some("List");
+    if let Some(Value::List(items)) = located.get("items").map(|items| &items.value).filter(|_| is_list) {
+        for item in items {
+            object_of(file, item.clone(), parsed, errors);
+        }
+        return;
+    }
+    object_of(file, located, parsed, errors);
+}
+
+fn object_of(file: &Arc<str>, located: Located, parsed: &mut Vec<Parsed>, errors: &mut Vec<DocumentError>) {
+    match object(&located) {
+        Ok((name, object)) => parsed.push(Parsed { file: Arc::clone(file), name, object, located }),
+        Err(faults) => {
+            let title = title(&located);
+            errors.extend(faults.into_iter().map(|fault| DocumentError {
+                file: Some(file.to_string()),
+                line: Some(located.line_of(fault.field.as_deref().unwrap_or_default())),
+                object: title.clone(),
+                field: fault.field,
+                message: fault.invalid.message,
+                remedy: fault.invalid.remedy,
+            }));
+        }
+    }
+}
+
+/// Something wrong with a document, at a field or as a whole.
+struct Fault {
+    field: Option<String>,
+    invalid: Invalid,
+}
+
+impl Fault {
+    fn at(field: &str, invalid: Invalid) -> Vec<Self> {
+        vec![Self { field: Some(field.into()), invalid }]
+    }
+}
+
+fn header<'a>(located: &'a Located, key: &str) -> Option<&'a str> {
+    located.get(key).and_then(Located::as_str)
+}
+
+fn title(located: &Located) -> Option<String> {
+    let name = located.get("metadata").and_then(|metadata| header(metadata, "name"));
+    Some(format!("{}/{}", header(located, "kind")?, name.unwrap_or("?")))
+}
+
+fn object(located: &Located) -> Result<(String, Object), Vec<Fault>> {
+    if !matches!(located.value, Value::Map(_)) {
+        let invalid =
+            Invalid::new("the document is not a mapping", "write apiVersion, kind, metadata and spec");
+        return Err(vec![Fault { field: None, invalid }]);
+    }
+    let [Some(api_version), Some(kind)] = ["apiVersion", "kind"].map(|key| header(located, key)) else {
+        let missing = if header(located, "apiVersion").is_none() { "apiVersion" } else { "kind" };
+        return Err(Fault::at(missing, Invalid::new(format!("{missing} is missing or not text"), kinds())));
+    };
+    let json = located.to_json();
+    let (name, object) = match (api_version.split_once('/'), kind) {
+        (None, "Node") if api_version == "v1" => {
+            let (name, node) = typed::<NodeDocument>(json)?.named();
+            (name, Object::Node(Arc::new(node)))
+        }
+        (Some((GROUP, VERSION)), "BGPConfiguration") => named(json, Object::BgpConfiguration)?,
+        (Some((GROUP, VERSION)), "BGPPeer") => named(json, Object::BgpPeer)?,
+        (Some((GROUP, VERSION)), "BGPFilter") => named(json, Object::BgpFilter)?,
+        (Some((GROUP, VERSION)), "IPPool") => named(json, Object::IpPool)?,
+        (Some((GROUP, VERSION)), "IPBlock") => named(json, Object::IpBlock)?,
+        (Some((GROUP, version)), _) if version != VERSION => {
+            let message = format!("{api_version} is not a version that is read");
+            return Err(Fault::at("apiVersion", Invalid::new(message, format!("write {GROUP}/{VERSION}"))));
+        }
+        _ => {
+            let message = format!("{kind} of {api_version} is not a kind that is read");
+            return Err(Fault::at("kind", Invalid::new(message, kinds())));
+        }
+    };
+    match fit_name(&name) {
+        true => Ok((name, object)),
+        false => {
+            Err(Fault::at("metadata.name", Invalid::new(format!("\"{name}\" is not a name"), NAME_REMEDY)))
+        }
+    }
+}
+
+fn kinds() -> String {
+    format!(
+        "write BGPConfiguration, BGPPeer, BGPFilter, IPPool or IPBlock of {GROUP}/{VERSION}, or Node of v1"
+    )
+}
+
+const NAME_REMEDY: &str =
+    "write at most 253 small letters, digits, hyphens and dots, a letter or digit at both ends (RFC 1123)";
+
+/// Whether Kubernetes would take this as the name of an object (RFC 1123 subdomain).
+fn fit_name(name: &str) -> bool {
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+fn named<S: DeserializeOwned>(
+    json: Json,
+    make: fn(Arc<S>) -> Object,
+) -> Result<(String, Object), Vec<Fault>> {
+    let document: Document<S> = typed(json)?;
+    Ok((document.metadata.name, make(Arc::new(document.spec))))
+}
+
+/// Reads a value by its type, and if that fails finds every error: serde stops at the first, so the field at fault is taken
+/// out and the rest read again.
+fn typed<T: DeserializeOwned>(mut json: Json) -> Result<T, Vec<Fault>> {
+    let mut faults: Vec<Fault> = Vec::new();
+    for _ in 0..MAX_ATTEMPTS {
+        let error = match serde_path_to_error::deserialize::<_, T>(&json) {
+            Ok(value) if faults.is_empty() => return Ok(value),
+            Ok(_) => break,
+            Err(error) => error,
+        };
+        let mut field = shown(error.path());
+        let text = error.inner().to_string();
+        if let Some(name) = text.strip_prefix("missing field `").and_then(|t| t.strip_suffix('`')) {
+            let dot = if field.is_empty() { "" } else { "." };
+            let _ = write!(field, "{dot}{name}");
+        }
+        // A field that was taken out because its value is wrong is not missing.
+        if faults.iter().any(|fault| fault.field.as_deref() == Some(&field)) {
+            break;
+        }
+        faults.push(Fault { field: Some(field), invalid: explain(&text) });
+        if !take_out(&mut json, error.path()) {
+            break;
+        }
+    }
+    Err(faults)
+}
+
+fn shown(path: &Path) -> String {
+    let mut shown = String::new();
+    for segment in path {
+        let _ = match segment {
+            Segment::Seq { index } => write!(shown, "[{index}]"),
+            Segment::Map { key } if shown.is_empty() => write!(shown, "{key}"),
+            Segment::Map { key } => write!(shown, ".{key}"),
+            Segment::Enum { .. } | Segment::Unknown => Ok(()),
+        };
+    }
+    shown
+}
+
+/// Removes the entry of a mapping at `path`. Items of a list stay, as the places of those behind them would change.
+fn take_out(json: &mut Json, path: &Path) -> bool {
+    let mut steps: Vec<&Segment> =
+        path.iter().filter(|s| matches!(s, Segment::Seq { .. } | Segment::Map { .. })).collect();
+    let Some(Segment::Map { key: last }) = steps.pop() else { return false };
+    let parent = steps.into_iter().try_fold(json, |here, step| match step {
+        Segment::Seq { index } => here.get_mut(index),
+        Segment::Map { key } => here.get_mut(key),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    });
+    parent.and_then(Json::as_object_mut).is_some_and(|entries| entries.remove(last).is_some())
+}
+
+/// The words of serde's errors, in ours.
+fn explain(text: &str) -> Invalid {
+    const SERDE: [&str; 5] =
+        ["unknown ", "invalid type", "invalid value", "missing field", "duplicate field"];
+    let ours = !SERDE.iter().any(|start| text.starts_with(start));
+    if let Some(invalid) = Invalid::parted(text).filter(|_| ours) {
+        return invalid;
+    }
+    let (message, expected) = text.split_once(", expected ").unwrap_or((text, ""));
+    let remedy = match expected {
+        "" if message.starts_with("missing field") => "add it".into(),
+        "" => "compare with the documentation of the field".into(),
+        "a string" => "write text, in quotes".into(),
+        "a boolean" => "write true or false".into(),
+        "a sequence" => "write a list".into(),
+        "there are no fields" => "take it out".into(),
+        _ if expected.starts_with("struct ") => "write a mapping of fields".into(),
+        _ => format!("write {}", expected.replace('`', "")),
+    };
+    Invalid::new(message.replace('`', "\""), remedy)
+}

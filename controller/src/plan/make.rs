@@ -1,0 +1,255 @@
+//! The plan, put together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use weft_bgp::config::{NextHopMode as SpeakerNextHopMode, Origination, PeerConfig, RemoteAs, SpeakerConfig};
+use weft_bgp::types::{Family, FamilySet};
+
+use super::policy::Policies;
+use super::session::{Wanted, wanted};
+use super::settings::{BGP_PORT, Settings};
+use super::{HostFacts, NodeAddresses, NodePlan, Sysctl, address, diagnose};
+use crate::api::json::Problem;
+use crate::api::{AdvertiseNodeAddress, NextHopMode, PeerAs, SourceAddress};
+use crate::cluster::{Cluster, Node};
+
+/// The MTU where no interface says otherwise: Ethernet's.
+const DEFAULT_MTU: u32 = 1500;
+
+/// The interface that every host has, whatever its links do.
+const LOOPBACK: &str = "lo";
+
+/// What the whole plan is made from.
+pub(super) struct Context<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) name: &'a str,
+    pub(super) node: &'a Node,
+    pub(super) settings: Settings,
+    pub(super) host: &'a HostFacts,
+    /// The addresses by which others know the node.
+    pub(super) declared: NodeAddresses,
+    /// Those of them, or those chosen by configuration, that the host has.
+    pub(super) local: NodeAddresses,
+    pub(super) blocks: Vec<IpNet>,
+}
+
+impl<'a> Context<'a> {
+    fn new(cluster: &'a Cluster, name: &'a str, node: &'a Node, host: &'a HostFacts) -> Self {
+        let settings = Settings::of(cluster, name);
+        let declared = address::declared(node, &settings);
+        let local = address::local(node, &settings, host);
+        let blocks = cluster.blocks_of(name);
+        Self { cluster, name, node, settings, host, declared, local, blocks }
+    }
+
+    /// The addresses that sessions are made with. One that is off its interface for a moment, as IPv6 addresses are while
+    /// the link is down, still counts: sessions do not change their OPEN for that.
+    pub(super) fn known(&self) -> NodeAddresses {
+        self.local.or(self.declared)
+    }
+}
+
+/// What the node should be.
+///
+/// # Errors
+/// The cluster has no such Node; whoever has a plan of it from before should keep it.
+pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan, Problem> {
+    let (name, node) = cluster.nodes.get_key_value(node).ok_or_else(|| diagnose::no_node(cluster, node))?;
+    let context = Context::new(cluster, name, node, host);
+    let sessions = wanted(cluster, name, node);
+    let (peers, mut diagnostics) = peers(&context, &sessions);
+    diagnostics.extend(diagnose::all(&context, &sessions));
+    diagnostics.sort();
+    diagnostics.dedup();
+    let settings = &context.settings;
+    let speaker = SpeakerConfig {
+        asn: settings.asn,
+        router_id: address::router_id(name, settings, context.known()),
+        max_paths: settings.max_paths,
+        next_hop_tracking: true,
+        originate: originate(&context),
+        peers,
+    };
+    Ok(NodePlan {
+        node: name.clone(),
+        listeners: listeners(&speaker, settings.listen_port),
+        mtu: mtu(&context, &speaker),
+        sysctls: sysctls(&context),
+        speaker: Arc::new(speaker),
+        addresses: context.local,
+        route_metric: settings.route_metric,
+        manage_sysctls: settings.manage_sysctls,
+        blocks: context.blocks,
+        diagnostics,
+    })
+}
+
+fn peers(
+    context: &Context<'_>,
+    sessions: &[Wanted<'_>],
+) -> (BTreeMap<IpAddr, Arc<PeerConfig>>, Vec<Problem>) {
+    let policies = Policies::new(context.cluster, context.name, &context.blocks, context.known());
+    let mut peers: BTreeMap<IpAddr, Arc<PeerConfig>> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for session in sessions {
+        match peer(context, &policies, session) {
+            Err(problem) => problems.push(problem),
+            Ok((address, config)) => match peers.get(&address) {
+                None => drop(peers.insert(address, Arc::new(config))),
+                Some(first) if session.spec().is_some() => {
+                    problems.push(diagnose::peer_conflict(address, &first.name, &config.name));
+                }
+                Some(_) => {}
+            },
+        }
+    }
+    (peers, problems)
+}
+
+fn peer(
+    context: &Context<'_>,
+    policies: &Policies<'_>,
+    session: &Wanted<'_>,
+) -> Result<(IpAddr, PeerConfig), Problem> {
+    let (spec, settings, own) = (session.spec(), &context.settings, context.known());
+    let address = session.address.ok_or_else(|| diagnose::no_common_family(session))?;
+    if own.iter().any(|a| a == address) || context.host.interface_of(address).is_some() {
+        return Err(diagnose::peer_is_self(session, address));
+    }
+    let asked = spec.and_then(|s| s.families.as_ref());
+    let asked = asked.map_or_else(FamilySet::all, |families| families.iter().copied().collect());
+    let families: FamilySet = asked.intersection(own.iter().map(Family::of_address).collect());
+    if families.is_empty() {
+        return Err(diagnose::no_family(session));
+    }
+    let local_as = spec.and_then(|s| s.local_as_number).map_or(settings.asn, |number| number.get());
+    let remote_as = match (&session.node, spec.and_then(|s| s.as_number)) {
+        (Some((_, theirs)), _) => {
+            RemoteAs::Exactly(spec.and_then(|s| s.local_as_number).map_or(theirs.asn, |number| number.get()))
+        }
+        (None, Some(PeerAs::Number(number))) => RemoteAs::Exactly(number.get()),
+        (None, Some(PeerAs::Internal)) => RemoteAs::Internal,
+        (None, Some(PeerAs::External)) => RemoteAs::External,
+        (None, None) => return Err(diagnose::no_peer_as(session)),
+    };
+    let (next_hop_v4, next_hop_v6) = next_hops(context, address, families);
+    let (import, export) = policies.of(spec, session.node.as_ref().map(|(name, _)| *name));
+    let config = PeerConfig {
+        name: session.name(),
+        port: session.port.map_or(BGP_PORT, u16::from),
+        remote_as,
+        local_as,
+        source_address: source_address(session, own, address),
+        families,
+        next_hop_v4,
+        next_hop_v6,
+        next_hop_mode: match spec.and_then(|s| s.next_hop_mode).unwrap_or_default() {
+            NextHopMode::Auto => SpeakerNextHopMode::Auto,
+            NextHopMode::Own => SpeakerNextHopMode::Own,
+            NextHopMode::Keep => SpeakerNextHopMode::Keep,
+        },
+        // Sessions between nodes are between node addresses, wherever those are.
+        ebgp_multihop: session.node.is_some() || spec.is_some_and(|s| s.ebgp_multihop),
+        passive: spec.is_some_and(|s| s.passive),
+        shutdown: spec.filter(|s| s.shutdown).map(|_| format!("BGPPeer {} is shut down", session.name())),
+        allowed_own_as: spec.and_then(|s| s.num_allowed_local_as_numbers).unwrap_or(0),
+        timers: settings.timers(spec),
+        graceful_restart: settings.graceful_restart(spec),
+        import,
+        export,
+    };
+    Ok((address, config))
+}
+
+fn source_address(session: &Wanted<'_>, own: NodeAddresses, peer: IpAddr) -> Option<IpAddr> {
+    let default = if session.node.is_some() { SourceAddress::NodeAddress } else { SourceAddress::Kernel };
+    match session.spec().and_then(|s| s.source_address).unwrap_or(default) {
+        SourceAddress::Kernel => None,
+        SourceAddress::NodeAddress => own.of_family(peer),
+        SourceAddress::Address(address) => Some(address),
+    }
+}
+
+/// Our next hop for the family that is not the session's own: the address of the session's interface, where possible the
+/// node address, else the node address wherever it is.
+fn next_hops(
+    context: &Context<'_>,
+    peer: IpAddr,
+    families: FamilySet,
+) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    let own = context.known();
+    let on_link: Vec<IpAddr> =
+        context.host.link_to(peer).into_iter().flat_map(|link| link.global()).collect();
+    let preferred = |address: &IpAddr| !own.iter().any(|a| a == *address);
+    match peer {
+        IpAddr::V4(_) if families.contains(Family::Ipv6Unicast) => {
+            let on_link = on_link.into_iter().filter(IpAddr::is_ipv6).min_by_key(preferred);
+            let address = on_link.or(own.v6.map(IpAddr::from));
+            (None, address.and_then(|a| if let IpAddr::V6(v6) = a { Some(v6) } else { None }))
+        }
+        IpAddr::V6(_) if families.contains(Family::Ipv4Unicast) => {
+            let on_link = on_link.into_iter().filter(IpAddr::is_ipv4).min_by_key(preferred);
+            let address = on_link.or(own.v4.map(IpAddr::from));
+            (address.and_then(|a| if let IpAddr::V4(v4) = a { Some(v4) } else { None }), None)
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => (None, None),
+    }
+}
+
+fn originate(context: &Context<'_>) -> BTreeMap<IpNet, Origination> {
+    let own_addresses =
+        context.local.iter().filter(|address| match context.settings.advertise_node_address {
+            AdvertiseNodeAddress::Always => true,
+            AdvertiseNodeAddress::Never => false,
+            AdvertiseNodeAddress::Auto => context.host.interface_of(*address) == Some(LOOPBACK),
+        });
+    let prefixes = context.blocks.iter().copied().chain(own_addresses.map(IpNet::from));
+    prefixes.map(|prefix| (prefix, Origination::default())).collect()
+}
+
+/// One wildcard socket per family in which there is a peer to be waited for.
+fn listeners(speaker: &SpeakerConfig, port: u16) -> BTreeSet<SocketAddr> {
+    let wildcard = |peer: &IpAddr| match peer {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    speaker.peers.keys().map(|peer| SocketAddr::new(wildcard(peer), port)).collect()
+}
+
+/// The smallest MTU of the ways out.
+fn mtu(context: &Context<'_>, speaker: &SpeakerConfig) -> u32 {
+    let sessions = speaker.peers.keys().filter_map(|peer| context.host.link_to(*peer));
+    let default = context.host.interfaces.values().filter(|facts| facts.default_route);
+    let loopback = context.host.interfaces.get(LOOPBACK);
+    let ways_out = sessions.chain(default).filter(|facts| Some(*facts) != loopback && facts.mtu > 0);
+    context.settings.mtu.or_else(|| ways_out.map(|facts| facts.mtu).min()).unwrap_or(DEFAULT_MTU)
+}
+
+fn sysctls(context: &Context<'_>) -> Vec<Sysctl> {
+    let uses = |family| {
+        let addresses = context.known();
+        context.blocks.iter().any(|b| Family::of(b) == family)
+            || addresses.iter().any(|a| Family::of_address(a) == family)
+    };
+    let mut sysctls = Vec::new();
+    let mut set = |path: String, value| sysctls.push(Sysctl { path, value });
+    if uses(Family::Ipv4Unicast) {
+        set("net/ipv4/ip_forward".into(), "1");
+        set("net/ipv4/fib_multipath_hash_policy".into(), "1");
+    }
+    if uses(Family::Ipv6Unicast) {
+        // A forwarding host forgets what routers advertised, its default route too, unless told otherwise first.
+        for (name, facts) in &context.host.interfaces {
+            if facts.router_advertisements {
+                set(format!("net/ipv6/conf/{name}/accept_ra"), "2");
+            }
+        }
+        set("net/ipv6/conf/all/forwarding".into(), "1");
+        set("net/ipv6/fib_multipath_hash_policy".into(), "1");
+    }
+    set("net/ipv4/nexthop_compat_mode".into(), "0");
+    sysctls
+}

@@ -1,0 +1,289 @@
+//! Policies: what is exchanged when no filter says otherwise, and the filters made into rules.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use weft_bgp::policy::{Policy, PrefixMatch, PrefixRange, RouteSource, Rule, Verdict};
+use weft_bgp::types::{Family, PeerType, Reason};
+
+use super::NodeAddresses;
+use crate::api::{
+    Action, BGPFilterRule, BGPFilterSpec, BGPPeerSpec, FilterPeerType, IPPoolSpec, MatchOperator, Source,
+};
+use crate::cluster::Cluster;
+
+/// Which way a policy looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Import,
+    Export,
+}
+
+/// What is exchanged when no filter says otherwise, one direction.
+struct DefaultRules {
+    rules: [Vec<Rule>; 2],
+    unmatched: Reason,
+}
+
+impl DefaultRules {
+    fn policy(&self) -> Policy {
+        Policy { rules: self.rules.concat(), unmatched: self.unmatched.clone() }
+    }
+}
+
+/// The policies of one node's sessions; those that many sessions have in common are made once.
+pub(super) struct Policies<'a> {
+    cluster: &'a Cluster,
+    own_blocks: &'a [IpNet],
+    import: DefaultRules,
+    shared_import: Arc<Policy>,
+    export: DefaultRules,
+    shared_export: Arc<Policy>,
+    node_export: DefaultRules,
+    shared_node_export: Arc<Policy>,
+}
+
+impl<'a> Policies<'a> {
+    pub(super) fn new(cluster: &'a Cluster, node: &str, own_blocks: &'a [IpNet], own: NodeAddresses) -> Self {
+        let import = default_import(cluster, node, own_blocks, own);
+        let export = default_export(&unexported(cluster, own_blocks));
+        let node_export = node_export(own_blocks);
+        Self {
+            cluster,
+            own_blocks,
+            shared_import: Arc::new(import.policy()),
+            import,
+            shared_export: Arc::new(export.policy()),
+            export,
+            shared_node_export: Arc::new(node_export.policy()),
+            node_export,
+        }
+    }
+
+    /// Import and export of a session: with `node`, or with a router that is no node.
+    pub(super) fn of(&self, spec: Option<&BGPPeerSpec>, node: Option<&str>) -> (Arc<Policy>, Arc<Policy>) {
+        let filters = spec.map(|s| s.filters.as_slice()).unwrap_or_default();
+        let from_node = node.map(|node| node_import(node, &self.cluster.blocks_of(node), self.own_blocks));
+        if filters.is_empty() {
+            return match from_node {
+                Some(import) => (Arc::new(import.policy()), Arc::clone(&self.shared_node_export)),
+                None => (Arc::clone(&self.shared_import), Arc::clone(&self.shared_export)),
+            };
+        }
+        let export = if node.is_some() { &self.node_export } else { &self.export };
+        let import = from_node.as_ref().unwrap_or(&self.import);
+        (
+            Arc::new(self.filtered(filters, Direction::Import, import)),
+            Arc::new(self.filtered(filters, Direction::Export, export)),
+        )
+    }
+
+    /// A default with the filters in place of it, for the families that they have rules for.
+    fn filtered(&self, filters: &[String], direction: Direction, default: &DefaultRules) -> Policy {
+        let mut rules = Vec::new();
+        for (family, default_rules) in Family::ALL.into_iter().zip(&default.rules) {
+            let before = rules.len();
+            for name in filters {
+                match self.cluster.filters.get(name) {
+                    Some(filter) => rules.extend(filter_rules(name, filter, direction, family)),
+                    None => rules.push(reject(
+                        everything(family),
+                        Reason::new("filter-missing", format!("there is no BGPFilter {name}")),
+                    )),
+                }
+            }
+            if rules.len() == before {
+                rules.extend_from_slice(default_rules);
+            } else {
+                let text = format!("no rule of the BGPFilters {} matches", filters.join(", "));
+                rules.push(reject(everything(family), Reason::new("no-filter-match", text)));
+            }
+        }
+        Policy { rules, unmatched: default.unmatched.clone() }
+    }
+}
+
+/// What is believed of a router that is no node: pods' prefixes that are not ours, and node addresses.
+fn default_import(cluster: &Cluster, node: &str, own_blocks: &[IpNet], own: NodeAddresses) -> DefaultRules {
+    let rules = Family::ALL.map(|family| {
+        let of_family = |net: &IpNet| Family::of(net) == family;
+        let own_addresses = own.iter().map(IpNet::from).filter(of_family).map(exactly);
+        let nodes = cluster.nodes.iter().filter(|(name, _)| *name != node).flat_map(|(_, n)| &n.addresses);
+        let pools: Vec<&IPPoolSpec> =
+            cluster.pools.values().map(AsRef::as_ref).filter(|p| of_family(&p.cidr.net())).collect();
+        let mut rules = Vec::new();
+        let blocks = own_blocks.iter().copied().filter(of_family).map(inside);
+        rules.extend(reject_any(blocks, "own-block", "it is or lies in a block of this node"));
+        rules.extend(reject_any(own_addresses, "own-address", "it is an address of this node"));
+        rules.extend(accept_any(nodes.map(|a| IpNet::from(*a)).filter(of_family).map(exactly)));
+        if pools.is_empty() {
+            let blocks = cluster.nodes.keys().flat_map(|name| cluster.blocks_of(name));
+            rules.extend(accept_any(blocks.filter(of_family).map(inside)));
+        } else {
+            let enabled = || pools.iter().filter(|p| !p.disabled);
+            rules.extend(accept_any(enabled().map(|pool| upto_block(pool))));
+            rules.extend(reject_any(
+                enabled().map(|pool| inside(pool.cidr.net())),
+                "longer-than-block",
+                "it is longer than the blockSize of its IPPool; a BGPFilter can accept it",
+            ));
+        }
+        rules
+    });
+    let text = "it lies in no enabled IPPool (or, where there is none, no Node's podCIDR) and is no node's address; \
+                a BGPFilter can accept it";
+    DefaultRules { rules, unmatched: Reason::new("not-in-pool", text) }
+}
+
+/// What is believed of a node: only its blocks.
+fn node_import(node: &str, blocks: &[IpNet], own_blocks: &[IpNet]) -> DefaultRules {
+    let rules = Family::ALL.map(|family| {
+        let own = own_blocks.iter().copied();
+        let theirs =
+            blocks.iter().copied().filter(|b| Family::of(b) == family && !own.clone().any(|o| o == *b));
+        accept_any(theirs.map(exactly)).into_iter().collect()
+    });
+    let text = format!("it is no block of the node {node}, which announces it");
+    DefaultRules { rules, unmatched: Reason::new("duplicate-origin", text) }
+}
+
+/// What a router that is no node is told: what this node originates, but for blocks that are to stay in the cluster.
+fn default_export(unexported: &[IpNet]) -> DefaultRules {
+    let rules = Family::ALL.map(|family| {
+        let kept = unexported.iter().copied().filter(|b| Family::of(b) == family).map(exactly);
+        let kept = reject_any(kept, "export-disabled", "its IPPool has disableBGPExport");
+        kept.into_iter().chain([local(everything(family))]).collect()
+    });
+    let text = "it was learned from a peer, and only an export rule with source: RemotePeers passes that on";
+    DefaultRules { rules, unmatched: Reason::new("no-transit", text) }
+}
+
+/// What another node is told: our blocks.
+fn node_export(own_blocks: &[IpNet]) -> DefaultRules {
+    let rules = Family::ALL.map(|family| {
+        let own: Vec<PrefixRange> =
+            own_blocks.iter().copied().filter(|b| Family::of(b) == family).map(exactly).collect();
+        if own.is_empty() { Vec::new() } else { vec![local(any_of(own))] }
+    });
+    DefaultRules {
+        rules,
+        unmatched: Reason::new("not-own-block", "nodes tell each other only their own blocks"),
+    }
+}
+
+/// The own blocks that are to stay in the cluster.
+fn unexported(cluster: &Cluster, own_blocks: &[IpNet]) -> Vec<IpNet> {
+    let pools: Vec<IpNet> =
+        cluster.pools.values().filter(|p| p.disable_bgp_export).map(|p| p.cidr.net()).collect();
+    own_blocks.iter().copied().filter(|b| pools.iter().any(|pool| pool.contains(b))).collect()
+}
+
+fn filter_rules<'f>(
+    name: &'f str,
+    filter: &'f BGPFilterSpec,
+    direction: Direction,
+    family: Family,
+) -> impl Iterator<Item = Rule> + 'f {
+    let (list, rules) = match (direction, family) {
+        (Direction::Import, Family::Ipv4Unicast) => ("importV4", &filter.import_v4),
+        (Direction::Import, Family::Ipv6Unicast) => ("importV6", &filter.import_v6),
+        (Direction::Export, Family::Ipv4Unicast) => ("exportV4", &filter.export_v4),
+        (Direction::Export, Family::Ipv6Unicast) => ("exportV6", &filter.export_v6),
+    };
+    rules.iter().enumerate().map(move |(index, rule)| {
+        let verdict = match rule.action {
+            Action::Accept => Verdict::Accept,
+            Action::Reject => Verdict::Reject(Reason {
+                code: Cow::Borrowed("filter"),
+                text: format!("{list}[{index}] of BGPFilter {name} rejects it"),
+            }),
+        };
+        Rule {
+            prefixes: Some(filter_prefixes(rule, family)),
+            source: filter_source(rule, direction),
+            peer_type: rule.peer_type.map(|t| match t {
+                FilterPeerType::External => PeerType::External,
+                FilterPeerType::Internal => PeerType::Internal,
+            }),
+            verdict,
+        }
+    })
+}
+
+/// On import every route is a peer's. On export transit needs the word: an accepting rule without source means our own.
+fn filter_source(rule: &BGPFilterRule, direction: Direction) -> Option<RouteSource> {
+    match (direction, rule.source, rule.action) {
+        (Direction::Import, _, _) | (Direction::Export, None, Action::Reject) => None,
+        (Direction::Export, Some(Source::RemotePeers), _) => Some(RouteSource::RemotePeers),
+        (Direction::Export, None, Action::Accept) => Some(RouteSource::Local),
+    }
+}
+
+fn filter_prefixes(rule: &BGPFilterRule, family: Family) -> PrefixMatch {
+    let Some(net) = rule.cidr.map(|cidr| cidr.net()) else { return everything(family) };
+    let operator = rule.match_operator.unwrap_or(MatchOperator::In);
+    let bounds = rule.prefix_length.filter(|_| matches!(operator, MatchOperator::In | MatchOperator::NotIn));
+    let mut range = match operator {
+        MatchOperator::Equal | MatchOperator::NotEqual => exactly(net),
+        MatchOperator::In | MatchOperator::NotIn => inside(net),
+    };
+    if let Some(bounds) = bounds {
+        range.min_len = bounds.min.unwrap_or(range.min_len);
+        range.max_len = bounds.max.unwrap_or(range.max_len);
+    }
+    let negated = matches!(operator, MatchOperator::NotEqual | MatchOperator::NotIn);
+    PrefixMatch { ranges: vec![range], negated }
+}
+
+fn exactly(net: IpNet) -> PrefixRange {
+    PrefixRange { net, min_len: net.prefix_len(), max_len: net.prefix_len() }
+}
+
+fn inside(net: IpNet) -> PrefixRange {
+    PrefixRange { net, min_len: net.prefix_len(), max_len: net.max_prefix_len() }
+}
+
+fn upto_block(pool: &IPPoolSpec) -> PrefixRange {
+    PrefixRange { max_len: pool.block_len(), ..inside(pool.cidr.net()) }
+}
+
+fn any_of(ranges: Vec<PrefixRange>) -> PrefixMatch {
+    PrefixMatch { ranges, negated: false }
+}
+
+fn everything(family: Family) -> PrefixMatch {
+    any_of(vec![inside(match family {
+        Family::Ipv4Unicast => Ipv4Net::default().into(),
+        Family::Ipv6Unicast => Ipv6Net::default().into(),
+    })])
+}
+
+fn local(prefixes: PrefixMatch) -> Rule {
+    Rule {
+        prefixes: Some(prefixes),
+        source: Some(RouteSource::Local),
+        peer_type: None,
+        verdict: Verdict::Accept,
+    }
+}
+
+fn reject(prefixes: PrefixMatch, reason: Reason) -> Rule {
+    Rule { prefixes: Some(prefixes), source: None, peer_type: None, verdict: Verdict::Reject(reason) }
+}
+
+/// A rule for these ranges, if there are any.
+fn accept_any(ranges: impl Iterator<Item = PrefixRange>) -> Option<Rule> {
+    let ranges: Vec<PrefixRange> = ranges.collect();
+    (!ranges.is_empty()).then(|| Rule {
+        prefixes: Some(any_of(ranges)),
+        source: None,
+        peer_type: None,
+        verdict: Verdict::Accept,
+    })
+}
+
+fn reject_any(ranges: impl Iterator<Item = PrefixRange>, code: &'static str, text: &str) -> Option<Rule> {
+    let ranges: Vec<PrefixRange> = ranges.collect();
+    (!ranges.is_empty()).then(|| reject(any_of(ranges), Reason::new(code, text)))
+}

@@ -1,0 +1,92 @@
+//! A node's BGPConfiguration: its own, else the default one, else what Weft takes for granted, field by field.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use weft_bgp::config::{GracefulRestart, Timers};
+use weft_bgp::types::Asn;
+
+use crate::api::{AdvertiseNodeAddress, BGPConfigurationSpec, BGPPeerSpec, GracefulRestartSpec, NodeAddress};
+use crate::cluster::Cluster;
+
+/// The AS of a node that no BGPConfiguration gives one.
+const DEFAULT_ASN: Asn = Asn(64512);
+
+/// The port of BGP (RFC 4271 section 8).
+pub(crate) const BGP_PORT: u16 = 179;
+
+/// The name of the BGPConfiguration that overrides the default one for a node.
+pub(crate) fn node_configuration_name(node: &str) -> String {
+    format!("node.{node}")
+}
+
+/// What holds for one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) asn: Asn,
+    pub(crate) mesh: bool,
+    pub(crate) listen_port: u16,
+    pub(crate) router_id: Option<Ipv4Addr>,
+    pub(crate) node_address: Option<NodeAddress>,
+    pub(crate) advertise_node_address: AdvertiseNodeAddress,
+    pub(crate) hold_time: Duration,
+    pub(crate) keepalive_time: Option<Duration>,
+    pub(crate) max_paths: u16,
+    pub(crate) route_metric: u32,
+    pub(crate) graceful_restart: GracefulRestartSpec,
+    pub(crate) manage_sysctls: bool,
+    pub(crate) mtu: Option<u32>,
+}
+
+impl Settings {
+    /// The settings of the node `name`, whether or not there is such a node.
+    pub(crate) fn of(cluster: &Cluster, name: &str) -> Self {
+        let own = cluster.configurations.get(&node_configuration_name(name)).map(AsRef::as_ref);
+        let default = cluster.configurations.get("default").map(AsRef::as_ref);
+        Self::merged(own, default)
+    }
+
+    fn merged(own: Option<&BGPConfigurationSpec>, default: Option<&BGPConfigurationSpec>) -> Self {
+        fn first<T>(
+            specs: [Option<&BGPConfigurationSpec>; 2],
+            field: impl Fn(&BGPConfigurationSpec) -> Option<T>,
+        ) -> Option<T> {
+            specs.into_iter().flatten().find_map(field)
+        }
+        let specs = [own, default];
+        Self {
+            asn: first(specs, |s| s.as_number).map_or(DEFAULT_ASN, |number| number.get()),
+            mesh: first(specs, |s| s.node_to_node_mesh_enabled).unwrap_or(true),
+            listen_port: first(specs, |s| s.listen_port).map_or(BGP_PORT, u16::from),
+            router_id: first(specs, |s| s.router_id).map(|id| id.get()),
+            node_address: first(specs, |s| s.node_address.clone()),
+            advertise_node_address: first(specs, |s| s.advertise_node_address).unwrap_or_default(),
+            hold_time: first(specs, |s| s.hold_time).map_or(Timers::default().hold_time, |d| d.0),
+            keepalive_time: first(specs, |s| s.keepalive_time).map(|d| d.0),
+            max_paths: first(specs, |s| s.max_paths).map_or(16, u16::from),
+            route_metric: first(specs, |s| s.route_metric).unwrap_or(64),
+            graceful_restart: GracefulRestartSpec {
+                enabled: first(specs, |s| s.graceful_restart.and_then(|g| g.enabled)),
+                restart_time: first(specs, |s| s.graceful_restart.and_then(|g| g.restart_time)),
+            },
+            manage_sysctls: first(specs, |s| s.manage_sysctls).unwrap_or(true),
+            mtu: first(specs, |s| s.mtu),
+        }
+    }
+
+    /// The timers of a session; `peer` overrides.
+    pub(crate) fn timers(&self, peer: Option<&BGPPeerSpec>) -> Timers {
+        let hold_time = peer.and_then(|p| p.hold_time).map_or(self.hold_time, |d| d.0);
+        let keepalive_time = peer.and_then(|p| p.keepalive_time).map(|d| d.0).or(self.keepalive_time);
+        Timers { hold_time, keepalive_time, ..Timers::default() }
+    }
+
+    /// Graceful restart as a session offers it; `peer` overrides field by field.
+    pub(crate) fn graceful_restart(&self, peer: Option<&BGPPeerSpec>) -> Option<GracefulRestart> {
+        let peer = peer.and_then(|p| p.graceful_restart).unwrap_or_default();
+        let enabled = peer.enabled.or(self.graceful_restart.enabled).unwrap_or(true);
+        let restart_time = peer.restart_time.or(self.graceful_restart.restart_time);
+        enabled
+            .then(|| GracefulRestart { restart_time: restart_time.map_or(Duration::from_secs(120), |d| d.0) })
+    }
+}
