@@ -7,5 +7,6 @@
 
 pub mod api;
 pub mod cluster;
+pub mod ctl;
 pub mod documents;
 pub mod plan;

@@ -1,0 +1,129 @@
+//! The command line of `weftctl`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+/// Asks the Weft daemon of this node; checks documents without it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weftctl",
+    version,
+    after_help = "Exit codes: 0 good; 1 something is wrong with the network or the documents, or nothing was found; \
+                  2 usage, path or flag; 3 the daemon cannot be reached."
+)]
+pub struct Args {
+    /// The daemon's socket
+    #[arg(long, global = true, value_name = "PATH", default_value = "/run/weft/weft.sock")]
+    pub socket: PathBuf,
+
+    /// How to write the answer
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    pub output: Format,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// For people with wide screens
+    Wide,
+    /// The daemon's own words
+    Json,
+    /// The same as YAML
+    Yaml,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Tell whether this node is well, and what to do if it is not
+    Status,
+    /// List the BGP peers, or show one of them
+    Peers {
+        /// A peer's address, or the name of the object that asks for it
+        peer: Option<String>,
+    },
+    /// List BGP routes and why each path was or was not chosen
+    Routes {
+        /// A prefix (exactly this one) or an address (the longest match)
+        #[arg(value_name = "PREFIX|IP")]
+        target: Option<Target>,
+        /// Which table: all paths, what a peer told us, or what we tell a peer
+        #[arg(long, value_enum, default_value_t = Rib::Loc)]
+        rib: Rib,
+        /// A peer's address or name; with the local table, only paths from this peer
+        #[arg(long, value_name = "PEER", required_if_eq_any = [("rib", "in"), ("rib", "out")])]
+        peer: Option<String>,
+    },
+    /// List the kernel routes that Weft wants or owns, and how they fare
+    Fib,
+    /// Show what happened lately: sessions, errors, alarms
+    Events {
+        /// Go on and show events as they happen
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Check documents and list every error; needs no daemon
+    Validate {
+        /// A folder of *.yaml and *.yml files, or one file
+        #[arg(short, long, value_name = "DIR|FILE")]
+        file: PathBuf,
+    },
+    /// Show the versions of this program and of the daemon
+    Version,
+}
+
+/// A RIB as RFC 4271 section 3.2 names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Rib {
+    /// Adj-RIB-In of a peer, before policy
+    In,
+    /// Loc-RIB: all paths, also those that lost
+    Loc,
+    /// Adj-RIB-Out of a peer
+    Out,
+}
+
+/// What routes are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Exactly this prefix.
+    Prefix(IpNet),
+    /// The longest match for this address.
+    Address(IpAddr),
+}
+
+impl std::str::FromStr for Target {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        if let Ok(address) = s.parse() {
+            return Ok(Self::Address(address));
+        }
+        let prefix: IpNet = s.parse().map_err(|_| {
+            format!("\"{s}\" is neither a prefix nor an address; write 10.1.2.0/26 or 10.1.2.3")
+        })?;
+        if prefix != prefix.trunc() {
+            return Err(format!("{prefix} has host bits; did you mean {}?", prefix.trunc()));
+        }
+        Ok(Self::Prefix(prefix))
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Prefix(prefix) => prefix.fmt(f),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! HTTP/1.1 over the daemon's unix socket.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+
+use super::Failure;
+
+/// How long a daemon may take to accept the connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a daemon may take for a whole answer. Longer than the daemon's own long poll of events.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// No answer is longer: a full Internet table of both families with several paths fits.
+const ANSWER_LIMIT: usize = 4 << 30;
+
+/// One daemon, asked one thing at a time; each question is a connection of its own.
+#[derive(Debug)]
+pub(super) struct Client {
+    runtime: Runtime,
+    socket: PathBuf,
+}
+
+/// What the daemon sends with any status but 200.
+#[derive(Deserialize)]
+struct ErrorBody {
+    error: String,
+}
+
+impl Client {
+    /// A client for the daemon behind this socket. Nothing is sent yet.
+    pub(super) fn connect(socket: &Path) -> Result<Self, Failure> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::Unreachable(format!("cannot start the event loop: {error}")))?;
+        Ok(Self { runtime, socket: socket.to_owned() })
+    }
+
+    /// Gets and reads one document.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] for a question that the daemon calls malformed (400), [`Failure::NotFound`] for 404, and
+    /// [`Failure::Unreachable`] for everything else.
+    pub(super) fn get<T: DeserializeOwned>(&mut self, path_and_query: &str) -> Result<T, Failure> {
+        let (status, body) = self.runtime.block_on(ask(&self.socket, path_and_query))?;
+        if status == StatusCode::OK {
+            return serde_json::from_slice(&body).map_err(|error| {
+                Failure::Unreachable(format!("the daemon's answer to {path_and_query} is not understood: {error}"))
+            });
+        }
+        let text = serde_json::from_slice(&body).map_or_else(|_| status.to_string(), |e: ErrorBody| e.error);
+        Err(match status {
+            StatusCode::BAD_REQUEST => Failure::Usage(text),
+            StatusCode::NOT_FOUND => Failure::NotFound(text),
+            _ => Failure::Unreachable(format!("the daemon answered {status}: {text}")),
+        })
+    }
+}
+
+async fn ask(socket: &Path, path_and_query: &str) -> Result<(StatusCode, Bytes), Failure> {
+    let unreachable = |what: &str, why: &dyn std::fmt::Display| {
+        Failure::Unreachable(format!(
+            "{what} {}: {why}\nIs weftd running on this node, with the same run directory? (--socket names another one.)",
+            socket.display()
+        ))
+    };
+    let stream = timeout(CONNECT_TIMEOUT, UnixStream::connect(socket))
+        .await
+        .map_err(|_| unreachable("no answer from", &"timed out"))?
+        .map_err(|error| unreachable("cannot connect to", &error))?;
+    let (mut sender, connection) = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+        .await
+        .map_err(|error| unreachable("cannot speak HTTP with", &error))?;
+    // Ends with the answer, or with the runtime; its errors also come out of the request.
+    tokio::spawn(connection);
+    let request = Request::get(path_and_query)
+        .header(hyper::header::HOST, "weft")
+        .body(Empty::new())
+        .map_err(|error| Failure::Usage(format!("cannot ask for {path_and_query}: {error}")))?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(|e| unreachable("no answer from", &e))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
+        Ok((status, body.map_err(|e| unreachable("the answer broke off from", &e))?.to_bytes()))
+    };
+    timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| unreachable("no answer from", &"timed out"))?
+}
+
+/// Percent-encodes one query value (RFC 3986 section 2.1).
+pub(super) fn encode(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            use std::fmt::Write;
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::encode;
+
+    #[test]
+    fn query_values_are_encoded() {
+        assert_eq!(encode("10.0.0.0/8"), "10.0.0.0%2F8");
+        assert_eq!(encode("2001:db8::1&peer=x"), "2001%3Adb8%3A%3A1%26peer%3Dx");
+    }
+}

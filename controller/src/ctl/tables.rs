@@ -1,0 +1,334 @@
+//! Answers as text: tables for lists, lines for a single thing.
+
+use std::fmt::{Display, Write};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
+
+use crate::api::json::{
+    AsPathElement, DocumentError, ErrorDirection, EventJson, FibJson, FibNextHopJson, LastErrorJson, OriginJson, PathJson, PeerJson,
+    Problem, RouteJson, Severity, StatusJson,
+};
+
+/// What stands where there is nothing to say.
+const NONE: &str = "-";
+
+/// A table without lines: a header, columns two blanks apart, nothing wrapped.
+struct Columns {
+    table: Table,
+    wide: bool,
+}
+
+impl Columns {
+    /// A table with these columns; with `wide` also those of the second list.
+    fn new(narrow: &[&str], extra: &[&str], wide: bool) -> Self {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        let extra = if wide { extra } else { &[] };
+        table.set_header(narrow.iter().chain(extra).copied());
+        Self { table, wide }
+    }
+
+    fn row(&mut self, narrow: Vec<String>, extra: Vec<String>) {
+        let extra = if self.wide { extra } else { Vec::new() };
+        self.table.add_row(narrow.into_iter().chain(extra));
+    }
+
+    /// The text; `empty` instead of a table without rows.
+    fn finish(self, empty: &str) -> String {
+        if self.table.is_empty() {
+            return format!("{empty}\n");
+        }
+        // Each cell is padded with a blank on either side; the outermost ones are of no use.
+        self.table.lines().fold(String::new(), |mut text, line| {
+            text.push_str(line.strip_prefix(' ').unwrap_or(&line).trim_end());
+            text.push('\n');
+            text
+        })
+    }
+}
+
+fn or_none(value: Option<impl Display>) -> String {
+    value.map_or_else(|| NONE.to_owned(), |v| v.to_string())
+}
+
+fn list<T: Display>(values: impl IntoIterator<Item = T>, separator: &str) -> String {
+    let texts: Vec<_> = values.into_iter().map(|v| v.to_string()).collect();
+    if texts.is_empty() { NONE.to_owned() } else { texts.join(separator) }
+}
+
+/// `3d4h`, `5h12m`, `7m3s`, `42s`: the two largest units.
+fn age(since: Option<Timestamp>, now: Timestamp) -> String {
+    let Some(since) = since else { return NONE.to_owned() };
+    let seconds = now.as_second().saturating_sub(since.as_second()).max(0);
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s}s"),
+        (0, 0, m, s) => format!("{m}m{s}s"),
+        (0, h, m, _) => format!("{h}h{m}m"),
+        (d, h, ..) => format!("{d}d{h}h"),
+    }
+}
+
+/// How the node is, problems first.
+#[must_use]
+pub fn status(status: &StatusJson, wide: bool) -> String {
+    let mut text = String::new();
+    let verdict = match (status.ok, status.problems.is_empty()) {
+        (true, true) => "ok",
+        (true, false) => "ok, with warnings",
+        (false, _) => "NOT ok",
+    };
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<10}{value}");
+    };
+    line("Node", format!("{}: {verdict}", status.node));
+    line("Peers", format!("{} of {} up", status.peers.up, status.peers.wanted));
+    let fib = &status.fib;
+    line(
+        "Routes",
+        format!(
+            "{} of {} in the kernel, {} refused, {} shadowed, {} repaired",
+            fib.installed, fib.wanted, fib.refused, fib.shadowed, fib.repaired
+        ),
+    );
+    for block in &status.ipam.blocks {
+        let size = block.size.map_or_else(String::new, |size| format!(" of {size}"));
+        line("Block", format!("{}: {}{size} addresses in use", block.cidr, block.used));
+    }
+    let errors = &status.config.errors;
+    let documents = match (status.config.ok, errors.len()) {
+        (true, _) => "ok".to_owned(),
+        (false, 1) => "1 error; the last good ones stay in force".to_owned(),
+        (false, n) => format!("{n} errors; the last good ones stay in force"),
+    };
+    line("Documents", documents);
+    for error in errors {
+        let _ = writeln!(text, "  {error}");
+    }
+    if !status.problems.is_empty() {
+        text.push_str("\nProblems\n");
+    }
+    for problem in &status.problems {
+        write_problem(&mut text, problem, wide);
+    }
+    text
+}
+
+fn write_problem(text: &mut String, problem: &Problem, wide: bool) {
+    let severity = match problem.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    let code = if wide { format!(" [{}]", problem.code) } else { String::new() };
+    let _ = writeln!(text, "  {severity}{code}: {}\n    remedy: {}", problem.text, problem.remedy);
+}
+
+/// The peers, one a line.
+#[must_use]
+pub fn peers(peers: &[PeerJson], now: Timestamp, wide: bool) -> String {
+    let mut columns = Columns::new(
+        &["NAME", "PEER", "REMOTE AS", "STATE", "SINCE", "RECEIVED", "ACCEPTED", "ADVERTISED"],
+        &["LOCAL AS", "FAMILIES", "RESTART", "LAST ERROR"],
+        wide,
+    );
+    for peer in peers {
+        columns.row(
+            vec![
+                peer.name.clone(),
+                peer.peer.clone(),
+                or_none(peer.remote_as),
+                peer.state.to_string(),
+                age(peer.since, now),
+                peer.received.to_string(),
+                peer.accepted.to_string(),
+                peer.advertised.to_string(),
+            ],
+            vec![
+                peer.local_as.to_string(),
+                list(&peer.families, ","),
+                graceful_restart(peer),
+                peer.last_error.as_ref().map_or_else(|| NONE.to_owned(), |e| e.text.clone()),
+            ],
+        );
+    }
+    columns.finish("No peers.")
+}
+
+fn graceful_restart(peer: &PeerJson) -> String {
+    let Some(restart) = &peer.graceful_restart else { return NONE.to_owned() };
+    if restart.restarting {
+        format!("peer restarts, {} routes kept", restart.stale_routes)
+    } else {
+        format!("{:?}", restart.role).to_lowercase()
+    }
+}
+
+/// One peer, a property a line.
+#[must_use]
+pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<18}{value}");
+    };
+    line("Name", peer.name.clone());
+    line("Peer", peer.peer.clone());
+    line("Remote AS", or_none(peer.remote_as));
+    line("Local AS", peer.local_as.to_string());
+    line("State", format!("{} for {}", peer.state, age(peer.since, now)));
+    line("Families", list(&peer.families, ", "));
+    for (family, count) in &peer.per_family {
+        let stale = if count.stale == 0 { String::new() } else { format!(", {} stale", count.stale) };
+        line(
+            &format!("  {family}"),
+            format!(
+                "{} received, {} accepted, {} advertised{stale}",
+                count.received, count.accepted, count.advertised
+            ),
+        );
+    }
+    line("BFD", or_none(peer.bfd.as_ref().map(|bfd| &bfd.state)));
+    line("Graceful restart", graceful_restart(peer));
+    line("Last error", peer.last_error.as_ref().map_or_else(|| NONE.to_owned(), |e| last_error(e, now)));
+    text
+}
+
+fn last_error(error: &LastErrorJson, now: Timestamp) -> String {
+    let direction = match error.direction {
+        ErrorDirection::Sent => "sent",
+        ErrorDirection::Received => "received",
+        ErrorDirection::Local => "local",
+    };
+    let code = match (error.code, error.subcode) {
+        (Some(code), Some(subcode)) => format!(" {code}/{subcode}"),
+        (Some(code), None) => format!(" {code}"),
+        (None, _) => String::new(),
+    };
+    format!("{direction}{code} {} ago: {}", age(Some(error.time), now), error.text)
+}
+
+/// Routes, one path a line; `>` marks the best.
+///
+/// `whole` shows paths that lost with their reasons as sentences: for one prefix rather than a table of them.
+#[must_use]
+pub fn routes(routes: &[RouteJson], whole: bool, wide: bool) -> String {
+    let mut columns = Columns::new(
+        &["", "PREFIX", "NEXT HOP", "PEER", "AS PATH", "ORIGIN", "KERNEL", "REASON"],
+        &["LOCAL PREF", "MED", "COMMUNITIES"],
+        wide,
+    );
+    for route in routes {
+        for (index, path) in route.paths.iter().enumerate() {
+            let first = index == 0;
+            // What this node originates is no learned route, and none of that kind is wanted.
+            let kernel = match (route.in_kernel, path.peer.is_none()) {
+                (true, _) => "yes",
+                (false, true) => NONE,
+                (false, false) => "no",
+            };
+            columns.row(
+                vec![
+                    mark(path).to_owned(),
+                    if first { route.prefix.to_string() } else { String::new() },
+                    list(&path.next_hops, ","),
+                    path.peer.clone().unwrap_or_else(|| "local".to_owned()),
+                    as_path(&path.as_path),
+                    origin(path.origin).to_owned(),
+                    if first { kernel.to_owned() } else { String::new() },
+                    if whole || wide { path.reason.to_string() } else { path.reason.code.to_string() },
+                ],
+                vec![
+                    or_none(path.local_pref),
+                    or_none(path.med),
+                    list(path.communities.iter().chain(&path.ext_communities), " "),
+                ],
+            );
+        }
+    }
+    columns.finish("No routes.")
+}
+
+fn mark(path: &PathJson) -> &'static str {
+    match (path.best, path.valid) {
+        (true, _) => ">",
+        (false, true) => "*",
+        (false, false) => "!",
+    }
+}
+
+fn origin(origin: OriginJson) -> &'static str {
+    match origin {
+        OriginJson::Igp => "igp",
+        OriginJson::Egp => "egp",
+        OriginJson::Incomplete => "incomplete",
+    }
+}
+
+fn as_path(path: &[AsPathElement]) -> String {
+    let elements = path.iter().map(|element| match element {
+        AsPathElement::Number(asn) => asn.to_string(),
+        AsPathElement::Set(asns) => format!("{{{}}}", list(asns, " ")),
+    });
+    list(elements, " ")
+}
+
+/// The kernel's routes, one a line.
+#[must_use]
+pub fn fib(routes: &[FibJson], wide: bool) -> String {
+    let mut columns =
+        Columns::new(&["PREFIX", "NEXT HOPS", "PROTOCOL", "STATE"], &["METRIC"], wide);
+    for route in routes {
+        let protocol = match route.protocol {
+            176 => "weft".to_owned(),
+            177 => "weft-pod".to_owned(),
+            other => other.to_string(),
+        };
+        let next_hops = if route.next_hops.is_empty() {
+            "unreachable".to_owned()
+        } else {
+            list(route.next_hops.iter().map(|n| next_hop(n, route.next_hops.len() > 1)), ", ")
+        };
+        columns.row(
+            vec![route.prefix.to_string(), next_hops, protocol, route.state.clone()],
+            vec![route.metric.to_string()],
+        );
+    }
+    columns.finish("No routes.")
+}
+
+fn next_hop(next_hop: &FibNextHopJson, weighted: bool) -> String {
+    let mut words = Vec::new();
+    words.extend(next_hop.via.map(|via| format!("via {via}")));
+    words.extend(next_hop.dev.as_ref().map(|dev| format!("dev {dev}")));
+    if weighted {
+        words.push(format!("weight {}", next_hop.weight));
+    }
+    words.join(" ")
+}
+
+/// Events, one a line, oldest first.
+#[must_use]
+pub fn events(events: &[EventJson], wide: bool) -> String {
+    events.iter().fold(String::new(), |mut text, event| {
+        let peer = event.peer.as_ref().map_or_else(String::new, |peer| format!("{peer} "));
+        let _ = writeln!(text, "{:.3} {peer}{}: {}", event.time, event.kind, event.text);
+        if let (true, Some(bytes)) = (wide, &event.bytes) {
+            let _ = writeln!(text, "    bytes: {bytes}");
+        }
+        text
+    })
+}
+
+/// Errors in documents, one a line.
+#[must_use]
+pub fn errors(errors: &[DocumentError]) -> String {
+    let mut text = errors.iter().fold(String::new(), |mut text, error| {
+        let _ = writeln!(text, "{error}");
+        text
+    });
+    match errors.len() {
+        0 => text.push_str("All documents are good.\n"),
+        1 => text.push_str("1 error.\n"),
+        n => text.push_str(&format!("{n} errors.\n")),
+    }
+    text
+}

@@ -1,0 +1,215 @@
+//! `weftctl` as a program: its command line, its exit codes, and what it makes of a daemon's answers.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use weft_controller::ctl::{Exit, run};
+
+/// Runs a command line; gives the exit code and what was written to both streams.
+fn weftctl(line: &[&str]) -> (Exit, String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let arguments = std::iter::once("weftctl").chain(line.iter().copied()).map(OsString::from);
+    let exit = run(arguments, &mut out, &mut err);
+    (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+/// A daemon that gives one answer to one question, and then tells what it was asked.
+struct FakeDaemon {
+    _dir: tempfile::TempDir,
+    socket: PathBuf,
+    asked: JoinHandle<String>,
+}
+
+impl FakeDaemon {
+    fn answering(status: u16, body: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("weft.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let answer =
+            format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        let asked = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = String::new();
+            BufReader::new(stream.try_clone().unwrap()).read_line(&mut request).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+            request.split_whitespace().nth(1).unwrap().to_owned()
+        });
+        Self { _dir: dir, socket, asked }
+    }
+
+    /// Asks with a command line; gives also the path that the daemon was asked for.
+    fn ask(self, line: &[&str]) -> (Exit, String, String, String) {
+        let socket = self.socket.to_str().unwrap();
+        let (exit, out, err) = weftctl(&[&["--socket", socket], line].concat());
+        (exit, out, err, self.asked.join().unwrap())
+    }
+}
+
+const GOOD: &str = r#"{"node": "n1", "ok": true, "problems": [], "peers": {"up": 1, "wanted": 1},
+    "config": {"ok": true, "errors": []}, "fib": {"wanted": 1, "installed": 1, "refused": 0, "shadowed": 0, "repaired": 0},
+    "ipam": {"blocks": []}}"#;
+
+#[test]
+fn usage_errors_are_2() {
+    for line in [
+        &["--bogus"][..],
+        &[],
+        &["routes", "10.0.0.1/8"],
+        &["routes", "everything"],
+        &["routes", "--rib", "in"],
+        &["routes", "--rib", "out", "10.0.0.0/8"],
+        &["peers", "a", "b"],
+        &["-o", "xml", "status"],
+        &["validate"],
+    ] {
+        let (exit, out, err) = weftctl(line);
+        assert_eq!(exit, Exit::Usage, "{line:?}: {err}");
+        assert!(out.is_empty() && !err.is_empty(), "{line:?}: {out}");
+    }
+}
+
+#[test]
+fn host_bits_are_named_with_the_prefix_meant() {
+    let (_, _, err) = weftctl(&["routes", "10.0.0.1/8"]);
+    assert!(err.contains("did you mean 10.0.0.0/8?"), "{err}");
+}
+
+#[test]
+fn help_and_version_are_answers() {
+    for line in ["--help", "--version", "help"] {
+        let (exit, out, err) = weftctl(&[line]);
+        assert_eq!(exit, Exit::Good);
+        assert!(!out.is_empty() && err.is_empty(), "{line}: {err}");
+    }
+}
+
+#[test]
+fn a_daemon_that_is_not_there_is_3() {
+    let (exit, out, err) = weftctl(&["--socket", "/nonexistent/weft.sock", "status"]);
+    assert_eq!(exit, Exit::Unreachable);
+    assert!(out.is_empty() && err.contains("/nonexistent/weft.sock") && err.contains("Is weftd running"), "{err}");
+}
+
+#[test]
+fn version_needs_no_daemon() {
+    let (exit, out, _) = weftctl(&["--socket", "/nonexistent/weft.sock", "-o", "json", "version"]);
+    assert_eq!(exit, Exit::Good);
+    let versions: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(versions["client"], env!("CARGO_PKG_VERSION"));
+    assert!(versions["daemon"].is_null());
+}
+
+#[test]
+fn an_answer_that_is_no_answer_is_3() {
+    let (exit, _, err, _) = FakeDaemon::answering(200, "[]").ask(&["status"]);
+    assert_eq!(exit, Exit::Unreachable, "{err}");
+    let (exit, _, err, _) = FakeDaemon::answering(503, r#"{"error": "the daemon is stopping"}"#).ask(&["fib"]);
+    assert_eq!(exit, Exit::Unreachable);
+    assert!(err.contains("the daemon is stopping"), "{err}");
+}
+
+#[test]
+fn status_is_0_when_well_and_1_with_any_problem() {
+    let (exit, out, _, asked) = FakeDaemon::answering(200, GOOD).ask(&["status"]);
+    assert_eq!((exit, asked.as_str()), (Exit::Good, "/v1/status"));
+    assert!(out.contains("n1: ok"), "{out}");
+    let problem = r#"[{"severity": "warning", "code": "c", "text": "t", "remedy": "r"}]"#;
+    let bad = GOOD.replace(r#""ok": true, "problems": []"#, &format!(r#""ok": false, "problems": {problem}"#));
+    let (exit, out, _, _) = FakeDaemon::answering(200, &bad).ask(&["status"]);
+    assert_eq!(exit, Exit::Wrong);
+    assert!(out.contains("remedy: r"), "{out}");
+}
+
+#[test]
+fn a_route_that_is_not_there_is_1_and_an_empty_table_is_0() {
+    let (exit, _, _, asked) = FakeDaemon::answering(200, "[]").ask(&["routes", "10.1.0.0/26"]);
+    assert_eq!((exit, asked.as_str()), (Exit::Wrong, "/v1/routes?rib=loc&prefix=10.1.0.0%2F26"));
+    let (exit, _, _, asked) = FakeDaemon::answering(200, "[]").ask(&["routes", "fd00::1"]);
+    assert_eq!((exit, asked.as_str()), (Exit::Wrong, "/v1/routes?rib=loc&address=fd00%3A%3A1"));
+    let (exit, out, _, asked) = FakeDaemon::answering(200, "[]").ask(&["routes", "--rib", "in", "--peer", "tor a"]);
+    assert_eq!((exit, asked.as_str()), (Exit::Good, "/v1/routes?rib=in&peer=tor%20a"));
+    assert_eq!(out, "No routes.\n");
+}
+
+#[test]
+fn a_peer_that_is_not_there_is_1_in_the_daemons_words() {
+    let unknown = r#"{"error": "no peer has the address or name \"x\""}"#;
+    let (exit, _, err, asked) = FakeDaemon::answering(404, unknown).ask(&["peers", "x"]);
+    assert_eq!((exit, asked.as_str()), (Exit::Wrong, "/v1/peers?peer=x"));
+    assert!(err.contains("no peer has"), "{err}");
+}
+
+#[test]
+fn json_and_yaml_are_the_daemons_document() {
+    let (_, out, _, _) = FakeDaemon::answering(200, GOOD).ask(&["status", "-o", "json"]);
+    let (told, given): (serde_json::Value, serde_json::Value) =
+        (serde_json::from_str(&out).unwrap(), serde_json::from_str(GOOD).unwrap());
+    assert_eq!(told, given);
+    let (_, out, _, _) = FakeDaemon::answering(200, GOOD).ask(&["status", "-o", "yaml"]);
+    assert_eq!(serde_yaml::from_str::<serde_json::Value>(&out).unwrap(), given);
+}
+
+fn documents(text: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("network.yaml"), text).unwrap();
+    dir
+}
+
+fn validate(path: &Path) -> (Exit, String, String) {
+    weftctl(&["validate", "-f", path.to_str().unwrap()])
+}
+
+#[test]
+fn validate_is_0_for_good_documents_1_for_bad_ones_and_2_for_no_path() {
+    let good = documents("apiVersion: weft.network/v1alpha1\nkind: IPPool\nmetadata: {name: pods}\nspec: {cidr: 10.244.0.0/16}\n");
+    let (exit, out, err) = validate(good.path());
+    assert_eq!(exit, Exit::Good, "{out}{err}");
+    let bad = documents("apiVersion: weft.network/v1alpha1\nkind: IPPool\nmetadata: {name: pods}\nspec: {cidr: 10.244.0.1/16}\n");
+    let (exit, out, _) = validate(bad.path());
+    assert_eq!(exit, Exit::Wrong);
+    assert!(out.contains("network.yaml:4: IPPool/pods: spec.cidr:"), "{out}");
+    let (exit, _, err) = validate(Path::new("/nonexistent/folder"));
+    assert_eq!(exit, Exit::Usage);
+    assert!(err.contains("/nonexistent/folder"), "{err}");
+}
+
+#[test]
+fn validate_lists_every_error_in_json() {
+    let bad = documents(
+        "apiVersion: weft.network/v1alpha1\nkind: BGPPeer\nmetadata: {name: a}\nspec: {peerIP: 10.0.0.1, asNumber: 0}\n---\n\
+         apiVersion: weft.network/v1alpha1\nkind: IPPool\nmetadata: {name: pods}\nspec: {cidr: 10.244.0.1/16}\n",
+    );
+    let path = bad.path().to_str().unwrap();
+    let (exit, out, _) = weftctl(&["validate", "-f", path, "-o", "json"]);
+    assert_eq!(exit, Exit::Wrong);
+    let result: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let objects: Vec<_> = result["errors"].as_array().unwrap().iter().map(|e| e["object"].clone()).collect();
+    assert_eq!(objects, ["BGPPeer/a", "IPPool/pods"]);
+}
+
+/// A reader that has gone away.
+struct ClosedPipe;
+
+impl Write for ClosedPipe {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let good = documents("apiVersion: weft.network/v1alpha1\nkind: IPPool\nmetadata: {name: pods}\nspec: {cidr: 10.244.0.0/16}\n");
+    for format in ["table", "json", "yaml"] {
+        let line = ["weftctl", "validate", "-o", format, "-f", good.path().to_str().unwrap()];
+        let mut err = Vec::new();
+        let exit = run(line.map(OsString::from), &mut ClosedPipe, &mut err);
+        assert_eq!((exit, err.as_slice()), (Exit::Good, &[][..]), "{format}");
+    }
+}

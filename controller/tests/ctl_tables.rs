@@ -1,0 +1,250 @@
+//! What people see, drawn from fixed data.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use weft_bgp::session::State;
+use weft_bgp::types::{Family, Reason};
+use weft_controller::api::json::{
+    AsPathElement, ConfigStatusJson, DocumentError, ErrorDirection, EventJson, FamilyJson, FibJson, FibNextHopJson,
+    FibStatusJson, GracefulRestartJson, GracefulRestartRole, IpamBlockJson, IpamStatusJson, LastErrorJson, OriginJson,
+    PathJson, PeerCountJson, PeerJson, Problem, RouteJson, StatusJson,
+};
+use weft_controller::ctl::tables;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+/// The moment at which the tables are drawn.
+fn now() -> Timestamp {
+    at(1_800_000_000)
+}
+
+fn peer(name: &str, address: &str) -> PeerJson {
+    let family = FamilyJson { received: 4, accepted: 3, advertised: 1, stale: 0 };
+    PeerJson {
+        name: name.into(),
+        peer: address.into(),
+        remote_as: Some(65000),
+        local_as: 64601,
+        state: State::Established,
+        since: Some(at(1_799_990_000)),
+        families: vec![Family::Ipv4Unicast, Family::Ipv6Unicast],
+        received: 8,
+        accepted: 6,
+        advertised: 2,
+        per_family: BTreeMap::from([(Family::Ipv4Unicast, family), (Family::Ipv6Unicast, family)]),
+        bfd: None,
+        graceful_restart: Some(GracefulRestartJson {
+            role: GracefulRestartRole::Both,
+            restarting: false,
+            stale_routes: 0,
+        }),
+        last_error: None,
+    }
+}
+
+fn peers() -> Vec<PeerJson> {
+    let down = PeerJson {
+        remote_as: None,
+        state: State::Active,
+        since: Some(at(1_799_999_958)),
+        received: 0,
+        accepted: 0,
+        advertised: 0,
+        per_family: BTreeMap::new(),
+        graceful_restart: None,
+        last_error: Some(LastErrorJson {
+            time: at(1_799_999_000),
+            direction: ErrorDirection::Received,
+            code: Some(6),
+            subcode: Some(2),
+            text: "Cease, Administrative Shutdown: maintenance".into(),
+        }),
+        ..peer("mesh:n2", "[fd00::2]:1790")
+    };
+    vec![peer("tor-rack1", "10.0.1.0"), down]
+}
+
+fn path(next_hop: &str, code: &'static str, text: &str) -> PathJson {
+    PathJson {
+        next_hops: vec![next_hop.parse().unwrap()],
+        peer: Some(next_hop.into()),
+        as_path: vec![AsPathElement::Number(65000), AsPathElement::Set(vec![64601, 64602])],
+        origin: OriginJson::Igp,
+        local_pref: None,
+        med: Some(10),
+        communities: vec!["65000:1".into(), "65000:1:2".into()],
+        ext_communities: vec!["0002fde800000001".into()],
+        valid: true,
+        best: false,
+        reason: Reason::new(code, text),
+    }
+}
+
+fn routes() -> Vec<RouteJson> {
+    let best = PathJson { best: true, ..path("10.0.1.0", "best", "the lowest router id") };
+    let lost = path("10.0.2.0", "router-id", "its router id is higher");
+    let rejected = PathJson { valid: false, ..path("10.0.3.0", "own-block", "10.244.1.0/26 is a block of this node") };
+    let own = PathJson {
+        next_hops: Vec::new(),
+        peer: None,
+        as_path: Vec::new(),
+        med: None,
+        communities: Vec::new(),
+        ext_communities: Vec::new(),
+        best: true,
+        ..path("0.0.0.0", "locally-originated", "originated by this node")
+    };
+    vec![
+        RouteJson {
+            prefix: "10.244.1.0/26".parse().unwrap(),
+            best: Some(0),
+            in_kernel: false,
+            paths: vec![own, rejected],
+        },
+        RouteJson {
+            prefix: "10.244.2.0/26".parse().unwrap(),
+            best: Some(0),
+            in_kernel: true,
+            paths: vec![best, lost],
+        },
+    ]
+}
+
+fn status() -> StatusJson {
+    StatusJson {
+        node: "n1".into(),
+        ok: false,
+        problems: vec![
+            Problem::error("peer-down", "the session with mesh:n2 (fd00::2) is Active", "look at the other end"),
+            Problem::warning("routes-shadowed", "1 of our routes is hidden", "take the other route away"),
+        ],
+        peers: PeerCountJson { up: 1, wanted: 2 },
+        config: ConfigStatusJson { ok: false, errors: errors() },
+        fib: FibStatusJson { wanted: 12, installed: 11, refused: 0, shadowed: 1, repaired: 3 },
+        ipam: IpamStatusJson {
+            blocks: vec![
+                IpamBlockJson { cidr: "10.244.1.0/26".parse().unwrap(), size: Some(64), used: 5 },
+                IpamBlockJson { cidr: "fd00::/64".parse().unwrap(), size: None, used: 5 },
+            ],
+        },
+    }
+}
+
+fn errors() -> Vec<DocumentError> {
+    vec![
+        DocumentError {
+            file: Some("peers.yaml".into()),
+            line: Some(12),
+            object: Some("BGPPeer/tor-a".into()),
+            field: Some("spec.asNumber".into()),
+            message: "AS 0 is reserved (RFC 7607)".into(),
+            remedy: "use 1 to 4294967294".into(),
+        },
+        DocumentError {
+            file: None,
+            line: None,
+            object: None,
+            field: None,
+            message: "the folder is larger than 64 MiB".into(),
+            remedy: "keep only documents in it".into(),
+        },
+    ]
+}
+
+#[test]
+fn status_tells_problems_with_remedies() {
+    insta::assert_snapshot!("status", tables::status(&status(), false));
+    insta::assert_snapshot!("status_wide", tables::status(&status(), true));
+    let well = StatusJson {
+        ok: true,
+        problems: Vec::new(),
+        config: ConfigStatusJson { ok: true, errors: Vec::new() },
+        ..status()
+    };
+    insta::assert_snapshot!("status_well", tables::status(&well, false));
+}
+
+#[test]
+fn peers_are_one_a_line() {
+    insta::assert_snapshot!("peers", tables::peers(&peers(), now(), false));
+    insta::assert_snapshot!("peers_wide", tables::peers(&peers(), now(), true));
+    assert_eq!(tables::peers(&[], now(), false), "No peers.\n");
+}
+
+#[test]
+fn one_peer_is_shown_whole() {
+    let peers = peers();
+    insta::assert_snapshot!("peer", tables::peer(&peers[0], now()));
+    insta::assert_snapshot!("peer_down", tables::peer(&peers[1], now()));
+}
+
+#[test]
+fn routes_show_every_path_and_its_reason() {
+    insta::assert_snapshot!("routes", tables::routes(&routes(), false, false));
+    insta::assert_snapshot!("routes_one", tables::routes(&routes()[1..], true, false));
+    insta::assert_snapshot!("routes_wide", tables::routes(&routes(), false, true));
+}
+
+#[test]
+fn fib_shows_who_wrote_what() {
+    let hop = |via: Option<&str>, dev: &str| FibNextHopJson {
+        via: via.map(|via| via.parse().unwrap()),
+        dev: Some(dev.into()),
+        weight: 1,
+    };
+    let route = |prefix: &str, next_hops, protocol, metric, state: &str| FibJson {
+        prefix: prefix.parse().unwrap(),
+        next_hops,
+        protocol,
+        metric,
+        state: state.into(),
+    };
+    let fib = [
+        route("10.244.1.0/26", Vec::new(), 176, 4_278_198_272, "installed"),
+        route("10.244.1.5/32", vec![hop(None, "weft0123456789a")], 177, 32, "installed"),
+        route(
+            "10.244.2.0/26",
+            vec![hop(Some("10.0.1.0"), "eth0"), hop(Some("10.0.2.0"), "eth1")],
+            176,
+            64,
+            "shadowed by proto static",
+        ),
+    ];
+    insta::assert_snapshot!("fib", tables::fib(&fib, false));
+    insta::assert_snapshot!("fib_wide", tables::fib(&fib, true));
+}
+
+#[test]
+fn events_are_one_a_line_with_their_bytes_when_wide() {
+    let event = EventJson {
+        seq: 7,
+        time: now(),
+        peer: Some("10.0.1.0".into()),
+        kind: "notification-sent".into(),
+        text: "message-header: Bad Message Length".into(),
+        bytes: Some("ffff".into()),
+    };
+    let events = [EventJson { peer: None, kind: "documents".into(), text: "good".into(), bytes: None, ..event.clone() }, event];
+    insta::assert_snapshot!("events", tables::events(&events, false));
+    insta::assert_snapshot!("events_wide", tables::events(&events, true));
+}
+
+#[test]
+fn errors_of_documents_name_the_place() {
+    insta::assert_snapshot!("errors", tables::errors(&errors()));
+}
+
+#[test]
+fn absent_values_are_null_in_json() {
+    let json = serde_json::to_value(&peers()[1]).unwrap();
+    for key in ["remoteAS", "bfd", "gracefulRestart"] {
+        assert!(json.get(key).unwrap().is_null(), "{key}");
+    }
+    assert_eq!(json["since"], "2027-01-15T07:59:18Z");
+    let json = serde_json::to_value(&routes()[1]).unwrap();
+    assert_eq!(json["paths"][0]["asPath"], serde_json::json!([65000, [64601, 64602]]));
+    assert!(json["paths"][0]["localPref"].is_null());
+}
