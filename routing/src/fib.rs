@@ -53,6 +53,8 @@ pub enum Notification {
     Neighbour(Neighbour),
     /// The neighbour with this link index and address is no permanent entry any more.
     NeighbourRemoved(u32, std::net::IpAddr),
+    /// Nexthop objects changed, and with them where the routes that name them lead.
+    NexthopObjects,
     /// Notifications were lost: only a dump tells what is true.
     Overrun,
 }

@@ -51,8 +51,10 @@ pub struct Kernel {
 
 impl Kernel {
     /// Starts the thread in the calling thread's network namespace: subscribes to changes, reads the kernel's
-    /// tables, and only then returns. `sink` is called on the thread with every event; while it does not
-    /// return, nothing is written.
+    /// tables, and only then returns.
+    ///
+    /// `sink` is called on the thread with every event; while it does not return, nothing is written. It must
+    /// never wait for someone who may be waiting in a method of this handle: the two would wait for ever.
     pub fn start(settings: Settings, sink: Box<dyn FnMut(Event) + Send>) -> Result<Self, Error> {
         Self::start_on(NetlinkFib::new()?, settings, sink)
     }

@@ -7,6 +7,8 @@ use ipnet::IpNet;
 
 /// Metric that the kernel gives to an IPv6 route added without one (`IP6_RT_PRIO_USER`).
 const IPV6_DEFAULT_METRIC: u32 = 1024;
+/// The largest weight of a leg: `rtnh_hops` is one byte and counts from 0.
+const MAX_WEIGHT: u16 = 256;
 
 /// Who installed a route (`rtm_protocol`, rtnetlink(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,15 +150,16 @@ impl NextHops {
 }
 
 impl FromIterator<NextHop> for NextHops {
-    /// Legs that lead the same way are merged and their weights added, up to 256. The weight of a single leg
-    /// means nothing to the kernel and becomes 1.
+    /// Legs that lead the same way are merged and their weights added. Weights are kept between 1 and 256, what
+    /// `RTA_MULTIPATH` can say; the weight of a single leg means nothing to the kernel and becomes 1.
     fn from_iter<I: IntoIterator<Item = NextHop>>(legs: I) -> Self {
-        let mut legs: Vec<NextHop> = legs.into_iter().collect();
+        let clamp = |leg: NextHop| NextHop { weight: leg.weight.clamp(1, MAX_WEIGHT), ..leg };
+        let mut legs: Vec<NextHop> = legs.into_iter().map(clamp).collect();
         legs.sort_unstable();
         legs.dedup_by(|next, kept| {
             let same = next.gateway == kept.gateway && next.link == kept.link;
             if same {
-                kept.weight = kept.weight.saturating_add(next.weight).min(256);
+                kept.weight = kept.weight.saturating_add(next.weight).min(MAX_WEIGHT);
                 kept.onlink |= next.onlink;
             }
             same
@@ -228,5 +231,7 @@ mod tests {
         assert_eq!(merged.iter().map(|leg| leg.weight).collect::<Vec<_>>(), [2, 1]);
         assert_eq!(NextHops::from_iter([a, a]), NextHops::from(a));
         assert_eq!(NextHops::from_iter([a, b]), NextHops::from_iter([b, a]));
+        let extreme = NextHops::from_iter([NextHop { weight: 0, ..a }, NextHop { weight: 9999, ..b }]);
+        assert_eq!(extreme.iter().map(|leg| leg.weight).collect::<Vec<_>>(), [1, 256]);
     }
 }

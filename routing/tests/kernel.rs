@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
@@ -124,6 +125,13 @@ impl Lab {
                 Err(error) => panic!("waited in vain for the event: {what}: {error}"),
             }
         }
+    }
+
+    /// Runs `ip` in the namespace.
+    fn ip(&self, arguments: &str) {
+        let run = || std::process::Command::new("ip").args(arguments.split(' ')).status();
+        let status = netns::run(self.namespace.path(), run).unwrap().expect("ip(8) is needed");
+        assert!(status.success(), "ip {arguments}");
     }
 
     fn resolution(&self, of: &str) -> Resolution {
@@ -436,6 +444,47 @@ fn next_hops_resolve_over_other_routes() {
 }
 
 #[test]
+fn next_hops_resolve_over_nexthop_objects() {
+    let Some(mut lab) = Lab::new("next_hops_resolve_over_nexthop_objects", Settings::default()) else {
+        return;
+    };
+    weft_routing::sysctl::write_in(lab.namespace.path(), "net/ipv4/nexthop_compat_mode", "0").unwrap();
+    lab.kernel().learned(vec![learn("10.1.0.0/24", &["192.0.2.9"])]).unwrap();
+    lab.kernel().learned(vec![learn("2001:db8:f::/64", &["2001:db8:9::9"])]).unwrap();
+    for arguments in [
+        "nexthop add id 5 via 10.0.1.253 dev a",
+        "nexthop add id 6 via 10.0.2.253 dev b",
+        "nexthop add id 7 group 5/6 proto zebra",
+        "route add 192.0.2.0/24 nhid 7 proto zebra",
+        "nexthop add id 8 via 2001:db8:2::253 dev b",
+        "route add 2001:db8:9::/64 nhid 8 proto zebra",
+    ] {
+        lab.ip(arguments);
+    }
+    let v6 = route("2001:db8:f::/64", 64, Protocol::WEFT, &[("2001:db8:2::253", lab.b)]);
+    let both = [("10.0.1.253", lab.a), ("10.0.2.253", lab.b)];
+    let v4 = route("10.1.0.0/24", 64, Protocol::WEFT, &both);
+    lab.until_weft("the routes over the objects", vec![v4, v6.clone()]);
+    lab.ip("nexthop replace id 7 group 6 proto zebra");
+    let v4 = route("10.1.0.0/24", 64, Protocol::WEFT, &both[1..]);
+    lab.until_weft("the routes over the object that is left", vec![v4, v6]);
+}
+
+#[test]
+fn a_port_that_leaves_its_bridge_is_no_link_that_goes() {
+    let Some(mut lab) = Lab::new("a_port_that_leaves_its_bridge", Settings::default()) else { return };
+    lab.kernel().learned(vec![learn("10.1.0.0/24", &["10.0.1.2"])]).unwrap();
+    lab.until_weft("the route", vec![route("10.1.0.0/24", 64, Protocol::WEFT, &[("10.0.1.2", lab.a)])]);
+    lab.ip("link add br0 type bridge");
+    lab.ip("link set dev a master br0");
+    lab.ip("link set dev a nomaster");
+    // The engine listens between two questions.
+    let known = || lab.kernel().inspect(|engine| engine.topology().link_named("a").is_some()).unwrap();
+    assert!(known() && known(), "the link is not known any more");
+    assert_eq!(lab.state("10.1.0.0/24"), "installed");
+}
+
+#[test]
 fn lost_notifications_lead_to_a_dump() {
     let Some(namespace) = Namespace::new("lost_notifications_lead_to_a_dump") else { return };
     let (a, _) = namespace.veth("a", "a-peer", &["10.0.1.1/24"]);
@@ -480,6 +529,11 @@ fn lost_notifications_lead_to_a_dump() {
 #[test]
 fn ten_thousand_routes_go_in_as_a_batch() {
     let Some(mut lab) = Lab::new("ten_thousand_routes_go_in_as_a_batch", Settings::default()) else { return };
+    // A buffer that could never hold the echo of 10,000 writes: they must not come back.
+    lab.kernel.take().unwrap().stop();
+    let fib =
+        netns::run(lab.namespace.path(), || NetlinkFib::with_receive_buffer(64 * 1024)).unwrap().unwrap();
+    lab.kernel = Some(Kernel::start_on(fib, Settings::default(), Box::new(|_| {})).unwrap());
     let prefix = |n: u32| net(&format!("{}/24", std::net::Ipv4Addr::from(0x0b00_0000 + n * 256)));
     let set = |next_hops: &[&str]| -> Vec<RouteChange> {
         let next_hops: Vec<NextHopRef> = next_hops.iter().map(|nh| next_hop(nh)).collect();

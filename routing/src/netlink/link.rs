@@ -4,11 +4,11 @@ use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, Parseable};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
     LinkInfo, LinkMessage,
 };
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Error, Request, Socket};
 
@@ -111,13 +111,24 @@ impl Link {
 
     pub(super) fn decode(payload: &[u8]) -> Option<Self> {
         match LinkMessage::parse(payload) {
-            Ok(message) => Some(Self::from_message(&message)),
+            Ok(message) => is_link(&message).then(|| Self::from_message(&message)),
             Err(error) => {
                 tracing::warn!(%error, "skipping a link the kernel described in an unknown way");
                 None
             }
         }
     }
+
+    /// The index of the link that a `RTM_DELLINK` notification says is gone.
+    pub(super) fn decode_removed(payload: &[u8]) -> Option<u32> {
+        LinkMessage::parse(payload).ok().filter(is_link).map(|message| message.header.index)
+    }
+}
+
+/// False for what bridges tell about their ports (`AF_BRIDGE`): a port that leaves its bridge is announced as
+/// `RTM_DELLINK` although the link stays.
+fn is_link(message: &LinkMessage) -> bool {
+    message.header.interface_family == AddressFamily::Unspec
 }
 
 /// A veth pair: one end where the socket is, the peer made directly in another network namespace.

@@ -29,6 +29,11 @@ impl Request {
         Self { kind: message.message_type(), flags: flags | NLM_F_REQUEST, payload }
     }
 
+    /// A request with a payload encoded by hand.
+    pub(super) fn raw(kind: u16, flags: u16, payload: Vec<u8>) -> Self {
+        Self { kind, flags: flags | NLM_F_REQUEST, payload }
+    }
+
     /// Bytes the request takes in a send buffer, padding included.
     pub(super) fn encoded_len(&self) -> usize {
         align(HEADER_LEN.saturating_add(self.payload.len()))

@@ -24,6 +24,7 @@ mod link;
 mod message;
 mod monitor;
 mod neighbour;
+mod nexthop;
 mod route;
 mod socket;
 

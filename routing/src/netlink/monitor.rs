@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_REPLACE, Parseable};
 use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::RouteMessage;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -17,14 +16,18 @@ use crate::fib::Notification;
 use crate::route::Route;
 
 /// The multicast groups listened to (`enum rtnetlink_groups`, linux/rtnetlink.h).
-const GROUPS: [libc::c_uint; 6] = [
+const GROUPS: [libc::c_uint; 7] = [
     libc::RTNLGRP_LINK,
     libc::RTNLGRP_NEIGH,
     libc::RTNLGRP_IPV4_IFADDR,
     libc::RTNLGRP_IPV4_ROUTE,
     libc::RTNLGRP_IPV6_IFADDR,
     libc::RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_NEXTHOP,
 ];
+const RTNLGRP_NEXTHOP: libc::c_uint = 32;
+const RTM_NEWNEXTHOP: u16 = 104;
+const RTM_DELNEXTHOP: u16 = 105;
 /// Notifications returned by one read, so that a flood is taken in pieces.
 const READ_LIMIT: usize = 4096;
 /// Offset of `nlmsg_pid` in `struct nlmsghdr`.
@@ -97,9 +100,7 @@ fn ignore_port(port: u32) -> [SockFilter; 4] {
 fn decode(message: &Received<'_>) -> Option<Notification> {
     match message.kind {
         libc::RTM_NEWLINK => Link::decode(message.payload).map(Notification::Link),
-        libc::RTM_DELLINK => {
-            LinkMessage::parse(message.payload).ok().map(|link| Notification::LinkRemoved(link.header.index))
-        }
+        libc::RTM_DELLINK => Link::decode_removed(message.payload).map(Notification::LinkRemoved),
         libc::RTM_NEWADDR => address(message).map(Notification::Address),
         libc::RTM_DELADDR => address(message).map(Notification::AddressRemoved),
         libc::RTM_NEWROUTE => {
@@ -110,6 +111,7 @@ fn decode(message: &Received<'_>) -> Option<Notification> {
         libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => NeighbourMessage::parse(message.payload)
             .ok()
             .and_then(|entry| Neighbour::notification(&entry, message.kind == libc::RTM_DELNEIGH)),
+        RTM_NEWNEXTHOP | RTM_DELNEXTHOP => Some(Notification::NexthopObjects),
         _ => None,
     }
 }

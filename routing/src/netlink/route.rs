@@ -197,20 +197,32 @@ fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
 }
 
 impl Socket {
-    /// All routes of table main, IPv4 first.
+    /// All routes of table main, IPv4 first. Nexthop objects are resolved to the legs they stand for.
     pub fn routes(&mut self) -> Result<Vec<Route>, Error> {
         let mut routes = self.family_routes(AddressFamily::Inet)?;
         routes.append(&mut self.family_routes(AddressFamily::Inet6)?);
-        Ok(routes)
+        if routes.iter().any(|(_, object)| object.is_some()) {
+            let objects = self.nexthops()?;
+            for (route, object) in &mut routes {
+                if let Some(object) = object {
+                    route.action = Action::Forward(objects.legs(*object));
+                }
+            }
+        }
+        Ok(routes.into_iter().map(|(route, _)| route).collect())
     }
 
-    fn family_routes(&mut self, family: AddressFamily) -> Result<Vec<Route>, Error> {
+    /// Each route with the id of its nexthop object where only that says where it leads.
+    fn family_routes(&mut self, family: AddressFamily) -> Result<Vec<(Route, Option<u32>)>, Error> {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
         message.header.table = RouteHeader::RT_TABLE_MAIN;
         let request = Request::new(&RouteNetlinkMessage::GetRoute(message), 0);
         let routes = self.dump(&request, |_, payload| match RouteMessage::parse(payload) {
-            Ok(message) => Route::from_message(&message),
+            Ok(message) => Route::from_message(&message).map(|route| {
+                let object = nexthop_object(&message, &route);
+                (route, object)
+            }),
             Err(error) => {
                 tracing::warn!(%error, "skipping a route the kernel described in an unknown way");
                 None
@@ -222,4 +234,12 @@ impl Socket {
             routes => routes,
         }
     }
+}
+
+fn nexthop_object(message: &RouteMessage, route: &Route) -> Option<u32> {
+    let bare = matches!(&route.action, Action::Forward(legs) if legs.is_empty());
+    message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::NhId(id) if bare => Some(*id),
+        _ => None,
+    })
 }

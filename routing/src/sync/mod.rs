@@ -4,6 +4,7 @@
 //! ([`learned`](Engine::learned), [`pods`](Engine::pods), ...) only note what is wanted and which keys that
 //! touches; [`run`](Engine::run) listens to the kernel, dumps where needed, and writes the difference.
 
+mod query;
 mod report;
 mod view;
 mod wanted;
@@ -21,7 +22,7 @@ pub use self::wanted::{DEFAULT_METRIC, OWN_BLOCK_METRIC, POD_METRIC, PodRoute, R
 use crate::delta::{self, Compared};
 use crate::fib::{Fib, Write};
 use crate::netlink::Error;
-use crate::resolve::{NextHopRef, Resolution, Resolved, Topology};
+use crate::resolve::{NextHopRef, Resolved};
 use crate::route::{Action, NextHops, Protocol, Route, RouteKey};
 
 /// How often everything is dumped and compared though nothing was heard.
@@ -62,6 +63,13 @@ struct Refused {
     retry_at: Instant,
 }
 
+/// The preferred sources that routes can carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Sources {
+    v4: Option<IpAddr>,
+    v6: Option<IpAddr>,
+}
+
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Engine {
@@ -85,7 +93,7 @@ pub struct Engine {
     /// Notifications were lost since the last dump: a key known as ours may have a new owner.
     stale: bool,
     default_route_links: BTreeSet<u32>,
-    usable_sources: [bool; 2],
+    sources: Sources,
     counters: Counters,
     events: VecDeque<Event>,
 }
@@ -110,7 +118,7 @@ impl Engine {
             resync_at: None,
             stale: false,
             default_route_links: BTreeSet::new(),
-            usable_sources: [false; 2],
+            sources: Sources::default(),
             counters: Counters::default(),
             events: VecDeque::new(),
         };
@@ -134,7 +142,7 @@ impl Engine {
             }
         }
         self.dirty.extend(self.pods.values().map(PodRoute::key));
-        self.usable_sources = self.usable_sources();
+        self.sources = self.usable_sources();
     }
 
     /// Takes in learned and withdrawn routes.
@@ -319,21 +327,20 @@ impl Engine {
         }
         if effects.addresses {
             let sources = self.usable_sources();
-            if std::mem::replace(&mut self.usable_sources, sources) != sources {
+            if std::mem::replace(&mut self.sources, sources) != sources {
                 self.dirty.extend(self.wanted_keys());
             }
             self.events.push_back(Event::AddressesChanged);
         }
     }
 
-    /// Which of the preferred sources, IPv4 and IPv6, are on a link.
-    fn usable_sources(&self) -> [bool; 2] {
-        let usable =
-            |source: Option<IpAddr>| source.is_some_and(|source| self.view.topology.is_usable_source(source));
-        [
-            usable(self.settings.preferred_source_v4.map(IpAddr::V4)),
-            usable(self.settings.preferred_source_v6.map(IpAddr::V6)),
-        ]
+    /// The preferred sources that are on a link now.
+    fn usable_sources(&self) -> Sources {
+        let usable = |source: IpAddr| self.view.topology.is_usable_source(source);
+        Sources {
+            v4: self.settings.preferred_source_v4.map(IpAddr::V4).filter(|source| usable(*source)),
+            v6: self.settings.preferred_source_v6.map(IpAddr::V6).filter(|source| usable(*source)),
+        }
     }
 
     fn resolved(&mut self, next_hop: NextHopRef) -> Resolved {
@@ -371,10 +378,10 @@ impl Engine {
     /// The route that should hold `key`; `None` when nothing wants the key or the route cannot be made now.
     fn desired(&self, key: RouteKey) -> Option<Route> {
         let destination = key.destination();
-        let preferred_source = self
-            .settings
-            .preferred_source(destination)
-            .filter(|source| self.view.topology.is_usable_source(*source));
+        let preferred_source = match destination {
+            IpNet::V4(_) => self.sources.v4,
+            IpNet::V6(_) => self.sources.v6,
+        };
         if let Some(pod) = self.pods.get(&destination.addr()).filter(|pod| pod.key() == key) {
             let link = self.view.topology.link_named(pod.dev.as_str()).filter(|link| link.up)?;
             return Some(pod.route(link.index, preferred_source));
@@ -532,93 +539,6 @@ impl Engine {
                     self.events.push_back(Event::Refused { prefix, error });
                 }
             }
-        }
-    }
-}
-
-/// Queries.
-impl Engine {
-    /// Links, addresses and others' routes.
-    pub fn topology(&self) -> &Topology {
-        &self.view.topology
-    }
-
-    /// Counts since the start.
-    pub fn counters(&self) -> Counters {
-        self.counters
-    }
-
-    /// How a next hop resolves now.
-    pub fn resolution(&self, next_hop: NextHopRef) -> Resolution {
-        self.view.topology.resolve(next_hop).resolution
-    }
-
-    /// True when the learned route to `prefix` is in the kernel as wanted and no other route shadows it.
-    pub fn is_installed(&self, prefix: IpNet) -> bool {
-        let key = RouteKey::new(prefix, self.settings.metric);
-        self.legs(key).is_some() && self.state(key) == RouteState::Installed
-    }
-
-    /// True when nothing is left to be done: every wanted route is installed, or known to be impossible now.
-    pub fn is_settled(&self) -> bool {
-        self.dumped_at.is_some()
-            && self.dirty.is_empty()
-            && self.retries.is_empty()
-            && self.resync_at.is_none()
-    }
-
-    /// Every route that is wanted or that the kernel has of ours, by destination and metric.
-    pub fn fib(&self) -> Vec<FibEntry> {
-        let mut keys = self.wanted_keys();
-        keys.extend(self.view.ours.keys());
-        keys.into_iter().map(|key| self.entry(key)).collect()
-    }
-
-    fn entry(&self, key: RouteKey) -> FibEntry {
-        let name = |index| {
-            self.view
-                .topology
-                .link(index)
-                .map_or_else(|| index.to_string(), |link: &crate::netlink::Link| link.name.clone())
-        };
-        let desired = self.desired(key);
-        let shown = desired.as_ref().or_else(|| self.view.ours.get(&key));
-        let pod = self.pods.get(&key.destination().addr()).is_some_and(|pod| pod.key() == key);
-        let unmade = if pod { Protocol::WEFT_PODS } else { Protocol::WEFT };
-        FibEntry {
-            prefix: key.destination(),
-            next_hops: shown.map(|route| report::next_hops(&route.action, name)).unwrap_or_default(),
-            protocol: shown.map_or(unmade, |route| route.protocol).0,
-            metric: key.metric(),
-            state: self.state(key),
-        }
-    }
-
-    fn state(&self, key: RouteKey) -> RouteState {
-        let desired = self.desired(key);
-        let actual = self.view.ours.get(&key);
-        let foreign = self.view.topology.foreign(&key.destination());
-        let shadow = foreign.first().filter(|route| route.key.metric() <= key.metric());
-        match (&desired, actual) {
-            (Some(desired), Some(actual)) if desired == actual => match shadow {
-                Some(foreign) => RouteState::Shadowed(foreign.protocol),
-                None => RouteState::Installed,
-            },
-            (Some(_), None) if self.view.topology.holds(key) => {
-                shadow.map_or(RouteState::Pending, |foreign| RouteState::Shadowed(foreign.protocol))
-            }
-            (Some(desired), Some(actual))
-                if actual.protocol == Protocol::WEFT_PODS && desired.protocol != Protocol::WEFT_PODS =>
-            {
-                RouteState::Shadowed(actual.protocol)
-            }
-            (None, None) => RouteState::Unresolved,
-            (None, Some(_)) if self.adopted.contains(&key) => RouteState::Adopted,
-            (None, Some(actual)) if actual.protocol == Protocol::WEFT_PODS => RouteState::Installed,
-            _ => match self.refused.get(&key) {
-                Some(refused) => RouteState::Refused(refused.error.to_string()),
-                None => RouteState::Pending,
-            },
         }
     }
 }

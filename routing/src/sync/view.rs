@@ -71,6 +71,7 @@ impl View {
             Notification::NeighbourRemoved(link, address) => {
                 effects.neighbours |= self.neighbours.remove(&(link, address)).is_some();
             }
+            Notification::NexthopObjects => effects.inexact = true,
             Notification::Overrun => effects.overrun = true,
         }
     }
@@ -95,10 +96,12 @@ impl View {
             }
         }
         let held = self.topology.holds(key);
+        let unclear = matches!(&route.action, Action::Forward(legs) if legs.is_empty());
         let new = self.topology.insert_foreign(route);
         effects.topology |= new;
-        // An appended leg is announced with the whole route; which one it extends only a dump tells.
-        effects.inexact |= held && new;
+        // An appended leg is announced with the whole route; which one it extends only a dump tells, and so it
+        // does where a route over a nexthop object leads.
+        effects.inexact |= new && (held || unclear);
     }
 
     fn route_removed(&mut self, route: &Route, effects: &mut Effects) {

@@ -1,0 +1,93 @@
+//! What can be asked of the engine.
+
+use ipnet::IpNet;
+
+use super::Engine;
+use super::report::{self, Counters, FibEntry, RouteState};
+use crate::netlink::Link;
+use crate::resolve::{NextHopRef, Resolution, Topology};
+use crate::route::{Protocol, RouteKey};
+
+impl Engine {
+    /// Links, addresses and others' routes.
+    pub fn topology(&self) -> &Topology {
+        &self.view.topology
+    }
+
+    /// Counts since the start.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// How a next hop resolves now.
+    pub fn resolution(&self, next_hop: NextHopRef) -> Resolution {
+        self.view.topology.resolve(next_hop).resolution
+    }
+
+    /// True when the learned route to `prefix` is in the kernel as wanted and no other route shadows it.
+    pub fn is_installed(&self, prefix: IpNet) -> bool {
+        let key = RouteKey::new(prefix, self.settings.metric);
+        self.legs(key).is_some() && self.state(key) == RouteState::Installed
+    }
+
+    /// True when nothing is left to be done: every wanted route is installed, or known to be impossible now.
+    pub fn is_settled(&self) -> bool {
+        self.dumped_at.is_some()
+            && self.dirty.is_empty()
+            && self.retries.is_empty()
+            && self.resync_at.is_none()
+    }
+
+    /// Every route that is wanted or that the kernel has of ours, by destination and metric.
+    pub fn fib(&self) -> Vec<FibEntry> {
+        let mut keys = self.wanted_keys();
+        keys.extend(self.view.ours.keys());
+        keys.into_iter().map(|key| self.entry(key)).collect()
+    }
+
+    fn entry(&self, key: RouteKey) -> FibEntry {
+        let name = |index| {
+            let name = |link: &Link| link.name.clone();
+            self.view.topology.link(index).map_or_else(|| index.to_string(), name)
+        };
+        let desired = self.desired(key);
+        let shown = desired.as_ref().or_else(|| self.view.ours.get(&key));
+        let pod = self.pods.get(&key.destination().addr()).is_some_and(|pod| pod.key() == key);
+        let unmade = if pod { Protocol::WEFT_PODS } else { Protocol::WEFT };
+        FibEntry {
+            prefix: key.destination(),
+            next_hops: shown.map(|route| report::next_hops(&route.action, name)).unwrap_or_default(),
+            protocol: shown.map_or(unmade, |route| route.protocol).0,
+            metric: key.metric(),
+            state: self.state(key),
+        }
+    }
+
+    fn state(&self, key: RouteKey) -> RouteState {
+        let desired = self.desired(key);
+        let actual = self.view.ours.get(&key);
+        let foreign = self.view.topology.foreign(&key.destination());
+        let shadow = foreign.first().filter(|route| route.key.metric() <= key.metric());
+        match (&desired, actual) {
+            (Some(desired), Some(actual)) if desired == actual => match shadow {
+                Some(foreign) => RouteState::Shadowed(foreign.protocol),
+                None => RouteState::Installed,
+            },
+            (Some(_), None) if self.view.topology.holds(key) => {
+                shadow.map_or(RouteState::Pending, |foreign| RouteState::Shadowed(foreign.protocol))
+            }
+            (Some(desired), Some(actual))
+                if actual.protocol == Protocol::WEFT_PODS && desired.protocol != Protocol::WEFT_PODS =>
+            {
+                RouteState::Shadowed(actual.protocol)
+            }
+            (None, None) => RouteState::Unresolved,
+            (None, Some(_)) if self.adopted.contains(&key) => RouteState::Adopted,
+            (None, Some(actual)) if actual.protocol == Protocol::WEFT_PODS => RouteState::Installed,
+            _ => match self.refused.get(&key) {
+                Some(refused) => RouteState::Refused(refused.error.to_string()),
+                None => RouteState::Pending,
+            },
+        }
+    }
+}
