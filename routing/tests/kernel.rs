@@ -471,20 +471,6 @@ fn next_hops_resolve_over_nexthop_objects() {
 }
 
 #[test]
-fn a_port_that_leaves_its_bridge_is_no_link_that_goes() {
-    let Some(mut lab) = Lab::new("a_port_that_leaves_its_bridge", Settings::default()) else { return };
-    lab.kernel().learned(vec![learn("10.1.0.0/24", &["10.0.1.2"])]).unwrap();
-    lab.until_weft("the route", vec![route("10.1.0.0/24", 64, Protocol::WEFT, &[("10.0.1.2", lab.a)])]);
-    lab.ip("link add br0 type bridge");
-    lab.ip("link set dev a master br0");
-    lab.ip("link set dev a nomaster");
-    // The engine listens between two questions.
-    let known = || lab.kernel().inspect(|engine| engine.topology().link_named("a").is_some()).unwrap();
-    assert!(known() && known(), "the link is not known any more");
-    assert_eq!(lab.state("10.1.0.0/24"), "installed");
-}
-
-#[test]
 fn lost_notifications_lead_to_a_dump() {
     let Some(namespace) = Namespace::new("lost_notifications_lead_to_a_dump") else { return };
     let (a, _) = namespace.veth("a", "a-peer", &["10.0.1.1/24"]);

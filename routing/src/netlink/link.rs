@@ -247,7 +247,22 @@ impl Socket {
 
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::Emitable;
+
     use super::*;
+
+    #[test]
+    fn a_port_that_leaves_its_bridge_is_no_link_that_goes() {
+        let removed = |family| {
+            let mut message = change(7, Vec::new());
+            message.header.interface_family = family;
+            let mut payload = vec![0; message.buffer_len()];
+            message.emit(&mut payload);
+            (Link::decode_removed(&payload), Link::decode(&payload).map(|link| link.index))
+        };
+        assert_eq!(removed(AddressFamily::Unspec), (Some(7), Some(7)));
+        assert_eq!(removed(AddressFamily::Bridge), (None, None));
+    }
 
     #[test]
     fn link_names_are_checked_as_the_kernel_does() {
