@@ -389,6 +389,14 @@ pub enum Down {
         /// How long.
         restart_time: Duration,
     },
+    /// The connection lost a collision when the session on it had just been Established; another carries on (RFC 4271 section
+    /// 6.8). As a restart, but not one more: routes that are stale already are not deleted as after a second one.
+    Superseded {
+        /// The families.
+        families: FamilySet,
+        /// How long.
+        restart_time: Duration,
+    },
     /// The peer is dead: its routes go at once.
     Death,
 }

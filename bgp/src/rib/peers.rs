@@ -134,8 +134,12 @@ impl Rib {
                 peer.stale_until = None;
                 self.withdraw_where(Source::of(id), |_, _| true);
             }
-            Down::Restart { families, restart_time } => {
+            Down::Restart { families, restart_time } | Down::Superseded { families, restart_time } => {
                 peer.link = Link::Restarting(session.clone());
+                if matches!(down, Down::Restart { .. }) {
+                    // "To deal with possible consecutive restarts" (RFC 4724 section 4.2).
+                    self.drop_stale(id, *families);
+                }
                 self.mark_stale(id, *families);
                 if let Some(peer) = self.holdings.peers.get_mut(&id).filter(|peer| peer.has_stale()) {
                     peer.stale_until = now.checked_add(*restart_time);
@@ -146,9 +150,8 @@ impl Rib {
         self.own_address(session.local.ip().to_canonical(), false);
     }
 
-    /// Makes what a peer has told stale, in these families; the others' routes go, and so does what was stale already.
+    /// Makes what a peer has told stale, in these families; the others' routes go.
     fn mark_stale(&mut self, id: PeerId, families: FamilySet) {
-        self.drop_stale(id, families);
         let Some(peer) = self.holdings.peers.get_mut(&id) else { return };
         for family in Family::ALL {
             let adj = peer.adj_rib_in_mut(family);

@@ -72,6 +72,8 @@ pub(super) enum Ending {
     TcpFailed,
     /// A NOTIFICATION was sent or received, or should have been.
     Notification,
+    /// A NOTIFICATION that another connection is kept.
+    Collision,
 }
 
 impl Connection {
@@ -236,7 +238,8 @@ impl Connection {
         let kind = IncidentKind::NotificationReceived { code: code.code, subcode: code.subcode };
         let reason = Reason::new("notification-received", text);
         context.outbox.incident(context.now, kind, reason, &data);
-        self.close(context, Ending::Notification)
+        let collided = code == ErrorCode::CONNECTION_COLLISION_RESOLUTION;
+        self.close(context, if collided { Ending::Collision } else { Ending::Notification })
     }
 
     fn tcp_failed(&self, error: Option<String>, context: &mut Context<'_>) -> Step {

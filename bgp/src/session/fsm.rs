@@ -327,13 +327,14 @@ impl Fsm {
         self.with_connection(now, id, outbox, |connection, context| connection.confirm(session, context));
     }
 
-    /// Closes the loser of a collision.
+    /// Closes the loser of a collision. Both ends may have been Established on it for a moment; as the winner goes on where it
+    /// ends, that is no death.
     fn dump(&mut self, now: Instant, id: ConnectionId, outbox: &mut Outbox) {
         self.with_connection(now, id, outbox, |connection, context| {
             connection.handle(Event::OpenCollisionDump, context)
         });
         if let Some(connection) = self.connections.remove(id) {
-            self.session_lost(&connection, Ending::Notification, outbox);
+            self.session_lost(&connection, Ending::Collision, outbox);
         }
     }
 
@@ -369,6 +370,9 @@ impl Fsm {
         let down = match (ending, session.graceful_restart) {
             (Ending::TcpFailed, Some(peer)) if !peer.families.is_empty() => {
                 Down::Restart { families: peer.families, restart_time: peer.restart_time }
+            }
+            (Ending::Collision, Some(peer)) if !peer.families.is_empty() => {
+                Down::Superseded { families: peer.families, restart_time: peer.restart_time }
             }
             _ => Down::Death,
         };
