@@ -27,13 +27,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use smallvec::SmallVec;
 use thiserror::Error;
 
 use self::stream::{Side, Stream};
 use crate::config::SpeakerConfig;
 use crate::session::Rng;
-use crate::speaker::{BestPathChange, Input, Speaker, SpeakerStart, TrackedNextHop};
+use crate::speaker::{BestPathChange, Input, NextHops, Speaker, SpeakerStart};
 use crate::types::ConnectionId;
 
 mod run;
@@ -62,7 +61,7 @@ pub struct Restless {
 }
 
 /// What a speaker would have the kernel do: prefix → next hops.
-pub type Kernel = BTreeMap<IpNet, SmallVec<[TrackedNextHop; 2]>>;
+pub type Kernel = BTreeMap<IpNet, NextHops>;
 
 /// Speakers and the network between them.
 #[derive(Debug)]

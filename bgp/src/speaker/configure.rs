@@ -16,7 +16,6 @@ impl Speaker {
     /// session depends on it. Every session carries the AS and the router id, so a change of these begins them all anew.
     pub(super) fn configure(&mut self, now: Instant, config: Arc<SpeakerConfig>) {
         let before = self.config.replace(Arc::clone(&config));
-        let first = before.is_none();
         let identity = |c: &SpeakerConfig| (c.asn, c.router_id);
         let renamed = before.as_ref().is_some_and(|b| identity(b) != identity(&config));
         for address in self.peers.keys().copied().collect::<Vec<_>>() {
@@ -43,7 +42,7 @@ impl Speaker {
                 self.add_peer(now, *address, peer, &config);
             }
         }
-        if first && !self.start.restarting {
+        if !self.start.restarting && std::mem::take(&mut self.deferring) {
             self.rib.handle(now, RibInput::Advertise);
         }
         self.convergence.configured(now);

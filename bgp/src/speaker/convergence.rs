@@ -18,8 +18,11 @@ const QUIET: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Waits for the first convergence: for every peer to be settled, and for every next hop to be looked up once. A peer is settled
-/// when its End-of-RIB of all families is here; when it has been up and quiet for a while, if it promises no End-of-RIB or
-/// waits for ours (R bit); or when it cannot be expected to come.
+/// when its End-of-RIB of all families is here; when it has been up and quiet for a while, if it promises no End-of-RIB; or when it
+/// cannot be expected to come.
+///
+/// Before that comes the end of the deferral: a peer that restarts itself (R bit) may wait for us, so what we have to say must not
+/// wait for it.
 #[derive(Debug)]
 pub(super) struct Convergence {
     /// After a restart a failed dial proves little: the peer may not have noticed yet that the old session is gone.
@@ -44,8 +47,13 @@ enum Stage {
     Down,
     /// The peer answers: it comes, though maybe late.
     Opening,
-    /// Its End-of-RIB of these families is awaited.
-    Table(FamilySet),
+    /// Its End-of-RIB is awaited.
+    Table {
+        /// Of these families.
+        missing: FamilySet,
+        /// Whether it restarts itself.
+        restarting: bool,
+    },
     /// It says nothing of its end; this is when it has been quiet for long enough.
     Quiet(Instant),
 }
@@ -93,8 +101,8 @@ impl Convergence {
     pub(super) fn up(&mut self, now: Instant, peer: PeerId, session: &Session) {
         if let Some(progress) = self.unsettled.get_mut(&peer) {
             progress.stage = match session.graceful_restart {
-                Some(theirs) if !theirs.restarting => Stage::Table(session.families),
-                _ => Stage::Quiet(now + QUIET),
+                Some(theirs) => Stage::Table { missing: session.families, restarting: theirs.restarting },
+                None => Stage::Quiet(now + QUIET),
             };
         }
     }
@@ -106,7 +114,7 @@ impl Convergence {
     }
 
     pub(super) fn end_of_rib(&mut self, peer: PeerId, family: Family) {
-        if let Some(Progress { stage: Stage::Table(missing), .. }) = self.unsettled.get_mut(&peer) {
+        if let Some(Progress { stage: Stage::Table { missing, .. }, .. }) = self.unsettled.get_mut(&peer) {
             missing.remove(family);
             if missing.is_empty() {
                 self.unsettled.remove(&peer);
@@ -125,10 +133,17 @@ impl Convergence {
         self.unanswered.remove(next_hop);
     }
 
+    /// Whether everybody whose table was to be awaited before we speak has told it.
+    pub(super) fn deferral_is_over(&self, now: Instant) -> bool {
+        let waits_for_us = |p: &Progress| matches!(p.stage, Stage::Table { restarting: true, .. });
+        let over = |p: &Progress| waits_for_us(p) || p.is_settled(now);
+        self.converged || self.limit.is_some_and(|limit| limit <= now || self.unsettled.values().all(over))
+    }
+
     /// Whether this is the moment; true once.
     pub(super) fn reached(&mut self, now: Instant) -> bool {
         let Some(limit) = self.limit.filter(|_| !self.converged) else { return false };
-        self.unsettled.retain(|_, progress| progress.deadline().is_none_or(|at| at > now));
+        self.unsettled.retain(|_, progress| !progress.is_settled(now));
         let settled = self.unsettled.is_empty() && self.unanswered.is_empty();
         if settled || limit <= now {
             self.converged = true;
@@ -145,11 +160,15 @@ impl Convergence {
 }
 
 impl Progress {
+    fn is_settled(&self, now: Instant) -> bool {
+        self.deadline().is_some_and(|at| at <= now)
+    }
+
     /// When the peer is settled without a further word.
     fn deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Down => Some(self.come_up_by),
-            Stage::Opening | Stage::Table(_) => None,
+            Stage::Opening | Stage::Table { .. } => None,
             Stage::Quiet(until) => Some(until),
         }
     }
@@ -223,15 +242,27 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_without_graceful_restart_or_in_its_own_restart_is_awaited_until_it_is_quiet() {
-        for graceful_restart in [None, Some(true)] {
-            let (mut convergence, now) = waiting(true, &[PEER]);
-            convergence.up(now, PEER, &session(graceful_restart));
-            assert_eq!(convergence.next_deadline(), Some(now + QUIET));
-            convergence.routes(now + seconds(0.9), PEER);
-            assert!(!convergence.reached(now + seconds(1.5)));
-            assert!(convergence.reached(now + seconds(1.9)));
+    fn a_peer_without_graceful_restart_is_awaited_until_it_is_quiet() {
+        let (mut convergence, now) = waiting(true, &[PEER]);
+        convergence.up(now, PEER, &session(None));
+        assert_eq!(convergence.next_deadline(), Some(now + QUIET));
+        convergence.routes(now + seconds(0.9), PEER);
+        assert!(!convergence.reached(now + seconds(1.5)));
+        assert!(convergence.reached(now + seconds(1.9)));
+    }
+
+    #[test]
+    fn a_peer_that_restarts_itself_is_told_before_it_tells() {
+        let (mut convergence, now) = waiting(true, &[PEER, OTHER]);
+        convergence.up(now, PEER, &session(Some(true)));
+        assert!(!convergence.deferral_is_over(now), "the other one may know something yet");
+        convergence.up(now, OTHER, &session(Some(true)));
+        assert!(convergence.deferral_is_over(now) && !convergence.reached(now));
+        for (peer, family) in [PEER, OTHER].into_iter().flat_map(|p| Family::ALL.map(|f| (p, f))) {
+            assert!(!convergence.reached(now + seconds(10.0)));
+            convergence.end_of_rib(peer, family);
         }
+        assert!(convergence.reached(now + seconds(10.0)));
     }
 
     #[test]

@@ -142,7 +142,7 @@ pub enum Output {
         /// Which.
         connection: ConnectionId,
     },
-    /// Best paths changed: what the kernel should do with these prefixes.
+    /// Best paths changed: what the kernel should do with these prefixes. After a restart, nothing before the first convergence.
     BestPaths(Vec<BestPathChange>),
     /// Tell me, now and on every change, how this next hop resolves.
     TrackNextHop(TrackedNextHop),
@@ -185,8 +185,11 @@ pub struct BestPathChange {
     pub prefix: IpNet,
     /// The next hops of the best and the equal paths, in order, without duplicates. Empty: no route of BGP's is wanted, as the
     /// prefix is gone or originated here.
-    pub next_hops: SmallVec<[TrackedNextHop; 2]>,
+    pub next_hops: NextHops,
 }
+
+/// A route's next hops: mostly one or two.
+pub type NextHops = SmallVec<[TrackedNextHop; 2]>;
 
 /// Something that happened, for `weftctl events`, logs and metrics.
 #[derive(Clone, Debug)]

@@ -15,9 +15,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ipnet::IpNet;
 
 pub use self::io::{
-    BestPathChange, Event, EventKind, Input, Output, Resolution, SpeakerStart, Timer, TrackedNextHop,
+    BestPathChange, Event, EventKind, Input, NextHops, Output, Resolution, SpeakerStart, Timer,
+    TrackedNextHop,
 };
 
 use self::convergence::Convergence;
@@ -61,6 +63,10 @@ pub struct Speaker {
     /// The groups that may have something to send.
     stirred: BTreeSet<GroupId>,
     convergence: Convergence,
+    /// Whether peers are told nothing yet (RFC 4724 section 4.1).
+    deferring: bool,
+    /// After a restart, until the first convergence: what the kernel holds is better than what the first peers to come back know.
+    held: Option<BTreeMap<IpNet, NextHops>>,
     counters: SpeakerCounters,
     /// Refused connections that no event has told of, and when one was told last.
     refused: (u64, Option<Instant>),
@@ -83,6 +89,8 @@ impl Speaker {
             egress: BTreeMap::new(),
             stirred: BTreeSet::new(),
             convergence: Convergence::new(start.restarting),
+            deferring: true,
+            held: start.restarting.then(BTreeMap::new),
             counters: SpeakerCounters::default(),
             refused: (0, None),
             outputs: VecDeque::new(),
@@ -316,15 +324,21 @@ impl Speaker {
     /// Lets everything flow to the end: through the RIB, the update groups, and over the threshold of the first convergence.
     fn settle(&mut self, now: Instant) {
         self.settle_rib(now);
+        if self.deferring && self.convergence.deferral_is_over(now) {
+            self.deferring = false;
+            self.rib.handle(now, RibInput::Advertise);
+            self.settle_rib(now);
+        }
         if self.convergence.reached(now) {
             let restart = self.local_restart();
             for address in self.peers.keys().copied().collect::<Vec<_>>() {
                 self.tell_peer(now, address, IngressInput::Restart(restart));
             }
-            if self.start.restarting {
-                self.rib.handle(now, RibInput::Advertise);
-            }
             self.settle_rib(now);
+            if let Some(held) = self.held.take().filter(|held| !held.is_empty()) {
+                let change = |(prefix, next_hops)| BestPathChange { prefix, next_hops };
+                self.outputs.push_back(Output::BestPaths(held.into_iter().map(change).collect()));
+            }
             self.outputs.push_back(Output::Converged);
         }
     }
@@ -356,7 +370,10 @@ impl Speaker {
 
     fn rib_says(&mut self, now: Instant, output: RibOutput) {
         match output {
-            RibOutput::BestPaths(changes) => self.outputs.push_back(Output::BestPaths(changes)),
+            RibOutput::BestPaths(changes) => match &mut self.held {
+                Some(held) => held.extend(changes.into_iter().map(|c| (c.prefix, c.next_hops))),
+                None => self.outputs.push_back(Output::BestPaths(changes)),
+            },
             RibOutput::Track(next_hop) => {
                 self.convergence.asked(next_hop);
                 self.outputs.push_back(Output::TrackNextHop(next_hop));

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
-use smallvec::SmallVec;
 
 use super::Notice;
-use crate::speaker::{BestPathChange, Event, TrackedNextHop};
+use crate::speaker::{BestPathChange, Event, NextHops, TrackedNextHop};
 
 /// How many events wait at most; what comes on top is dropped and counted.
 const EVENTS_MAX: usize = 1024;
@@ -21,7 +20,7 @@ const BATCH_MAX: usize = 4096;
 pub(super) struct Notices {
     listeners: BTreeMap<SocketAddr, Result<SocketAddr, String>>,
     tracking: BTreeMap<TrackedNextHop, Tracking>,
-    best_paths: BTreeMap<IpNet, SmallVec<[TrackedNextHop; 2]>>,
+    best_paths: BTreeMap<IpNet, NextHops>,
     converged: bool,
     events: VecDeque<Event>,
     events_lost: u64,
@@ -148,7 +147,7 @@ mod tests {
     fn a_notice_is_bounded() {
         let mut notices = Notices::default();
         let prefix = |n: u32| IpNet::new(std::net::Ipv4Addr::from(n).into(), 32).unwrap();
-        let changes = (0..10_000).map(|n| BestPathChange { prefix: prefix(n), next_hops: SmallVec::new() });
+        let changes = (0..10_000).map(|n| BestPathChange { prefix: prefix(n), next_hops: NextHops::new() });
         notices.best_paths(changes.collect());
         let sizes: Vec<_> = std::iter::from_fn(|| notices.next())
             .map(|n| if let Notice::BestPaths(changes) = n { changes.len() } else { 0 })
