@@ -25,11 +25,15 @@ use weft_bgp::types::{Asn, FamilySet, Reason};
 /// Longer than any world here takes to settle.
 pub(crate) const LIMIT: Duration = Duration::from_secs(600);
 
-/// Runs a test for many seeds, or for the one in `WEFT_SIM_SEED`; a failure tells how to run its seed again.
+/// Runs a test for many seeds: `count`, or as many as `WEFT_SIM_SEEDS` says, or only the one in `WEFT_SIM_SEED`. A failure tells how
+/// to run its seed again.
 pub(crate) fn for_seeds(test: &str, count: u64, run: impl Fn(u64)) {
-    let chosen =
-        std::env::var("WEFT_SIM_SEED").ok().map(|seed| seed.parse().expect("WEFT_SIM_SEED is a number"));
-    let seeds = chosen.map_or(0..count, |seed: u64| seed..seed + 1);
+    let number =
+        |name| std::env::var(name).ok().map(|n| n.parse::<u64>().expect("a number in WEFT_SIM_SEED(S)"));
+    let seeds = match number("WEFT_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("WEFT_SIM_SEEDS").unwrap_or(count),
+    };
     for seed in seeds {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| run(seed))) {
             let binary = env!("CARGO_CRATE_NAME");
