@@ -1,7 +1,33 @@
 //! The Linux kernel's routes, links and neighbours, as values kept in step.
 //!
-//! Knows nothing of BGP or Kubernetes. Synchronous: what must not block a caller runs on an OS thread of its
-//! own.
+//! Knows nothing of BGP or Kubernetes, and waits for nothing but the kernel: no asynchronous runtime.
+//!
+//! - [`netlink`]: a blocking rtnetlink socket and the requests this project needs; [`netns`] and [`sysctl`] beside
+//!   it. What the CNI plugin uses.
+//! - [`route`]: routes as the kernel keys them; [`delta`]: the one comparison of wanted and actual.
+//! - [`fib`]: the kernel's tables as a trait, real in [`netlink::NetlinkFib`], in memory in [`memory`].
+//! - [`resolve`]: how a BGP next hop is reached over the routes that are not ours.
+//! - [`sync`]: the engine that puts these together, pure but for the `Fib` it is handed.
+//! - [`Kernel`]: the engine on an OS thread. What the daemon uses.
+//!
+//! ```no_run
+//! use weft_routing::{Kernel, NextHopRef, RouteChange, Settings};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let kernel = Kernel::start(Settings::default(), Box::new(|event| println!("{event:?}")))?;
+//! let next_hop = NextHopRef { address: "10.0.0.2".parse()?, default_route: false };
+//! kernel.learned(vec![RouteChange { prefix: "10.1.0.0/26".parse()?, next_hops: vec![next_hop] }])?;
+//! println!("{:?}", kernel.inspect(|engine| engine.fib())?);
+//! kernel.stop(); // the route stays
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Ownership
+//!
+//! Routes of protocol 176 are weftd's, of protocol 177 the CNI plugin's. A key is first written so that the kernel
+//! refuses where somebody holds it; it is replaced only where it is known as ours; deletions name our protocol.
+//! So a route that carries another protocol is never touched, and shows as the shadow over ours instead.
 
 pub mod delta;
 pub mod fib;

@@ -471,6 +471,29 @@ fn next_hops_resolve_over_nexthop_objects() {
 }
 
 #[test]
+fn a_refused_route_says_why_and_does_not_hold_up_others() {
+    let Some(mut lab) = Lab::new("a_refused_route_says_why", Settings::default()) else { return };
+    // The kernel has no IPv6 routes over IPv4 gateways.
+    lab.kernel()
+        .learned(vec![learn("2001:db8:f::/64", &["10.0.1.2"]), learn("2001:db8:f1::/64", &["2001:db8:1::2"])])
+        .unwrap();
+    let good = route("2001:db8:f1::/64", 64, Protocol::WEFT, &[("2001:db8:1::2", lab.a)]);
+    lab.until_weft("the good route", vec![good.clone()]);
+    let (prefix, error) = lab.event("a refusal", |event| match event {
+        Event::Refused { prefix, error } => Some((prefix, error)),
+        _ => None,
+    });
+    assert_eq!(prefix, net("2001:db8:f::/64"));
+    assert_eq!(lab.state("2001:db8:f::/64"), format!("refused: {error}"));
+    assert!(error.ends_with("(ERANGE)") || error.ends_with("(EINVAL)"), "{error}");
+    lab.kernel().learned(vec![learn("2001:db8:f::/64", &["2001:db8:2::2"])]).unwrap();
+    let mended = route("2001:db8:f::/64", 64, Protocol::WEFT, &[("2001:db8:2::2", lab.b)]);
+    lab.until_weft("the route with a next hop of its family", vec![good, mended]);
+    let refusals = lab.kernel().inspect(|engine| engine.counters().refusals).unwrap();
+    assert!(refusals < 10, "{refusals} refusals: the thread does not wait between tries");
+}
+
+#[test]
 fn lost_notifications_lead_to_a_dump() {
     let Some(namespace) = Namespace::new("lost_notifications_lead_to_a_dump") else { return };
     let (a, _) = namespace.veth("a", "a-peer", &["10.0.1.1/24"]);

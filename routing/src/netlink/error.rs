@@ -17,7 +17,7 @@ pub struct Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.message {
-            Some(message) => write!(f, "{message} ({:?}: {})", self.errno, self.errno.desc()),
+            Some(message) => write!(f, "{message} ({:?})", self.errno),
             None => write!(f, "{} ({:?})", self.errno.desc(), self.errno),
         }
     }

@@ -1,4 +1,8 @@
 //! Routes of table main: requests that add, replace and delete them, and the dump.
+//!
+//! The legs of a route are written into the route itself (`RTA_MULTIPATH`), not as nexthop objects: when a link
+//! loses its carrier the kernel deletes the objects on it, and with the last of them the routes, without any
+//! notification, while legs written into a route stay and are only flagged.
 
 use std::net::IpAddr;
 
