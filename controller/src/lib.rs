@@ -8,5 +8,6 @@
 pub mod api;
 pub mod cluster;
 pub mod ctl;
+pub mod daemon;
 pub mod documents;
 pub mod plan;

@@ -1,0 +1,390 @@
+//! The loop: everything that happens to the daemon comes together here, one thing after the other.
+//!
+//! ```text
+//! documents ──┐                          ┌─ Configure, NextHop ──▶ transport (the speaker)
+//! kernel ─────┼─▶ Agent: plan, compare ──┼─ configure, learned ──▶ kernel (routes)
+//! transport ──┤                          ├─ node.json ───────────▶ weft-cni
+//! socket ─────┘                          └─ answers, events
+//! ```
+//!
+//! The kernel's thread never waits for this loop, and this loop never waits for the transport: see [`Coalesced`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::block_in_place;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use weft_bgp::speaker::{BestPathChange, Event, EventKind, Resolution as BgpResolution, SpeakerStart, TrackedNextHop};
+use weft_bgp::transport::{Command, Handle, Notice, Transport};
+use weft_bgp::types::{Family, FamilySet};
+use weft_cni::ipam::{self, Store};
+use weft_cni::node::boot_id;
+use weft_routing::{Engine, Kernel, NextHopRef, Resolution, RouteChange, Settings};
+
+use super::args::Args;
+use super::clock::Moment;
+use super::coalesce::Coalesced;
+use super::events::{Events, NewEvent};
+use super::kernel_news::KernelNews;
+use super::lock::RunDir;
+use super::metrics::Counts;
+use super::pods::Pods;
+use super::problems::Strangers;
+use super::ratelimit::RateLimit;
+use super::socket::{Ask, Serving};
+use super::source::{FolderWatch, Reading};
+use super::sysctl::Finding;
+use super::{facts, happened, pods, preflight, socket, source};
+use crate::api::json::{ConfigStatusJson, Problem};
+use crate::cluster::Cluster;
+use crate::plan::{HostFacts, NodePlan};
+
+/// How often the host is looked at: sysctls and what stands in the way.
+const AUDIT: Duration = Duration::from_secs(30);
+/// How many questions may wait.
+const ASKS_MAX: usize = 64;
+/// How long the sessions may take to close at the end.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many notices of the speaker's may wait; the speaker gathers what does not fit.
+const NOTICES_MAX: usize = 64;
+
+/// The daemon, while it runs.
+pub(super) struct Agent {
+    pub(super) node: String,
+    pub(super) run_dir: PathBuf,
+    /// For whom the store of pods' addresses is read.
+    pub(super) pods_node: watch::Sender<Option<pods::Node>>,
+    pub(super) kernel: Arc<Kernel>,
+    pub(super) bgp: Option<Bgp>,
+    pub(super) events: Events,
+    pub(super) log: RateLimit,
+    pub(super) known: Knowledge,
+}
+
+/// The speaker, once it runs.
+pub(super) struct Bgp {
+    pub(super) handle: Handle,
+    notices: mpsc::Receiver<Notice>,
+}
+
+/// What the loop knows: everything that answers are made of, apart from the speaker and the kernel themselves.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Knowledge {
+    /// The documents last read.
+    pub(super) config: ConfigStatusJson,
+    /// The documents in force.
+    pub(super) cluster: Option<Arc<Cluster>>,
+    /// What this node should be.
+    pub(super) plan: Option<Arc<NodePlan>>,
+    /// This machine.
+    pub(super) facts: HostFacts,
+    /// The names of all links.
+    pub(super) links: BTreeSet<String>,
+    /// How many of our routes were in the kernel at the start; none: not read yet.
+    pub(super) adopted: Option<Adopted>,
+    /// Every live peer has told its table once.
+    pub(super) converged: bool,
+    /// How next hops resolve.
+    pub(super) next_hops: BTreeMap<NextHopRef, Resolution>,
+    /// What the host has in our way.
+    pub(super) host: Vec<Problem>,
+    /// The kernel's settings.
+    pub(super) sysctls: Vec<Finding>,
+    /// What could not be done the last time it was tried.
+    pub(super) failed: BTreeMap<Task, Problem>,
+    /// Where BGP cannot be listened for, and why.
+    pub(super) listeners: BTreeMap<SocketAddr, String>,
+    /// Who connects and is no peer.
+    pub(super) strangers: Strangers,
+    /// The pods of this node.
+    pub(super) pods: Pods,
+    /// Counters.
+    pub(super) counts: Counts,
+}
+
+/// Something that can fail and is tried again when its input changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Task {
+    /// Making a plan of the documents.
+    Plan,
+    /// Writing `node.json`.
+    NodeFile,
+    /// Reading the store of pods' addresses.
+    Store,
+}
+
+impl Knowledge {
+    /// Whether a peer of this address is configured.
+    pub(super) fn is_peer(&self, address: &IpAddr) -> bool {
+        self.plan.as_ref().is_some_and(|plan| plan.speaker.peers.contains_key(address))
+    }
+}
+
+/// Routes of ours that an earlier run left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Adopted {
+    pub(super) ipv4: usize,
+    pub(super) ipv6: usize,
+}
+
+impl Adopted {
+    fn families(self) -> FamilySet {
+        let kept = [(Family::Ipv4Unicast, self.ipv4), (Family::Ipv6Unicast, self.ipv6)];
+        kept.into_iter().filter(|(_, count)| *count > 0).map(|(family, _)| family).collect()
+    }
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Something without which there is no daemon is not to be had: the socket, the metrics port, the state directory, netlink.
+pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
+    let (Some(node), Some(manifests)) = (args.node, args.manifests) else {
+        bail!("--node and --manifests are needed");
+    };
+    let events = Events::default();
+    let (asks, asked) = mpsc::channel(ASKS_MAX);
+    serve(Serving { asks, events: events.clone() }, run_dir, args.metrics).await?;
+    let readings = source::documents(&manifests).context("cannot watch the documents")?;
+    let (pods_node, node_told) = watch::channel(None);
+    let pods = follow_pods(&args.state_dir, node_told)?;
+    let news: Coalesced<KernelNews> = Coalesced::default();
+    let kernel = Kernel::start(Settings::default(), KernelNews::sink(news.clone()))
+        .context("cannot keep the kernel's routes")?;
+    let agent = Agent {
+        node,
+        run_dir: run_dir.path().to_owned(),
+        pods_node,
+        kernel: Arc::new(kernel),
+        bgp: None,
+        events,
+        log: RateLimit::default(),
+        known: Knowledge::default(),
+    };
+    agent.run(Sources { readings, pods, news, asked }).await
+}
+
+/// Serves the socket and the metrics port for as long as the process lives.
+async fn serve(serving: Serving, run_dir: &RunDir, metrics: SocketAddr) -> Result<()> {
+    let path = run_dir.path().join("weft.sock");
+    let listener = socket::listen(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    let monitoring = TcpListener::bind(metrics)
+        .await
+        .with_context(|| format!("cannot serve metrics on {metrics}; choose another address with --metrics"))?;
+    tokio::spawn(axum::serve(listener, socket::api(serving.clone())).into_future());
+    tokio::spawn(axum::serve(monitoring, socket::monitoring(serving)).into_future());
+    Ok(())
+}
+
+/// Starts reading the store of pods' addresses.
+fn follow_pods(
+    state_dir: &Path,
+    node: watch::Receiver<Option<pods::Node>>,
+) -> Result<mpsc::Receiver<Result<Pods, ipam::Error>>> {
+    let store = Store::open(state_dir, &boot_id()?).context("cannot use the state directory")?;
+    let changes = FolderWatch::start_for(state_dir, ipam::FILE_NAME).context("cannot watch the state directory")?;
+    Ok(pods::follow(store, changes, node))
+}
+
+/// Where things come from.
+struct Sources {
+    readings: mpsc::Receiver<Reading>,
+    pods: mpsc::Receiver<Result<Pods, ipam::Error>>,
+    news: Coalesced<KernelNews>,
+    asked: mpsc::Receiver<Ask>,
+}
+
+impl Agent {
+    async fn run(mut self, mut sources: Sources) -> Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+        let mut audit = interval(AUDIT);
+        audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (host, mut host_seen) = mpsc::channel(1);
+        tracing::info!(node = self.node, version = env!("CARGO_PKG_VERSION"), "weftd starts");
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                Some(reading) = sources.readings.recv() => self.read(reading).await?,
+                Some(reading) = sources.pods.recv() => self.pods_read(reading)?,
+                news = sources.news.take() => self.kernel_said(news).await?,
+                notice = next_notice(self.bgp.as_mut()) => self.speaker_said(notice?)?,
+                Some(ask) = sources.asked.recv() => self.answer(ask),
+                Some(problems) = host_seen.recv() => self.known.host = problems,
+                _ = audit.tick() => {
+                    self.audit_sysctls();
+                    look_at_host(&host);
+                }
+            }
+        }
+        tracing::info!("weftd stops; its routes stay in the kernel");
+        if let Some(bgp) = &self.bgp
+            && timeout(STOP_PATIENCE, bgp.handle.stop()).await.is_err()
+        {
+            tracing::warn!("the sessions did not close in time");
+        }
+        Ok(())
+    }
+
+    /// Tells the speaker what it should be. It is started with the first plan, as it tells its peers then which routes were kept.
+    pub(super) async fn configure_speaker(&mut self) -> Result<()> {
+        let (Some(plan), Some(adopted)) = (self.known.plan.clone(), self.known.adopted) else { return Ok(()) };
+        let listeners = plan.listeners.clone();
+        if let Some(bgp) = &self.bgp {
+            bgp.handle.send(Command::Configure(Arc::clone(&plan.speaker))).await?;
+            self.known.listeners.retain(|address, _| listeners.contains(address));
+            bgp.handle.send(Command::Listen(listeners)).await?;
+            return Ok(());
+        }
+        let forwarding = adopted.families();
+        let start = SpeakerStart { seed: seed(), restarting: !forwarding.is_empty(), forwarding };
+        tracing::info!(adopted.ipv4, adopted.ipv6, "the speaker starts");
+        let (notices, received) = mpsc::channel(NOTICES_MAX);
+        let handle = Transport::start(start, listeners, notices);
+        handle.send(Command::Configure(Arc::clone(&plan.speaker))).await?;
+        self.bgp = Some(Bgp { handle, notices: received });
+        Ok(())
+    }
+
+    async fn kernel_said(&mut self, news: KernelNews) -> Result<()> {
+        self.known.adopted = news.adopted.or(self.known.adopted);
+        for (prefix, error) in &news.refused {
+            if let Some(more) = self.log.admit(Moment::now().instant, &prefix.to_string(), error) {
+                tracing::warn!(%prefix, %error, more, "the kernel refuses a route; it is tried again");
+            }
+        }
+        if let Some((routes, example)) = news.repaired {
+            self.note("repaired", format!("{routes} routes changed by another program were put right, such as {example}"));
+        }
+        for (next_hop, resolution) in &news.next_hops {
+            if let Some(bgp) = &self.bgp {
+                let NextHopRef { address, default_route } = *next_hop;
+                let next_hop = TrackedNextHop { address, default_route };
+                bgp.handle.send(Command::NextHop { next_hop, resolution: to_speaker(*resolution) }).await?;
+            }
+        }
+        self.known.next_hops.extend(news.next_hops);
+        if news.host_changed { self.host_changed().await } else { Ok(()) }
+    }
+
+    async fn host_changed(&mut self) -> Result<()> {
+        let look = |engine: &Engine| {
+            let topology = engine.topology();
+            (facts::of(topology), topology.links().map(|link| link.name.clone()).collect::<BTreeSet<_>>())
+        };
+        let (facts, links) = block_in_place(|| self.kernel.inspect(look))?;
+        self.known.links = links;
+        self.follow_pods();
+        if self.known.facts == facts && self.known.plan.is_some() {
+            return Ok(());
+        }
+        self.known.facts = facts;
+        self.replan().await
+    }
+
+    fn speaker_said(&mut self, notice: Notice) -> Result<()> {
+        match notice {
+            Notice::BestPaths(changes) => {
+                let changes = changes.into_iter().map(route_change).collect();
+                block_in_place(|| self.kernel.learned(changes))?;
+            }
+            Notice::TrackNextHop(next_hop) => block_in_place(|| self.kernel.track(to_kernel(next_hop)))?,
+            Notice::UntrackNextHop(next_hop) => {
+                let next_hop = to_kernel(next_hop);
+                self.known.next_hops.remove(&next_hop);
+                block_in_place(|| self.kernel.untrack(next_hop))?;
+            }
+            Notice::Converged => {
+                self.known.converged = true;
+                self.note("converged", "every live peer has told its routes; what nobody told again is swept".into());
+                block_in_place(|| self.kernel.sweep())?;
+            }
+            Notice::Event(event) => self.speaker_event(&event),
+            Notice::EventsLost(count) => self.note("events-lost", format!("{count} events of the speaker's were dropped")),
+            Notice::Listener { address, state } => self.listener(address, state),
+        }
+        Ok(())
+    }
+
+    fn listener(&mut self, address: SocketAddr, state: Result<SocketAddr, String>) {
+        match state {
+            Ok(bound) => {
+                self.known.listeners.remove(&address);
+                tracing::info!(%bound, "listening for BGP");
+            }
+            Err(error) => {
+                tracing::error!(%address, error, "cannot listen for BGP; trying again");
+                self.known.listeners.insert(address, error);
+            }
+        }
+    }
+
+    fn speaker_event(&mut self, event: &Event) {
+        let now = Moment::now();
+        match &event.kind {
+            EventKind::Alarm { .. } => self.known.counts.alarms = self.known.counts.alarms.saturating_add(1),
+            EventKind::Refused { connections } if !self.known.is_peer(&event.peer) => {
+                self.known.strangers.saw(event.peer, *connections, now.timestamp);
+            }
+            EventKind::Refused { .. } | EventKind::Incident(_) | EventKind::State { .. } => {}
+        }
+        let (level, happened) = happened::describe(event);
+        if let Some(more) = self.log.admit(now.instant, &event.peer.to_string(), happened.kind) {
+            happened::log(level, &happened, more);
+        }
+        self.events.push(now.timestamp, happened);
+    }
+
+    /// Takes down something that happened on this node, and logs it.
+    pub(super) fn note(&self, kind: &'static str, text: String) {
+        let happened = NewEvent { peer: None, kind, text, bytes: bytes::Bytes::new() };
+        happened::log(tracing::Level::INFO, &happened, 0);
+        self.events.push(Moment::now().timestamp, happened);
+    }
+}
+
+/// Waits for a notice; for ever while there is no speaker.
+async fn next_notice(bgp: Option<&mut Bgp>) -> Result<Notice> {
+    match bgp {
+        Some(bgp) => bgp.notices.recv().await.context("the BGP speaker has stopped"),
+        None => std::future::pending().await,
+    }
+}
+
+/// Looks at the host on a thread of its own, as that runs programs; not while an earlier look is under way.
+fn look_at_host(seen: &mpsc::Sender<Vec<Problem>>) {
+    if let Ok(permit) = seen.clone().try_reserve_owned() {
+        tokio::task::spawn_blocking(move || permit.send(preflight::look()));
+    }
+}
+
+fn route_change(change: BestPathChange) -> RouteChange {
+    RouteChange { prefix: change.prefix, next_hops: change.next_hops.into_iter().map(to_kernel).collect() }
+}
+
+fn to_speaker(resolution: Resolution) -> BgpResolution {
+    match resolution {
+        Resolution::Unresolved => BgpResolution::Unresolved,
+        Resolution::OnLink => BgpResolution::OnLink,
+        Resolution::Gateway { metric } => BgpResolution::Gateway { metric },
+    }
+}
+
+fn to_kernel(next_hop: TrackedNextHop) -> NextHopRef {
+    NextHopRef { address: next_hop.address, default_route: next_hop.default_route }
+}
+
+/// Randomness for backoff jitter: the standard library's keyed hasher has operating system randomness in it.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}

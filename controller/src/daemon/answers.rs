@@ -1,0 +1,286 @@
+//! Answers to the socket's questions.
+//!
+//! What the loop knows goes along as a copy. What the speaker and the kernel know is asked on a task, so that a table of a million
+//! routes keeps nobody waiting but the one who asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use tokio::sync::oneshot;
+use weft_bgp::session::State;
+use weft_bgp::speaker::Speaker;
+use weft_bgp::status::{PeerStatus, RibView, RouteSelect, RouteStatus, SpeakerCounters};
+use weft_bgp::transport::Handle;
+use weft_routing::sync::{Counters, Engine, FibEntry, RouteState};
+use weft_routing::{Kernel, Resolution};
+
+use super::agent::{Agent, Knowledge};
+use super::clock::Moment;
+use super::metrics::{self, Scrape};
+use super::problems::{self, Known};
+use super::socket::{Ask, Refusal, Rib, RoutesQuery, Select};
+use super::{sysctl, view};
+use crate::api::json::{
+    FibJson, FibNextHopJson, FibStatusJson, PeerCountJson, PeerJson, Problem, RouteJson, StatusJson,
+};
+
+/// How many routes of a peer are looked through for those that only our own AS speaks against.
+const OWN_AS_LOOK_MAX: usize = 10_000;
+
+impl Agent {
+    /// Answers, now or on a task. Whoever asked may have gone: then nobody is told.
+    pub(super) fn answer(&self, ask: Ask) {
+        let inquiry = Inquiry { bgp: self.bgp.as_ref().map(|bgp| bgp.handle.clone()), kernel: Arc::clone(&self.kernel) };
+        match ask {
+            Ask::Ready(reply) => drop(reply.send(self.known.ready())),
+            Ask::Status(reply) => {
+                let known = self.known.clone();
+                let node = self.node.clone();
+                reply_from_task(reply, async move { inquiry.report(node, known).await.status });
+            }
+            Ask::Peers(reply) => reply_from_task(reply, async move { inquiry.speaker().await.peers_json() }),
+            Ask::Routes(query, reply) => reply_from_task(reply, async move { inquiry.routes(query).await }),
+            Ask::Fib(reply) => reply_from_task(reply, async move { inquiry.kernel(|engine| fib(engine.fib())).await }),
+            Ask::Metrics(reply) => {
+                let known = self.known.clone();
+                let node = self.node.clone();
+                reply_from_task(reply, async move { metrics::render(inquiry.report(node, known).await) });
+            }
+        }
+    }
+}
+
+fn reply_from_task<T: Send + 'static>(reply: oneshot::Sender<T>, answer: impl Future<Output = T> + Send + 'static) {
+    tokio::spawn(async move { drop(reply.send(answer.await)) });
+}
+
+impl Knowledge {
+    /// Ready is who has converged once. What is missing else, in a sentence.
+    fn ready(&self) -> Result<(), String> {
+        match (&self.plan, self.converged) {
+            (_, true) => Ok(()),
+            (None, _) if !self.config.errors.is_empty() => {
+                Err(format!("the documents have {} errors; see weftctl status", self.config.errors.len()))
+            }
+            (None, _) => Err("starting".into()),
+            (Some(_), false) => Err("waiting for the peers' routes".into()),
+        }
+    }
+}
+
+impl Knowledge {
+    /// What was found wrong where it was looked at.
+    fn found(&self) -> Vec<Problem> {
+        let mut found = self.host.clone();
+        found.extend(sysctl::problems(&self.sysctls));
+        found.extend(self.plan.iter().flat_map(|plan| &plan.diagnostics).cloned());
+        found.extend(self.failed.values().cloned());
+        found
+    }
+
+    /// The peers that are nodes and whose address lies behind a gateway.
+    fn nodes_behind_gateway(&self) -> BTreeMap<String, IpAddr> {
+        let (Some(plan), Some(cluster)) = (&self.plan, &self.cluster) else { return BTreeMap::new() };
+        let nodes: BTreeSet<_> = cluster.nodes.values().flat_map(|node| &node.addresses).collect();
+        let behind = self.next_hops.iter().filter(|(_, resolution)| matches!(resolution, Resolution::Gateway { .. }));
+        behind
+            .filter(|(next_hop, _)| nodes.contains(&next_hop.address))
+            .filter_map(|(next_hop, _)| Some((plan.speaker.peers.get(&next_hop.address)?, next_hop.address)))
+            .map(|(peer, address)| (peer.name.clone(), address))
+            .collect()
+    }
+}
+
+/// Whom to ask.
+struct Inquiry {
+    bgp: Option<Handle>,
+    kernel: Arc<Kernel>,
+}
+
+/// The speaker's side, at one moment.
+#[derive(Default)]
+struct SpeakerView {
+    peers: Vec<PeerStatus>,
+    counters: SpeakerCounters,
+    own_as: BTreeMap<String, (usize, IpNet)>,
+}
+
+/// The kernel's side, at one moment.
+#[derive(Default)]
+struct KernelView {
+    fib: FibStatusJson,
+    counters: Counters,
+}
+
+impl Inquiry {
+    /// What the speaker says; nothing where there is none yet, or none any more.
+    async fn speaker(&self) -> SpeakerView {
+        let Some(bgp) = &self.bgp else { return SpeakerView::default() };
+        bgp.inspect(SpeakerView::of).await.unwrap_or_default()
+    }
+
+    /// What the kernel's engine says. It may be busy writing, so that it is asked on a thread that may wait.
+    async fn kernel<T: Send + Default + 'static>(&self, look: impl FnOnce(&Engine) -> T + Send + 'static) -> T {
+        let kernel = Arc::clone(&self.kernel);
+        let answer = tokio::task::spawn_blocking(move || kernel.inspect(look)).await;
+        answer.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    async fn report(&self, node: String, known: Knowledge) -> Scrape {
+        let speaker = self.speaker().await;
+        let kernel = self.kernel(KernelView::of).await;
+        let now = Moment::now();
+        let peers: Vec<_> =
+            speaker.peers.iter().map(|p| (view::peer(p, &now), p.config.shutdown.is_some())).collect();
+        let behind_gateway = known.nodes_behind_gateway();
+        let found = known.found();
+        let problems = problems::list(
+            &Known {
+                found: &found,
+                config: &known.config,
+                planned: known.plan.is_some(),
+                peers: &peers,
+                own_as: &speaker.own_as,
+                behind_gateway: &behind_gateway,
+                listeners: &known.listeners,
+                fib: &kernel.fib,
+                strangers: &known.strangers,
+            },
+            now.timestamp,
+        );
+        let status = StatusJson {
+            node,
+            ok: problems.is_empty(),
+            problems,
+            peers: count(&peers),
+            config: known.config.clone(),
+            fib: kernel.fib,
+            ipam: known.pods.ipam.clone(),
+        };
+        let messages = speaker.peers.iter().map(|p| p.counters);
+        Scrape {
+            status,
+            peers: peers.into_iter().map(|(peer, _)| peer).zip(messages).collect(),
+            ready: known.converged,
+            pods: known.pods.count,
+            counts: known.counts,
+            speaker: speaker.counters,
+            kernel: kernel.counters,
+        }
+    }
+
+    async fn routes(&self, query: RoutesQuery) -> Result<Vec<RouteJson>, Refusal> {
+        let Some(bgp) = &self.bgp else {
+            return Err(Refusal::Unavailable("no routes: the speaker has not started; see weftctl status".into()));
+        };
+        let looked = bgp.inspect(move |speaker| look_up(speaker, &query)).await;
+        let routes = looked.map_err(|stopped| Refusal::Unavailable(stopped.to_string()))??;
+        let told = self
+            .kernel(move |engine| {
+                let told = |route: &RouteStatus| view::route(route, engine.is_installed(route.prefix));
+                routes.iter().map(told).collect()
+            })
+            .await;
+        Ok(told)
+    }
+}
+
+impl SpeakerView {
+    fn of(speaker: &Speaker) -> Self {
+        let peers = speaker.peers();
+        let own_as = peers.iter().filter_map(|peer| Some((peer.config.name.clone(), own_as(speaker, peer)?))).collect();
+        Self { peers, counters: speaker.counters(), own_as }
+    }
+
+    fn peers_json(&self) -> Vec<PeerJson> {
+        let now = Moment::now();
+        self.peers.iter().map(|peer| view::peer(peer, &now)).collect()
+    }
+}
+
+/// How many of a peer's routes nothing but our own AS speaks against, and one of them.
+fn own_as(speaker: &Speaker, peer: &PeerStatus) -> Option<(usize, IpNet)> {
+    if peer.families.iter().all(|family| family.received == family.accepted) {
+        return None;
+    }
+    let rejected = speaker.routes(RibView::In(peer.address), RouteSelect::All, OWN_AS_LOOK_MAX);
+    let mut own = rejected.iter().filter(|r| r.paths.iter().any(|p| p.reason.code == "own-as-in-path"));
+    let example = own.next()?.prefix;
+    Some((own.count().saturating_add(1), example))
+}
+
+fn look_up(speaker: &Speaker, query: &RoutesQuery) -> Result<Vec<RouteStatus>, Refusal> {
+    let peer = query.peer.as_deref().map(|peer| find_peer(speaker, peer)).transpose()?;
+    let select = match query.select {
+        Select::All => RouteSelect::All,
+        Select::Exact(prefix) => RouteSelect::Exact(prefix),
+        Select::Covering(address) => RouteSelect::LongestMatch(address),
+    };
+    let view = match (query.rib, peer) {
+        (Rib::Loc, _) => RibView::Loc,
+        (Rib::In, Some(peer)) => RibView::In(peer),
+        (Rib::Out, Some(peer)) => RibView::Out(peer),
+        (Rib::In | Rib::Out, None) => return Err(Refusal::Malformed("which peer's? name one".into())),
+    };
+    let mut routes = speaker.routes(view, select, usize::MAX);
+    if let (Rib::Loc, Some(_)) = (query.rib, peer) {
+        routes.iter_mut().for_each(|route| route.paths.retain(|path| path.peer == peer));
+        routes.retain(|route| !route.paths.is_empty());
+    }
+    Ok(routes)
+}
+
+/// The address of the peer that has this address, with or without its port, or the only one that has this name.
+fn find_peer(speaker: &Speaker, wanted: &str) -> Result<IpAddr, Refusal> {
+    let peers = speaker.peers();
+    let address = wanted.parse().ok().or_else(|| wanted.parse::<SocketAddr>().ok().map(|a| a.ip()));
+    let found: BTreeSet<_> = peers
+        .iter()
+        .filter(|peer| Some(peer.address) == address || peer.config.name == wanted)
+        .map(|peer| peer.address)
+        .collect();
+    let mut found = found.into_iter();
+    match (found.next(), found.next()) {
+        (Some(peer), None) => Ok(peer),
+        (Some(_), Some(_)) => Err(Refusal::Malformed(format!("several peers are named {wanted:?}; give an address"))),
+        (None, _) => Err(Refusal::NotFound(format!("no peer has the address or name {wanted:?}"))),
+    }
+}
+
+fn count(peers: &[(PeerJson, bool)]) -> PeerCountJson {
+    let wanted = peers.iter().filter(|(_, shut_down)| !shut_down);
+    let up = wanted.clone().filter(|(peer, _)| peer.state == State::Established).count();
+    PeerCountJson { up, wanted: wanted.count() }
+}
+
+impl KernelView {
+    fn of(engine: &Engine) -> Self {
+        let (entries, counters) = (engine.fib(), engine.counters());
+        let with = |wanted: fn(&RouteState) -> bool| entries.iter().filter(|e| wanted(&e.state)).count();
+        let fib = FibStatusJson {
+            wanted: with(|state| *state != RouteState::Adopted),
+            installed: with(|state| *state == RouteState::Installed),
+            refused: with(|state| matches!(state, RouteState::Refused(_))),
+            shadowed: with(|state| matches!(state, RouteState::Shadowed(_))),
+            repaired: counters.repairs,
+        };
+        Self { fib, counters }
+    }
+}
+
+fn fib(entries: Vec<FibEntry>) -> Vec<FibJson> {
+    let route = |entry: FibEntry| FibJson {
+        prefix: entry.prefix,
+        next_hops: entry
+            .next_hops
+            .into_iter()
+            .map(|hop| FibNextHopJson { via: hop.via, dev: Some(hop.dev), weight: hop.weight })
+            .collect(),
+        protocol: entry.protocol,
+        metric: entry.metric,
+        state: entry.state.to_string(),
+    };
+    entries.into_iter().map(route).collect()
+}

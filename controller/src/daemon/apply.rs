@@ -1,0 +1,149 @@
+//! From documents and facts to a plan, and from a plan to everyone whose part has changed.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use tokio::task::block_in_place;
+use weft_cni::ipam;
+use weft_routing::Settings;
+
+use super::agent::{Agent, Task};
+use super::pods::Pods;
+use super::source::Reading;
+use super::{node_file, pods, sysctl};
+use crate::api::json::{ConfigStatusJson, Problem};
+use crate::plan::{NodePlan, plan};
+
+impl Agent {
+    /// Takes in a reading of the documents. With errors everything stays as it is.
+    pub(super) async fn read(&mut self, reading: Reading) -> Result<()> {
+        let counts = &mut self.known.counts;
+        let before = std::mem::take(&mut self.known.config);
+        match reading {
+            Ok(cluster) => {
+                counts.reloads_accepted = counts.reloads_accepted.saturating_add(1);
+                self.known.config.ok = true;
+                if self.known.cluster.as_deref() != Some(&cluster) {
+                    self.note("documents", "the documents are good and in force".into());
+                    self.known.cluster = Some(Arc::new(cluster));
+                    self.replan().await?;
+                } else if !before.ok {
+                    self.note("documents", "the documents are good again".into());
+                }
+            }
+            Err(errors) => {
+                counts.reloads_rejected = counts.reloads_rejected.saturating_add(1);
+                if before.errors != errors {
+                    errors.iter().for_each(|error| tracing::error!("{error}"));
+                    self.note("documents", format!("{} errors; nothing of the documents is taken", errors.len()));
+                }
+                self.known.config = ConfigStatusJson { ok: false, errors };
+            }
+        }
+        Ok(())
+    }
+
+    /// Plans anew, and hands each part that differs from before to its owner.
+    ///
+    /// Not before the kernel was read: without the facts of the host, a plan would say that the node has no address. Where no plan can be
+    /// made, the last one stays.
+    pub(super) async fn replan(&mut self) -> Result<()> {
+        let (Some(cluster), Some(_)) = (&self.known.cluster, self.known.adopted) else { return Ok(()) };
+        let wanted = match plan(cluster, &self.node, &self.known.facts) {
+            Ok(wanted) => Arc::new(wanted),
+            Err(problem) => {
+                tracing::error!(code = problem.code, remedy = problem.remedy, "{}", problem.text);
+                self.known.failed.insert(Task::Plan, problem);
+                return Ok(());
+            }
+        };
+        self.known.failed.remove(&Task::Plan);
+        let before = self.known.plan.clone();
+        if before.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        let known_before = before.as_ref().map_or(&[][..], |before| &before.diagnostics);
+        for problem in wanted.diagnostics.iter().filter(|problem| !known_before.contains(problem)) {
+            tracing::warn!(code = problem.code, remedy = problem.remedy, "{}", problem.text);
+        }
+        self.known.strangers.forget(|address| wanted.speaker.peers.contains_key(address));
+        self.known.plan = Some(Arc::clone(&wanted));
+        // Forwarding first, routes next, and the word that draws traffic here last.
+        self.audit_sysctls();
+        let settings = kernel_settings(&wanted);
+        if before.as_deref().map(kernel_settings).as_ref() != Some(&settings) {
+            block_in_place(|| self.kernel.configure(settings))?;
+        }
+        self.write_node_file(&wanted);
+        self.follow_pods();
+        self.configure_speaker().await
+    }
+
+    /// Compares the kernel's settings with the plan's, and sets them unless told to leave them alone.
+    pub(super) fn audit_sysctls(&mut self) {
+        let Some(plan) = &self.known.plan else { return };
+        let found = sysctl::audit(&mut sysctl::Kernel, &plan.sysctls, plan.manage_sysctls);
+        for finding in &found {
+            if let sysctl::Outcome::Set { from } = &finding.outcome {
+                tracing::info!(path = finding.wanted.path, from, to = finding.wanted.value, "set a kernel parameter");
+            }
+        }
+        self.known.sysctls = found;
+    }
+
+    fn write_node_file(&mut self, plan: &NodePlan) {
+        match node_file::write(&self.run_dir, plan) {
+            Ok(true) => tracing::info!("wrote node.json"),
+            Ok(false) => {}
+            Err(error) => {
+                let text = format!("cannot write node.json in {}: {error}", self.run_dir.display());
+                tracing::error!("{text}");
+                let remedy = "new pods get addresses by the old file, if any; make room or give weftd the right to write";
+                self.known.failed.insert(Task::NodeFile, Problem::error("node-file", text, remedy));
+                return;
+            }
+        }
+        self.known.failed.remove(&Task::NodeFile);
+    }
+
+    /// Tells whoever reads the store of pods' addresses what node it is read for.
+    pub(super) fn follow_pods(&self) {
+        let Some(plan) = &self.known.plan else { return };
+        let node = Some(pods::Node { blocks: plan.blocks.clone(), links: self.known.links.clone() });
+        self.pods_node.send_if_modified(|told| {
+            let changed = *told != node;
+            *told = node;
+            changed
+        });
+    }
+
+    /// Tells the kernel's side which routes belong to pods.
+    pub(super) fn pods_read(&mut self, reading: Result<Pods, ipam::Error>) -> Result<()> {
+        match reading {
+            Ok(pods) => {
+                self.known.failed.remove(&Task::Store);
+                let routes = (self.known.pods.routes != pods.routes).then(|| pods.routes.clone());
+                self.known.pods = pods;
+                if let Some(routes) = routes {
+                    block_in_place(|| self.kernel.pods(routes))?;
+                }
+            }
+            Err(error) => {
+                let text = format!("cannot read the store of pods' addresses: {error}");
+                tracing::error!("{text}; pods' routes stay as they are");
+                let remedy = "see to the file system of --state-dir; the store is read again every few seconds";
+                self.known.failed.insert(Task::Store, Problem::error("store", text, remedy));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn kernel_settings(plan: &NodePlan) -> Settings {
+    Settings {
+        metric: plan.route_metric,
+        preferred_source_v4: plan.addresses.v4,
+        preferred_source_v6: plan.addresses.v6,
+        own_blocks: plan.blocks.iter().copied().collect(),
+    }
+}

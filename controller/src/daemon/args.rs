@@ -1,0 +1,53 @@
+//! The command line of `weftd`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// Makes this node a router: announces its pod blocks with BGP and puts what it learns in the kernel.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "weftd",
+    version,
+    after_help = "SIGHUP reads the folder again. SIGTERM stops weftd and leaves its routes in the kernel; \
+                  weftd --cleanup takes them away. The log level is set by the environment variable RUST_LOG."
+)]
+pub struct Args {
+    /// The name of this node's Node document
+    #[arg(long, required_unless_present = "cleanup")]
+    pub node: Option<String>,
+
+    /// The folder of *.yaml and *.yml documents that describe the network
+    #[arg(long, value_name = "DIR", required_unless_present = "cleanup")]
+    pub manifests: Option<PathBuf>,
+
+    /// Where the socket, the lock and node.json live; must be on a tmpfs
+    #[arg(long, value_name = "DIR", default_value = "/run/weft")]
+    pub run_dir: PathBuf,
+
+    /// Where weft-cni keeps the addresses of pods; must survive a reboot
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/weft")]
+    pub state_dir: PathBuf,
+
+    /// Where to serve /metrics, /healthz and /readyz
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9177")]
+    pub metrics: SocketAddr,
+
+    /// How to write the log
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    pub log: LogFormat,
+
+    /// Take everything of Weft off this host, tell what it was, and end
+    #[arg(long, conflicts_with_all = ["node", "manifests"])]
+    pub cleanup: bool,
+}
+
+/// How the log is written, to standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line
+    Json,
+    /// For people
+    Text,
+}

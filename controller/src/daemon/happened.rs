@@ -1,0 +1,53 @@
+//! What the speaker reports, in words.
+
+use tracing::Level;
+use weft_bgp::ingress::IncidentKind;
+use weft_bgp::session::State;
+use weft_bgp::speaker::{Event, EventKind};
+
+use super::events::NewEvent;
+
+/// An event of the speaker's, and how loud it is.
+pub(super) fn describe(event: &Event) -> (Level, NewEvent) {
+    let happened = |kind, text| NewEvent {
+        peer: Some(event.peer.to_string()),
+        kind,
+        text,
+        bytes: bytes::Bytes::new(),
+    };
+    match &event.kind {
+        EventKind::State { from, to } => {
+            // Between Idle and OpenConfirm a session that cannot come up goes in circles.
+            let notable = *from == State::Established || *to == State::Established;
+            let level = if notable { Level::INFO } else { Level::DEBUG };
+            (level, happened("session", format!("{from} to {to}")))
+        }
+        EventKind::Incident(incident) => {
+            let kind = match incident.kind {
+                IncidentKind::NotificationSent { .. } => "notification-sent",
+                IncidentKind::NotificationReceived { .. } => "notification-received",
+                IncidentKind::TreatedAsWithdraw => "treated-as-withdraw",
+                IncidentKind::AttributeDiscarded => "attribute-discarded",
+                IncidentKind::Connection => "connection",
+            };
+            let event = happened(kind, incident.reason.to_string());
+            (Level::WARN, NewEvent { bytes: incident.bytes.clone(), ..event })
+        }
+        EventKind::Alarm { prefix, reason } => (Level::WARN, happened("alarm", format!("{prefix}: {reason}"))),
+        EventKind::Refused { connections } => {
+            let text = format!("{connections} connections closed at once: from no peer's address, or too many");
+            (Level::WARN, happened("refused", text))
+        }
+    }
+}
+
+/// Logs an event. `more` like it were not logged since the last one was.
+pub(super) fn log(level: Level, event: &NewEvent, more: u64) {
+    let NewEvent { peer, kind, text, .. } = event;
+    let peer = peer.as_deref().unwrap_or_default();
+    match level {
+        Level::ERROR | Level::WARN => tracing::warn!(peer, kind, more, "{text}"),
+        Level::INFO => tracing::info!(peer, kind, more, "{text}"),
+        Level::DEBUG | Level::TRACE => tracing::debug!(peer, kind, more, "{text}"),
+    }
+}

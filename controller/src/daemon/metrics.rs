@@ -1,0 +1,292 @@
+//! Everything that is counted, in the OpenMetrics text format.
+//!
+//! There is no second set of books: each scrape is drawn from the same snapshot that `weftctl` shows. Labels are peers,
+//! families, blocks and fixed words, never prefixes or pods, so that the number of series is bounded by the documents.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use weft_bgp::session::State;
+use weft_bgp::status::{MessageCounters, SpeakerCounters};
+use weft_routing::Counters;
+
+use crate::api::json::{PeerJson, Severity, StatusJson};
+
+/// The types of [`MessageCounters`], in its order.
+const MESSAGE_TYPES: [&str; 5] = ["open", "update", "notification", "keepalive", "route-refresh"];
+
+/// What one scrape is drawn from.
+#[derive(Clone, Debug)]
+pub(super) struct Scrape {
+    /// The node.
+    pub(super) status: StatusJson,
+    /// Its peers and their messages.
+    pub(super) peers: Vec<(PeerJson, MessageCounters)>,
+    /// Whether it has converged since the start.
+    pub(super) ready: bool,
+    /// What the speaker counts of no single peer.
+    pub(super) speaker: SpeakerCounters,
+    /// What the kernel's side counts.
+    pub(super) kernel: Counters,
+    /// How many pods have routes.
+    pub(super) pods: usize,
+    /// What the loop counted.
+    pub(super) counts: Counts,
+}
+
+/// What the daemon's loop counts, since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Reads of the folder that were accepted.
+    pub(super) reloads_accepted: u64,
+    /// Reads of the folder that were rejected.
+    pub(super) reloads_rejected: u64,
+    /// Routes rejected because they are somebody else's.
+    pub(super) alarms: u64,
+}
+
+/// Renders a scrape.
+pub(super) fn render(scrape: Scrape) -> String {
+    let mut registry = Registry::with_prefix("weft");
+    registry.register_collector(Box::new(scrape));
+    let mut text = String::new();
+    // Writing to a String cannot fail, and nothing in here does otherwise.
+    let _ = encode(&mut text, &registry);
+    text
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_node(&mut encoder)?;
+        self.encode_kernel(&mut encoder)?;
+        self.encode_sessions(&mut encoder)?;
+        self.encode_messages(&mut encoder)
+    }
+}
+
+impl Scrape {
+    fn encode_node(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (status, counts) = (&self.status, &self.counts);
+        let version = env!("CARGO_PKG_VERSION");
+        gauges(encoder, "build_info", "The version that runs", [([("version", version)], 1)])?;
+        gauge(encoder, "ready", "1 once converged since the start", u64::from(self.ready))?;
+        gauge(encoder, "config_ok", "1 if the documents last read are in force", u64::from(status.config.ok))?;
+        counters(
+            encoder,
+            "config_reloads",
+            "Reads of the documents",
+            [([("result", "accepted")], counts.reloads_accepted), ([("result", "rejected")], counts.reloads_rejected)],
+        )?;
+        let problems = |wanted: Severity| status.problems.iter().filter(|p| p.severity == wanted).count() as u64;
+        gauges(
+            encoder,
+            "problems",
+            "What weftctl status lists",
+            [([("severity", "error")], problems(Severity::Error)), ([("severity", "warning")], problems(Severity::Warning))],
+        )
+    }
+
+    fn encode_kernel(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let fib = &self.status.fib;
+        let states =
+            [("wanted", fib.wanted), ("installed", fib.installed), ("refused", fib.refused), ("shadowed", fib.shadowed)];
+        let states = states.map(|(state, count)| ([("state", state)], count as u64));
+        gauges(encoder, "fib_routes", "Routes of Weft's in the kernel", states)?;
+        counter(encoder, "fib_repairs", "Routes put right after another program changed them", fib.repaired)?;
+        counter(encoder, "fib_resyncs", "Times the kernel's routes were read whole", self.kernel.resyncs)?;
+        counter(encoder, "fib_overruns", "Times notifications of the kernel's were lost", self.kernel.overruns)?;
+        gauge(encoder, "pods", "Pods with routes on this node", self.pods as u64)?;
+        let blocks: Vec<_> = self.status.ipam.blocks.iter().map(|b| (b.cidr.to_string(), b.used)).collect();
+        let used = blocks.iter().map(|(block, used)| ([("block", block.as_str())], *used));
+        gauges(encoder, "ipam_addresses_used", "Addresses in use, by block", used)
+    }
+
+    fn encode_sessions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (peers, counts) = (&self.status.peers, &self.counts);
+        gauge(encoder, "bgp_peers_wanted", "Peers configured and not shut down", peers.wanted as u64)?;
+        gauge(encoder, "bgp_peers_established", "Peers whose session is Established", peers.up as u64)?;
+        let states = self.peers.iter().map(|(peer, _)| (labels(peer), fsm_number(peer.state)));
+        gauges(encoder, "bgp_peer_state", "1 Idle to 6 Established, as bgpPeerState of RFC 4273", states)?;
+        let flaps = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.flaps));
+        counters(encoder, "bgp_session_flaps", "Sessions that left Established", flaps)?;
+        for (name, help, count) in [
+            ("bgp_routes_received", "Prefixes in the Adj-RIB-In", (|f| f.received) as fn(&crate::api::json::FamilyJson) -> u64),
+            ("bgp_routes_accepted", "Of those, eligible", |f| f.accepted),
+            ("bgp_routes_advertised", "Prefixes in the Adj-RIB-Out", |f| f.advertised),
+            ("bgp_routes_stale", "Prefixes kept while the peer restarts", |f| f.stale),
+        ] {
+            let families: Vec<_> = self
+                .peers
+                .iter()
+                .flat_map(|(p, _)| p.per_family.iter().map(move |(f, counts)| (p, f.to_string(), count(counts))))
+                .collect();
+            let series = families.iter().map(|(peer, family, count)| {
+                ([("name", peer.name.as_str()), ("peer", &peer.peer), ("family", family)], *count)
+            });
+            gauges(encoder, name, help, series)?;
+        }
+        let refused =
+            [([("reason", "unknown-peer")], self.speaker.unknown_peer), ([("reason", "too-many")], self.speaker.too_many)];
+        counters(encoder, "bgp_connections_refused", "Incoming connections closed at once", refused)?;
+        counter(encoder, "bgp_alarms", "Routes rejected because they are somebody else's", counts.alarms)
+    }
+
+    fn encode_messages(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let by_type = |peer, direction, counts: &[u64; 5]| {
+            let [name, address] = labels(peer);
+            MESSAGE_TYPES.into_iter().zip(*counts).map(move |(kind, count)| {
+                ([name, address, ("direction", direction), ("type", kind)], count)
+            })
+        };
+        let all = self.peers.iter().flat_map(|(peer, messages)| {
+            by_type(peer, "received", &messages.received).chain(by_type(peer, "sent", &messages.sent))
+        });
+        counters(encoder, "bgp_messages", "BGP messages", all)?;
+        let withdrawn = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.treated_as_withdraw));
+        counters(encoder, "bgp_updates_treated_as_withdraw", "Malformed UPDATEs (RFC 7606)", withdrawn)?;
+        let discarded = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.attributes_discarded));
+        counters(encoder, "bgp_attributes_discarded", "Malformed attributes (RFC 7606)", discarded)
+    }
+}
+
+fn labels(peer: &PeerJson) -> [(&str, &str); 2] {
+    [("name", &peer.name), ("peer", &peer.peer)]
+}
+
+fn fsm_number(state: State) -> u64 {
+    match state {
+        State::Idle => 1,
+        State::Connect => 2,
+        State::Active => 3,
+        State::OpenSent => 4,
+        State::OpenConfirm => 5,
+        State::Established => 6,
+    }
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let metric = ConstGauge::new(value);
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let metric = ConstCounter::new(value);
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}
+
+fn gauges<'a, const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: impl IntoIterator<Item = ([(&'a str, &'a str); N], u64)>,
+) -> fmt::Result {
+    family(encoder, name, help, series.into_iter().map(|(labels, value)| (labels, ConstGauge::new(value))))
+}
+
+fn counters<'a, const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: impl IntoIterator<Item = ([(&'a str, &'a str); N], u64)>,
+) -> fmt::Result {
+    family(encoder, name, help, series.into_iter().map(|(labels, value)| (labels, ConstCounter::new(value))))
+}
+
+/// A metric with labels; without any series it is left out.
+fn family<'a, const N: usize, M: EncodeMetric>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: impl Iterator<Item = ([(&'a str, &'a str); N], M)>,
+) -> fmt::Result {
+    let mut series = series.peekable();
+    let Some((_, first)) = series.peek() else { return Ok(()) };
+    let mut metric = encoder.encode_descriptor(name, help, None, first.metric_type())?;
+    for (labels, value) in series {
+        value.encode(metric.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use weft_bgp::types::Family;
+
+    use super::*;
+    use crate::api::json::{
+        ConfigStatusJson, FamilyJson, FibStatusJson, IpamBlockJson, IpamStatusJson, PeerCountJson, Problem,
+    };
+
+    fn scrape() -> Scrape {
+        let family = FamilyJson { received: 4, accepted: 3, advertised: 2, stale: 1 };
+        let peer = PeerJson {
+            name: "tor \"a\"".into(),
+            peer: "10.0.0.1".into(),
+            remote_as: Some(65000),
+            local_as: 64601,
+            state: State::Established,
+            since: None,
+            families: vec![Family::Ipv4Unicast],
+            received: 4,
+            accepted: 3,
+            advertised: 2,
+            per_family: BTreeMap::from([(Family::Ipv4Unicast, family)]),
+            bfd: None,
+            graceful_restart: None,
+            last_error: None,
+        };
+        let block = IpamBlockJson { cidr: "10.244.1.0/26".parse().unwrap(), size: Some(64), used: 3 };
+        Scrape {
+            status: StatusJson {
+                node: "n1".into(),
+                ok: false,
+                problems: vec![Problem::error("a", "b", "c")],
+                peers: PeerCountJson { up: 1, wanted: 2 },
+                config: ConfigStatusJson { ok: true, errors: Vec::new() },
+                fib: FibStatusJson { wanted: 5, installed: 4, refused: 1, shadowed: 0, repaired: 7 },
+                ipam: IpamStatusJson { blocks: vec![block] },
+            },
+            peers: vec![(peer, MessageCounters { received: [1, 2, 3, 4, 5], flaps: 6, ..MessageCounters::default() })],
+            ready: true,
+            pods: 3,
+            counts: Counts { reloads_accepted: 8, reloads_rejected: 9, alarms: 10 },
+            speaker: SpeakerCounters { unknown_peer: 11, too_many: 12 },
+            kernel: Counters { resyncs: 13, overruns: 14, ..Counters::default() },
+        }
+    }
+
+    #[test]
+    fn a_scrape_tells_everything() {
+        let text = render(scrape());
+        // The version would make the snapshot change with every release.
+        insta::assert_snapshot!("metrics", text.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
+    }
+
+    #[test]
+    fn every_name_begins_with_weft_and_no_series_stands_twice() {
+        let text = render(scrape());
+        let series: Vec<_> =
+            text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' ')).collect();
+        let mut names: Vec<_> = series.iter().map(|(name, _)| name).collect();
+        assert!(names.iter().all(|name| name.starts_with("weft_")), "{names:?}");
+        let all = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+
+    #[test]
+    fn a_node_without_peers_has_metrics_too() {
+        let mut scrape = scrape();
+        scrape.peers.clear();
+        let text = render(scrape);
+        assert!(text.contains("weft_bgp_peers_wanted 2") && text.ends_with("# EOF\n"), "{text}");
+    }
+}

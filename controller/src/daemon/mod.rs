@@ -1,0 +1,28 @@
+//! `weftd`: one loop that keeps the speaker, the kernel and the plugin's `node.json` as the plan wants them.
+
+pub mod args;
+
+mod agent;
+mod answers;
+mod apply;
+mod cleanup;
+mod clock;
+mod coalesce;
+mod events;
+mod facts;
+mod happened;
+mod kernel_news;
+mod lock;
+mod metrics;
+mod node_file;
+mod pods;
+mod preflight;
+mod problems;
+mod ratelimit;
+mod run;
+mod socket;
+mod source;
+mod sysctl;
+mod view;
+
+pub use self::run::main;

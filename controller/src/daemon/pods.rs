@@ -1,0 +1,171 @@
+//! The pods of this node as the plugin's store has them, and the routes that follow.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::sync::{mpsc, watch};
+use weft_cni::ipam::{BlockUsage, Entry, Error, State, Store};
+use weft_routing::PodRoute;
+use weft_routing::netlink::LinkName;
+
+use super::source::FolderWatch;
+use crate::api::json::{IpamBlockJson, IpamStatusJson};
+
+/// How soon a store that could not be read is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What the store is read for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Node {
+    /// The node's blocks.
+    pub(super) blocks: Vec<IpNet>,
+    /// The names of its links.
+    pub(super) links: BTreeSet<String>,
+}
+
+/// What the store says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pods {
+    /// How many pods have a link on this node.
+    pub(super) count: usize,
+    /// The routes to their addresses.
+    pub(super) routes: Vec<PodRoute>,
+    /// How full the node's blocks are.
+    pub(super) ipam: IpamStatusJson,
+}
+
+/// Reads the store whenever it or the node changes, on a task of its own, as the store's lock may have to be waited for.
+///
+/// The task ends when the node's sender or the receiver is gone.
+pub(super) fn follow(
+    mut store: Store,
+    changes: FolderWatch,
+    mut node: watch::Receiver<Option<Node>>,
+) -> mpsc::Receiver<Result<Pods, Error>> {
+    let (readings, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            let mut failed = false;
+            let wanted = node.borrow_and_update().clone();
+            if let Some(wanted) = wanted {
+                let read = move || (read(&mut store, &wanted), store);
+                let Ok((reading, back)) = tokio::task::spawn_blocking(read).await else { return };
+                store = back;
+                failed = reading.is_err();
+                if readings.send(reading).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                () = changes.changed() => {}
+                changed = node.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(RETRY), if failed => {}
+            }
+        }
+    });
+    receiver
+}
+
+/// Reads the store. A pod whose link is not there (any more) wants no route: the node was restarted, or its DEL is under way.
+fn read(store: &mut Store, node: &Node) -> Result<Pods, Error> {
+    let mut pods = Pods { ipam: ipam(&store.usage(&node.blocks)?), ..Pods::default() };
+    for entry in store.entries()? {
+        if entry.state == State::Committed && node.links.contains(&entry.host_link) {
+            pods.count += 1;
+            pods.routes.extend(routes(&entry));
+        }
+    }
+    Ok(pods)
+}
+
+fn routes(entry: &Entry) -> impl Iterator<Item = PodRoute> {
+    let dev = LinkName::from_str(&entry.host_link).ok();
+    let mac = entry.mac;
+    let route = move |dev: LinkName| entry.addresses.iter().map(move |&address| PodRoute { address, dev: dev.clone(), mac });
+    dev.into_iter().flat_map(route)
+}
+
+fn ipam(usage: &[BlockUsage]) -> IpamStatusJson {
+    let block = |usage: &BlockUsage| IpamBlockJson {
+        cidr: usage.block,
+        size: Some(usage.size).filter(|size| *size <= JSON_EXACT_MAX),
+        used: usage.taken,
+    };
+    IpamStatusJson { blocks: usage.iter().map(block).collect() }
+}
+
+/// The largest whole number that every reader of JSON understands exactly (RFC 8259 section 6).
+const JSON_EXACT_MAX: u64 = 1 << 53;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::time::timeout;
+    use weft_cni::ipam::{FILE_NAME, Key, Request};
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    fn block() -> IpNet {
+        "10.244.1.0/26".parse().unwrap()
+    }
+
+    fn add(state_dir: &Path, container: &str, host_link: &str, commit: bool) {
+        let mut store = Store::open(state_dir, "boot").unwrap();
+        let key = Key { network: "weft".into(), container_id: container.into(), ifname: "eth0".into() };
+        let mut hold = store.hold(key).unwrap();
+        hold.reserve(&Request {
+            families: &[vec![block()]],
+            excluded: &BTreeSet::new(),
+            host_link,
+            mac: [2, 0, 0, 0, 0, 1],
+            netns: "/run/netns/pod",
+            pod: None,
+        })
+        .unwrap();
+        if commit {
+            hold.commit().unwrap();
+        }
+    }
+
+    #[test]
+    fn committed_pods_with_a_link_want_routes() {
+        let dir = tempfile::tempdir().unwrap();
+        add(dir.path(), "a", "weft00000000001", true);
+        add(dir.path(), "b", "weft00000000002", true);
+        add(dir.path(), "c", "weft00000000003", false);
+        let mut store = Store::open(dir.path(), "boot").unwrap();
+        let links = ["weft00000000001", "weft00000000003"].map(str::to_owned).into();
+        let pods = read(&mut store, &Node { blocks: vec![block()], links }).unwrap();
+        assert_eq!(pods.count, 1);
+        let devs: Vec<_> = pods.routes.iter().map(|route| route.dev.to_string()).collect();
+        assert_eq!(devs, ["weft00000000001"]);
+        assert_eq!(pods.ipam.blocks, [IpamBlockJson { cidr: block(), size: Some(64), used: 3 }]);
+    }
+
+    #[tokio::test]
+    async fn a_new_pod_is_seen_and_reading_does_not_set_off_another_reading() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), "boot").unwrap();
+        let watch = FolderWatch::start_for(dir.path(), FILE_NAME).unwrap();
+        let (node, follows) = watch::channel(None);
+        let mut readings = follow(store, watch, follows);
+        let links = BTreeSet::from(["weft00000000001".to_owned()]);
+        node.send(Some(Node { blocks: vec![block()], links })).unwrap();
+        let mut next = async || timeout(DEADLINE, readings.recv()).await.expect("a reading").unwrap().unwrap();
+        assert_eq!(next().await.count, 0);
+        add(dir.path(), "a", "weft00000000001", true);
+        while next().await.count == 0 {}
+        // A last reading may be due to the last change of the journal; then there is quiet.
+        let quiet = Duration::from_millis(500);
+        let mut more = 0;
+        while timeout(quiet, readings.recv()).await.is_ok() {
+            more += 1;
+            assert!(more <= 2, "each reading of the store sets off another one");
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What is wrong with the node, each with what to do about it: one list out of everything the daemon knows.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use weft_bgp::session::State;
+
+use crate::api::json::{ConfigStatusJson, FibStatusJson, PeerJson, Problem};
+
+/// How many addresses that are no peer's are remembered.
+const STRANGERS_MAX: usize = 64;
+/// How long a refused connection is a problem, in seconds.
+const STRANGERS_SECONDS: i64 = 600;
+
+/// What the daemon knows that could be a problem.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known<'a> {
+    /// What the host and the plan have found by themselves.
+    pub(super) found: &'a [Problem],
+    /// The documents.
+    pub(super) config: &'a ConfigStatusJson,
+    /// Whether any documents are in force.
+    pub(super) planned: bool,
+    /// The peers, with whether each is shut down by its document.
+    pub(super) peers: &'a [(PeerJson, bool)],
+    /// Routes that nothing but our own AS in their path speaks against, by peer's name: how many, and one of them.
+    pub(super) own_as: &'a BTreeMap<String, (usize, IpNet)>,
+    /// Mesh peers behind a gateway, by peer's name.
+    pub(super) behind_gateway: &'a BTreeMap<String, IpAddr>,
+    /// Addresses that cannot be listened on, and why.
+    pub(super) listeners: &'a BTreeMap<SocketAddr, String>,
+    /// Routes in the kernel.
+    pub(super) fib: &'a FibStatusJson,
+    /// Connections from strangers.
+    pub(super) strangers: &'a Strangers,
+}
+
+/// The list, errors first.
+pub(super) fn list(known: &Known<'_>, now: Timestamp) -> Vec<Problem> {
+    let mut problems = known.found.to_vec();
+    problems.extend(documents(known.config, known.planned));
+    problems.extend(known.peers.iter().filter(|(_, shut_down)| !shut_down).filter_map(|(peer, _)| down(peer)));
+    problems.extend(known.own_as.iter().map(|(peer, (count, example))| own_as(peer, *count, *example)));
+    problems.extend(known.behind_gateway.iter().map(|(peer, address)| behind_gateway(peer, *address)));
+    problems.extend(known.listeners.iter().map(|(address, error)| listener(*address, error)));
+    problems.extend(kernel(known.fib));
+    problems.extend(known.strangers.problems(now));
+    problems.sort();
+    problems.dedup();
+    problems
+}
+
+fn documents(config: &ConfigStatusJson, planned: bool) -> Option<Problem> {
+    if config.ok {
+        return None;
+    }
+    let consequence = if planned {
+        "the last good documents stay in force"
+    } else {
+        "nothing is announced or withdrawn, and the kernel's routes stay as they are, until they are right"
+    };
+    let errors = match config.errors.len() {
+        1 => "the documents have an error".to_owned(),
+        n => format!("the documents have {n} errors"),
+    };
+    Some(Problem::error(
+        "documents",
+        format!("{errors}; {consequence}"),
+        "correct what is listed under config.errors; the folder is read again when it changes",
+    ))
+}
+
+fn down(peer: &PeerJson) -> Option<Problem> {
+    if peer.state == State::Established {
+        return None;
+    }
+    let cause = peer.last_error.as_ref().map_or_else(String::new, |error| format!("; last error: {}", error.text));
+    Some(Problem::error(
+        "peer-down",
+        format!("the session with {} ({}) is {}{cause}", peer.name, peer.peer, peer.state),
+        format!(
+            "look at the other end: it must be reachable, speak BGP, and know this node as a peer of AS {}",
+            peer.local_as
+        ),
+    ))
+}
+
+fn own_as(peer: &str, count: usize, example: IpNet) -> Problem {
+    let routes = match count {
+        1 => format!("the route {example} of {peer} is"),
+        n => format!("{n} routes of {peer}, such as {example}, are"),
+    };
+    Problem::warning(
+        "own-as-in-path",
+        format!("{routes} rejected only because our own AS is in the path"),
+        "where nodes in several racks share an AS, set numAllowedLocalASNumbers: 1 on the BGPPeer, or give the racks \
+         different ASNs (asNumber of a node's BGPConfiguration, localASNumber of a BGPPeer)",
+    )
+}
+
+fn behind_gateway(peer: &str, address: IpAddr) -> Problem {
+    Problem::warning(
+        "next-hop-not-on-link",
+        format!("{peer} ({address}): next hop not on-link: routers between must know the pod blocks"),
+        "peer with those routers (a BGPPeer to the ToR) so that they learn the blocks, or put the nodes in one subnet",
+    )
+}
+
+fn listener(address: SocketAddr, error: &str) -> Problem {
+    Problem::error(
+        "not-listening",
+        format!("cannot listen for BGP on {address}: {error}"),
+        format!(
+            "see what holds the port (ss -ltnp sport = :{}), stop it, or set listenPort in the BGPConfiguration",
+            address.port()
+        ),
+    )
+}
+
+fn kernel(fib: &FibStatusJson) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if fib.refused > 0 {
+        problems.push(Problem::error(
+            "routes-refused",
+            format!("the kernel refuses {} of our routes", fib.refused),
+            "weftctl fib shows the kernel's words for each; weftd tries again by itself",
+        ));
+    }
+    if fib.shadowed > 0 {
+        problems.push(Problem::warning(
+            "routes-shadowed",
+            format!("{} of our routes are hidden by another program's route of better metric", fib.shadowed),
+            "weftctl fib shows them; take the other route away, or give it a higher metric than routeMetric",
+        ));
+    }
+    problems
+}
+
+/// Who connects without being a peer: the latest few.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Strangers {
+    seen: BTreeMap<IpAddr, (u64, Timestamp)>,
+}
+
+impl Strangers {
+    /// Counts refused connections.
+    pub(super) fn saw(&mut self, address: IpAddr, times: u64, now: Timestamp) {
+        if !self.seen.contains_key(&address) && self.seen.len() >= STRANGERS_MAX {
+            let oldest = self.seen.iter().min_by_key(|(_, (_, last))| *last).map(|(address, _)| *address);
+            oldest.and_then(|address| self.seen.remove(&address));
+        }
+        let (count, last) = self.seen.entry(address).or_insert((0, now));
+        *count = count.saturating_add(times);
+        *last = now;
+    }
+
+    /// Forgets whoever is a peer by now.
+    pub(super) fn forget(&mut self, is_peer: impl Fn(&IpAddr) -> bool) {
+        self.seen.retain(|address, _| !is_peer(address));
+    }
+
+    fn problems(&self, now: Timestamp) -> impl Iterator<Item = Problem> {
+        let recent = move |last: Timestamp| now.as_second().saturating_sub(last.as_second()) < STRANGERS_SECONDS;
+        self.seen.iter().filter(move |(_, (_, last))| recent(*last)).map(|(address, (count, _))| {
+            Problem::warning(
+                "connection-refused",
+                format!("{address} has tried to connect {count} times, and is no peer of this node"),
+                format!("add a BGPPeer with peerIP: {address}, or keep that speaker from connecting"),
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::json::Severity;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    fn peer(state: State) -> PeerJson {
+        PeerJson {
+            name: "tor-a".into(),
+            peer: "10.0.0.1".into(),
+            remote_as: Some(65000),
+            local_as: 64601,
+            state,
+            since: None,
+            families: Vec::new(),
+            received: 0,
+            accepted: 0,
+            advertised: 0,
+            per_family: BTreeMap::new(),
+            bfd: None,
+            graceful_restart: None,
+            last_error: None,
+        }
+    }
+
+    /// What a node that is well knows.
+    #[derive(Default)]
+    struct Well {
+        config: ConfigStatusJson,
+        own_as: BTreeMap<String, (usize, IpNet)>,
+        behind_gateway: BTreeMap<String, IpAddr>,
+        listeners: BTreeMap<SocketAddr, String>,
+        fib: FibStatusJson,
+        strangers: Strangers,
+    }
+
+    impl Well {
+        fn new() -> Self {
+            Self { config: ConfigStatusJson { ok: true, errors: Vec::new() }, ..Self::default() }
+        }
+
+        fn codes(&self, peers: &[(PeerJson, bool)]) -> Vec<String> {
+            let known = Known {
+                found: &[],
+                config: &self.config,
+                planned: true,
+                peers,
+                own_as: &self.own_as,
+                behind_gateway: &self.behind_gateway,
+                listeners: &self.listeners,
+                fib: &self.fib,
+                strangers: &self.strangers,
+            };
+            list(&known, NOW).into_iter().map(|p| p.code).collect()
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_well_has_none() {
+        assert!(Well::new().codes(&[(peer(State::Established), false)]).is_empty());
+    }
+
+    #[test]
+    fn a_peer_that_is_down_is_one_unless_it_is_shut_down() {
+        assert_eq!(Well::new().codes(&[(peer(State::Active), false)]), ["peer-down"]);
+        assert!(Well::new().codes(&[(peer(State::Idle), true)]).is_empty());
+    }
+
+    #[test]
+    fn errors_come_before_warnings() {
+        let mut node = Well::new();
+        node.fib = FibStatusJson { refused: 1, shadowed: 2, ..FibStatusJson::default() };
+        node.config.ok = false;
+        assert_eq!(node.codes(&[]), ["documents", "routes-refused", "routes-shadowed"]);
+    }
+
+    #[test]
+    fn a_route_that_only_the_own_as_speaks_against_names_the_remedy() {
+        let problem = own_as("tor-a", 3, "10.1.0.0/26".parse().unwrap());
+        assert_eq!(problem.severity, Severity::Warning);
+        assert!(problem.remedy.contains("numAllowedLocalASNumbers") && problem.remedy.contains("localASNumber"));
+    }
+
+    #[test]
+    fn strangers_are_bounded_and_forgotten() {
+        let mut strangers = Strangers::default();
+        for n in 0..2 * STRANGERS_MAX as u32 {
+            let time = Timestamp::from_second(i64::from(n)).unwrap();
+            strangers.saw(IpAddr::V4(n.into()), 1, time);
+        }
+        let now = Timestamp::from_second(130).unwrap();
+        assert_eq!(strangers.problems(now).count(), STRANGERS_MAX);
+        strangers.forget(|address| *address == IpAddr::from([0, 0, 0, 127]));
+        assert_eq!(strangers.problems(now).count(), STRANGERS_MAX - 1);
+        assert_eq!(strangers.problems(Timestamp::from_second(10_000).unwrap()).count(), 0);
+    }
+}
