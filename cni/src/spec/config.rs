@@ -1,0 +1,169 @@
+//! The network configuration on standard input.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::error::Category;
+
+use super::{Code, Error, Version, is_identifier};
+
+/// Where weftd leaves `node.json` unless `runDir` says otherwise.
+const DEFAULT_RUN_DIR: &str = "/run/weft";
+/// Where the address store is unless `stateDir` says otherwise.
+const DEFAULT_STATE_DIR: &str = "/var/lib/weft";
+
+/// The configuration of the network, as far as this plugin reads it. Unknown keys are ignored: the runtime keeps
+/// the document and hands it whole to the next plugin of the chain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetworkConfig {
+    /// The version in which the runtime speaks and is answered.
+    pub version: Version,
+    /// The network's name.
+    pub name: String,
+    /// Directory of `node.json`.
+    pub run_dir: PathBuf,
+    /// Directory of the address store.
+    pub state_dir: PathBuf,
+    /// MTU of the pod's link in bytes, instead of the node's.
+    pub mtu: Option<u32>,
+    /// What ADD answered, in CHECK and DEL; what earlier plugins of a chain answered, in ADD.
+    pub prev_result: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct VersionOnly {
+    cni_version: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    name: String,
+    run_dir: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
+    mtu: Option<u32>,
+    #[serde(default)]
+    runtime_config: RuntimeConfig,
+    prev_result: Option<Value>,
+}
+
+/// What a runtime passes for the capabilities a configuration claims.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RuntimeConfig {
+    ips: Option<Value>,
+    mac: Option<Value>,
+}
+
+impl NetworkConfig {
+    /// Reads and checks a configuration. The version comes first: what follows it is read by its rules.
+    pub fn parse(input: &[u8]) -> Result<Self, Error> {
+        let version = parse_version(input)?;
+        let document: Document = serde_json::from_slice(input).map_err(|error| decode_error(&error))?;
+        if !is_identifier(&document.name) {
+            return Err(Error::new(
+                Code::InvalidConfig,
+                format!(
+                    "name: {:?} is no network name: a letter or digit, then letters, digits, '_', '.' and '-'",
+                    document.name
+                ),
+            ));
+        }
+        document.runtime_config.check()?;
+        Ok(Self {
+            version,
+            name: document.name,
+            run_dir: directory("runDir", document.run_dir, DEFAULT_RUN_DIR)?,
+            state_dir: directory("stateDir", document.state_dir, DEFAULT_STATE_DIR)?,
+            mtu: document.mtu,
+            prev_result: document.prev_result.filter(|value| !value.is_null()),
+        })
+    }
+}
+
+/// The `cniVersion` of a configuration, which also decides how an error about the rest is written.
+pub fn parse_version(input: &[u8]) -> Result<Version, Error> {
+    let document: VersionOnly = serde_json::from_slice(input).map_err(|error| decode_error(&error))?;
+    let found = document.cni_version.unwrap_or_default();
+    Version::parse(&found).ok_or_else(|| {
+        let supported = Version::SUPPORTED.map(Version::as_str).join(", ");
+        Error::new(Code::IncompatibleVersion, format!("cniVersion {found:?} is not supported"))
+            .details(format!("supported: {supported}"))
+    })
+}
+
+fn decode_error(error: &serde_json::Error) -> Error {
+    let code = match error.classify() {
+        Category::Data => Code::InvalidConfig,
+        Category::Syntax | Category::Eof | Category::Io => Code::Decode,
+    };
+    Error::new(code, format!("cannot read the network configuration on standard input: {error}"))
+}
+
+fn directory(key: &str, given: Option<PathBuf>, default: &str) -> Result<PathBuf, Error> {
+    let path = given.unwrap_or_else(|| default.into());
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    Err(Error::new(Code::InvalidConfig, format!("{key}: {path:?} is not an absolute path")))
+}
+
+impl RuntimeConfig {
+    /// A request that is not honoured must not be passed over: the pod would run with another address.
+    fn check(&self) -> Result<(), Error> {
+        for (key, value) in [("ips", &self.ips), ("mac", &self.mac)] {
+            if let Some(value) = value.as_ref().filter(|value| !value.is_null()) {
+                return Err(Error::new(
+                    Code::UnsupportedField,
+                    format!("runtimeConfig.{key}: {value} cannot be requested from this plugin"),
+                )
+                .details(format!("remove {key:?} from \"capabilities\" of the network configuration")));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_and_unknown_keys() {
+        let config = NetworkConfig::parse(
+            br#"{"cniVersion": "1.0.0", "name": "weft", "type": "weft-cni", "x": {"y": 1}, "args": {"cni": {}}}"#,
+        )
+        .unwrap();
+        assert_eq!(config.run_dir, PathBuf::from("/run/weft"));
+        assert_eq!(config.state_dir, PathBuf::from("/var/lib/weft"));
+        assert_eq!((config.mtu, config.prev_result), (None, None));
+    }
+
+    #[test]
+    fn every_wrong_value_gets_its_code_and_is_named() {
+        let cases: [(&str, Code, &str); 11] = [
+            ("", Code::Decode, "EOF"),
+            ("{\"cniVersion\": \"1.0.0\",", Code::Decode, "EOF"),
+            ("7", Code::InvalidConfig, "expected"),
+            (r#"{"name": "weft"}"#, Code::IncompatibleVersion, "cniVersion"),
+            (r#"{"cniVersion": "2.0.0", "name": 7}"#, Code::IncompatibleVersion, "2.0.0"),
+            (r#"{"cniVersion": "1.0.0"}"#, Code::InvalidConfig, "name"),
+            (r#"{"cniVersion": "1.0.0", "name": "-"}"#, Code::InvalidConfig, "network name"),
+            (r#"{"cniVersion": "1.0.0", "name": "n", "mtu": -1}"#, Code::InvalidConfig, "-1"),
+            (r#"{"cniVersion": "1.0.0", "name": "n", "runDir": "run"}"#, Code::InvalidConfig, "runDir"),
+            (r#"{"cniVersion": "1.0.0", "name": "n", "stateDir": ""}"#, Code::InvalidConfig, "stateDir"),
+            (
+                r#"{"cniVersion": "1.0.0", "name": "n", "runtimeConfig": {"ips": ["10.0.0.9"]}}"#,
+                Code::UnsupportedField,
+                "10.0.0.9",
+            ),
+        ];
+        for (text, code, expected) in cases {
+            let error = NetworkConfig::parse(text.as_bytes()).unwrap_err();
+            assert_eq!(error.code, code, "{text}: {error:?}");
+            assert!(error.msg.contains(expected), "{text}: {error:?}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What ADD and VERSION answer, and what CHECK gets back.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{Version, to_json};
+
+/// The answer to ADD (specification, section "ADD Success").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddResult {
+    /// The interfaces the plugin made.
+    pub interfaces: Vec<Interface>,
+    /// The pod's addresses.
+    pub ips: Vec<IpConfig>,
+    /// The pod's routes.
+    pub routes: Vec<Route>,
+}
+
+/// One interface the plugin made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its MAC address.
+    #[serde(default)]
+    pub mac: String,
+    /// Path of its network namespace; empty on the host.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sandbox: String,
+}
+
+/// One address of the pod.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct IpConfig {
+    /// The address, with its prefix length.
+    pub address: IpNet,
+    /// The gateway in its subnet.
+    pub gateway: Option<IpAddr>,
+    /// Its interface, as an index into the interfaces.
+    pub interface: Option<usize>,
+}
+
+/// One route of the pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Route {
+    /// The destination.
+    pub dst: IpNet,
+    /// The gateway.
+    pub gw: IpAddr,
+}
+
+impl AddResult {
+    /// The JSON for a runtime that speaks `version`: up to 0.4.0 every address also has its IP version.
+    pub fn to_json(&self, version: Version) -> Vec<u8> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Json<'a> {
+            cni_version: &'static str,
+            interfaces: &'a [Interface],
+            ips: Vec<Ip>,
+            routes: &'a [Route],
+            dns: Dns,
+        }
+        #[derive(Serialize)]
+        struct Ip {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            version: Option<&'static str>,
+            address: IpNet,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            gateway: Option<IpAddr>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            interface: Option<usize>,
+        }
+        #[derive(Serialize)]
+        struct Dns {}
+        let ips = self.ips.iter().map(|ip| Ip {
+            version: (version < Version::V1_0_0).then_some(match ip.address {
+                IpNet::V4(_) => "4",
+                IpNet::V6(_) => "6",
+            }),
+            address: ip.address,
+            gateway: ip.gateway,
+            interface: ip.interface,
+        });
+        to_json(&Json {
+            cni_version: version.as_str(),
+            interfaces: &self.interfaces,
+            ips: ips.collect(),
+            routes: &self.routes,
+            dns: Dns {},
+        })
+    }
+}
+
+/// The part of `prevResult` that CHECK compares. Later plugins of the chain may have added to it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct PreviousResult {
+    /// All interfaces of the chain.
+    #[serde(default)]
+    pub interfaces: Vec<Interface>,
+    /// All addresses of the chain.
+    #[serde(default)]
+    pub ips: Vec<IpConfig>,
+}
+
+impl PreviousResult {
+    /// The addresses that the result gives to the container's interface `ifname`, sorted.
+    pub fn addresses_of(&self, ifname: &str) -> Vec<IpAddr> {
+        let on_interface = |ip: &&IpConfig| {
+            ip.interface
+                .and_then(|index| self.interfaces.get(index))
+                .is_some_and(|interface| interface.name == ifname && !interface.sandbox.is_empty())
+        };
+        let mut addresses: Vec<IpAddr> =
+            self.ips.iter().filter(on_interface).map(|ip| ip.address.addr()).collect();
+        addresses.sort_unstable();
+        addresses
+    }
+}
+
+/// The answer to VERSION.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionResult {
+    cni_version: &'static str,
+    supported_versions: [&'static str; Version::SUPPORTED.len()],
+}
+
+impl VersionResult {
+    /// The answer in the terms of `version`.
+    pub fn new(version: Version) -> Self {
+        Self { cni_version: version.as_str(), supported_versions: Version::SUPPORTED.map(Version::as_str) }
+    }
+
+    /// The JSON the runtime reads.
+    pub fn to_json(&self) -> Vec<u8> {
+        to_json(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn example() -> AddResult {
+        let interface = |name: &str, sandbox: &str| Interface {
+            name: name.into(),
+            mac: "02:00:00:00:00:01".into(),
+            sandbox: sandbox.into(),
+        };
+        AddResult {
+            interfaces: vec![interface("weft1", ""), interface("eth0", "/run/netns/p")],
+            ips: vec![IpConfig {
+                address: "fd00::5/128".parse().unwrap(),
+                gateway: Some("fe80::1".parse().unwrap()),
+                interface: Some(1),
+            }],
+            routes: vec![Route { dst: "::/0".parse().unwrap(), gw: "fe80::1".parse().unwrap() }],
+        }
+    }
+
+    fn written(version: Version) -> Value {
+        serde_json::from_slice(&example().to_json(version)).unwrap()
+    }
+
+    #[test]
+    fn a_result_has_the_shape_of_its_version() {
+        assert_eq!(
+            written(Version::V1_0_0),
+            json!({
+                "cniVersion": "1.0.0",
+                "interfaces": [
+                    {"name": "weft1", "mac": "02:00:00:00:00:01"},
+                    {"name": "eth0", "mac": "02:00:00:00:00:01", "sandbox": "/run/netns/p"}
+                ],
+                "ips": [{"address": "fd00::5/128", "gateway": "fe80::1", "interface": 1}],
+                "routes": [{"dst": "::/0", "gw": "fe80::1"}],
+                "dns": {}
+            })
+        );
+        for (version, text) in [(Version::V0_3_1, "0.3.1"), (Version::V0_4_0, "0.4.0")] {
+            let result = written(version);
+            assert_eq!(result["cniVersion"], text);
+            assert_eq!(result["ips"][0]["version"], "6");
+        }
+    }
+
+    #[test]
+    fn a_previous_result_tells_the_interfaces_addresses_from_others() {
+        let mut document = written(Version::V0_4_0);
+        let ips = document["ips"].as_array_mut().unwrap();
+        ips.push(json!({"version": "4", "address": "10.0.0.1/32", "interface": 1}));
+        ips.push(json!({"version": "4", "address": "10.9.9.9/24", "interface": 0}));
+        ips.push(json!({"version": "4", "address": "10.9.9.8/24", "interface": 7}));
+        ips.push(json!({"version": "4", "address": "10.9.9.7/24"}));
+        let previous: PreviousResult = serde_json::from_value(document).unwrap();
+        let expected: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "fd00::5".parse().unwrap()];
+        assert_eq!(previous.addresses_of("eth0"), expected);
+        assert_eq!(previous.addresses_of("weft1"), [] as [IpAddr; 0]);
+    }
+}
