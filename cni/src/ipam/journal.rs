@@ -1,0 +1,347 @@
+//! The journal: what was reserved, committed and released, in order.
+//!
+//! One line per record: 16 hex digits of FNV-1a over the rest, a space, the record as JSON. A line without its
+//! newline was not written to the end and counts as not written. The first line names the boot; the whole file is
+//! rewritten (new file, `fsync`, `rename`, `fsync` of the directory) in each new boot and when it holds many more
+//! lines than entries.
+//!
+//! # Why it is right
+//!
+//! *A process may be killed at any instruction, or a write fail.* What other processes read is the page cache, so
+//! everything written before is there. The record being written is there whole, or lacks its newline, and is then
+//! cut off by whoever next takes the lock. A rewrite that was not renamed is overwritten by the next one.
+//!
+//! *The power may fail at any instruction.* Of what was written since the last `fsync` anything may be missing or
+//! garbled. But the next process runs in another boot, and in that boot no pod of the earlier one exists: an entry
+//! that was lost is an address free to use. Therefore a line of an earlier boot that cannot be read is passed over,
+//! while in a journal of this boot it is an error: there it can only be damage, and guessing could give one address
+//! to two pods. [`Journal::sync`] makes sure that what a runtime was told survives, so that a pod's address is not
+//! soon used again while the rest of the cluster still takes it for the pod's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::disk::Disk;
+use super::{Entry, Key, State};
+use crate::hash::fnv1a;
+
+/// Name of the journal in the state directory.
+pub const FILE_NAME: &str = "addresses.journal";
+const NEW_FILE_NAME: &str = "addresses.journal.new";
+/// The only format that is written and read.
+const FORMAT: u32 = 1;
+/// How many lines more than twice the entries make the journal be rewritten.
+const SLACK_LINES: usize = 256;
+/// Length of the checksum and the space behind it.
+const PREFIX_LEN: usize = 17;
+
+/// Why the journal cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("cannot {action}: {source}")]
+    Io { action: &'static str, source: io::Error },
+    #[error("line {line}: {reason}")]
+    Damaged { line: usize, reason: String },
+    #[error("format {0}, this release reads {FORMAT}")]
+    Format(u32),
+}
+
+/// `map_err` for a failed system call.
+fn cannot(action: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::Io { action, source }
+}
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Record {
+    /// The first line, and only that.
+    Header(Header),
+    /// An entry carried over when the journal was rewritten.
+    Keep(Entry),
+    /// Addresses are taken for an entry, in place of any other of its key.
+    Reserve(Entry),
+    /// The reserved entry of this key is committed.
+    Commit(Key),
+    /// The entry of this key is gone.
+    Release(Key),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Header {
+    format: u32,
+    /// The boot in which every line below was written or carried over.
+    boot_id: String,
+    /// The address given out last, of each family.
+    last: Vec<IpAddr>,
+}
+
+/// What the lines add up to.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Ledger {
+    entries: BTreeMap<Key, Entry>,
+    taken: BTreeSet<IpAddr>,
+    last: Vec<IpAddr>,
+}
+
+impl Ledger {
+    pub(super) fn entries(&self) -> &BTreeMap<Key, Entry> {
+        &self.entries
+    }
+
+    pub(super) fn taken(&self) -> &BTreeSet<IpAddr> {
+        &self.taken
+    }
+
+    /// The address given out last of the family of `like`.
+    pub(super) fn last(&self, like: IpAddr) -> Option<IpAddr> {
+        self.last.iter().copied().find(|last| last.is_ipv4() == like.is_ipv4())
+    }
+
+    /// Applies a record, or says why it makes no sense here and changes nothing.
+    fn apply(&mut self, record: Record) -> Result<(), String> {
+        match record {
+            Record::Header(_) => Err("a second header".to_owned()),
+            Record::Keep(entry) => self.put(entry),
+            Record::Reserve(entry) => {
+                let addresses = entry.addresses.clone();
+                self.put(entry)?;
+                for address in addresses {
+                    self.last.retain(|last| last.is_ipv4() != address.is_ipv4());
+                    self.last.push(address);
+                }
+                Ok(())
+            }
+            Record::Commit(key) => match self.entries.get_mut(&key) {
+                Some(entry) => {
+                    entry.state = State::Committed;
+                    Ok(())
+                }
+                None => Err(format!("commits {key}, which has no entry")),
+            },
+            Record::Release(key) => match self.entries.remove(&key) {
+                Some(entry) => {
+                    self.free(&entry);
+                    Ok(())
+                }
+                None => Err(format!("releases {key}, which has no entry")),
+            },
+        }
+    }
+
+    fn put(&mut self, entry: Entry) -> Result<(), String> {
+        let own = self.entries.get(&entry.key).map(|held| held.addresses.clone()).unwrap_or_default();
+        if let Some(address) =
+            entry.addresses.iter().find(|address| self.taken.contains(address) && !own.contains(address))
+        {
+            return Err(format!("gives {address} to {}, but another entry has it", entry.key));
+        }
+        for address in &own {
+            self.taken.remove(address);
+        }
+        self.taken.extend(&entry.addresses);
+        self.entries.insert(entry.key.clone(), entry);
+        Ok(())
+    }
+
+    fn free(&mut self, entry: &Entry) {
+        for address in &entry.addresses {
+            self.taken.remove(address);
+        }
+    }
+
+    fn lines(&self, boot_id: &str) -> Vec<u8> {
+        let header = Header { format: FORMAT, boot_id: boot_id.to_owned(), last: self.last.clone() };
+        let mut out = encode(&Record::Header(header));
+        for entry in self.entries.values() {
+            out.extend(encode(&Record::Keep(entry.clone())));
+        }
+        out
+    }
+}
+
+/// The journal as far as it was read. Every method but [`Self::sync`] wants the store's lock held by the caller.
+#[derive(Debug)]
+pub(super) struct Journal<D: Disk> {
+    disk: D,
+    boot_id: String,
+    ledger: Ledger,
+    open: Option<Open<D::File>>,
+}
+
+/// The file that was read last: it stays open, so that its inode number tells it from any later one.
+#[derive(Debug)]
+struct Open<File> {
+    file: File,
+    inode: u64,
+    /// How many bytes were read or written.
+    length: u64,
+    lines: usize,
+}
+
+impl<D: Disk> Journal<D> {
+    pub(super) fn new(disk: D, boot_id: String) -> Self {
+        Self { disk, boot_id, ledger: Ledger::default(), open: None }
+    }
+
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Reads what was written since the last time, by whomever; makes the journal where there is none.
+    pub(super) fn refresh(&mut self) -> Result<(), Error> {
+        let Some(file) = self.disk.open(FILE_NAME).map_err(cannot("open the journal"))? else {
+            self.ledger = Ledger::default();
+            return self.rewrite();
+        };
+        let (inode, length) = self.disk.stat(&file).map_err(cannot("look at the journal"))?;
+        let known = self.open.take().filter(|open| open.inode == inode && open.length <= length);
+        let read = match known {
+            Some(open) => self.read_on(open, length),
+            None => self.read_all(file, inode),
+        };
+        if read.is_err() {
+            // What was read before the error is not what the journal says.
+            self.open = None;
+        }
+        read
+    }
+
+    fn read_all(&mut self, mut file: D::File, inode: u64) -> Result<(), Error> {
+        let bytes = self.disk.read(&mut file, 0).map_err(cannot("read the journal"))?;
+        let mut lines = complete_lines(&bytes);
+        let header = match lines.next().map(decode) {
+            Some(Ok(Record::Header(header))) => header,
+            Some(Ok(_)) => return Err(damaged(1, "it is not a header".to_owned())),
+            Some(Err(reason)) => return Err(damaged(1, reason)),
+            None => return Err(damaged(1, "it is missing".to_owned())),
+        };
+        if header.format != FORMAT {
+            return Err(Error::Format(header.format));
+        }
+        let of_this_boot = header.boot_id == self.boot_id;
+        self.ledger = Ledger { last: header.last, ..Ledger::default() };
+        let mut count = 1usize;
+        for line in lines {
+            count = count.saturating_add(1);
+            match decode(line).and_then(|record| self.ledger.apply(record)) {
+                Err(reason) if of_this_boot => return Err(damaged(count, reason)),
+                _ => {}
+            }
+        }
+        let open = Open { file, inode, length: complete_len(&bytes), lines: count };
+        self.cut_tail(open, bytes.len())?;
+        if of_this_boot { Ok(()) } else { self.rewrite() }
+    }
+
+    fn read_on(&mut self, mut open: Open<D::File>, length: u64) -> Result<(), Error> {
+        if open.length == length {
+            self.open = Some(open);
+            return Ok(());
+        }
+        let bytes = self.disk.read(&mut open.file, open.length).map_err(cannot("read the journal"))?;
+        for line in complete_lines(&bytes) {
+            open.lines = open.lines.saturating_add(1);
+            decode(line)
+                .and_then(|record| self.ledger.apply(record))
+                .map_err(|reason| damaged(open.lines, reason))?;
+        }
+        let start = open.length;
+        open.length = start.saturating_add(complete_len(&bytes));
+        let end = start.saturating_add(bytes.len() as u64);
+        self.cut_tail(open, usize::try_from(end).unwrap_or(usize::MAX))
+    }
+
+    /// Takes off what a killed writer left behind the last newline.
+    fn cut_tail(&mut self, mut open: Open<D::File>, end: usize) -> Result<(), Error> {
+        if open.length < end as u64 {
+            self.disk
+                .truncate(&mut open.file, open.length)
+                .map_err(cannot("cut an unfinished line off the journal"))?;
+        }
+        self.open = Some(open);
+        Ok(())
+    }
+
+    /// Writes a record and takes it into the ledger. Needs [`Self::refresh`] under the same lock.
+    pub(super) fn append(&mut self, record: Record) -> Result<(), Error> {
+        let Some(mut open) = self.open.take() else {
+            return Err(damaged(1, "the journal was not read".to_owned()));
+        };
+        let line = encode(&record);
+        if let Err(source) = self.disk.append(&mut open.file, &line) {
+            // Best effort: a tail that stays is cut off by the next reader.
+            let cut = self.disk.truncate(&mut open.file, open.length);
+            self.open = cut.is_ok().then_some(open);
+            return Err(Error::Io { action: "write to the journal", source });
+        }
+        open.length = open.length.saturating_add(line.len() as u64);
+        open.lines = open.lines.saturating_add(1);
+        let lines = open.lines;
+        self.open = Some(open);
+        self.ledger.apply(record).map_err(|reason| damaged(lines, reason))?;
+        let limit = self.ledger.entries.len().saturating_mul(2).saturating_add(SLACK_LINES);
+        if lines > limit {
+            // The record is written already. A journal that cannot be made shorter now is tried again next time.
+            let _ = self.rewrite();
+        }
+        Ok(())
+    }
+
+    /// Returns once every record written so far would survive a power cut.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        let Some(open) = &self.open else { return Ok(()) };
+        self.disk.sync(&open.file).map_err(cannot("bring the journal to disk"))
+    }
+
+    /// Replaces the journal by one that says the same in one line per entry.
+    fn rewrite(&mut self) -> Result<(), Error> {
+        let action = "rewrite the journal";
+        let mut file = self.disk.create(NEW_FILE_NAME).map_err(cannot(action))?;
+        let bytes = self.ledger.lines(&self.boot_id);
+        self.disk.append(&mut file, &bytes).map_err(cannot(action))?;
+        self.disk.sync(&file).map_err(cannot(action))?;
+        self.disk.rename(NEW_FILE_NAME, FILE_NAME).map_err(cannot(action))?;
+        self.disk.sync_names().map_err(cannot(action))?;
+        let (inode, length) = self.disk.stat(&file).map_err(cannot(action))?;
+        let lines = self.ledger.entries.len().saturating_add(1);
+        self.open = Some(Open { file, inode, length, lines });
+        Ok(())
+    }
+}
+
+fn damaged(line: usize, reason: String) -> Error {
+    Error::Damaged { line, reason }
+}
+
+fn encode(record: &Record) -> Vec<u8> {
+    // Serialization cannot fail: structures of text and numbers, no maps.
+    let json = serde_json::to_vec(record).unwrap_or_default();
+    let mut line = format!("{:016x} ", fnv1a(&[&json])).into_bytes();
+    line.extend(json);
+    line.push(b'\n');
+    line
+}
+
+fn decode(line: &[u8]) -> Result<Record, String> {
+    let (prefix, json) = line.split_at_checked(PREFIX_LEN).ok_or("it is too short")?;
+    let expected = format!("{:016x} ", fnv1a(&[json]));
+    if prefix != expected.as_bytes() {
+        return Err("its checksum is wrong".to_owned());
+    }
+    serde_json::from_slice(json).map_err(|error| error.to_string())
+}
+
+/// Length of `bytes` up to and with the last newline.
+fn complete_len(bytes: &[u8]) -> u64 {
+    bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |index| index as u64 + 1)
+}
+
+fn complete_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"))
+}
+

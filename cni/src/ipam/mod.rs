@@ -1,0 +1,314 @@
+//! Addresses: which are free in the node's blocks, who has which, and a store that remembers it.
+//!
+//! The store is one journal in the state directory ([`FILE_NAME`]), read and written under a lock that ends with its
+//! holder's process. The plugin opens it anew for each command; weftd keeps it open, so that a look costs as much as
+//! there is news. Commands for one attachment exclude each other: [`Store::hold`].
+//!
+//! An address is taken from the moment it is reserved until its entry is released, whatever happens in between: an
+//! ADD that was killed leaves a reserved entry, which the next ADD of the same key takes over and DEL releases.
+//! Entries of an earlier boot keep their addresses until then too.
+
+mod allocate;
+mod disk;
+mod entry;
+mod journal;
+mod lock;
+
+use std::collections::BTreeSet;
+use std::fs::DirBuilder;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use weft_routing::netlink::Mac;
+
+pub use self::entry::{Entry, Key, State};
+pub use self::journal::FILE_NAME;
+
+use self::disk::Directory;
+use self::journal::{Journal, Record};
+use self::lock::{Lock, Subject};
+use crate::spec::PodName;
+
+/// Name of the lock file beside the journal.
+const LOCK_NAME: &str = "addresses.lock";
+
+/// The address store of one node.
+#[derive(Debug)]
+pub struct Store {
+    journal: Journal<Directory>,
+    path: PathBuf,
+    lock: PathBuf,
+    boot_id: String,
+}
+
+/// What an attachment wants to be remembered with.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// The blocks of each family that the attachment gets one address of, in the order in which they are used up.
+    pub families: &'a [Vec<IpNet>],
+    /// Addresses inside the blocks that no pod may get.
+    pub excluded: &'a BTreeSet<IpAddr>,
+    /// Name of the host end of its link.
+    pub host_link: &'a str,
+    /// MAC address of the pod end.
+    pub mac: Mac,
+    /// Path of the pod's network namespace.
+    pub netns: &'a str,
+    /// The Kubernetes pod, where known.
+    pub pod: Option<&'a PodName>,
+}
+
+/// How full a block is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockUsage {
+    /// The block.
+    pub block: IpNet,
+    /// How many of its addresses are taken.
+    pub taken: u64,
+    /// How many addresses it has, at most `u64::MAX`.
+    pub size: u64,
+}
+
+impl std::fmt::Display for BlockUsage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({} of {} addresses taken)", self.block, self.taken, self.size)
+    }
+}
+
+/// Why the store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call failed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Another process held the lock for too long.
+    #[error("{} was locked by another process for {} s", path.display(), waited.as_secs())]
+    Busy {
+        /// The lock file.
+        path: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The journal says what it cannot say. Nothing is given out from it.
+    #[error("{} is damaged at line {line}: {reason}", path.display())]
+    Damaged {
+        /// The journal.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The journal was written by another release.
+    #[error("{} has {reason}", path.display())]
+    Format {
+        /// The journal.
+        path: PathBuf,
+        /// Which format was found and wanted.
+        reason: String,
+    },
+    /// All addresses of one family are taken.
+    #[error("no {family} address is free: {}", list(blocks))]
+    Exhausted {
+        /// `IPv4` or `IPv6`.
+        family: &'static str,
+        /// The blocks, in the order in which they are used up.
+        blocks: Vec<BlockUsage>,
+    },
+    /// Another attachment has a link of the same name: the hash of the names collided.
+    #[error("the link name {host_link} is that of {holder}")]
+    LinkNameTaken {
+        /// The name.
+        host_link: String,
+        /// Whose it is.
+        holder: Key,
+    },
+    /// There is no reservation to commit.
+    #[error("{0} has no reserved addresses")]
+    NotReserved(Key),
+}
+
+fn list(blocks: &[BlockUsage]) -> String {
+    blocks.iter().map(BlockUsage::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl Store {
+    /// The store in `state_dir`, which is made where it is missing. `boot_id` is that of this boot
+    /// ([`crate::node::boot_id`]). Reads nothing yet.
+    pub fn open(state_dir: &Path, boot_id: &str) -> Result<Self, Error> {
+        DirBuilder::new().recursive(true).mode(0o755).create(state_dir).map_err(|source| Error::Io {
+            action: "make the directory",
+            path: state_dir.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            journal: Journal::new(Directory(state_dir.to_owned()), boot_id.to_owned()),
+            path: state_dir.join(FILE_NAME),
+            lock: state_dir.join(LOCK_NAME),
+            boot_id: boot_id.to_owned(),
+        })
+    }
+
+    /// The journal's path: it changes with the store's content, by growing or by being replaced.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All entries, in the order of their keys.
+    pub fn entries(&mut self) -> Result<Vec<Entry>, Error> {
+        self.transaction(|journal| Ok(journal.ledger().entries().values().cloned().collect()))
+    }
+
+    /// How full each of `blocks` is.
+    pub fn usage(&mut self, blocks: &[IpNet]) -> Result<Vec<BlockUsage>, Error> {
+        self.transaction(|journal| Ok(usage(blocks, journal.ledger().taken())))
+    }
+
+    /// Takes the right to change the entry of `key`, which lasts as long as the value: a concurrent command for the
+    /// same key waits, and [`Error::Busy`] ends the wait.
+    pub fn hold(&mut self, key: Key) -> Result<Hold<'_>, Error> {
+        let lock = Lock::acquire(&self.lock, Subject::of_key(&key))?;
+        Ok(Hold { store: self, key, _lock: lock })
+    }
+
+    /// Does `work` on the journal as it is now, alone.
+    fn transaction<T>(
+        &mut self,
+        work: impl FnOnce(&mut Journal<Directory>) -> Result<T, Failure>,
+    ) -> Result<T, Error> {
+        let _lock = Lock::acquire(&self.lock, Subject::STORE)?;
+        let done = self.journal.refresh().map_err(Failure::Journal).and_then(|()| work(&mut self.journal));
+        done.map_err(|failure| match failure {
+            Failure::Journal(error) => in_journal(&self.path, error),
+            Failure::Store(error) => error,
+        })
+    }
+}
+
+/// Why a transaction failed.
+enum Failure {
+    Journal(journal::Error),
+    Store(Error),
+}
+
+fn in_journal(path: &Path, error: journal::Error) -> Error {
+    let path = path.to_owned();
+    match error {
+        journal::Error::Io { action, source } => Error::Io { action, path, source },
+        journal::Error::Damaged { line, reason } => Error::Damaged { path, line, reason },
+        journal::Error::Format(_) => Error::Format { path, reason: error.to_string() },
+    }
+}
+
+/// The right to change the entry of one key.
+#[derive(Debug)]
+pub struct Hold<'a> {
+    store: &'a mut Store,
+    key: Key,
+    _lock: Lock,
+}
+
+impl Hold<'_> {
+    /// Whose entry it is.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The entry as it is.
+    pub fn entry(&mut self) -> Result<Option<Entry>, Error> {
+        let key = &self.key;
+        self.store.transaction(|journal| Ok(journal.ledger().entries().get(key).cloned()))
+    }
+
+    /// Takes one address of each family that has blocks, all or none. What an entry of the key had is given back,
+    /// unless it fits: then it is kept.
+    pub fn reserve(&mut self, request: &Request<'_>) -> Result<Entry, Error> {
+        let (key, boot_id) = (&self.key, &self.store.boot_id.clone());
+        self.store.transaction(|journal| {
+            let addresses = choose(journal.ledger(), key, request).map_err(Failure::Store)?;
+            let entry = Entry {
+                key: key.clone(),
+                state: State::Reserved,
+                addresses,
+                host_link: request.host_link.to_owned(),
+                mac: request.mac,
+                netns: request.netns.to_owned(),
+                pod: request.pod.cloned(),
+                boot_id: boot_id.clone(),
+            };
+            journal.append(Record::Reserve(entry.clone())).map_err(Failure::Journal)?;
+            Ok(entry)
+        })
+    }
+
+    /// Turns the reservation into an entry that stays, and returns once it would survive a power cut.
+    pub fn commit(&mut self) -> Result<(), Error> {
+        let key = &self.key;
+        self.store.transaction(|journal| {
+            if !journal.ledger().entries().contains_key(key) {
+                return Err(Failure::Store(Error::NotReserved(key.clone())));
+            }
+            journal.append(Record::Commit(key.clone())).map_err(Failure::Journal)
+        })?;
+        // Outside the lock: the syncs of concurrent ADDs share the disk's work.
+        self.store.journal.sync().map_err(|error| in_journal(&self.store.path, error))
+    }
+
+    /// Gives the addresses back and forgets the entry; returns it. `None` when there was none.
+    pub fn release(&mut self) -> Result<Option<Entry>, Error> {
+        let key = &self.key;
+        self.store.transaction(|journal| {
+            let Some(entry) = journal.ledger().entries().get(key).cloned() else { return Ok(None) };
+            journal.append(Record::Release(key.clone())).map_err(Failure::Journal)?;
+            Ok(Some(entry))
+        })
+    }
+}
+
+fn choose(ledger: &journal::Ledger, key: &Key, request: &Request<'_>) -> Result<Vec<IpAddr>, Error> {
+    let same_link = |entry: &&Entry| entry.host_link == request.host_link && entry.key != *key;
+    if let Some(holder) = ledger.entries().values().find(same_link) {
+        return Err(Error::LinkNameTaken {
+            host_link: request.host_link.to_owned(),
+            holder: holder.key.clone(),
+        });
+    }
+    let held = ledger.entries().get(key).map(|entry| entry.addresses.as_slice()).unwrap_or_default();
+    let families = request.families.iter().filter_map(|blocks| Some((blocks, blocks.first()?.network())));
+    families
+        .map(|(blocks, any)| {
+            let excluded = |address: &IpAddr| request.excluded.contains(address);
+            let fits =
+                |address: &&IpAddr| blocks.iter().any(|block| block.contains(*address)) && !excluded(address);
+            if let Some(address) = held.iter().find(fits) {
+                return Ok(*address);
+            }
+            let is_taken = |address| ledger.taken().contains(&address) || excluded(&address);
+            allocate::next_free(blocks, ledger.last(any), is_taken).ok_or_else(|| Error::Exhausted {
+                family: if any.is_ipv4() { "IPv4" } else { "IPv6" },
+                blocks: usage(blocks, ledger.taken()),
+            })
+        })
+        .collect()
+}
+
+fn usage(blocks: &[IpNet], taken: &BTreeSet<IpAddr>) -> Vec<BlockUsage> {
+    let of_block = |block: &IpNet| BlockUsage {
+        block: *block,
+        taken: taken.range(block.network()..=block.broadcast()).count() as u64,
+        size: allocate::size(block),
+    };
+    blocks.iter().map(of_block).collect()
+}
+
