@@ -1,0 +1,339 @@
+//! The link, addresses, routes and neighbours of one pod interface.
+//!
+//! ```text
+//! pod namespace                                    host namespace
+//! eth0, MAC 02:.. of the attachment  <-- veth -->  weft0123456789a, MAC ee:ee:ee:ee:ee:ee
+//!   10.244.1.5/32, fd00::5/128                       fe80::1/64, no IPv4 address
+//!   default via 169.254.1.1 onlink, via fe80::1      10.244.1.5/32, fd00::5/128, protocol 177
+//!   both gateways: permanent, at ee:ee:ee:ee:ee:ee   both addresses: permanent, at 02:..
+//! ```
+//!
+//! Nothing waits for ARP, NDP or duplicate address detection: every neighbour entry is permanent, every address is
+//! added without detection, and both MAC addresses are known before the link is made.
+
+mod check;
+mod step;
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use weft_routing::netlink::{self, Address, LinkName, Mac, Neighbour, Scope, Socket, Veth};
+use weft_routing::route::{Action, NextHop, Protocol, Route, RouteKey};
+use weft_routing::{netns, sysctl};
+
+pub use self::check::check;
+
+use self::step::{Step, perform};
+use crate::hash::fnv1a;
+
+/// MAC address of every host end. Set when the link is made: udev would rewrite one that is set later, and the
+/// pods' permanent neighbour entries would lead nowhere.
+pub const HOST_MAC: Mac = [0xee; 6];
+/// Index of the loopback interface in every namespace (`LOOPBACK_IFINDEX`, net/core/dev.c).
+const LOOPBACK_INDEX: u32 = 1;
+
+/// A pod interface as it should be.
+#[derive(Debug, Clone)]
+pub struct Interface {
+    /// Name of the pod end.
+    pub ifname: LinkName,
+    /// MAC address of the pod end.
+    pub mac: Mac,
+    /// Name of the host end ([`host_link_name`]).
+    pub host_link: LinkName,
+    /// One of each family at most.
+    pub addresses: Vec<PodAddress>,
+}
+
+/// One address of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// The gateway the pod sees.
+    pub gateway: IpAddr,
+}
+
+impl Interface {
+    fn has_ipv6(&self) -> bool {
+        self.addresses.iter().any(|address| address.address.is_ipv6())
+    }
+}
+
+/// Why the kernel's part failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The path is no network namespace that can be used.
+    #[error("{}: {reason}", path.display())]
+    Namespace {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The pod has an interface of that name already.
+    #[error("the network namespace has an interface {0} already")]
+    NameTaken(LinkName),
+    /// The kernel refused one step.
+    #[error("cannot {step}: {source}")]
+    Refused {
+        /// What was to be done, to follow "cannot".
+        step: String,
+        /// The kernel's words.
+        source: netlink::Error,
+    },
+    /// A kernel parameter could not be set.
+    #[error(transparent)]
+    Sysctl(#[from] sysctl::Error),
+}
+
+/// `map_err` for one step.
+fn refused(step: impl std::fmt::Display) -> impl FnOnce(netlink::Error) -> Error {
+    move |source| Error::Refused { step: step.to_string(), source }
+}
+
+/// A pod's network namespace, held open: whatever becomes of the path, it is the same one throughout.
+#[derive(Debug)]
+pub struct PodNamespace {
+    path: PathBuf,
+    file: File,
+}
+
+impl PodNamespace {
+    /// Opens the namespace at `path`, which must not be the caller's own: the host would lose its default route.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let unusable = |reason: String| Error::Namespace { path: path.to_owned(), reason };
+        let file = File::open(path).map_err(|error| unusable(error.to_string()))?;
+        let id = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
+        let own = File::open("/proc/thread-self/ns/net").and_then(|own| id(&own));
+        match (own, id(&file)) {
+            (Ok(own), Ok(pod)) if own != pod => Ok(Self { path: path.to_owned(), file }),
+            (Ok(_), Ok(_)) => Err(unusable("it is the host's own network namespace".to_owned())),
+            (Err(error), _) | (_, Err(error)) => Err(unusable(error.to_string())),
+        }
+    }
+
+    /// Runs `work` inside, on a thread of its own.
+    fn run<T: Send>(&self, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+        let path = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+        netns::run(&path, work)
+            .map_err(|error| Error::Namespace { path: self.path.clone(), reason: error.to_string() })?
+    }
+}
+
+/// The name of the host end: `weft` and 44 bits of FNV-1a of container id and interface name, xor-folded, as 11 hex
+/// digits: 15 characters, as many as a name may have.
+pub fn host_link_name(container_id: &str, ifname: &LinkName) -> Result<LinkName, netlink::InvalidLinkName> {
+    const BITS: u32 = 44;
+    let hash = fnv1a(&[container_id.as_bytes(), b"/", ifname.as_str().as_bytes()]);
+    let folded = (hash >> BITS) ^ (hash & ((1 << BITS) - 1));
+    format!("weft{folded:011x}").parse()
+}
+
+/// The default route's destination in the family of `address`.
+pub fn default_destination(address: IpAddr) -> IpNet {
+    match address {
+        IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
+    }
+}
+
+/// The source addresses the host prefers towards pods.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PreferredSources {
+    /// For IPv4; `None` leaves the choice to the kernel.
+    pub ipv4: Option<Ipv4Addr>,
+    /// For IPv6; `None` leaves the choice to the kernel.
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+impl PreferredSources {
+    fn towards(&self, address: IpAddr) -> Option<IpAddr> {
+        match address {
+            IpAddr::V4(_) => self.ipv4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.ipv6.map(IpAddr::V6),
+        }
+    }
+}
+
+/// Makes the interface. On an error parts of it may be there: [`remove`] takes them away.
+pub fn create(
+    socket: &mut Socket,
+    namespace: &PodNamespace,
+    interface: &Interface,
+    mtu: u32,
+    sources: &PreferredSources,
+) -> Result<(), Error> {
+    create_link(socket, namespace, interface, mtu)?;
+    namespace.run(|| configure_pod(interface))?;
+    configure_host(socket, interface, sources)
+}
+
+/// Takes the interface away, with everything that hangs on it: both ends, addresses, routes, neighbours. Says
+/// whether there was one.
+pub fn remove(socket: &mut Socket, host_link: &LinkName) -> Result<bool, Error> {
+    match socket.execute(&step::delete_link(host_link)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_absent() => Ok(false),
+        Err(error) => Err(refused(format_args!("delete link {host_link}"))(error)),
+    }
+}
+
+/// Whether the host end is there.
+pub fn exists(socket: &mut Socket, host_link: &LinkName) -> Result<bool, Error> {
+    let link = socket.link_by_name(host_link).map_err(refused(format_args!("look up link {host_link}")))?;
+    Ok(link.is_some())
+}
+
+fn create_link(
+    socket: &mut Socket,
+    namespace: &PodNamespace,
+    interface: &Interface,
+    mtu: u32,
+) -> Result<(), Error> {
+    let request = Veth {
+        name: &interface.host_link,
+        mac: HOST_MAC,
+        peer_name: &interface.ifname,
+        peer_mac: Some(interface.mac),
+        peer_netns: &namespace.file,
+        mtu,
+    }
+    .create();
+    let mut result = socket.execute(&request);
+    // The host end of this very attachment can only be what an ADD left that was killed.
+    if result.as_ref().is_err_and(netlink::Error::is_present) && remove(socket, &interface.host_link)? {
+        result = socket.execute(&request);
+    }
+    match result {
+        Err(error) if error.is_present() => Err(Error::NameTaken(interface.ifname.clone())),
+        result => result.map_err(refused(format_args!(
+            "make link {} with its peer {}",
+            interface.host_link, interface.ifname
+        ))),
+    }
+}
+
+/// Runs inside the pod's namespace.
+fn configure_pod(interface: &Interface) -> Result<(), Error> {
+    let ifname = &interface.ifname;
+    let mut socket = Socket::new().map_err(refused("open a netlink socket in the pod"))?;
+    let link = link_index(&mut socket, ifname)?;
+    if interface.has_ipv6() {
+        // Runtimes may have taken IPv6 off every interface of the namespace.
+        sysctl::ensure("net/ipv6/conf/lo/disable_ipv6", "0")?;
+        sysctl::ensure(&format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0")?;
+    }
+    if kernel_has_ipv6() {
+        sysctl::write(&format!("net/ipv6/conf/{ifname}/accept_ra"), "0")?;
+    }
+    let mut steps = vec![
+        Step::SetUp { name: "lo".to_owned(), link: LOOPBACK_INDEX },
+        Step::SetUp { name: ifname.to_string(), link },
+    ];
+    for pod in &interface.addresses {
+        steps.push(Step::Address(pod_address(pod.address, link)));
+        steps.push(Step::Neighbour(Neighbour { link, address: pod.gateway, mac: HOST_MAC }));
+        steps.push(Step::Route(default_route(pod, link)));
+    }
+    perform(&mut socket, &steps)
+}
+
+fn configure_host(
+    socket: &mut Socket,
+    interface: &Interface,
+    sources: &PreferredSources,
+) -> Result<(), Error> {
+    let name = &interface.host_link;
+    let link = link_index(socket, name)?;
+    if interface.has_ipv6() {
+        sysctl::ensure(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0")?;
+    }
+    let ipv6 = kernel_has_ipv6();
+    if ipv6 {
+        sysctl::write(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
+    }
+    // Before the link is up, so that the kernel makes no link-local address of its own.
+    let mut steps = vec![Step::HostParameters { link, ipv6 }, Step::SetUp { name: name.to_string(), link }];
+    for pod in &interface.addresses {
+        if pod.gateway.is_ipv6() {
+            steps.push(Step::Address(host_address(pod.gateway, link)));
+        }
+        steps.push(Step::Neighbour(Neighbour { link, address: pod.address, mac: interface.mac }));
+        steps.push(Step::Route(pod_route(pod.address, link, sources.towards(pod.address))));
+    }
+    perform(socket, &steps)
+}
+
+fn link_index(socket: &mut Socket, name: &LinkName) -> Result<u32, Error> {
+    let step = || format!("look up link {name}");
+    let link = socket.link_by_name(name).map_err(|source| Error::Refused { step: step(), source })?;
+    let gone = || netlink::Error::Malformed("the link that was just made is not there".to_owned());
+    Ok(link.ok_or_else(|| Error::Refused { step: step(), source: gone() })?.index)
+}
+
+/// False on a kernel that was started with `ipv6.disable=1`.
+fn kernel_has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
+}
+
+/// The pod's address as the pod has it: a /32 or /128.
+fn pod_address(address: IpAddr, link: u32) -> Address {
+    Address { link, address: address.into(), scope: Scope::Global, tentative: false }
+}
+
+/// The gateway's address as the host end has it.
+fn host_address(gateway: IpAddr, link: u32) -> Address {
+    const LINK_LOCAL_LEN: u8 = 64;
+    let address = IpNet::new(gateway, LINK_LOCAL_LEN).unwrap_or_else(|_| gateway.into());
+    Address { link, address, scope: Scope::Link, tentative: false }
+}
+
+/// The pod's default route.
+fn default_route(pod: &PodAddress, link: u32) -> Route {
+    let next_hop = NextHop { onlink: true, ..NextHop::via(pod.gateway, link) };
+    Route {
+        key: RouteKey::new(default_destination(pod.address), 0),
+        protocol: Protocol::BOOT,
+        action: Action::Forward(next_hop.into()),
+        preferred_source: None,
+    }
+}
+
+/// The host's route to the pod.
+fn pod_route(address: IpAddr, link: u32, preferred_source: Option<IpAddr>) -> Route {
+    Route {
+        key: RouteKey::new(address.into(), 0),
+        protocol: Protocol::WEFT_PODS,
+        action: Action::Forward(NextHop::on_link(link).into()),
+        preferred_source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_link_names_are_fifteen_characters_and_depend_on_both_parts() {
+        let eth0: LinkName = "eth0".parse().unwrap();
+        let name = host_link_name("c1", &eth0).unwrap();
+        assert_eq!(name.as_str().len(), 15);
+        assert!(name.as_str().starts_with("weft"));
+        assert_eq!(name, host_link_name("c1", &eth0).unwrap());
+        assert_ne!(name, host_link_name("c2", &eth0).unwrap());
+        assert_ne!(name, host_link_name("c1", &"eth1".parse().unwrap()).unwrap());
+    }
+
+    #[test]
+    fn the_hosts_own_namespace_is_refused() {
+        let error = PodNamespace::open(Path::new("/proc/thread-self/ns/net")).unwrap_err();
+        assert!(error.to_string().contains("host's own"), "{error}");
+        let error = PodNamespace::open(Path::new("/nonexistent")).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent"), "{error}");
+    }
+}
