@@ -1,1 +1,20 @@
-//! .
+//! The CNI plugin: a pod's link, addresses and routes, and the crash-safe store of addresses.
+//!
+//! - [`spec`]: what the CNI specification says goes in and out: configuration, environment, results, errors.
+//! - [`node`]: `node.json`, what weftd tells the plugin about this node.
+//! - [`ipam`]: allocation of addresses inside the node's blocks, and the store that remembers them.
+//! - [`datapath`]: the link, addresses, routes and neighbours of one pod.
+//! - [`plugin`]: the commands ADD, DEL, CHECK and VERSION.
+//!
+//! weftd links this crate for [`node`] and [`ipam`]; the binary `weft-cni` runs [`plugin`].
+//!
+//! The plugin is synchronous and starts one thread, to enter the pod's network namespace. It works while weftd is
+//! down: `node.json` is its only source and the store its only memory.
+
+pub mod datapath;
+mod hash;
+pub mod ipam;
+pub mod mac;
+pub mod node;
+pub mod plugin;
+pub mod spec;

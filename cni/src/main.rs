@@ -1,2 +1,7 @@
-//! The CNI plugin.
-fn main() {}
+//! `weft-cni`: the CNI plugin a container runtime runs once per command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    weft_cni::plugin::main()
+}
