@@ -20,19 +20,23 @@ pub struct Compared<'a> {
 
 /// The write that brings the kernel nearer to what is wanted; `None` where nothing may or need be done.
 ///
-/// A key held by a foreign route is left alone. A route of protocol 177 is never deleted, nor replaced by one
-/// of protocol 176: its owner is the CNI plugin.
+/// A key held by a foreign route is left alone; where one of ours is known beside it (appended, or dropped by the
+/// kernel without a word), replacing could hit the foreign one, so ours is deleted unless it is right. A route of
+/// protocol 177 is never deleted, nor replaced by one of protocol 176: its owner is the CNI plugin.
 pub fn write(compared: Compared<'_>) -> Option<Write> {
     let Compared { key, desired, actual, foreign, adopted } = compared;
+    let delete =
+        |actual: &Route| (actual.protocol == Protocol::WEFT).then_some(Write::Delete(key, Protocol::WEFT));
     match (desired, actual) {
+        (Some(desired), Some(actual)) if desired == actual => None,
+        (Some(_), Some(actual)) if foreign => delete(actual),
         (Some(desired), Some(actual)) => {
             let owned = actual.protocol != Protocol::WEFT_PODS || desired.protocol == Protocol::WEFT_PODS;
-            (owned && desired != actual).then(|| Write::Replace(desired.clone()))
+            owned.then(|| Write::Replace(desired.clone()))
         }
         (Some(desired), None) => (!foreign).then(|| Write::Add(desired.clone())),
-        (None, Some(actual)) => {
-            (actual.protocol == Protocol::WEFT && !adopted).then_some(Write::Delete(key, Protocol::WEFT))
-        }
+        (None, Some(_)) if adopted => None,
+        (None, Some(actual)) => delete(actual),
         (None, None) => None,
     }
 }

@@ -15,7 +15,7 @@ use crate::fib::{Fib, Write};
 use crate::netlink::{self, NetlinkFib};
 use crate::resolve::NextHopRef;
 use crate::route::Protocol;
-use crate::sync::{Engine, Event, PodRoute, RouteChange, Settings};
+use crate::sync::{Engine, Event, PodRoute, RouteChange, Settings, Timer};
 
 /// Commands that may wait for the kernel thread. A sender that finds the queue full waits.
 const QUEUE: usize = 256;
@@ -132,7 +132,8 @@ impl Kernel {
         answered.recv().map_err(|_| Error::Stopped)
     }
 
-    /// Ends the thread after the commands sent so far, and waits for it. The routes stay.
+    /// Ends the thread once what the commands sent so far ask for has been tried, and waits for it. The routes
+    /// stay.
     pub fn stop(mut self) {
         self.end();
     }
@@ -184,7 +185,7 @@ impl<F: Fib + AsFd> Worker<F> {
             while let Some(event) = self.engine.poll() {
                 (self.sink)(event);
             }
-            if !open {
+            if !open && self.engine.next_deadline(now()).1 != Timer::Work {
                 return;
             }
             self.wait();

@@ -371,6 +371,20 @@ fn nothing_is_replaced_while_notifications_are_lost() {
     assert_eq!(lab.fib.routes().get(&foreign.key), Some(&foreign));
 }
 
+#[test]
+fn a_foreign_route_may_take_a_key_that_the_kernel_freed_silently() {
+    let mut lab = Lab::new(Settings::default(), &[]);
+    lab.engine.learned(learn("10.1.0.0/24", &["10.0.1.2"]));
+    lab.settle();
+    lab.engine.learned(learn("10.1.0.0/24", &["10.0.2.2"]));
+    lab.fib.set_link(link(1, false));
+    let foreign = route("10.1.0.0/24", 64, Protocol::STATIC, &[via("10.0.3.9", 3)]);
+    lab.fib.insert(foreign.clone());
+    lab.settle();
+    assert_eq!(lab.fib.routes().get(&foreign.key), Some(&foreign));
+    assert_eq!(lab.state("10.1.0.0/24"), "shadowed by proto static");
+}
+
 fn any_protocol() -> impl Strategy<Value = Protocol> {
     prop_oneof![Just(Protocol::WEFT), Just(Protocol::WEFT_PODS), Just(Protocol::STATIC)]
 }
