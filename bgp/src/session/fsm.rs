@@ -366,7 +366,7 @@ impl Fsm {
     /// Tells how an Established session ended: restart or death.
     fn session_lost(&self, connection: &Connection, ending: Ending, outbox: &mut Outbox) {
         let (Some(session), Some(_)) = (connection.session(), connection.established_since()) else { return };
-        outbox.counters.flaps += 1;
+        outbox.counters.flaps += u64::from(ending != Ending::Collision);
         let down = match (ending, session.graceful_restart) {
             (Ending::TcpFailed, Some(peer)) if !peer.families.is_empty() => {
                 Down::Restart { families: peer.families, restart_time: peer.restart_time }
