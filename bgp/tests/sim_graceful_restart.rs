@@ -1,6 +1,6 @@
 //! Restart and death (RFC 4724) in whole networks: a restart moves no packet, a death is forgotten.
 
-#![allow(clippy::indexing_slicing, reason = "a test")]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test")]
 
 mod sim_support;
 

@@ -362,6 +362,8 @@ impl Speaker {
                     }
                 }
                 EgressOutput::Moved { to, handover } => {
+                    // A group that has nothing to tell has not been heard of yet.
+                    self.egress.entry(to).or_default();
                     self.tell_group(now, to, EgressInput::Adopt(handover));
                 }
             }

@@ -1,0 +1,262 @@
+//! A speaker is configured by value: what did not change is not touched, and what changed is what peers see.
+
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::disallowed_methods, reason = "a test")]
+
+mod sim_support;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use sim_support::{LIMIT, Topology, established, prefixes, routes, speaker, v4};
+use weft_bgp::config::{PeerConfig, SpeakerConfig};
+use weft_bgp::policy::{Policy, Verdict};
+use weft_bgp::session::State;
+use weft_bgp::sim::{SpeakerId, World};
+use weft_bgp::speaker::{EventKind, Input, Output, Speaker, SpeakerStart};
+use weft_bgp::status::PeerStatus;
+use weft_bgp::types::{ConnectionId, Reason};
+
+/// A settled mesh of three in one AS.
+fn mesh() -> (World, Vec<SpeakerId>) {
+    let mut world = World::new(1);
+    let ids = Topology::mesh(3).build(&mut world, |_| 64512, |_, _| {});
+    world.run_until_quiet(LIMIT).unwrap();
+    (world, ids)
+}
+
+fn config(world: &World, id: SpeakerId) -> SpeakerConfig {
+    world.inspect(id).unwrap().config().unwrap().as_ref().clone()
+}
+
+fn status(world: &World, id: SpeakerId, peer: usize) -> PeerStatus {
+    world.inspect(id).unwrap().peer(v4(peer).into()).unwrap()
+}
+
+/// Changes one speaker's view of one peer.
+fn change_peer(world: &mut World, id: SpeakerId, peer: usize, change: impl FnOnce(&mut PeerConfig)) {
+    let mut config = config(world, id);
+    change(Arc::make_mut(config.peers.get_mut(&IpAddr::from(v4(peer))).unwrap()));
+    world.configure(id, config);
+    world.run_until_quiet(LIMIT).unwrap();
+}
+
+#[test]
+fn a_peer_that_is_removed_is_told_and_the_others_are_not_touched() {
+    let (mut world, ids) = mesh();
+    let before = status(&world, ids[0], 2);
+    let whole = config(&world, ids[0]);
+    let mut without = whole.clone();
+    without.peers.remove(&IpAddr::from(v4(1)));
+    world.configure(ids[0], without);
+    world.run_for(Duration::from_millis(100)).unwrap();
+    let error = status(&world, ids[1], 0).last_error.unwrap();
+    assert_eq!((error.code, error.subcode), (Some(6), Some(3)), "{error:?}");
+    world.run_until_quiet(LIMIT).unwrap();
+
+    assert!(world.inspect(ids[0]).unwrap().peer(v4(1).into()).is_none());
+    assert!(prefixes(1).iter().all(|prefix| !world.kernel(ids[0]).contains_key(prefix)));
+    assert!(world.inspect(ids[0]).unwrap().counters().unknown_peer > 0, "it dials on");
+    let after = status(&world, ids[0], 2);
+    assert_eq!((after.id, after.since, after.counters.flaps), (before.id, before.since, 0));
+
+    let first = world.inspect(ids[0]).unwrap().peers().iter().map(|p| p.id).max().unwrap();
+    world.configure(ids[0], whole);
+    world.run_until_quiet(LIMIT).unwrap();
+    assert!(status(&world, ids[0], 1).id > first, "a number is used once");
+    world.run_for(Duration::from_secs(120)).unwrap();
+    assert_eq!(established(&world, ids[0]), 2);
+}
+
+#[test]
+fn policies_change_routes_and_no_session() {
+    let (mut world, ids) = mesh();
+    let nothing = Arc::new(Policy { rules: Vec::new(), unmatched: Reason::new("closed", "nothing passes") });
+    let everything = config(&world, ids[0]).peers[&IpAddr::from(v4(1))].export.clone();
+    assert!(everything.rules.iter().all(|rule| rule.verdict == Verdict::Accept));
+
+    change_peer(&mut world, ids[0], 1, |peer| peer.export = nothing.clone());
+    assert!(!world.kernel(ids[1]).contains_key(&prefixes(0)[0]) && world.kernel(ids[2]).len() == 4);
+    change_peer(&mut world, ids[0], 1, |peer| peer.import = nothing);
+    assert!(!world.kernel(ids[0]).contains_key(&prefixes(1)[0]));
+    let families = status(&world, ids[0], 1).families;
+    assert!(families.iter().all(|f| (f.received, f.accepted, f.advertised) == (1, 0, 0)), "{families:?}");
+    change_peer(&mut world, ids[0], 1, |peer| {
+        peer.import = everything.clone();
+        peer.export = everything;
+        peer.name = "renamed".into();
+    });
+    assert_eq!(world.kernel(ids[0]).len() + world.kernel(ids[1]).len(), 8);
+    let families = status(&world, ids[0], 1).families;
+    assert!(families.iter().all(|f| (f.received, f.accepted, f.advertised) == (1, 1, 1)), "{families:?}");
+    assert!((0..3).all(|n| established(&world, ids[n]) == 2));
+    assert!([(0, 1), (0, 2), (1, 0)].iter().all(|(n, m)| status(&world, ids[*n], *m).counters.flaps == 0));
+}
+
+#[test]
+fn what_open_carries_resets_that_session_only() {
+    let (mut world, ids) = mesh();
+    change_peer(&mut world, ids[0], 1, |peer| peer.timers.hold_time = Duration::from_secs(30));
+    let session = status(&world, ids[1], 0).session.unwrap();
+    assert_eq!(session.hold_time, Duration::from_secs(30));
+    assert_eq!(status(&world, ids[0], 1).counters.flaps, 1);
+    assert_eq!(status(&world, ids[0], 2).counters.flaps, 0);
+}
+
+#[test]
+fn a_router_id_is_every_sessions() {
+    let (mut world, ids) = mesh();
+    let mut changed = config(&world, ids[0]);
+    changed.router_id = [192, 0, 2, 1].into();
+    world.configure(ids[0], changed);
+    world.run_until_quiet(LIMIT).unwrap();
+    for n in [1, 2] {
+        let peer = status(&world, ids[n], 0);
+        assert_eq!(peer.session.unwrap().remote_id, std::net::Ipv4Addr::new(192, 0, 2, 1));
+        assert_eq!(peer.counters.flaps, 1);
+    }
+    assert_eq!(routes(&world, ids[0]).len(), 4);
+}
+
+#[test]
+fn a_shut_down_peer_stays_down_until_it_is_not() {
+    let (mut world, ids) = mesh();
+    change_peer(&mut world, ids[0], 1, |peer| peer.shutdown = Some("maintenance".into()));
+    assert_eq!(status(&world, ids[0], 1).state, State::Idle);
+    assert!(!world.kernel(ids[1]).contains_key(&prefixes(0)[0]), "a shutdown is a death");
+    change_peer(&mut world, ids[0], 1, |peer| peer.shutdown = None);
+    world.run_for(Duration::from_secs(120)).unwrap();
+    assert_eq!(status(&world, ids[0], 1).state, State::Established);
+}
+
+/// A speaker without a network: its outputs to an input.
+fn hear(speaker: &mut Speaker, now: Instant, input: Input) -> Vec<Output> {
+    speaker.handle(now, input);
+    std::iter::from_fn(|| speaker.poll()).collect()
+}
+
+fn accepted(n: u64, remote: [u8; 4]) -> Input {
+    let local = SocketAddr::from(([10, 0, 0, 1], 179));
+    Input::Accepted { connection: ConnectionId::Accepted(n), local, remote: (remote, 40_000).into() }
+}
+
+#[test]
+fn strangers_are_closed_counted_and_told_of_now_and_then() {
+    let (mut alone, start) = (Speaker::new(SpeakerStart::default()), Instant::now());
+    hear(&mut alone, start, Input::Configure(Arc::new(speaker(0, 1))));
+    let mut told = Vec::new();
+    for n in 0..100 {
+        let now = start + Duration::from_millis(150 * n);
+        let outputs = hear(&mut alone, now, accepted(n, [192, 0, 2, 1]));
+        assert!(
+            matches!(outputs[0], Output::Close { connection } if connection == ConnectionId::Accepted(n))
+        );
+        for output in &outputs[1..] {
+            let Output::Event(event) = output else { panic!("{output:?}") };
+            let EventKind::Refused { connections } = event.kind else { panic!("{event:?}") };
+            told.push(connections);
+        }
+    }
+    assert_eq!(told, [1, 67], "at once, and 10 s later");
+    let remote = ([192, 0, 2, 1], 1).into();
+    assert!(hear(&mut alone, start, Input::Refused { remote }).is_empty());
+    let counters = alone.counters();
+    assert_eq!((counters.unknown_peer, counters.too_many), (100, 1));
+}
+
+#[test]
+fn convergence_is_said_once() {
+    let (mut alone, now) = (Speaker::new(SpeakerStart::default()), Instant::now());
+    let converged = |outputs: Vec<Output>| outputs.iter().filter(|o| matches!(o, Output::Converged)).count();
+    assert_eq!(converged(hear(&mut alone, now, Input::Tick)), 0);
+    assert_eq!(converged(hear(&mut alone, now, Input::Configure(Arc::new(speaker(0, 1))))), 1);
+    assert_eq!(converged(hear(&mut alone, now, Input::Configure(Arc::new(speaker(1, 2))))), 0);
+    assert_eq!(alone.next_deadline(), None);
+}
+
+#[test]
+fn a_stopped_speaker_only_closes() {
+    let (mut stopped, now) = (Speaker::new(SpeakerStart::default()), Instant::now());
+    let mut config = speaker(0, 1);
+    config.peers.insert([10, 0, 0, 2].into(), Arc::new(sim_support::peer(0, 1, 2)));
+    let dialled = hear(&mut stopped, now, Input::Configure(Arc::new(config.clone())));
+    assert!(dialled.iter().any(|output| matches!(output, Output::Dial { .. })));
+    hear(&mut stopped, now, accepted(1, [10, 0, 0, 2]));
+    let last = hear(&mut stopped, now, Input::Stop);
+    assert_eq!(last.len(), 2, "the dial and the connection: {last:?}");
+    assert!(last.iter().all(|output| matches!(output, Output::Close { .. })), "{last:?}");
+    assert_eq!(stopped.next_deadline(), None);
+    let late = hear(&mut stopped, now, accepted(2, [10, 0, 0, 2]));
+    assert!(matches!(late[..], [Output::Close { connection: ConnectionId::Accepted(2) }]), "{late:?}");
+    assert!(hear(&mut stopped, now, Input::Configure(Arc::new(config))).is_empty());
+}
+
+/// Whatever a transport may say, in any order, of connections that exist or not.
+fn any_input() -> impl Strategy<Value = Input> {
+    let peer = prop_oneof![Just([10, 0, 0, 2]), Just([10, 0, 0, 3]), Just([192, 0, 2, 1])];
+    let connection = || (0..20_u64).prop_map(ConnectionId::Accepted);
+    let message = prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..40).boxed(),
+        (1..7_u8, proptest::collection::vec(any::<u8>(), 0..40)).prop_map(|(kind, body)| {
+            let mut bytes = vec![0xff; 16];
+            bytes.extend(u16::try_from(body.len() + 19).unwrap().to_be_bytes());
+            bytes.push(kind);
+            bytes.extend(body);
+            bytes
+        }),
+    ];
+    prop_oneof![
+        (0..20_u64, peer.clone()).prop_map(|(n, remote)| accepted(n, remote)),
+        (connection(), message)
+            .prop_map(|(connection, bytes)| Input::Bytes { connection, bytes: Bytes::from(bytes) }),
+        (connection(), 0..10_000_usize).prop_map(|(connection, bytes)| Input::Written { connection, bytes }),
+        connection().prop_map(|connection| Input::Closed { connection, error: None }),
+        connection().prop_map(|connection| Input::ConnectFailed { connection, error: "refused".into() }),
+        peer.prop_map(|address| Input::Reset { peer: address.into() }),
+        (0..3_usize).prop_map(|peers| {
+            let mut config = speaker(0, 1);
+            for n in 0..peers {
+                let address = IpAddr::from([10, 0, 0, u8::try_from(n + 2).unwrap()]);
+                config.peers.insert(address, Arc::new(sim_support::peer(0, 1, 2)));
+            }
+            Input::Configure(Arc::new(config))
+        }),
+        Just(()).prop_map(|()| Input::Tick),
+    ]
+}
+
+proptest! {
+    /// Nothing that reaches a speaker makes it panic, name a connection that it was not given, or close one twice.
+    #[test]
+    fn no_sequence_of_inputs_confuses_a_speaker(
+        inputs in proptest::collection::vec((any_input(), 0..20_000_u64), 1..60)
+    ) {
+        let mut speaker = Speaker::new(SpeakerStart::default());
+        let mut now = Instant::now();
+        let (mut open, mut given) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+        for (input, wait) in inputs {
+            now += Duration::from_millis(wait);
+            match &input {
+                // The transport gives each number once.
+                Input::Accepted { connection, .. } if !given.insert(*connection) => continue,
+                Input::Accepted { connection, .. } => {
+                    open.insert(*connection);
+                }
+                Input::Closed { connection, .. } | Input::ConnectFailed { connection, .. } => {
+                    open.remove(connection);
+                }
+                _ => {}
+            }
+            for output in hear(&mut speaker, now, input) {
+                match output {
+                    Output::Dial { connection, .. } => prop_assert!(open.insert(connection)),
+                    Output::Write { connection, .. } => prop_assert!(open.contains(&connection)),
+                    Output::Close { connection } => prop_assert!(open.remove(&connection)),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
