@@ -1,0 +1,133 @@
+//! weftd's own life: start, readiness, end, cleanup.
+
+#![allow(clippy::indexing_slicing, reason = "a panic fails the test, which is what it is for")]
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use weft_integration::daemon::{Family, Software};
+use weft_integration::fabric::{Fabric, FabricSpec};
+use weft_integration::lab::Lab;
+use weft_integration::probe::ping;
+use weft_integration::process::{SHORT, own_program, run};
+use weft_integration::wait::{stays, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+fn small(lab: &Lab) -> Result<Fabric> {
+    Fabric::up(lab, FabricSpec { pods_per_node: 1, ..FabricSpec::one_rack(Software::Bird) })
+}
+
+#[test]
+fn sigterm_leaves_the_routes_and_cleanup_takes_everything() -> Result<()> {
+    Lab::test(|lab| {
+        let mut fabric = small(lab)?;
+        let far = fabric.node("a2")?.pods[0].addresses.clone();
+        let node = fabric.node_mut("a1")?;
+        node.weft.terminate()?;
+        stays("traffic without a daemon", Duration::from_secs(1), || {
+            far.iter().try_for_each(|address| ping(&node.pods[0].namespace, *address))
+        })?;
+        let mut cleanup = node.namespace.command(own_program("weftd")?);
+        cleanup
+            .arg("--cleanup")
+            .arg("--run-dir")
+            .arg(node.weft.run_dir())
+            .arg("--state-dir")
+            .arg(node.weft.state_dir());
+        run(&mut cleanup, SHORT)?.success()?;
+        for flag in ["-4", "-6"] {
+            for protocol in [176, 177] {
+                let left =
+                    node.namespace.ip_json(&format!("{flag} route show table all proto {protocol}"))?;
+                ensure!(left == json!([]), "routes are left: {left}");
+            }
+        }
+        let rules = node.namespace.exec("nft list ruleset", SHORT)?.success()?.stdout;
+        ensure!(!rules.contains("weft"), "nftables rules are left: {rules}");
+        ensure!(!node.weft.socket().exists(), "the socket is left");
+        Ok(())
+    })
+}
+
+#[test]
+fn readiness_health_and_metrics() -> Result<()> {
+    Lab::test(|lab| {
+        let fabric = small(lab)?;
+        let node = fabric.node("a1")?;
+        wait_until("readiness", PATIENCE, || {
+            ensure!(node.weft.http("/readyz")?.0 == 200, "/readyz is not 200");
+            Ok(())
+        })?;
+        ensure!(node.weft.http("/healthz")?.0 == 200, "/healthz is not 200");
+        let (code, metrics) = node.weft.http("/metrics")?;
+        ensure!(code == 200 && metrics.contains("weft_bgp_peers_established 1"), "{metrics}");
+        let status = node.weft.status()?;
+        ensure!(
+            status["node"] == "a1"
+                && status["ok"] == true
+                && status["peers"] == json!({"up": 1, "wanted": 1}),
+            "{status}"
+        );
+        for words in ["status", "peers", "routes", "fib", "version"] {
+            for format in ["table", "wide", "json", "yaml"] {
+                let said = node.weft.weftctl(&format!("-o {format} {words}"))?;
+                ensure!(
+                    said.status.success() && !said.stdout.trim().is_empty(),
+                    "{words} as {format}: {said:?}"
+                );
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn exit_codes_of_weftctl() -> Result<()> {
+    Lab::test(|lab| {
+        let mut fabric = small(lab)?;
+        let node = fabric.node_mut("a1")?;
+        ensure!(
+            node.weft.weftctl("routes 192.0.2.0/24")?.status.code() == Some(1),
+            "a route to nowhere is found"
+        );
+        ensure!(node.weft.weftctl("routes 10.244.2.0/26")?.status.code() == Some(0), "a route is not found");
+        ensure!(
+            node.weft.weftctl("routes 10.244.2.7")?.status.code() == Some(0),
+            "an address has no longest match"
+        );
+        ensure!(node.weft.weftctl("sing")?.status.code() == Some(2), "an unknown word is no usage error");
+        node.weft.terminate()?;
+        let dead = node.weft.weftctl("status")?;
+        ensure!(dead.status.code() == Some(3) && !dead.stderr.is_empty(), "{dead:?}");
+        Ok(())
+    })
+}
+
+/// A pod that claims another's address is not believed; the drop is counted.
+#[test]
+fn a_pod_cannot_use_another_address() -> Result<()> {
+    Lab::test(|lab| {
+        let fabric = small(lab)?;
+        let (node, far) = (fabric.node("a1")?, &fabric.node("a2")?.pods[0]);
+        let pod = &node.pods[0];
+        pod.namespace
+            .ip("addr add 10.244.1.60/32 dev eth0\naddr add fd00:10:244:1::3c/128 dev eth0 nodad")?;
+        for (family, forged) in [(Family::V4, "10.244.1.60"), (Family::V6, "fd00:10:244:1::3c")] {
+            let target = far.address(family)?;
+            ping(&pod.namespace, target)?;
+            let forged = pod.namespace.exec(&format!("ping -c 1 -W 1 -n -I {forged} {target}"), SHORT)?;
+            ensure!(!forged.status.success(), "{family:?}: a forged source is answered");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn weftd_refuses_a_command_line_that_makes_no_sense() -> Result<()> {
+    let done = run(Command::new(own_program("weftd")?).arg("--manifests"), SHORT)?;
+    ensure!(done.status.code() == Some(2) && done.stderr.contains("--manifests"), "{done:?}");
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! Cut cables and killed daemons under traffic.
+
+#![allow(clippy::indexing_slicing, reason = "a panic fails the test, which is what it is for")]
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use weft_integration::daemon::{Family, Software};
+use weft_integration::fabric::{Fabric, FabricSpec};
+use weft_integration::lab::Lab;
+use weft_integration::node::Node;
+use weft_integration::probe::{FlowReport, Flows, ping};
+use weft_integration::wait::{stays, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Enough to be on every one of two equal paths.
+const FLOWS: usize = 8;
+
+const INTERVAL: Duration = Duration::from_millis(5);
+
+/// Flows of both families between the first pods of two nodes, and between their host networks and them.
+struct Traffic(Vec<(String, Flows)>);
+
+impl Traffic {
+    fn start(from: &Node, to: &Node) -> Result<Self> {
+        let mut flows = Vec::new();
+        for family in Family::BOTH {
+            for (one, other) in [(from, to), (to, from)] {
+                let target = other.pods[0].address(family)?;
+                // Neighbours are resolved before anything is counted.
+                ping(&one.pods[0].namespace, target)?;
+                let started =
+                    Flows::start(&one.pods[0].namespace, &other.pods[0].namespace, target, FLOWS, INTERVAL)?;
+                flows.push((format!("{family:?} from {} to {}", one.name, other.name), started));
+            }
+        }
+        Ok(Self(flows))
+    }
+
+    fn stop(self) -> Result<Vec<(String, FlowReport)>> {
+        self.0.into_iter().map(|(name, flows)| Ok((name, flows.stop()?))).collect()
+    }
+
+    fn stop_without_loss(self) -> Result<()> {
+        for (name, report) in self.stop()? {
+            ensure!(report.sent > 100, "{name}: hardly any traffic: {report:?}");
+            ensure!(report.lost == 0, "{name}: {report:?}");
+        }
+        Ok(())
+    }
+}
+
+fn one_of_two_uplinks_is_cut(software: Software) -> Result<()> {
+    Lab::test(|lab| {
+        let fabric = Fabric::up(lab, FabricSpec { pods_per_node: 1, ..FabricSpec::two_uplinks(software) })?;
+        let (near, far) = (fabric.node("a1")?, fabric.node("a2")?);
+        wait_until("both uplinks to be used", PATIENCE, || {
+            for block in &far.blocks {
+                let hops = near.weft.forwards(*block)?.next_hops;
+                let kernel =
+                    near.namespace.ip_json(&format!("route show table main {block}")).unwrap_or_default();
+                ensure!(
+                    near.weft.peers()?.iter().all(|peer| peer.state == "Established"),
+                    "{hops:?} {kernel}"
+                );
+            }
+            Ok(())
+        })?;
+        for tor in ["tor-a1", "tor-a2"] {
+            let cable = fabric.link("a1", tor)?;
+            let traffic = Traffic::start(near, far)?;
+            sleep(Duration::from_millis(500));
+            cable.cut()?;
+            sleep(Duration::from_secs(3));
+            for (name, report) in traffic.stop().with_context(|| format!("without {tor}"))? {
+                ensure!(report.longest_gap < Duration::from_secs(2), "without {tor}: {name}: {report:?}");
+            }
+            for address in &far.pods[0].addresses {
+                ping(&near.pods[0].namespace, *address).with_context(|| format!("without {tor}"))?;
+                ping(&near.namespace, *address).with_context(|| format!("without {tor}"))?;
+            }
+            cable.heal()?;
+            wait_until("the session over the mended cable", PATIENCE, || {
+                let peers = near.weft.peers()?;
+                ensure!(
+                    peers.iter().all(|peer| peer.state == "Established" && peer.accepted > 0),
+                    "{peers:?}"
+                );
+                Ok(())
+            })?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn one_of_two_uplinks_to_weft_is_cut() -> Result<()> {
+    one_of_two_uplinks_is_cut(Software::Weft)
+}
+
+#[test]
+fn one_of_two_uplinks_to_bird_is_cut() -> Result<()> {
+    one_of_two_uplinks_is_cut(Software::Bird)
+}
+
+#[test]
+fn one_of_two_uplinks_to_frr_is_cut() -> Result<()> {
+    one_of_two_uplinks_is_cut(Software::Frr)
+}
+
+/// kill -9 of weftd and a restart: the ToR keeps the routes as RFC 4724 says, and not one packet is lost.
+fn weftd_is_killed_and_restarted(software: Software) -> Result<()> {
+    Lab::test(|lab| {
+        let mut fabric = Fabric::up(
+            lab,
+            FabricSpec { pods_per_node: 1, nodes_per_rack: 1, ..FabricSpec::two_racks(software) },
+        )?;
+        let traffic = Traffic::start(fabric.node("a1")?, fabric.node("b1")?)?;
+        sleep(Duration::from_millis(300));
+        fabric.node_mut("a1")?.weft.kill9()?;
+        let blocks = fabric.node("a1")?.blocks.clone();
+        let tor = fabric.router("tor-a")?;
+        stays("the ToR's routes to the node without a daemon", Duration::from_secs(2), || {
+            blocks.iter().try_for_each(|block| tor.best(*block).map(drop))
+        })?;
+        let node = fabric.node_mut("a1")?;
+        node.weft.start()?;
+        wait_until("the sessions to be back", PATIENCE, || {
+            let peers = node.weft.peers()?;
+            ensure!(peers.iter().all(|peer| peer.state == "Established" && peer.accepted > 0), "{peers:?}");
+            Ok(())
+        })?;
+        // End-of-RIB has passed both ways when this side has swept; nothing may go away with it.
+        wait_until("weftd to be ready", PATIENCE, || {
+            ensure!(node.weft.http("/readyz")?.0 == 200, "/readyz is not 200");
+            Ok(())
+        })?;
+        sleep(Duration::from_secs(1));
+        traffic.stop_without_loss()
+    })
+}
+
+#[test]
+fn weftd_is_killed_under_a_bird_tor() -> Result<()> {
+    weftd_is_killed_and_restarted(Software::Bird)
+}
+
+#[test]
+fn weftd_is_killed_under_an_frr_tor() -> Result<()> {
+    weftd_is_killed_and_restarted(Software::Frr)
+}
+
+#[test]
+fn weftd_is_killed_under_a_weft_tor() -> Result<()> {
+    weftd_is_killed_and_restarted(Software::Weft)
+}
+
+/// The other way round: the ToR's daemon dies and comes back, and the node keeps its routes meanwhile.
+#[test]
+fn a_weft_tor_is_killed_and_restarted() -> Result<()> {
+    Lab::test(|lab| {
+        let spec =
+            FabricSpec { pods_per_node: 1, nodes_per_rack: 1, ..FabricSpec::two_racks(Software::Weft) };
+        let mut fabric = Fabric::up(lab, spec)?;
+        let traffic = Traffic::start(fabric.node("a1")?, fabric.node("b1")?)?;
+        fabric.router("tor-a")?.kill9()?;
+        sleep(Duration::from_secs(1));
+        fabric.router("tor-a")?.start()?;
+        let node = fabric.node("a1")?;
+        wait_until("the session to be back", PATIENCE, || {
+            let peers = node.weft.peers()?;
+            ensure!(peers.iter().all(|peer| peer.state == "Established" && peer.accepted > 0), "{peers:?}");
+            Ok(())
+        })?;
+        sleep(Duration::from_secs(1));
+        traffic.stop_without_loss()
+    })
+}
