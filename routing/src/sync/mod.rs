@@ -216,6 +216,8 @@ impl Engine {
         let audit = self.dumped_at.is_none_or(|at| now >= at + AUDIT_INTERVAL);
         if audit && self.resync_at.is_none() || self.resync_at.is_some_and(|at| now >= at) {
             self.resync(now, fib)?;
+            // A dump takes its time; what happened meanwhile decides what may be replaced.
+            self.listen(now, fib);
         }
         if self.dumped_at.is_none() {
             return Ok(());
