@@ -17,9 +17,9 @@ use transport_support::{
 };
 use weft_bgp::config::{PeerConfig, SpeakerConfig};
 use weft_bgp::session::State;
-use weft_bgp::speaker::EventKind;
+use weft_bgp::speaker::{EventKind, Speaker, SpeakerStart};
 use weft_bgp::status::{RibView, RouteSelect};
-use weft_bgp::transport::{Command, Stopped};
+use weft_bgp::transport::{Command, Notice, Stopped, Transport};
 
 const AS: [u32; 3] = [65001, 65002, 65003];
 
@@ -178,7 +178,7 @@ async fn a_peer_that_does_not_read_grows_no_queue_and_stalls_nobody() {
         let last = prefix(base, routes - 1);
         let community = 0xffff_0000 - round;
         loop {
-            let told = move |speaker: &weft_bgp::speaker::Speaker| {
+            let told = move |speaker: &Speaker| {
                 let routes = speaker.routes(RibView::Loc, RouteSelect::Exact(last), 1);
                 routes.iter().any(|r| r.paths.iter().any(|p| p.attributes.communities.contains(&community)))
             };
@@ -232,6 +232,56 @@ async fn stop_flushes_and_says_nothing() {
     assert_eq!(node.handle.inspect(|_| ()).await, Err(Stopped));
     assert_eq!(node.handle.send(Command::Reset { peer: addresses[1] }).await, Err(Stopped));
     std::net::TcpStream::connect(socket).expect_err("nobody listens");
+}
+
+#[tokio::test]
+async fn a_speaker_that_nobody_holds_stops() {
+    let addresses = [address(11, 0), address(11, 1)];
+    let (node, port) = Node::listen(1, addresses[0]).await;
+    let (_, remote) = towards(0, 1, SocketAddr::new(addresses[1], 1), addresses[0]);
+    let remote = Arc::new(PeerConfig { passive: true, ..(*remote).clone() });
+    node.configure(config(0, [(addresses[1], remote)])).await;
+    let socket = SocketAddr::new(addresses[0], port);
+    let mut raw = RawPeer::establish(addresses[1], socket, AS[1], Ipv4Addr::new(10, 9, 9, 9)).await;
+    drop(node);
+    while let Some((kind, body)) = raw.receive().await {
+        assert_ne!(kind, NOTIFICATION, "{body:?}");
+    }
+}
+
+/// A daemon that is busy with something else: sessions come up and exchange routes, and it hears the last state later.
+#[tokio::test]
+async fn a_daemon_that_takes_no_notices_holds_up_nothing() {
+    let addresses = [address(12, 0), address(12, 1)];
+    let (notices, mut untaken) = tokio::sync::mpsc::channel(1);
+    let start = SpeakerStart { seed: 1, ..<_>::default() };
+    let handle = Transport::start(start, [].into(), notices);
+    let (b, port) = Node::listen(2, addresses[1]).await;
+    let mut wanted = config(1, [towards(1, 0, SocketAddr::new(addresses[0], 1), addresses[1])]);
+    Arc::make_mut(wanted.peers.get_mut(&addresses[0]).unwrap()).passive = true;
+    let peers = [towards(0, 1, SocketAddr::new(addresses[1], port), addresses[0])];
+    handle.send(Command::Configure(Arc::new(config(0, peers)))).await.unwrap();
+    for round in 0..5 {
+        originate(&mut wanted, Ipv4Addr::new(20, 0, 0, 0), 1000 * (round + 1), true);
+        b.configure(wanted.clone()).await;
+        let all = move |speaker: &Speaker| {
+            let families = speaker.peers().remove(0).families;
+            families.iter().map(|f| f.accepted).sum::<usize>() == 1000 * (round as usize + 1) + 2
+        };
+        timeout(PATIENCE, async { while !handle.inspect(all).await.unwrap() {} }).await.expect("the routes");
+    }
+    let mut kernel = std::collections::BTreeMap::new();
+    timeout(PATIENCE, async {
+        while kernel.len() < 5002 {
+            if let Notice::BestPaths(changes) = untaken.recv().await.unwrap() {
+                for change in changes {
+                    assert!(kernel.insert(change.prefix, change.next_hops).is_none(), "told once");
+                }
+            }
+        }
+    })
+    .await
+    .expect("every best path");
 }
 
 /// What garbage there is: random bytes, truncated and wrong OPENs, nothing at all.
@@ -340,7 +390,7 @@ async fn routes_wait_for_their_next_hops() {
     a.wait_established(addresses[1]).await;
     let [p4, _] = prefixes(1);
     timeout(PATIENCE, async {
-        let received = move |speaker: &weft_bgp::speaker::Speaker| {
+        let received = move |speaker: &Speaker| {
             let routes = speaker.routes(RibView::Loc, RouteSelect::Exact(p4), 1);
             routes.iter().any(|r| !r.paths.is_empty())
         };

@@ -23,7 +23,7 @@ use crate::types::ConnectionId;
 const ARRIVALS_MAX: usize = 256;
 
 /// How many arrivals are handled before timers, requests and notices get their turn.
-const ARRIVALS_BATCH: usize = 64;
+const ARRIVALS_BATCH: usize = 16;
 
 /// How many buffers may wait for one connection to take them. The speaker sends no UPDATE beyond what the peer has room for,
 /// so that only a fault gets here; it costs the session.

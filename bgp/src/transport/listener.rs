@@ -40,17 +40,21 @@ pub(super) async fn run(address: SocketAddr, arrivals: mpsc::Sender<Arrival>) {
             None => sleep(RETRY).await,
         }
     };
+    let mut failing = false;
     loop {
-        let arrival = match listener.accept().await {
-            Ok((stream, remote)) => Arrival::Accepted { stream, remote },
-            Err(error) => {
-                tracing::warn!(%address, %error, "cannot accept BGP connections");
-                sleep(ACCEPT_PAUSE).await;
-                continue;
+        match listener.accept().await {
+            Ok((stream, remote)) => {
+                failing = false;
+                if arrivals.send(Arrival::Accepted { stream, remote }).await.is_err() {
+                    return;
+                }
             }
-        };
-        if arrivals.send(arrival).await.is_err() {
-            return;
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%address, %error, "cannot accept BGP connections; trying on");
+                }
+                sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }
