@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use weft_routing::netlink::{self, Address, LinkName, Mac, Neighbour, Scope, Socket, Veth};
 use weft_routing::route::{Action, NextHop, Protocol, Route, RouteKey};
+use weft_routing::sync::POD_METRIC;
 use weft_routing::{netns, sysctl};
 
 pub use self::check::check;
@@ -307,7 +308,7 @@ fn default_route(pod: &PodAddress, link: u32) -> Route {
 /// The host's route to the pod.
 fn pod_route(address: IpAddr, link: u32, preferred_source: Option<IpAddr>) -> Route {
     Route {
-        key: RouteKey::new(address.into(), 0),
+        key: RouteKey::new(address.into(), POD_METRIC),
         protocol: Protocol::WEFT_PODS,
         action: Action::Forward(NextHop::on_link(link).into()),
         preferred_source,
