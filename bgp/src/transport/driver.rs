@@ -75,7 +75,7 @@ impl Driver {
         driver
     }
 
-    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>, listener: mpsc::Sender<Notice>) {
+    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>, daemon: mpsc::Sender<Notice>) {
         let stopped = loop {
             let deadline = self.speaker.next_deadline().map(|(at, _)| at);
             if deadline.is_some_and(|at| at <= now()) {
@@ -94,7 +94,7 @@ impl Driver {
                     None => break None,
                 },
                 () = until(deadline) => {}
-                room = listener.reserve(), if !self.notices.is_empty() => {
+                room = daemon.reserve(), if !self.notices.is_empty() => {
                     // An error: the daemon listens no more. It may still ask and stop.
                     if let (Ok(room), Some(notice)) = (room, self.notices.next()) {
                         room.send(notice);
@@ -260,12 +260,6 @@ impl Driver {
             task.abort();
         }
         self.feed(Input::Stop);
-        // Also those dialling, which the speaker has no reason to close one by one.
-        for (_, connection) in std::mem::take(&mut self.connections) {
-            if let Connection::Dialling(task) = connection {
-                task.abort();
-            }
-        }
         // Nobody takes arrivals any more; a task that waits to tell one shall write on instead.
         drop(self.arrived);
         let Self { mut tasks, .. } = self;
