@@ -203,8 +203,18 @@ fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
 impl Socket {
     /// All routes of table main, IPv4 first. Nexthop objects are resolved to the legs they stand for.
     pub fn routes(&mut self) -> Result<Vec<Route>, Error> {
-        let mut routes = self.family_routes(AddressFamily::Inet)?;
-        routes.append(&mut self.family_routes(AddressFamily::Inet6)?);
+        self.filtered_routes(RouteProtocol::Unspec)
+    }
+
+    /// As [`Self::routes`], but only those of one protocol: the kernel leaves out the others, however many.
+    pub fn routes_of(&mut self, protocol: Protocol) -> Result<Vec<Route>, Error> {
+        self.filtered_routes(RouteProtocol::from(protocol.0))
+    }
+
+    /// `RouteProtocol::Unspec` stands for every protocol.
+    fn filtered_routes(&mut self, protocol: RouteProtocol) -> Result<Vec<Route>, Error> {
+        let mut routes = self.family_routes(AddressFamily::Inet, protocol)?;
+        routes.append(&mut self.family_routes(AddressFamily::Inet6, protocol)?);
         if routes.iter().any(|(_, object)| object.is_some()) {
             let objects = self.nexthops()?;
             for (route, object) in &mut routes {
@@ -217,8 +227,13 @@ impl Socket {
     }
 
     /// Each route with the id of its nexthop object where only that says where it leads.
-    fn family_routes(&mut self, family: AddressFamily) -> Result<Vec<(Route, Option<u32>)>, Error> {
+    fn family_routes(
+        &mut self,
+        family: AddressFamily,
+        protocol: RouteProtocol,
+    ) -> Result<Vec<(Route, Option<u32>)>, Error> {
         let mut message = RouteMessage::default();
+        message.header.protocol = protocol;
         message.header.address_family = family;
         message.header.table = RouteHeader::RT_TABLE_MAIN;
         let request = Request::new(&RouteNetlinkMessage::GetRoute(message), 0);
