@@ -1,11 +1,11 @@
 //! Whether an interface is as it was made.
 
 use weft_routing::netlink::{Link, LinkName, Mac, Neighbour, Socket};
-use weft_routing::route::{Action, NextHop, Route};
+use weft_routing::route::{Protocol, Route};
 
 use super::{
     Error, HOST_MAC, Interface, LOOPBACK_INDEX, PodNamespace, default_route, host_address, pod_address,
-    pod_route, refused,
+    refused,
 };
 
 /// What is not as [`super::create`] left it, one sentence each; empty when all is well. An MTU may have been changed
@@ -33,7 +33,7 @@ fn check_pod(socket: &mut Socket, interface: &Interface) -> Result<Vec<String>, 
     let Some(link) = find(socket, name, "in the pod", interface.mac, &mut faults)? else {
         return Ok(faults);
     };
-    let seen = Seen::by(socket)?;
+    let seen = Seen::by(socket, Protocol::BOOT)?;
     for pod in &interface.addresses {
         let wanted = pod_address(pod.address, link.index);
         if !seen.has_address(wanted.link, wanted.address) {
@@ -57,18 +57,18 @@ fn check_host(socket: &mut Socket, interface: &Interface) -> Result<Vec<String>,
     let Some(link) = find(socket, name, "on the host", HOST_MAC, &mut faults)? else {
         return Ok(faults);
     };
-    let seen = Seen::by(socket)?;
+    let seen = Seen::by(socket, Protocol::WEFT_PODS)?;
     for pod in &interface.addresses {
         if pod.gateway.is_ipv6()
             && !seen.has_address(link.index, host_address(pod.gateway, link.index).address)
         {
             faults.push(format!("{name} on the host has no address {}", pod.gateway));
         }
-        let neighbour = Neighbour { link: link.index, address: pod.address, mac: interface.mac };
-        if !seen.neighbours.contains(&neighbour) {
+        let way = interface.host_route(pod);
+        if !seen.neighbours.contains(&way.neighbour(link.index)) {
             faults.push(format!("{name} on the host has no permanent neighbour {}", pod.address));
         }
-        if !seen.has_route(&pod_route(pod.address, link.index, None)) {
+        if !seen.has_route(&way.route(link.index, None)) {
             faults.push(format!("the host has no route to {} on {name}", pod.address));
         }
     }
@@ -100,7 +100,7 @@ fn find(
     Ok(found)
 }
 
-/// What a namespace has.
+/// What a namespace has: the routes of one protocol only, since a node may have a million others.
 struct Seen {
     addresses: Vec<weft_routing::netlink::Address>,
     neighbours: Vec<Neighbour>,
@@ -108,11 +108,11 @@ struct Seen {
 }
 
 impl Seen {
-    fn by(socket: &mut Socket) -> Result<Self, Error> {
+    fn by(socket: &mut Socket, protocol: Protocol) -> Result<Self, Error> {
         Ok(Self {
             addresses: socket.addresses().map_err(refused("list addresses"))?,
             neighbours: socket.neighbours().map_err(refused("list neighbours"))?,
-            routes: socket.routes().map_err(refused("list routes"))?,
+            routes: socket.routes_of(protocol).map_err(refused("list routes"))?,
         })
     }
 
@@ -120,17 +120,8 @@ impl Seen {
         self.addresses.iter().any(|found| found.link == link && found.address == address)
     }
 
-    /// Whether there is a route of this key and protocol that leads the same way. The preferred source is weftd's
-    /// business, and the kernel does not report the on-link flag of every route.
+    /// Whether there is a route of this key that leads the same way. Its preferred source is weftd's business.
     fn has_route(&self, wanted: &Route) -> bool {
-        let way = |route: &Route| match &route.action {
-            Action::Forward(next_hops) => {
-                next_hops.iter().map(|hop| NextHop { onlink: false, ..*hop }).collect::<Vec<_>>()
-            }
-            _ => Vec::new(),
-        };
-        self.routes.iter().any(|found| {
-            found.key == wanted.key && found.protocol == wanted.protocol && way(found) == way(wanted)
-        })
+        self.routes.iter().any(|found| found.key == wanted.key && found.action == wanted.action)
     }
 }

@@ -23,8 +23,7 @@ use std::path::{Path, PathBuf};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use weft_routing::netlink::{self, Address, LinkName, Mac, Neighbour, Scope, Socket, Veth};
 use weft_routing::route::{Action, NextHop, Protocol, Route, RouteKey};
-use weft_routing::sync::POD_METRIC;
-use weft_routing::{netns, sysctl};
+use weft_routing::{PodRoute, netns, sysctl};
 
 pub use self::check::check;
 
@@ -62,6 +61,11 @@ pub struct PodAddress {
 impl Interface {
     fn has_ipv6(&self) -> bool {
         self.addresses.iter().any(|address| address.address.is_ipv6())
+    }
+
+    /// The host's route and neighbour entry for one address: what weftd restores, should it get lost.
+    fn host_route(&self, pod: &PodAddress) -> PodRoute {
+        PodRoute { address: pod.address, dev: self.host_link.clone(), mac: self.mac }
     }
 }
 
@@ -264,8 +268,9 @@ fn configure_host(
         if pod.gateway.is_ipv6() {
             steps.push(Step::Address(host_address(pod.gateway, link)));
         }
-        steps.push(Step::Neighbour(Neighbour { link, address: pod.address, mac: interface.mac }));
-        steps.push(Step::Route(pod_route(pod.address, link, sources.towards(pod.address))));
+        let way = interface.host_route(pod);
+        steps.push(Step::Neighbour(way.neighbour(link)));
+        steps.push(Step::Route(way.route(link, sources.towards(pod.address))));
     }
     perform(socket, &steps)
 }
@@ -302,16 +307,6 @@ fn default_route(pod: &PodAddress, link: u32) -> Route {
         protocol: Protocol::BOOT,
         action: Action::Forward(next_hop.into()),
         preferred_source: None,
-    }
-}
-
-/// The host's route to the pod.
-fn pod_route(address: IpAddr, link: u32, preferred_source: Option<IpAddr>) -> Route {
-    Route {
-        key: RouteKey::new(address.into(), POD_METRIC),
-        protocol: Protocol::WEFT_PODS,
-        action: Action::Forward(NextHop::on_link(link).into()),
-        preferred_source,
     }
 }
 
