@@ -171,6 +171,7 @@ pub(super) struct Journal<D: Disk> {
     boot_id: String,
     ledger: Ledger,
     open: Option<Open<D::File>>,
+    slack_lines: usize,
 }
 
 /// The file that was read last: it stays open, so that its inode number tells it from any later one.
@@ -185,7 +186,7 @@ struct Open<File> {
 
 impl<D: Disk> Journal<D> {
     pub(super) fn new(disk: D, boot_id: String) -> Self {
-        Self { disk, boot_id, ledger: Ledger::default(), open: None }
+        Self { disk, boot_id, ledger: Ledger::default(), open: None, slack_lines: SLACK_LINES }
     }
 
     pub(super) fn ledger(&self) -> &Ledger {
@@ -284,7 +285,7 @@ impl<D: Disk> Journal<D> {
         let lines = open.lines;
         self.open = Some(open);
         self.ledger.apply(record).map_err(|reason| damaged(lines, reason))?;
-        let limit = self.ledger.entries.len().saturating_mul(2).saturating_add(SLACK_LINES);
+        let limit = self.ledger.entries.len().saturating_mul(2).saturating_add(self.slack_lines);
         if lines > limit {
             // The record is written already. A journal that cannot be made shorter now is tried again next time.
             let _ = self.rewrite();
@@ -345,3 +346,5 @@ fn complete_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"))
 }
 
+#[cfg(test)]
+mod tests;

@@ -312,3 +312,5 @@ fn usage(blocks: &[IpNet], taken: &BTreeSet<IpAddr>) -> Vec<BlockUsage> {
     blocks.iter().map(of_block).collect()
 }
 
+#[cfg(test)]
+mod tests;

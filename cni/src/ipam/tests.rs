@@ -1,0 +1,150 @@
+use super::*;
+
+fn key(container_id: &str) -> Key {
+    Key { network: "weft".into(), container_id: container_id.into(), ifname: "eth0".into() }
+}
+
+fn add(store: &mut Store, container_id: &str, families: &[Vec<IpNet>]) -> Result<Entry, Error> {
+    let mut hold = store.hold(key(container_id))?;
+    let entry = hold.reserve(&Request {
+        families,
+        excluded: &BTreeSet::new(),
+        host_link: &format!("weft-{container_id}"),
+        mac: [2, 0, 0, 0, 0, 1],
+        netns: "/run/netns/x",
+        pod: None,
+    })?;
+    hold.commit()?;
+    Ok(entry)
+}
+
+fn dual_stack() -> Vec<Vec<IpNet>> {
+    vec![vec!["10.244.1.0/26".parse().unwrap()], vec!["fd00::/122".parse().unwrap()]]
+}
+
+#[test]
+fn addresses_are_given_taken_back_and_not_used_again_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path(), "boot").unwrap();
+    let first = add(&mut store, "a", &dual_stack()).unwrap();
+    assert_eq!(first.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>(), ["10.244.1.0", "fd00::"]);
+    let released = store.hold(key("a")).unwrap().release().unwrap().unwrap();
+    assert_eq!(released, Entry { state: State::Committed, ..first });
+    assert_eq!(store.hold(key("a")).unwrap().release().unwrap(), None);
+    let second = add(&mut store, "b", &dual_stack()).unwrap();
+    assert_eq!(second.addresses[0].to_string(), "10.244.1.1");
+    assert_eq!(store.entries().unwrap(), [Entry { state: State::Committed, ..second }]);
+}
+
+#[test]
+fn a_family_that_is_full_takes_nothing_of_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path(), "boot").unwrap();
+    let families = [vec!["10.0.0.0/30".parse().unwrap()], vec!["fd00::/127".parse().unwrap()]];
+    add(&mut store, "a", &families).unwrap();
+    add(&mut store, "b", &families).unwrap();
+    let error = add(&mut store, "c", &families).unwrap_err();
+    assert_eq!(error.to_string(), "no IPv6 address is free: fd00::/127 (2 of 2 addresses taken)");
+    let used = store.usage(&[families[0][0]]).unwrap();
+    assert_eq!(used, [BlockUsage { block: families[0][0], taken: 2, size: 4 }]);
+}
+
+#[test]
+fn excluded_addresses_are_not_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path(), "boot").unwrap();
+    let request = Request {
+        families: &[vec!["10.0.0.0/31".parse().unwrap()]],
+        excluded: &BTreeSet::from(["10.0.0.0".parse().unwrap()]),
+        host_link: "weft1",
+        mac: [2, 0, 0, 0, 0, 1],
+        netns: "/run/netns/x",
+        pod: None,
+    };
+    let entry = store.hold(key("a")).unwrap().reserve(&request).unwrap();
+    assert_eq!(entry.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+}
+
+#[test]
+fn a_reservation_left_behind_is_taken_over_with_its_addresses() {
+    let dir = tempfile::tempdir().unwrap();
+    let families = dual_stack();
+    let mut store = Store::open(dir.path(), "boot").unwrap();
+    let first = add(&mut store, "a", &families).unwrap();
+    add(&mut store, "b", &families).unwrap();
+    let mut later = Store::open(dir.path(), "next boot").unwrap();
+    let second = add(&mut later, "a", &families).unwrap();
+    assert_eq!(second.addresses, first.addresses);
+    assert_eq!(second.boot_id, "next boot");
+    let kept = later.hold(key("b")).unwrap().entry().unwrap().unwrap();
+    assert_eq!(kept.boot_id, "boot", "entries of an earlier boot keep their addresses");
+}
+
+#[test]
+fn one_link_name_has_one_holder() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path(), "boot").unwrap();
+    let none = BTreeSet::new();
+    let families = dual_stack();
+    let request = Request {
+        families: &families,
+        excluded: &none,
+        host_link: "weft1",
+        mac: [2, 0, 0, 0, 0, 1],
+        netns: "/run/netns/x",
+        pod: None,
+    };
+    store.hold(key("a")).unwrap().reserve(&request).unwrap();
+    let error = store.hold(key("b")).unwrap().reserve(&request).unwrap_err();
+    assert!(matches!(error, Error::LinkNameTaken { .. }), "{error}");
+}
+
+#[test]
+fn committing_what_is_not_reserved_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path(), "boot").unwrap();
+    let error = store.hold(key("a")).unwrap().commit().unwrap_err();
+    assert!(matches!(error, Error::NotReserved(_)), "{error}");
+}
+
+#[test]
+fn damage_names_the_file_and_the_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path(), "boot").unwrap();
+    add(&mut store, "a", &dual_stack()).unwrap();
+    let text = std::fs::read_to_string(store.path()).unwrap().replace("10.244.1.0", "10.244.1.1");
+    std::fs::write(store.path(), text).unwrap();
+    let error = Store::open(dir.path(), "boot").unwrap().entries().unwrap_err().to_string();
+    assert!(error.contains(FILE_NAME) && error.contains("damaged at line 2"), "{error}");
+}
+
+#[test]
+fn concurrent_users_share_out_every_address_once() {
+    const THREADS: usize = 8;
+    let dir = tempfile::tempdir().unwrap();
+    let families = dual_stack();
+    let given: Vec<IpAddr> = std::thread::scope(|scope| {
+        let user = |thread: usize| {
+            let (dir, families) = (dir.path(), &families);
+            scope.spawn(move || {
+                let mut store = Store::open(dir, "boot").unwrap();
+                let mut given = Vec::new();
+                for round in 0..64 / THREADS {
+                    let name = format!("t{thread}r{round}");
+                    // Once in vain, so that releases are among it.
+                    add(&mut store, &name, families).unwrap();
+                    store.hold(key(&name)).unwrap().release().unwrap();
+                    given.extend(add(&mut store, &name, families).unwrap().addresses);
+                }
+                given
+            })
+        };
+        let threads: Vec<_> = (0..THREADS).map(user).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let distinct: BTreeSet<IpAddr> = given.iter().copied().collect();
+    assert_eq!((given.len(), distinct.len()), (128, 128));
+    let mut store = Store::open(dir.path(), "boot").unwrap();
+    let error = add(&mut store, "one-more", &families).unwrap_err();
+    assert!(error.to_string().contains("10.244.1.0/26 (64 of 64 addresses taken)"), "{error}");
+}
