@@ -1,5 +1,12 @@
 //! `weftctl` as a program: its command line, its exit codes, and what it makes of a daemon's answers.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that finds something else than it expects fails"
+)]
+
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixListener;
@@ -28,8 +35,10 @@ impl FakeDaemon {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("weft.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let answer =
-            format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        let answer = format!(
+            "HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
         let asked = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut request = String::new();
@@ -90,7 +99,10 @@ fn help_and_version_are_answers() {
 fn a_daemon_that_is_not_there_is_3() {
     let (exit, out, err) = weftctl(&["--socket", "/nonexistent/weft.sock", "status"]);
     assert_eq!(exit, Exit::Unreachable);
-    assert!(out.is_empty() && err.contains("/nonexistent/weft.sock") && err.contains("Is weftd running"), "{err}");
+    assert!(
+        out.is_empty() && err.contains("/nonexistent/weft.sock") && err.contains("Is weftd running"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -106,7 +118,8 @@ fn version_needs_no_daemon() {
 fn an_answer_that_is_no_answer_is_3() {
     let (exit, _, err, _) = FakeDaemon::answering(200, "[]").ask(&["status"]);
     assert_eq!(exit, Exit::Unreachable, "{err}");
-    let (exit, _, err, _) = FakeDaemon::answering(503, r#"{"error": "the daemon is stopping"}"#).ask(&["fib"]);
+    let (exit, _, err, _) =
+        FakeDaemon::answering(503, r#"{"error": "the daemon is stopping"}"#).ask(&["fib"]);
     assert_eq!(exit, Exit::Unreachable);
     assert!(err.contains("the daemon is stopping"), "{err}");
 }
@@ -117,7 +130,8 @@ fn status_is_0_when_well_and_1_with_any_problem() {
     assert_eq!((exit, asked.as_str()), (Exit::Good, "/v1/status"));
     assert!(out.contains("n1: ok"), "{out}");
     let problem = r#"[{"severity": "warning", "code": "c", "text": "t", "remedy": "r"}]"#;
-    let bad = GOOD.replace(r#""ok": true, "problems": []"#, &format!(r#""ok": false, "problems": {problem}"#));
+    let bad =
+        GOOD.replace(r#""ok": true, "problems": []"#, &format!(r#""ok": false, "problems": {problem}"#));
     let (exit, out, _, _) = FakeDaemon::answering(200, &bad).ask(&["status"]);
     assert_eq!(exit, Exit::Wrong);
     assert!(out.contains("remedy: r"), "{out}");
@@ -129,7 +143,8 @@ fn a_route_that_is_not_there_is_1_and_an_empty_table_is_0() {
     assert_eq!((exit, asked.as_str()), (Exit::Wrong, "/v1/routes?rib=loc&prefix=10.1.0.0%2F26"));
     let (exit, _, _, asked) = FakeDaemon::answering(200, "[]").ask(&["routes", "fd00::1"]);
     assert_eq!((exit, asked.as_str()), (Exit::Wrong, "/v1/routes?rib=loc&address=fd00%3A%3A1"));
-    let (exit, out, _, asked) = FakeDaemon::answering(200, "[]").ask(&["routes", "--rib", "in", "--peer", "tor a"]);
+    let (exit, out, _, asked) =
+        FakeDaemon::answering(200, "[]").ask(&["routes", "--rib", "in", "--peer", "tor a"]);
     assert_eq!((exit, asked.as_str()), (Exit::Good, "/v1/routes?rib=in&peer=tor%20a"));
     assert_eq!(out, "No routes.\n");
 }
@@ -164,10 +179,14 @@ fn validate(path: &Path) -> (Exit, String, String) {
 
 #[test]
 fn validate_is_0_for_good_documents_1_for_bad_ones_and_2_for_no_path() {
-    let good = documents("apiVersion: weft.network/v1alpha1\nkind: IPPool\nmetadata: {name: pods}\nspec: {cidr: 10.244.0.0/16}\n");
+    let good = documents(
+        "apiVersion: weft.network/v1alpha1\nkind: IPPool\nmetadata: {name: pods}\nspec: {cidr: 10.244.0.0/16}\n",
+    );
     let (exit, out, err) = validate(good.path());
     assert_eq!(exit, Exit::Good, "{out}{err}");
-    let bad = documents("apiVersion: weft.network/v1alpha1\nkind: IPPool\nmetadata: {name: pods}\nspec: {cidr: 10.244.0.1/16}\n");
+    let bad = documents(
+        "apiVersion: weft.network/v1alpha1\nkind: IPPool\nmetadata: {name: pods}\nspec: {cidr: 10.244.0.1/16}\n",
+    );
     let (exit, out, _) = validate(bad.path());
     assert_eq!(exit, Exit::Wrong);
     assert!(out.contains("network.yaml:4: IPPool/pods: spec.cidr:"), "{out}");
@@ -205,7 +224,9 @@ impl Write for ClosedPipe {
 
 #[test]
 fn a_closed_pipe_is_no_failure() {
-    let good = documents("apiVersion: weft.network/v1alpha1\nkind: IPPool\nmetadata: {name: pods}\nspec: {cidr: 10.244.0.0/16}\n");
+    let good = documents(
+        "apiVersion: weft.network/v1alpha1\nkind: IPPool\nmetadata: {name: pods}\nspec: {cidr: 10.244.0.0/16}\n",
+    );
     for format in ["table", "json", "yaml"] {
         let line = ["weftctl", "validate", "-o", format, "-f", good.path().to_str().unwrap()];
         let mut err = Vec::new();

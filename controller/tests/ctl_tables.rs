@@ -1,14 +1,21 @@
 //! What people see, drawn from fixed data.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that finds something else than it expects fails"
+)]
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use weft_bgp::session::State;
 use weft_bgp::types::{Family, Reason};
 use weft_controller::api::json::{
-    AsPathElement, ConfigStatusJson, DocumentError, ErrorDirection, EventJson, FamilyJson, FibJson, FibNextHopJson,
-    FibStatusJson, GracefulRestartJson, GracefulRestartRole, IpamBlockJson, IpamStatusJson, LastErrorJson, OriginJson,
-    PathJson, PeerCountJson, PeerJson, Problem, RouteJson, StatusJson,
+    AsPathElement, ConfigStatusJson, DocumentError, ErrorDirection, EventJson, FamilyJson, FibJson,
+    FibNextHopJson, FibStatusJson, GracefulRestartJson, GracefulRestartRole, IpamBlockJson, IpamStatusJson,
+    LastErrorJson, OriginJson, PathJson, PeerCountJson, PeerJson, Problem, RouteJson, StatusJson,
 };
 use weft_controller::ctl::tables;
 
@@ -86,7 +93,8 @@ fn path(next_hop: &str, code: &'static str, text: &str) -> PathJson {
 fn routes() -> Vec<RouteJson> {
     let best = PathJson { best: true, ..path("10.0.1.0", "best", "the lowest router id") };
     let lost = path("10.0.2.0", "router-id", "its router id is higher");
-    let rejected = PathJson { valid: false, ..path("10.0.3.0", "own-block", "10.244.1.0/26 is a block of this node") };
+    let rejected =
+        PathJson { valid: false, ..path("10.0.3.0", "own-block", "10.244.1.0/26 is a block of this node") };
     let own = PathJson {
         next_hops: Vec::new(),
         peer: None,
@@ -118,7 +126,11 @@ fn status() -> StatusJson {
         node: "n1".into(),
         ok: false,
         problems: vec![
-            Problem::error("peer-down", "the session with mesh:n2 (fd00::2) is Active", "look at the other end"),
+            Problem::error(
+                "peer-down",
+                "the session with mesh:n2 (fd00::2) is Active",
+                "look at the other end",
+            ),
             Problem::warning("routes-shadowed", "1 of our routes is hidden", "take the other route away"),
         ],
         peers: PeerCountJson { up: 1, wanted: 2 },
@@ -227,7 +239,10 @@ fn events_are_one_a_line_with_their_bytes_when_wide() {
         text: "message-header: Bad Message Length".into(),
         bytes: Some("ffff".into()),
     };
-    let events = [EventJson { peer: None, kind: "documents".into(), text: "good".into(), bytes: None, ..event.clone() }, event];
+    let events = [
+        EventJson { peer: None, kind: "documents".into(), text: "good".into(), bytes: None, ..event.clone() },
+        event,
+    ];
     insta::assert_snapshot!("events", tables::events(&events, false));
     insta::assert_snapshot!("events_wide", tables::events(&events, true));
 }

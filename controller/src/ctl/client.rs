@@ -55,7 +55,9 @@ impl Client {
         let (status, body) = self.runtime.block_on(ask(&self.socket, path_and_query))?;
         if status == StatusCode::OK {
             return serde_json::from_slice(&body).map_err(|error| {
-                Failure::Unreachable(format!("the daemon's answer to {path_and_query} is not understood: {error}"))
+                Failure::Unreachable(format!(
+                    "the daemon's answer to {path_and_query} is not understood: {error}"
+                ))
             });
         }
         let text = serde_json::from_slice(&body).map_or_else(|_| status.to_string(), |e: ErrorBody| e.error);

@@ -66,7 +66,9 @@ fn routes_query(target: Option<Target>, rib: Rib, peer: Option<&str>) -> String 
     let mut path = format!("/v1/routes?rib={rib}");
     match target {
         Some(Target::Prefix(prefix)) => path.push_str(&format!("&prefix={}", encode(&prefix.to_string()))),
-        Some(Target::Address(address)) => path.push_str(&format!("&address={}", encode(&address.to_string()))),
+        Some(Target::Address(address)) => {
+            path.push_str(&format!("&address={}", encode(&address.to_string())));
+        }
         None => {}
     }
     if let Some(peer) = peer {

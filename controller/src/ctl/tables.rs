@@ -6,8 +6,8 @@ use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 
 use crate::api::json::{
-    AsPathElement, DocumentError, ErrorDirection, EventJson, FibJson, FibNextHopJson, LastErrorJson, OriginJson, PathJson, PeerJson,
-    Problem, RouteJson, Severity, StatusJson,
+    AsPathElement, DocumentError, ErrorDirection, EventJson, FibJson, FibNextHopJson, LastErrorJson,
+    OriginJson, PathJson, PeerJson, Problem, RouteJson, Severity, StatusJson,
 };
 
 /// What stands where there is nothing to say.
@@ -98,8 +98,9 @@ pub fn status(status: &StatusJson, wide: bool) -> String {
     let errors = &status.config.errors;
     let documents = match (status.config.ok, errors.len()) {
         (true, _) => "ok".to_owned(),
-        (false, 1) => "1 error; the last good ones stay in force".to_owned(),
-        (false, n) => format!("{n} errors; the last good ones stay in force"),
+        (false, 0) => "not read yet".to_owned(),
+        (false, 1) => "not in force, 1 error".to_owned(),
+        (false, n) => format!("not in force, {n} errors"),
     };
     line("Documents", documents);
     for error in errors {
@@ -274,8 +275,7 @@ fn as_path(path: &[AsPathElement]) -> String {
 /// The kernel's routes, one a line.
 #[must_use]
 pub fn fib(routes: &[FibJson], wide: bool) -> String {
-    let mut columns =
-        Columns::new(&["PREFIX", "NEXT HOPS", "PROTOCOL", "STATE"], &["METRIC"], wide);
+    let mut columns = Columns::new(&["PREFIX", "NEXT HOPS", "PROTOCOL", "STATE"], &["METRIC"], wide);
     for route in routes {
         let protocol = match route.protocol {
             176 => "weft".to_owned(),

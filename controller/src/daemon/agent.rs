@@ -21,7 +21,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::block_in_place;
 use tokio::time::{MissedTickBehavior, interval, timeout};
-use weft_bgp::speaker::{BestPathChange, Event, EventKind, Resolution as BgpResolution, SpeakerStart, TrackedNextHop};
+use weft_bgp::speaker::{
+    BestPathChange, Event, EventKind, Resolution as BgpResolution, SpeakerStart, TrackedNextHop,
+};
 use weft_bgp::transport::{Command, Handle, Notice, Transport};
 use weft_bgp::types::{Family, FamilySet};
 use weft_cni::ipam::{self, Store};
@@ -32,6 +34,7 @@ use super::args::Args;
 use super::clock::Moment;
 use super::coalesce::Coalesced;
 use super::events::{Events, NewEvent};
+use super::happened::Happened;
 use super::kernel_news::KernelNews;
 use super::lock::RunDir;
 use super::metrics::Counts;
@@ -176,9 +179,9 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
 async fn serve(serving: Serving, run_dir: &RunDir, metrics: SocketAddr) -> Result<()> {
     let path = run_dir.path().join("weft.sock");
     let listener = socket::listen(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
-    let monitoring = TcpListener::bind(metrics)
-        .await
-        .with_context(|| format!("cannot serve metrics on {metrics}; choose another address with --metrics"))?;
+    let monitoring = TcpListener::bind(metrics).await.with_context(|| {
+        format!("cannot serve metrics on {metrics}; choose another address with --metrics")
+    })?;
     tokio::spawn(axum::serve(listener, socket::api(serving.clone())).into_future());
     tokio::spawn(axum::serve(monitoring, socket::monitoring(serving)).into_future());
     Ok(())
@@ -190,7 +193,8 @@ fn follow_pods(
     node: watch::Receiver<Option<pods::Node>>,
 ) -> Result<mpsc::Receiver<Result<Pods, ipam::Error>>> {
     let store = Store::open(state_dir, &boot_id()?).context("cannot use the state directory")?;
-    let changes = FolderWatch::start_for(state_dir, ipam::FILE_NAME).context("cannot watch the state directory")?;
+    let changes =
+        FolderWatch::start_for(state_dir, ipam::FILE_NAME).context("cannot watch the state directory")?;
     Ok(pods::follow(store, changes, node))
 }
 
@@ -237,7 +241,9 @@ impl Agent {
 
     /// Tells the speaker what it should be. It is started with the first plan, as it tells its peers then which routes were kept.
     pub(super) async fn configure_speaker(&mut self) -> Result<()> {
-        let (Some(plan), Some(adopted)) = (self.known.plan.clone(), self.known.adopted) else { return Ok(()) };
+        let (Some(plan), Some(adopted)) = (self.known.plan.clone(), self.known.adopted) else {
+            return Ok(());
+        };
         let listeners = plan.listeners.clone();
         if let Some(bgp) = &self.bgp {
             bgp.handle.send(Command::Configure(Arc::clone(&plan.speaker))).await?;
@@ -263,7 +269,10 @@ impl Agent {
             }
         }
         if let Some((routes, example)) = news.repaired {
-            self.note("repaired", format!("{routes} routes changed by another program were put right, such as {example}"));
+            self.note(
+                "repaired",
+                format!("{routes} routes changed by another program were put right, such as {example}"),
+            );
         }
         for (next_hop, resolution) in &news.next_hops {
             if let Some(bgp) = &self.bgp {
@@ -305,11 +314,16 @@ impl Agent {
             }
             Notice::Converged => {
                 self.known.converged = true;
-                self.note("converged", "every live peer has told its routes; what nobody told again is swept".into());
+                self.note(
+                    "converged",
+                    "every live peer has told its routes; what nobody told again is swept".into(),
+                );
                 block_in_place(|| self.kernel.sweep())?;
             }
             Notice::Event(event) => self.speaker_event(&event),
-            Notice::EventsLost(count) => self.note("events-lost", format!("{count} events of the speaker's were dropped")),
+            Notice::EventsLost(count) => {
+                self.note("events-lost", format!("{count} events of the speaker's were dropped"));
+            }
             Notice::Listener { address, state } => self.listener(address, state),
         }
         Ok(())
@@ -332,13 +346,13 @@ impl Agent {
         let now = Moment::now();
         match &event.kind {
             EventKind::Alarm { .. } => self.known.counts.alarms = self.known.counts.alarms.saturating_add(1),
-            EventKind::Refused { connections } if !self.known.is_peer(&event.peer) => {
-                self.known.strangers.saw(event.peer, *connections, now.timestamp);
+            EventKind::Refused { .. } if !self.known.is_peer(&event.peer) => {
+                self.known.strangers.saw(event.peer, now.timestamp);
             }
             EventKind::Refused { .. } | EventKind::Incident(_) | EventKind::State { .. } => {}
         }
-        let (level, happened) = happened::describe(event);
-        if let Some(more) = self.log.admit(now.instant, &event.peer.to_string(), happened.kind) {
+        let Happened { level, cause, event: happened } = happened::describe(event);
+        if let Some(more) = self.log.admit(now.instant, &event.peer.to_string(), &cause) {
             happened::log(level, &happened, more);
         }
         self.events.push(now.timestamp, happened);

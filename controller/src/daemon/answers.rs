@@ -23,7 +23,7 @@ use super::problems::{self, Known};
 use super::socket::{Ask, Refusal, Rib, RoutesQuery, Select};
 use super::{sysctl, view};
 use crate::api::json::{
-    FibJson, FibNextHopJson, FibStatusJson, PeerCountJson, PeerJson, Problem, RouteJson, StatusJson,
+    FibJson, FibNextHopJson, FibStatusJson, PeerCountJson, PeerJson, Problem, RouteJson, Severity, StatusJson,
 };
 
 /// How many routes of a peer are looked through for those that only our own AS speaks against.
@@ -32,7 +32,10 @@ const OWN_AS_LOOK_MAX: usize = 10_000;
 impl Agent {
     /// Answers, now or on a task. Whoever asked may have gone: then nobody is told.
     pub(super) fn answer(&self, ask: Ask) {
-        let inquiry = Inquiry { bgp: self.bgp.as_ref().map(|bgp| bgp.handle.clone()), kernel: Arc::clone(&self.kernel) };
+        let inquiry = Inquiry {
+            bgp: self.bgp.as_ref().map(|bgp| bgp.handle.clone()),
+            kernel: Arc::clone(&self.kernel),
+        };
         match ask {
             Ask::Ready(reply) => drop(reply.send(self.known.ready())),
             Ask::Status(reply) => {
@@ -42,7 +45,9 @@ impl Agent {
             }
             Ask::Peers(reply) => reply_from_task(reply, async move { inquiry.speaker().await.peers_json() }),
             Ask::Routes(query, reply) => reply_from_task(reply, async move { inquiry.routes(query).await }),
-            Ask::Fib(reply) => reply_from_task(reply, async move { inquiry.kernel(|engine| fib(engine.fib())).await }),
+            Ask::Fib(reply) => {
+                reply_from_task(reply, async move { inquiry.kernel(|engine| fib(engine.fib())).await });
+            }
             Ask::Metrics(reply) => {
                 let known = self.known.clone();
                 let node = self.node.clone();
@@ -52,7 +57,10 @@ impl Agent {
     }
 }
 
-fn reply_from_task<T: Send + 'static>(reply: oneshot::Sender<T>, answer: impl Future<Output = T> + Send + 'static) {
+fn reply_from_task<T: Send + 'static>(
+    reply: oneshot::Sender<T>,
+    answer: impl Future<Output = T> + Send + 'static,
+) {
     tokio::spawn(async move { drop(reply.send(answer.await)) });
 }
 
@@ -84,7 +92,8 @@ impl Knowledge {
     fn nodes_behind_gateway(&self) -> BTreeMap<String, IpAddr> {
         let (Some(plan), Some(cluster)) = (&self.plan, &self.cluster) else { return BTreeMap::new() };
         let nodes: BTreeSet<_> = cluster.nodes.values().flat_map(|node| &node.addresses).collect();
-        let behind = self.next_hops.iter().filter(|(_, resolution)| matches!(resolution, Resolution::Gateway { .. }));
+        let behind =
+            self.next_hops.iter().filter(|(_, resolution)| matches!(resolution, Resolution::Gateway { .. }));
         behind
             .filter(|(next_hop, _)| nodes.contains(&next_hop.address))
             .filter_map(|(next_hop, _)| Some((plan.speaker.peers.get(&next_hop.address)?, next_hop.address)))
@@ -122,7 +131,10 @@ impl Inquiry {
     }
 
     /// What the kernel's engine says. It may be busy writing, so that it is asked on a thread that may wait.
-    async fn kernel<T: Send + Default + 'static>(&self, look: impl FnOnce(&Engine) -> T + Send + 'static) -> T {
+    async fn kernel<T: Send + Default + 'static>(
+        &self,
+        look: impl FnOnce(&Engine) -> T + Send + 'static,
+    ) -> T {
         let kernel = Arc::clone(&self.kernel);
         let answer = tokio::task::spawn_blocking(move || kernel.inspect(look)).await;
         answer.ok().and_then(Result::ok).unwrap_or_default()
@@ -152,7 +164,7 @@ impl Inquiry {
         );
         let status = StatusJson {
             node,
-            ok: problems.is_empty(),
+            ok: problems.iter().all(|problem| problem.severity != Severity::Error),
             problems,
             peers: count(&peers),
             config: known.config.clone(),
@@ -172,9 +184,8 @@ impl Inquiry {
     }
 
     async fn routes(&self, query: RoutesQuery) -> Result<Vec<RouteJson>, Refusal> {
-        let Some(bgp) = &self.bgp else {
-            return Err(Refusal::Unavailable("no routes: the speaker has not started; see weftctl status".into()));
-        };
+        // Before the first plan there is no speaker and so no route, which is no failure to answer.
+        let Some(bgp) = &self.bgp else { return Ok(Vec::new()) };
         let looked = bgp.inspect(move |speaker| look_up(speaker, &query)).await;
         let routes = looked.map_err(|stopped| Refusal::Unavailable(stopped.to_string()))??;
         let told = self
@@ -190,7 +201,10 @@ impl Inquiry {
 impl SpeakerView {
     fn of(speaker: &Speaker) -> Self {
         let peers = speaker.peers();
-        let own_as = peers.iter().filter_map(|peer| Some((peer.config.name.clone(), own_as(speaker, peer)?))).collect();
+        let own_as = peers
+            .iter()
+            .filter_map(|peer| Some((peer.config.name.clone(), own_as(speaker, peer)?)))
+            .collect();
         Self { peers, counters: speaker.counters(), own_as }
     }
 
@@ -244,7 +258,9 @@ fn find_peer(speaker: &Speaker, wanted: &str) -> Result<IpAddr, Refusal> {
     let mut found = found.into_iter();
     match (found.next(), found.next()) {
         (Some(peer), None) => Ok(peer),
-        (Some(_), Some(_)) => Err(Refusal::Malformed(format!("several peers are named {wanted:?}; give an address"))),
+        (Some(_), Some(_)) => {
+            Err(Refusal::Malformed(format!("several peers are named {wanted:?}; give an address")))
+        }
         (None, _) => Err(Refusal::NotFound(format!("no peer has the address or name {wanted:?}"))),
     }
 }

@@ -35,7 +35,10 @@ impl Agent {
                 counts.reloads_rejected = counts.reloads_rejected.saturating_add(1);
                 if before.errors != errors {
                     errors.iter().for_each(|error| tracing::error!("{error}"));
-                    self.note("documents", format!("{} errors; nothing of the documents is taken", errors.len()));
+                    self.note(
+                        "documents",
+                        format!("{} errors; nothing of the documents is taken", errors.len()),
+                    );
                 }
                 self.known.config = ConfigStatusJson { ok: false, errors };
             }
@@ -85,7 +88,12 @@ impl Agent {
         let found = sysctl::audit(&mut sysctl::Kernel, &plan.sysctls, plan.manage_sysctls);
         for finding in &found {
             if let sysctl::Outcome::Set { from } = &finding.outcome {
-                tracing::info!(path = finding.wanted.path, from, to = finding.wanted.value, "set a kernel parameter");
+                tracing::info!(
+                    path = finding.wanted.path,
+                    from,
+                    to = finding.wanted.value,
+                    "set a kernel parameter"
+                );
             }
         }
         self.known.sysctls = found;
@@ -131,7 +139,8 @@ impl Agent {
             Err(error) => {
                 let text = format!("cannot read the store of pods' addresses: {error}");
                 tracing::error!("{text}; pods' routes stay as they are");
-                let remedy = "see to the file system of --state-dir; the store is read again every few seconds";
+                let remedy =
+                    "see to the file system of --state-dir; the store is read again every few seconds";
                 self.known.failed.insert(Task::Store, Problem::error("store", text, remedy));
             }
         }

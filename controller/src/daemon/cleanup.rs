@@ -88,7 +88,12 @@ fn remove_files(run_dir: &RunDir, out: &mut dyn Write, failures: &mut Vec<String
     Ok(())
 }
 
-fn report(path: &Path, removed: io::Result<()>, out: &mut dyn Write, failures: &mut Vec<String>) -> io::Result<()> {
+fn report(
+    path: &Path,
+    removed: io::Result<()>,
+    out: &mut dyn Write,
+    failures: &mut Vec<String>,
+) -> io::Result<()> {
     match removed {
         Ok(()) => writeln!(out, "removed {}", path.display()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

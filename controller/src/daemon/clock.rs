@@ -16,7 +16,10 @@ pub(super) struct Moment {
 impl Moment {
     /// Now.
     pub(super) fn now() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "the daemon's loop reads the clock here and hands it on")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the daemon's loop reads the clock here and hands it on"
+        )]
         let instant = Instant::now();
         Self { instant, timestamp: Timestamp::now() }
     }

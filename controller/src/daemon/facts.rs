@@ -20,8 +20,11 @@ pub(super) fn of(topology: &Topology) -> HostFacts {
         .links()
         .filter(|link| !is_pod_link(&link.name))
         .map(|link| {
-            let addresses =
-                topology.addresses().iter().filter(|a| a.link == link.index && !a.tentative).map(|a| a.address);
+            let addresses = topology
+                .addresses()
+                .iter()
+                .filter(|a| a.link == link.index && !a.tentative)
+                .map(|a| a.address);
             let facts = InterfaceFacts {
                 addresses: addresses.collect(),
                 mtu: link.mtu,

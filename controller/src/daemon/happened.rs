@@ -7,20 +7,28 @@ use weft_bgp::speaker::{Event, EventKind};
 
 use super::events::NewEvent;
 
-/// An event of the speaker's, and how loud it is.
-pub(super) fn describe(event: &Event) -> (Level, NewEvent) {
-    let happened = |kind, text| NewEvent {
-        peer: Some(event.peer.to_string()),
-        kind,
-        text,
-        bytes: bytes::Bytes::new(),
-    };
+/// An event of the speaker's as people are told of it.
+#[derive(Debug)]
+pub(super) struct Happened {
+    /// How loud.
+    pub(super) level: Level,
+    /// What makes it like others of its peer's: of those, one in a while is logged.
+    pub(super) cause: String,
+    /// The event.
+    pub(super) event: NewEvent,
+}
+
+/// Puts an event of the speaker's in words.
+pub(super) fn describe(event: &Event) -> Happened {
+    let happened =
+        |kind, text| NewEvent { peer: Some(event.peer.to_string()), kind, text, bytes: bytes::Bytes::new() };
     match &event.kind {
         EventKind::State { from, to } => {
             // Between Idle and OpenConfirm a session that cannot come up goes in circles.
             let notable = *from == State::Established || *to == State::Established;
             let level = if notable { Level::INFO } else { Level::DEBUG };
-            (level, happened("session", format!("{from} to {to}")))
+            let text = format!("{from} to {to}");
+            Happened { level, cause: text.clone(), event: happened("session", text) }
         }
         EventKind::Incident(incident) => {
             let kind = match incident.kind {
@@ -30,13 +38,18 @@ pub(super) fn describe(event: &Event) -> (Level, NewEvent) {
                 IncidentKind::AttributeDiscarded => "attribute-discarded",
                 IncidentKind::Connection => "connection",
             };
-            let event = happened(kind, incident.reason.to_string());
-            (Level::WARN, NewEvent { bytes: incident.bytes.clone(), ..event })
+            let event =
+                NewEvent { bytes: incident.bytes.clone(), ..happened(kind, incident.reason.to_string()) };
+            Happened { level: Level::WARN, cause: format!("{kind} {}", incident.reason.code), event }
         }
-        EventKind::Alarm { prefix, reason } => (Level::WARN, happened("alarm", format!("{prefix}: {reason}"))),
+        EventKind::Alarm { prefix, reason } => {
+            let event = happened("alarm", format!("{prefix}: {reason}"));
+            Happened { level: Level::WARN, cause: format!("alarm {}", reason.code), event }
+        }
         EventKind::Refused { connections } => {
-            let text = format!("{connections} connections closed at once: from no peer's address, or too many");
-            (Level::WARN, happened("refused", text))
+            let text =
+                format!("{connections} connections closed at once: from no peer's address, or too many");
+            Happened { level: Level::WARN, cause: "refused".into(), event: happened("refused", text) }
         }
     }
 }

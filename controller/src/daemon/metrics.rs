@@ -75,31 +75,52 @@ impl Scrape {
         let version = env!("CARGO_PKG_VERSION");
         gauges(encoder, "build_info", "The version that runs", [([("version", version)], 1)])?;
         gauge(encoder, "ready", "1 once converged since the start", u64::from(self.ready))?;
-        gauge(encoder, "config_ok", "1 if the documents last read are in force", u64::from(status.config.ok))?;
+        gauge(
+            encoder,
+            "config_ok",
+            "1 if the documents last read are in force",
+            u64::from(status.config.ok),
+        )?;
         counters(
             encoder,
             "config_reloads",
             "Reads of the documents",
-            [([("result", "accepted")], counts.reloads_accepted), ([("result", "rejected")], counts.reloads_rejected)],
+            [
+                ([("result", "accepted")], counts.reloads_accepted),
+                ([("result", "rejected")], counts.reloads_rejected),
+            ],
         )?;
-        let problems = |wanted: Severity| status.problems.iter().filter(|p| p.severity == wanted).count() as u64;
+        let problems =
+            |wanted: Severity| status.problems.iter().filter(|p| p.severity == wanted).count() as u64;
         gauges(
             encoder,
             "problems",
             "What weftctl status lists",
-            [([("severity", "error")], problems(Severity::Error)), ([("severity", "warning")], problems(Severity::Warning))],
+            [
+                ([("severity", "error")], problems(Severity::Error)),
+                ([("severity", "warning")], problems(Severity::Warning)),
+            ],
         )
     }
 
     fn encode_kernel(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let fib = &self.status.fib;
-        let states =
-            [("wanted", fib.wanted), ("installed", fib.installed), ("refused", fib.refused), ("shadowed", fib.shadowed)];
+        let states = [
+            ("wanted", fib.wanted),
+            ("installed", fib.installed),
+            ("refused", fib.refused),
+            ("shadowed", fib.shadowed),
+        ];
         let states = states.map(|(state, count)| ([("state", state)], count as u64));
         gauges(encoder, "fib_routes", "Routes of Weft's in the kernel", states)?;
         counter(encoder, "fib_repairs", "Routes put right after another program changed them", fib.repaired)?;
         counter(encoder, "fib_resyncs", "Times the kernel's routes were read whole", self.kernel.resyncs)?;
-        counter(encoder, "fib_overruns", "Times notifications of the kernel's were lost", self.kernel.overruns)?;
+        counter(
+            encoder,
+            "fib_overruns",
+            "Times notifications of the kernel's were lost",
+            self.kernel.overruns,
+        )?;
         gauge(encoder, "pods", "Pods with routes on this node", self.pods as u64)?;
         let blocks: Vec<_> = self.status.ipam.blocks.iter().map(|b| (b.cidr.to_string(), b.used)).collect();
         let used = blocks.iter().map(|(block, used)| ([("block", block.as_str())], *used));
@@ -115,7 +136,11 @@ impl Scrape {
         let flaps = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.flaps));
         counters(encoder, "bgp_session_flaps", "Sessions that left Established", flaps)?;
         for (name, help, count) in [
-            ("bgp_routes_received", "Prefixes in the Adj-RIB-In", (|f| f.received) as fn(&crate::api::json::FamilyJson) -> u64),
+            (
+                "bgp_routes_received",
+                "Prefixes in the Adj-RIB-In",
+                (|f| f.received) as fn(&crate::api::json::FamilyJson) -> u64,
+            ),
             ("bgp_routes_accepted", "Of those, eligible", |f| f.accepted),
             ("bgp_routes_advertised", "Prefixes in the Adj-RIB-Out", |f| f.advertised),
             ("bgp_routes_stale", "Prefixes kept while the peer restarts", |f| f.stale),
@@ -123,15 +148,19 @@ impl Scrape {
             let families: Vec<_> = self
                 .peers
                 .iter()
-                .flat_map(|(p, _)| p.per_family.iter().map(move |(f, counts)| (p, f.to_string(), count(counts))))
+                .flat_map(|(p, _)| {
+                    p.per_family.iter().map(move |(f, counts)| (p, f.to_string(), count(counts)))
+                })
                 .collect();
             let series = families.iter().map(|(peer, family, count)| {
                 ([("name", peer.name.as_str()), ("peer", &peer.peer), ("family", family)], *count)
             });
             gauges(encoder, name, help, series)?;
         }
-        let refused =
-            [([("reason", "unknown-peer")], self.speaker.unknown_peer), ([("reason", "too-many")], self.speaker.too_many)];
+        let refused = [
+            ([("reason", "unknown-peer")], self.speaker.unknown_peer),
+            ([("reason", "too-many")], self.speaker.too_many),
+        ];
         counters(encoder, "bgp_connections_refused", "Incoming connections closed at once", refused)?;
         counter(encoder, "bgp_alarms", "Routes rejected because they are somebody else's", counts.alarms)
     }
@@ -139,17 +168,20 @@ impl Scrape {
     fn encode_messages(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let by_type = |peer, direction, counts: &[u64; 5]| {
             let [name, address] = labels(peer);
-            MESSAGE_TYPES.into_iter().zip(*counts).map(move |(kind, count)| {
-                ([name, address, ("direction", direction), ("type", kind)], count)
-            })
+            MESSAGE_TYPES
+                .into_iter()
+                .zip(*counts)
+                .map(move |(kind, count)| ([name, address, ("direction", direction), ("type", kind)], count))
         };
         let all = self.peers.iter().flat_map(|(peer, messages)| {
             by_type(peer, "received", &messages.received).chain(by_type(peer, "sent", &messages.sent))
         });
         counters(encoder, "bgp_messages", "BGP messages", all)?;
-        let withdrawn = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.treated_as_withdraw));
+        let withdrawn =
+            self.peers.iter().map(|(peer, messages)| (labels(peer), messages.treated_as_withdraw));
         counters(encoder, "bgp_updates_treated_as_withdraw", "Malformed UPDATEs (RFC 7606)", withdrawn)?;
-        let discarded = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.attributes_discarded));
+        let discarded =
+            self.peers.iter().map(|(peer, messages)| (labels(peer), messages.attributes_discarded));
         counters(encoder, "bgp_attributes_discarded", "Malformed attributes (RFC 7606)", discarded)
     }
 }
@@ -253,7 +285,10 @@ mod tests {
                 fib: FibStatusJson { wanted: 5, installed: 4, refused: 1, shadowed: 0, repaired: 7 },
                 ipam: IpamStatusJson { blocks: vec![block] },
             },
-            peers: vec![(peer, MessageCounters { received: [1, 2, 3, 4, 5], flaps: 6, ..MessageCounters::default() })],
+            peers: vec![(
+                peer,
+                MessageCounters { received: [1, 2, 3, 4, 5], flaps: 6, ..MessageCounters::default() },
+            )],
             ready: true,
             pods: 3,
             counts: Counts { reloads_accepted: 8, reloads_rejected: 9, alarms: 10 },
@@ -272,8 +307,11 @@ mod tests {
     #[test]
     fn every_name_begins_with_weft_and_no_series_stands_twice() {
         let text = render(scrape());
-        let series: Vec<_> =
-            text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' ')).collect();
+        let series: Vec<_> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.rsplit_once(' '))
+            .collect();
         let mut names: Vec<_> = series.iter().map(|(name, _)| name).collect();
         assert!(names.iter().all(|name| name.starts_with("weft_")), "{names:?}");
         let all = names.len();

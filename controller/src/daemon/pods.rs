@@ -83,7 +83,9 @@ fn read(store: &mut Store, node: &Node) -> Result<Pods, Error> {
 fn routes(entry: &Entry) -> impl Iterator<Item = PodRoute> {
     let dev = LinkName::from_str(&entry.host_link).ok();
     let mac = entry.mac;
-    let route = move |dev: LinkName| entry.addresses.iter().map(move |&address| PodRoute { address, dev: dev.clone(), mac });
+    let route = move |dev: LinkName| {
+        entry.addresses.iter().map(move |&address| PodRoute { address, dev: dev.clone(), mac })
+    };
     dev.into_iter().flat_map(route)
 }
 
@@ -156,7 +158,8 @@ mod tests {
         let mut readings = follow(store, watch, follows);
         let links = BTreeSet::from(["weft00000000001".to_owned()]);
         node.send(Some(Node { blocks: vec![block()], links })).unwrap();
-        let mut next = async || timeout(DEADLINE, readings.recv()).await.expect("a reading").unwrap().unwrap();
+        let mut next =
+            async || timeout(DEADLINE, readings.recv()).await.expect("a reading").unwrap().unwrap();
         assert_eq!(next().await.count, 0);
         add(dir.path(), "a", "weft00000000001", true);
         while next().await.count == 0 {}

@@ -53,7 +53,9 @@ fn kernel_features(sys: &Path) -> Vec<Problem> {
         ),
     ];
     let missing = features.into_iter().filter(|(file, ..)| !sys.join(file).exists());
-    missing.map(|(_, code, what, remedy)| Problem::error(code, format!("this kernel has no {what}"), remedy)).collect()
+    missing
+        .map(|(_, code, what, remedy)| Problem::error(code, format!("this kernel has no {what}"), remedy))
+        .collect()
 }
 
 /// Base chains at the forward hook that drop what no rule accepts.
@@ -67,16 +69,20 @@ fn packet_filter() -> Vec<Problem> {
             "run it by hand; weftd looks again at every audit",
         )],
     };
-    for (tables, program) in
-        [("/proc/self/net/ip_tables_names", "iptables-legacy"), ("/proc/self/net/ip6_tables_names", "ip6tables-legacy")]
-    {
+    for (tables, program) in [
+        ("/proc/self/net/ip_tables_names", "iptables-legacy"),
+        ("/proc/self/net/ip6_tables_names", "ip6tables-legacy"),
+    ] {
         // The file names the tables of the legacy back end that are loaded. Asking the program would load one.
         let loaded = fs::read_to_string(tables).unwrap_or_default();
         if loaded.lines().any(|table| table == "filter")
             && let Ran::Output(rules) = run(program, &["-S", "FORWARD"])
             && legacy_chain_drops(&String::from_utf8_lossy(&rules))
         {
-            problems.push(forward_drop(&format!("{program}'s chain FORWARD"), &format!("{program} -A FORWARD -j ACCEPT -i weft+ (and -o weft+)")));
+            problems.push(forward_drop(
+                &format!("{program}'s chain FORWARD"),
+                &format!("{program} -A FORWARD -j ACCEPT -i weft+ (and -o weft+)"),
+            ));
         }
     }
     problems
@@ -94,8 +100,10 @@ fn forward_drop(chain: &str, command: &str) -> Problem {
 fn forward_drops_in_nft(json: &[u8]) -> Vec<Problem> {
     let Ok(ruleset) = serde_json::from_slice::<Value>(json) else { return Vec::new() };
     let objects = ruleset.get("nftables").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let text = |object: &Value, key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let place = |object: &Value, name: &str| (text(object, "family"), text(object, "table"), text(object, name));
+    let text =
+        |object: &Value, key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let place =
+        |object: &Value, name: &str| (text(object, "family"), text(object, "table"), text(object, name));
     let accepting: Vec<_> = objects
         .iter()
         .filter_map(|object| object.get("rule"))
@@ -143,9 +151,9 @@ enum Ran {
 fn run(program: &str, arguments: &[&str]) -> Ran {
     match Command::new(program).args(arguments).stdin(Stdio::null()).output() {
         Ok(Output { status, stdout, .. }) if status.success() => Ran::Output(stdout),
-        Ok(Output { stderr, .. }) => {
-            Ran::Failed(String::from_utf8_lossy(&stderr).lines().next().unwrap_or("no reason given").to_owned())
-        }
+        Ok(Output { stderr, .. }) => Ran::Failed(
+            String::from_utf8_lossy(&stderr).lines().next().unwrap_or("no reason given").to_owned(),
+        ),
         Err(error) if error.kind() == ErrorKind::NotFound => Ran::NotInstalled,
         Err(error) => Ran::Failed(error.to_string()),
     }

@@ -41,7 +41,8 @@ pub(super) struct Known<'a> {
 pub(super) fn list(known: &Known<'_>, now: Timestamp) -> Vec<Problem> {
     let mut problems = known.found.to_vec();
     problems.extend(documents(known.config, known.planned));
-    problems.extend(known.peers.iter().filter(|(_, shut_down)| !shut_down).filter_map(|(peer, _)| down(peer)));
+    problems
+        .extend(known.peers.iter().filter(|(_, shut_down)| !shut_down).filter_map(|(peer, _)| down(peer)));
     problems.extend(known.own_as.iter().map(|(peer, (count, example))| own_as(peer, *count, *example)));
     problems.extend(known.behind_gateway.iter().map(|(peer, address)| behind_gateway(peer, *address)));
     problems.extend(known.listeners.iter().map(|(address, error)| listener(*address, error)));
@@ -76,7 +77,8 @@ fn down(peer: &PeerJson) -> Option<Problem> {
     if peer.state == State::Established {
         return None;
     }
-    let cause = peer.last_error.as_ref().map_or_else(String::new, |error| format!("; last error: {}", error.text));
+    let cause =
+        peer.last_error.as_ref().map_or_else(String::new, |error| format!("; last error: {}", error.text));
     Some(Problem::error(
         "peer-down",
         format!("the session with {} ({}) is {}{cause}", peer.name, peer.peer, peer.state),
@@ -124,14 +126,14 @@ fn kernel(fib: &FibStatusJson) -> Vec<Problem> {
     if fib.refused > 0 {
         problems.push(Problem::error(
             "routes-refused",
-            format!("the kernel refuses {} of our routes", fib.refused),
+            format!("routes of ours that the kernel refuses: {}", fib.refused),
             "weftctl fib shows the kernel's words for each; weftd tries again by itself",
         ));
     }
     if fib.shadowed > 0 {
         problems.push(Problem::warning(
             "routes-shadowed",
-            format!("{} of our routes are hidden by another program's route of better metric", fib.shadowed),
+            format!("routes of ours that another program's route of better metric hides: {}", fib.shadowed),
             "weftctl fib shows them; take the other route away, or give it a higher metric than routeMetric",
         ));
     }
@@ -141,32 +143,31 @@ fn kernel(fib: &FibStatusJson) -> Vec<Problem> {
 /// Who connects without being a peer: the latest few.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Strangers {
-    seen: BTreeMap<IpAddr, (u64, Timestamp)>,
+    last_seen: BTreeMap<IpAddr, Timestamp>,
 }
 
 impl Strangers {
-    /// Counts refused connections.
-    pub(super) fn saw(&mut self, address: IpAddr, times: u64, now: Timestamp) {
-        if !self.seen.contains_key(&address) && self.seen.len() >= STRANGERS_MAX {
-            let oldest = self.seen.iter().min_by_key(|(_, (_, last))| *last).map(|(address, _)| *address);
-            oldest.and_then(|address| self.seen.remove(&address));
+    /// Takes down who was refused.
+    pub(super) fn saw(&mut self, address: IpAddr, now: Timestamp) {
+        if !self.last_seen.contains_key(&address) && self.last_seen.len() >= STRANGERS_MAX {
+            let oldest = self.last_seen.iter().min_by_key(|(_, last)| **last).map(|(address, _)| *address);
+            oldest.and_then(|address| self.last_seen.remove(&address));
         }
-        let (count, last) = self.seen.entry(address).or_insert((0, now));
-        *count = count.saturating_add(times);
-        *last = now;
+        self.last_seen.insert(address, now);
     }
 
     /// Forgets whoever is a peer by now.
     pub(super) fn forget(&mut self, is_peer: impl Fn(&IpAddr) -> bool) {
-        self.seen.retain(|address, _| !is_peer(address));
+        self.last_seen.retain(|address, _| !is_peer(address));
     }
 
     fn problems(&self, now: Timestamp) -> impl Iterator<Item = Problem> {
-        let recent = move |last: Timestamp| now.as_second().saturating_sub(last.as_second()) < STRANGERS_SECONDS;
-        self.seen.iter().filter(move |(_, (_, last))| recent(*last)).map(|(address, (count, _))| {
+        let recent =
+            move |last: Timestamp| now.as_second().saturating_sub(last.as_second()) < STRANGERS_SECONDS;
+        self.last_seen.iter().filter(move |(_, last)| recent(**last)).map(|(address, last)| {
             Problem::warning(
                 "connection-refused",
-                format!("{address} has tried to connect {count} times, and is no peer of this node"),
+                format!("{address} tries to connect and is no peer of this node; last at {last:.0}"),
                 format!("add a BGPPeer with peerIP: {address}, or keep that speaker from connecting"),
             )
         })
@@ -254,7 +255,9 @@ mod tests {
     fn a_route_that_only_the_own_as_speaks_against_names_the_remedy() {
         let problem = own_as("tor-a", 3, "10.1.0.0/26".parse().unwrap());
         assert_eq!(problem.severity, Severity::Warning);
-        assert!(problem.remedy.contains("numAllowedLocalASNumbers") && problem.remedy.contains("localASNumber"));
+        assert!(
+            problem.remedy.contains("numAllowedLocalASNumbers") && problem.remedy.contains("localASNumber")
+        );
     }
 
     #[test]
@@ -262,7 +265,7 @@ mod tests {
         let mut strangers = Strangers::default();
         for n in 0..2 * STRANGERS_MAX as u32 {
             let time = Timestamp::from_second(i64::from(n)).unwrap();
-            strangers.saw(IpAddr::V4(n.into()), 1, time);
+            strangers.saw(IpAddr::V4(n.into()), time);
         }
         let now = Timestamp::from_second(130).unwrap();
         assert_eq!(strangers.problems(now).count(), STRANGERS_MAX);

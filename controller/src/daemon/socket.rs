@@ -339,7 +339,10 @@ mod tests {
             let (told, routes) = mpsc::unbounded_channel();
             let serving = Serving { asks, events: events.clone() };
             let listener = listen(&dir.path().join("weft.sock")).unwrap();
-            tokio::spawn(axum::serve(listener, api(serving.clone()).merge(monitoring_without_fallback(serving))).into_future());
+            tokio::spawn(
+                axum::serve(listener, api(serving.clone()).merge(monitoring_without_fallback(serving)))
+                    .into_future(),
+            );
             tokio::spawn(async move {
                 while let Some(ask) = asked.recv().await {
                     match ask {

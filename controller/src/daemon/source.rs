@@ -141,7 +141,8 @@ enum Seen {
 impl Watch {
     fn new(subject: &Subject) -> io::Result<Self> {
         let inotify = Inotify::init()?;
-        let mask = WatchMask::CLOSE_WRITE
+        // Not CLOSE_WRITE: a reader that opens a file for writing too would be taken for a change.
+        let mask = WatchMask::MODIFY
             | WatchMask::CREATE
             | WatchMask::DELETE
             | WatchMask::MOVE
@@ -225,8 +226,7 @@ mod tests {
     /// Long enough for a busy machine; what is awaited comes after 100 ms.
     const DEADLINE: Duration = Duration::from_secs(10);
 
-    const POOL: &str =
-        "apiVersion: weft.network/v1alpha1\nkind: IPPool\nmetadata: {name: pods}\nspec: {cidr: 10.244.0.0/16}\n";
+    const POOL: &str = "apiVersion: weft.network/v1alpha1\nkind: IPPool\nmetadata: {name: pods}\nspec: {cidr: 10.244.0.0/16}\n";
 
     async fn awaited<T>(what: &str, event: impl Future<Output = T>) -> T {
         timeout(DEADLINE, event).await.unwrap_or_else(|_| panic!("{what} did not come"))

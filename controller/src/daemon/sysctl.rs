@@ -72,7 +72,9 @@ pub(super) fn audit(parameters: &mut impl Parameters, wanted: &[Sysctl], manage:
 
 fn audit_one(parameters: &mut impl Parameters, wanted: &Sysctl, manage: bool) -> Outcome {
     match parameters.read(&wanted.path) {
-        Err(kernel::Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Outcome::Missing,
+        Err(kernel::Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Outcome::Missing
+        }
         Err(error) => Outcome::Failed { error: error.to_string() },
         Ok(actual) if actual == wanted.value => Outcome::Right,
         Ok(actual) if !manage => Outcome::Differs { actual },
@@ -134,7 +136,11 @@ mod tests {
         fn write(&mut self, path: &str, value: &str) -> Result<(), kernel::Error> {
             if self.read_only {
                 let (key, value) = (path.to_owned(), value.to_owned());
-                return Err(kernel::Error::Write { key, value, source: io::ErrorKind::ReadOnlyFilesystem.into() });
+                return Err(kernel::Error::Write {
+                    key,
+                    value,
+                    source: io::ErrorKind::ReadOnlyFilesystem.into(),
+                });
             }
             self.values.insert(path.to_owned(), value.to_owned());
             Ok(())

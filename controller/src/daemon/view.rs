@@ -8,8 +8,8 @@ use weft_bgp::wire::attributes::{AsPath, Origin, SegmentKind};
 
 use super::clock::Moment;
 use crate::api::json::{
-    AsPathElement, ErrorDirection, FamilyJson, GracefulRestartJson, GracefulRestartRole, LastErrorJson, OriginJson,
-    PathJson, PeerJson, RouteJson,
+    AsPathElement, ErrorDirection, FamilyJson, GracefulRestartJson, GracefulRestartRole, LastErrorJson,
+    OriginJson, PathJson, PeerJson, RouteJson,
 };
 
 /// The port that needs no mention (RFC 4271 section 4).
@@ -23,11 +23,14 @@ pub(super) fn peer(status: &PeerStatus, now: &Moment) -> PeerJson {
     PeerJson {
         name: config.name.clone(),
         peer: peer_address(status.address, config.port),
-        remote_as: session.map(|s| s.remote_as).or(match config.remote_as {
-            RemoteAs::Exactly(asn) => Some(asn),
-            RemoteAs::Internal => Some(config.local_as),
-            RemoteAs::External => None,
-        }).map(|asn| asn.0),
+        remote_as: session
+            .map(|s| s.remote_as)
+            .or(match config.remote_as {
+                RemoteAs::Exactly(asn) => Some(asn),
+                RemoteAs::Internal => Some(config.local_as),
+                RemoteAs::External => None,
+            })
+            .map(|asn| asn.0),
         local_as: session.map_or(config.local_as, |s| s.local_as).0,
         state: status.state,
         since: status.since.map(|since| now.timestamp_of(since)),
@@ -44,11 +47,7 @@ pub(super) fn peer(status: &PeerStatus, now: &Moment) -> PeerJson {
 
 /// `10.0.0.1`, `10.0.0.1:1790`, `[2001:db8::1]:1790`.
 pub(super) fn peer_address(address: IpAddr, port: u16) -> String {
-    if port == BGP_PORT {
-        address.to_string()
-    } else {
-        std::net::SocketAddr::new(address, port).to_string()
-    }
+    if port == BGP_PORT { address.to_string() } else { std::net::SocketAddr::new(address, port).to_string() }
 }
 
 fn family(status: &FamilyStatus) -> FamilyJson {
