@@ -19,6 +19,7 @@ use super::{
     group = "weft.network",
     version = "v1alpha1",
     kind = "BGPConfiguration",
+    doc = "What holds for a node, or for all.",
     plural = "bgpconfigurations",
     shortname = "bgpconfig",
     category = "weft",
@@ -110,6 +111,7 @@ pub struct GracefulRestartSpec {
     group = "weft.network",
     version = "v1alpha1",
     kind = "BGPPeer",
+    doc = "A BGP session, or as many as its selectors say.",
     plural = "bgppeers",
     category = "weft",
     derive = "PartialEq",
@@ -164,7 +166,7 @@ pub struct BGPPeerSpec {
     /// The families offered, `ipv4-unicast` and `ipv6-unicast`; both unless given. Only a family of which the node has an
     /// address is offered.
     #[serde(default)]
-    #[schemars(with = "Option<BTreeSet<FamilySchema>>")]
+    #[schemars(with = "Option<Vec<FamilySchema>>")]
     pub families: Option<BTreeSet<Family>>,
     /// Never dial, only accept.
     #[serde(default)]
@@ -175,7 +177,7 @@ pub struct BGPPeerSpec {
 }
 
 /// The schema of [`Family`], which knows nothing of schemas itself.
-#[derive(JsonSchema, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(JsonSchema)]
 #[schemars(inline)]
 enum FamilySchema {
     #[schemars(rename = "ipv4-unicast")]
@@ -205,6 +207,7 @@ pub enum NextHopMode {
     group = "weft.network",
     version = "v1alpha1",
     kind = "BGPFilter",
+    doc = "What is believed of peers, and what they are told.",
     plural = "bgpfilters",
     category = "weft",
     derive = "PartialEq"

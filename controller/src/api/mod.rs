@@ -4,6 +4,7 @@
 //! well-formed; what is well-formed but makes no sense beside the other objects is found by [`crate::documents`].
 
 mod bgp;
+mod crds;
 mod error;
 mod ip;
 pub mod json;
@@ -11,6 +12,7 @@ mod selector;
 mod values;
 
 pub use bgp::*;
+pub use crds::crds;
 pub use error::Invalid;
 pub use ip::*;
 pub use selector::{Labels, Selector};

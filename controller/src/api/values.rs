@@ -377,10 +377,8 @@ impl<T: FromStr<Err = Invalid>> Visitor<'_> for TextVisitor<T> {
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<T, E> {
-        Err(E::custom(Invalid::new(
-            format!("{number} is a fraction, where {} is wanted", self.expected),
-            "put the value in quotes",
-        )))
+        let message = format!("{number} is read as a number with a fraction");
+        Err(E::custom(Invalid::new(message, "put the value in quotes")))
     }
 }
 

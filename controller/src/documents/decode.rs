@@ -1,5 +1,6 @@
 //! One document made into an object: its envelope, its kind, its type.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -265,58 +266,84 @@ fn named<S: DeserializeOwned>(
     Ok((document.metadata.name, make(Arc::new(document.spec))))
 }
 
-/// Reads a value by its type, and if that fails finds every error: serde stops at the first, so the field at fault is taken
+/// Reads a value by its type, and if that fails finds every error: serde stops at the first, so what is at fault is taken
 /// out and the rest read again.
 fn typed<T: DeserializeOwned>(mut json: Json) -> Result<T, Vec<Fault>> {
     let mut faults: Vec<Fault> = Vec::new();
+    let mut removed = Removed::default();
     for _ in 0..MAX_ATTEMPTS {
         let error = match serde_path_to_error::deserialize::<_, T>(&json) {
             Ok(value) if faults.is_empty() => return Ok(value),
             Ok(_) => break,
             Err(error) => error,
         };
-        let mut field = shown(error.path());
+        let mut field = removed.original(error.path());
         let text = error.inner().to_string();
         if let Some(name) = text.strip_prefix("missing field `").and_then(|t| t.strip_suffix('`')) {
             let dot = if field.is_empty() { "" } else { "." };
             let _ = write!(field, "{dot}{name}");
         }
-        // A field that was taken out because its value is wrong is not missing.
-        if faults.iter().any(|fault| fault.field.as_deref() == Some(&field)) {
-            break;
+        if !removed.paths.contains(&field) {
+            faults.push(Fault { field: Some(field), invalid: explain(&text) });
         }
-        faults.push(Fault { field: Some(field), invalid: explain(&text) });
-        if !take_out(&mut json, error.path()) {
+        if !removed.take_out(&mut json, error.path()) {
             break;
         }
     }
     Err(faults)
 }
 
-fn shown(path: &Path) -> String {
-    let mut shown = String::new();
-    for segment in path {
-        let _ = match segment {
-            Segment::Seq { index } => write!(shown, "[{index}]"),
-            Segment::Map { key } if shown.is_empty() => write!(shown, "{key}"),
-            Segment::Map { key } => write!(shown, ".{key}"),
-            Segment::Enum { .. } | Segment::Unknown => Ok(()),
-        };
-    }
-    shown
+/// What was taken out of a document.
+#[derive(Default)]
+struct Removed {
+    /// The paths, as their author counts: that they are missing is no error of his.
+    paths: BTreeSet<String>,
+    /// The items of lists, by the list's path: those behind them have moved up.
+    items: BTreeMap<String, BTreeSet<usize>>,
 }
 
-/// Removes the entry of a mapping at `path`. Items of a list stay, as the places of those behind them would change.
-fn take_out(json: &mut Json, path: &Path) -> bool {
-    let mut steps: Vec<&Segment> =
-        path.iter().filter(|s| matches!(s, Segment::Seq { .. } | Segment::Map { .. })).collect();
-    let Some(Segment::Map { key: last }) = steps.pop() else { return false };
-    let parent = steps.into_iter().try_fold(json, |here, step| match step {
-        Segment::Seq { index } => here.get_mut(index),
-        Segment::Map { key } => here.get_mut(key),
-        Segment::Enum { .. } | Segment::Unknown => None,
-    });
-    parent.and_then(Json::as_object_mut).is_some_and(|entries| entries.remove(last).is_some())
+impl Removed {
+    /// A path as its author counts: `spec.importV4[1].cidr`.
+    fn original(&self, path: &Path) -> String {
+        let mut shown = String::new();
+        for segment in path {
+            let _ = match segment {
+                Segment::Seq { index } => {
+                    let before = self.items.get(&shown);
+                    let index =
+                        before.into_iter().flatten().fold(*index, |i, gone| i + usize::from(*gone <= i));
+                    write!(shown, "[{index}]")
+                }
+                Segment::Map { key } if shown.is_empty() => write!(shown, "{key}"),
+                Segment::Map { key } => write!(shown, ".{key}"),
+                Segment::Enum { .. } | Segment::Unknown => Ok(()),
+            };
+        }
+        shown
+    }
+
+    /// Removes what is at `path`, if there is such a thing.
+    fn take_out(&mut self, json: &mut Json, path: &Path) -> bool {
+        let original = self.original(path);
+        self.paths.insert(original.clone());
+        let mut steps = path.iter().filter(|s| matches!(s, Segment::Seq { .. } | Segment::Map { .. }));
+        let Some(last) = steps.next_back() else { return false };
+        let parent = steps.try_fold(json, |here, step| match step {
+            Segment::Seq { index } => here.get_mut(index),
+            Segment::Map { key } => here.get_mut(key),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        });
+        match (parent, last) {
+            (Some(Json::Object(entries)), Segment::Map { key }) => entries.remove(key).is_some(),
+            (Some(Json::Array(items)), Segment::Seq { index }) if *index < items.len() => {
+                items.remove(*index);
+                let Some((list, index)) = original.rsplit_once('[') else { return false };
+                let index = index.trim_end_matches(']').parse();
+                index.is_ok_and(|index| self.items.entry(list.into()).or_default().insert(index))
+            }
+            _ => false,
+        }
+    }
 }
 
 /// The words of serde's errors, in ours.

@@ -1,0 +1,429 @@
+//! Bad documents: each gives the error that names its place and its cure.
+
+use std::fs;
+use std::path::Path;
+
+use proptest::prelude::*;
+use weft_controller::api::json::DocumentError;
+use weft_controller::documents::load;
+
+/// Writes files and reads the folder.
+fn errors(files: &[(&str, &str)]) -> Vec<DocumentError> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (name, text) in files {
+        fs::write(folder.path().join(name), text).expect("a file");
+    }
+    load(folder.path()).err().unwrap_or_default()
+}
+
+fn shown(files: &[(&str, &str)]) -> Vec<String> {
+    errors(files).iter().map(ToString::to_string).collect()
+}
+
+/// A document of a kind of ours, whose spec begins on line 4.
+fn document(kind: &str, name: &str, spec: &str) -> String {
+    format!("apiVersion: weft.network/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n{spec}")
+}
+
+fn node(name: &str, cidr: &str, address: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{rack: a}}}}\nspec: {{podCIDRs: [\"{cidr}\"]}}\n\
+         status: {{addresses: [{{type: InternalIP, address: \"{address}\"}}]}}\n"
+    )
+}
+
+/// Asserts that one document alone gives exactly one error: at this line and field, with this message and remedy in it.
+#[track_caller]
+fn one(kind: &str, name: &str, spec: &str, line: usize, field: &str, message: &str, remedy: &str) {
+    let found = errors(&[("x.yaml", &document(kind, name, spec))]);
+    let [error] = found.as_slice() else { panic!("{found:#?}") };
+    assert_eq!(error.file.as_deref(), Some("x.yaml"));
+    assert_eq!(error.object.as_deref(), Some(format!("{kind}/{name}").as_str()));
+    assert_eq!((error.line, error.field.as_deref()), (Some(line), Some(field)), "{error}");
+    assert!(error.message.contains(message), "{error}");
+    assert!(error.remedy.contains(remedy), "{error}");
+}
+
+#[test]
+fn fields_that_are_not_there() {
+    one(
+        "BGPPeer",
+        "p",
+        "  peerIP: 10.0.0.1\n  asNumber: 1\n  pasive: true\n",
+        7,
+        "spec.pasive",
+        "unknown field \"pasive\"",
+        "passive",
+    );
+    one(
+        "BGPPeer",
+        "p",
+        "  peerIP: 10.0.0.1\n",
+        4,
+        "spec.asNumber",
+        "asNumber is missing",
+        "internal or external",
+    );
+    one("IPPool", "p", "  blockSize: 26\n", 4, "spec.cidr", "missing field \"cidr\"", "add it");
+    // What DESIGN names but nothing delivers is not taken in silence.
+    for field in
+        ["password: {}", "bfdProfile: x", "interface: eth0", "listenRange: 10.0.0.0/8", "ttlSecurity: 1"]
+    {
+        let name = field.split(':').next().expect("a name");
+        one(
+            "BGPPeer",
+            "p",
+            &format!("  peerIP: 10.0.0.1\n  asNumber: 1\n  {field}\n"),
+            7,
+            &format!("spec.{name}"),
+            "unknown field",
+            "peerIP",
+        );
+    }
+}
+
+#[test]
+fn values_of_the_wrong_form() {
+    let peer = |field: &str| format!("  peerIP: 10.0.0.1\n  asNumber: 1\n  {field}\n");
+    for (field, name, message, remedy) in [
+        ("holdTime: 90", "holdTime", "has no unit", "\"90s\""),
+        ("holdTime: 90sec", "holdTime", "unknown unit \"sec\"", "\"1m30s\""),
+        ("holdTime: 500ms", "holdTime", "not a number of whole seconds", "3s to 65535s"),
+        ("holdTime: 2s", "holdTime", "2s is forbidden (RFC 4271)", "3s to 65535s"),
+        ("holdTime: 20h", "holdTime", "longer than OPEN can say", "65535s"),
+        ("keepaliveTime: 10ms", "keepaliveTime", "more than one a second", "1s"),
+        ("localASNumber: 0", "localASNumber", "AS 0 is reserved (RFC 7607)", "1 to 4294967294"),
+        ("localASNumber: 1.10", "localASNumber", "fraction", "quotes"),
+        ("localASNumber: \"1.70000\"", "localASNumber", "not an AS number", "1.10"),
+        ("families: []", "families", "no family", "ipv4-unicast"),
+        ("passive: yes", "passive", "string \"yes\"", "true or false"),
+        ("sourceAddress: eth0", "sourceAddress", "not a source address", "UseNodeIP"),
+        ("sourceAddress: \"2001:db8::1\"", "sourceAddress", "different families", "peer's family"),
+        ("nodeSelector: rack = a", "nodeSelector", "has `= a` at character 6", "rack == \"a\""),
+        ("nextHopMode: Mine", "nextHopMode", "unknown variant \"Mine\"", "Self"),
+        ("numAllowedLocalASNumbers: 300", "numAllowedLocalASNumbers", "300", "u8"),
+        ("gracefulRestart: {restartTime: 2h}", "gracefulRestart.restartTime", "12 bits", "4095s"),
+        ("peerSelector: all()", "peerSelector", "both given", "one of the two"),
+    ] {
+        one("BGPPeer", "p", &peer(field), 7, &format!("spec.{name}"), message, remedy);
+    }
+    for (address, message) in [
+        ("tor", "is not an address"),
+        ("10.0.0.1:0", "no valid port"),
+        ("fe80::1", "link-local"),
+        ("0.0.0.0", "any address"),
+        ("224.0.0.5", "multicast"),
+    ] {
+        one(
+            "BGPPeer",
+            "p",
+            &format!("  peerIP: \"{address}\"\n  asNumber: 1\n"),
+            5,
+            "spec.peerIP",
+            message,
+            "",
+        );
+    }
+}
+
+#[test]
+fn values_that_do_not_go_together() {
+    one(
+        "BGPPeer",
+        "p",
+        "  asNumber: 1\n",
+        4,
+        "spec",
+        "none of peerIP and peerSelector is given",
+        "give peerIP",
+    );
+    one(
+        "BGPPeer",
+        "p",
+        "  peerSelector: all()\n  asNumber: 1\n",
+        6,
+        "spec.asNumber",
+        "with peerSelector",
+        "leave it out",
+    );
+    one(
+        "BGPPeer",
+        "p",
+        "  peerIP: 10.0.0.1\n  asNumber: 1\n  holdTime: 9s\n  keepaliveTime: 9s\n",
+        8,
+        "spec.keepaliveTime",
+        "not shorter than the holdTime 9s",
+        "third",
+    );
+    one("BGPConfiguration", "mine", "  asNumber: 1\n", 3, "metadata.name", "holds for no node", "node.NAME");
+    one("BGPConfiguration", "default", "  mtu: 100\n", 5, "spec.mtu", "100 is not an MTU", "1280");
+    one(
+        "BGPConfiguration",
+        "default",
+        "  routeMetric: 4278198272\n",
+        5,
+        "spec.routeMetric",
+        "out of range",
+        "4278198271",
+    );
+    one(
+        "BGPConfiguration",
+        "default",
+        "  routerID: 0.0.0.0\n",
+        5,
+        "spec.routerID",
+        "not a BGP identifier",
+        "192.0.2.1",
+    );
+    one("BGPConfiguration", "default", "  listenPort: 0\n", 5, "spec.listenPort", "0", "");
+    one(
+        "IPPool",
+        "p",
+        "  cidr: 10.1.2.3/16\n",
+        5,
+        "spec.cidr",
+        "10.1.2.3/16 has host bits set",
+        "write 10.1.0.0/16",
+    );
+    one("IPPool", "p", "  cidr: 10.1.2.3\n", 5, "spec.cidr", "no prefix length", "10.1.2.3/32");
+    one(
+        "IPPool",
+        "p",
+        "  cidr: 10.1.0.0/16\n  blockSize: 8\n",
+        6,
+        "spec.blockSize",
+        "blockSize 8",
+        "20 to 32",
+    );
+    one("IPPool", "p", "  cidr: 10.1.0.0/28\n", 5, "spec.cidr", "does not fit", "28 to 32");
+    one(
+        "IPPool",
+        "p",
+        "  cidr: \"fd00::/64\"\n  blockSize: 26\n",
+        6,
+        "spec.blockSize",
+        "blockSize 26",
+        "116 to 128",
+    );
+    one("IPPool", "p", "  cidr: 127.0.0.0/8\n", 5, "spec.cidr", "not for pods", "private");
+}
+
+#[test]
+fn filter_rules() {
+    let rule = |rule: &str| format!("  importV4:\n  - {{action: Accept}}\n  - {{{rule}}}\n");
+    for (text, field, message, remedy) in [
+        ("cidr: 10.0.0.0/8, action: Accept", "matchOperator", "without matchOperator", "NotIn"),
+        ("matchOperator: In, action: Accept", "cidr", "without cidr", "add the cidr"),
+        ("cidr: \"fd00::/8\", matchOperator: In, action: Accept", "cidr", "fd00::/8 is IPv6", "importV6"),
+        ("cidr: 10.0.0.0/8, matchOperator: In", "action", "missing field", "add it"),
+        ("prefixLength: {max: 24}, action: Accept", "prefixLength", "without cidr", "In or NotIn"),
+        (
+            "cidr: 10.0.0.0/8, matchOperator: Equal, prefixLength: {max: 24}, action: Accept",
+            "prefixLength",
+            "as a whole",
+            "NotIn",
+        ),
+        (
+            "cidr: 10.0.0.0/8, matchOperator: In, prefixLength: {max: 4}, action: Accept",
+            "prefixLength",
+            "8 to 4",
+            "8 <= min",
+        ),
+        (
+            "cidr: 10.0.0.0/8, matchOperator: In, prefixLength: {max: 33}, action: Accept",
+            "prefixLength",
+            "8 to 33",
+            "<= 32",
+        ),
+        ("communities: [x], action: Accept", "communities", "unknown field", "prefixLength"),
+    ] {
+        one("BGPFilter", "f", &rule(text), 7, &format!("spec.importV4[1].{field}"), message, remedy);
+    }
+}
+
+#[test]
+fn every_error_is_listed_each_at_its_line() {
+    let filter = document(
+        "BGPFilter",
+        "f",
+        "  importV4:\n  - {cidr: 10.0.0.1/8, matchOperator: In, action: Accept}\n  - {action: Maybe}\n  - {action: Accept, x: 1}\n  - {}\n",
+    );
+    let peer = document("BGPPeer", "p", "  peerIP: tor\n  asNumber: 0\n  holdTime: 1\n");
+    let found = errors(&[("a.yaml", &filter), ("b.yml", &format!("{peer}---\nhello\n"))]);
+    let places: Vec<_> = found
+        .iter()
+        .map(|e| (e.file.as_deref().unwrap_or("?"), e.line.unwrap_or(0), e.field.as_deref().unwrap_or("-")))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            ("a.yaml", 6, "spec.importV4[0].cidr"),
+            ("a.yaml", 7, "spec.importV4[1].action"),
+            ("a.yaml", 8, "spec.importV4[2].x"),
+            ("a.yaml", 9, "spec.importV4[3].action"),
+            ("b.yml", 5, "spec.peerIP"),
+            ("b.yml", 6, "spec.asNumber"),
+            ("b.yml", 7, "spec.holdTime"),
+            ("b.yml", 9, "-"),
+        ],
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn files_that_are_no_documents() {
+    let kinds = "write BGPConfiguration, BGPPeer, BGPFilter, IPPool or IPBlock of weft.network/v1alpha1, or Node of v1";
+    for (text, want) in [
+        ("", "x.yaml:1: the file holds no document; write one, or remove the file".to_owned()),
+        ("# nothing\n---\n---\n", "x.yaml:1: the file holds no document; write one, or remove the file".into()),
+        ("a: 1\nb:\n\tc: 2\n", "x.yaml:3: the line is indented with a tab; indent with spaces: YAML forbids tabs there".into()),
+        ("a: 1\na: 2\n", "x.yaml:2: the key \"a\" occurs twice, first on line 1; keep one of the two".into()),
+        ("a: !include x\n", "x.yaml:1: the tag !include means nothing here; leave the tag out".into()),
+        ("a: 1\n", format!("x.yaml:1: apiVersion: apiVersion is missing or not text; {kinds}")),
+        ("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n", format!("x.yaml:2: Secret/s: kind: Secret of v1 is not a kind that is read; {kinds}")),
+        (
+            "apiVersion: weft.network/v1\nkind: BGPPeer\n",
+            "x.yaml:1: BGPPeer/?: apiVersion: weft.network/v1 is not a version that is read; write weft.network/v1alpha1".into(),
+        ),
+    ] {
+        assert_eq!(shown(&[("x.yaml", text)]), [want]);
+    }
+    let bomb = "a: &a [1,1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n\
+                d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\n";
+    assert!(shown(&[("x.yaml", bomb)])[0].contains("aliases stand for more than 10000 values"));
+    assert!(
+        shown(&[("x.yaml", &format!("a: {}1{}\n", "{a: ".repeat(100), "}".repeat(100)))])[0]
+            .contains("nest deeper")
+    );
+    assert_eq!(shown(&[("x.yaml", "a: [1\nb: 2\n")]).len(), 1);
+}
+
+#[test]
+fn what_is_not_a_readable_file() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name);
+    let text = |path: &Path| load(path).expect_err("bad").iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert!(text(folder.path())[0].contains("holds no *.yaml"));
+    fs::create_dir(path("folder.yaml")).expect("a folder");
+    fs::write(path("latin.yaml"), b"a: \xe9\n").expect("a file");
+    fs::File::create(path("large.yaml")).and_then(|f| f.set_len(50 << 20)).expect("a sparse file of 50 MB");
+    fs::write(path(".hidden.yaml"), "]").expect("a file");
+    fs::write(path("notes.txt"), "]").expect("a file");
+    assert_eq!(
+        text(folder.path()),
+        [
+            "folder.yaml: this is not a file; name it otherwise, or take it out of the folder",
+            "large.yaml: the file is larger than 4 MiB; part it, or take it out of the folder",
+            "latin.yaml: the file is not UTF-8, from byte 3; save it as UTF-8",
+        ]
+    );
+    assert!(text(&path("nowhere"))[0].contains("cannot read the file"));
+}
+
+#[test]
+fn what_does_not_fit_together() {
+    let peer = |name: &str, more: &str| {
+        document("BGPPeer", name, &format!("  peerIP: 10.0.0.9\n  asNumber: 1\n{more}"))
+    };
+    let nodes = format!(
+        "{}---\n{}",
+        node("n1", "10.244.1.0/24", "10.0.0.1"),
+        node("n2", "10.244.2.0/24", "10.0.0.2")
+    );
+    let with = |more: &[String]| shown(&[("a.yaml", &nodes), ("b.yaml", &more.join("---\n"))]);
+    assert_eq!(with(&[peer("p", "")]), [""; 0]);
+    for (documents, want) in [
+        (
+            vec![peer("p", "  filters: [f]\n")],
+            "b.yaml:7: BGPPeer/p: spec.filters[0]: there is no BGPFilter f",
+        ),
+        (
+            vec![peer("p", ""), peer("p", "")],
+            "b.yaml:10: BGPPeer/p: metadata.name: BGPPeer/p is there already, b.yaml line 1",
+        ),
+        (
+            vec![peer("p", ""), peer("q", "")],
+            "b.yaml:12: BGPPeer/q: spec.peerIP: BGPPeer/p asks for a session of Node n1 with 10.0.0.9 too",
+        ),
+        (
+            vec![
+                document("BGPPeer", "p", "  peerSelector: all()\n"),
+                document("BGPPeer", "q", "  peerSelector: has(rack)\n"),
+            ],
+            "b.yaml:11: BGPPeer/q: spec.peerSelector: BGPPeer/p asks for a session of Node n1 with 10.0.0.2 too",
+        ),
+        (
+            vec![
+                document("IPPool", "p", "  cidr: 10.0.0.0/8\n"),
+                document("IPPool", "q", "  cidr: 10.9.0.0/16\n"),
+            ],
+            "b.yaml:11: IPPool/q: spec.cidr: 10.9.0.0/16: it overlaps with 10.0.0.0/8 of IPPool/p, b.yaml line 1",
+        ),
+        (
+            vec![node("n3", "10.244.2.128/25", "10.0.0.3")],
+            "b.yaml:4: Node/n3: spec.podCIDRs[0]: 10.244.2.128/25: it overlaps with 10.244.2.0/24 of Node/n2, a.yaml line 7",
+        ),
+        (
+            vec![node("n3", "10.244.3.0/24", "10.0.0.2")],
+            "b.yaml:5: Node/n3: status.addresses: 10.0.0.2 is also an address of Node/n2",
+        ),
+        (
+            vec![node("n3", "10.244.3.0/24", "10.0.0.300")],
+            "b.yaml:5: Node/n3: status.addresses[0]: the InternalIP \"10.0.0.300\" is not",
+        ),
+        (
+            vec![document("IPBlock", "b", "  {cidr: 10.1.0.0/26, node: n9}\n")],
+            "b.yaml:5: IPBlock/b: spec.node: there is no Node n9",
+        ),
+        (
+            vec![document("BGPConfiguration", "node.n9", "  {}\n")],
+            "b.yaml:3: BGPConfiguration/node.n9: metadata.name: there is no Node n9",
+        ),
+        (
+            vec![document("BGPConfiguration", "default", "  routerID: 1.1.1.1\n")],
+            "b.yaml:5: BGPConfiguration/default: spec.routerID: the default routerID is that of 2 Nodes at once",
+        ),
+    ] {
+        let found = with(&documents);
+        assert_eq!(found.len(), 1, "{want}: {found:#?}");
+        assert!(found[0].starts_with(want), "{want}: {found:#?}");
+    }
+    // Parted by nodeSelector, two peers may have one address.
+    let parted = ["has(rack)", "!has(rack)"]
+        .map(|s| peer(&format!("p{}", s.len()), &format!("  nodeSelector: '{s}'\n")));
+    assert_eq!(with(&parted), [""; 0]);
+}
+
+#[test]
+fn what_kubernetes_gives_is_read() {
+    let list = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Node\n  metadata: {name: n1, uid: x, managedFields: []}\n  \
+                spec: {podCIDR: 10.1.0.0/24, taints: []}\n  status:\n    nodeInfo: {kernelVersion: \"6\"}\n    addresses:\n    \
+                - {type: Hostname, address: n1}\n    - {type: InternalIP, address: 10.0.0.1}\n- apiVersion: weft.network/v1alpha1\n  kind: BGPPeer\n  \
+                metadata: {name: p, uid: x, creationTimestamp: null, annotations: {a: b}}\n  spec: {peerIP: 10.0.0.9, asNumber: \"1.10\", \
+                nodeSelector: {matchLabels: {rack: a}}}\n  status: {x: 1}\n";
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("x.yaml"), format!("\u{feff}{list}")).expect("a file");
+    let cluster = load(folder.path()).expect("good");
+    assert_eq!(cluster.nodes["n1"].pod_cidrs.len(), 1);
+    assert_eq!(cluster.nodes["n1"].addresses.len(), 1);
+    assert_eq!(cluster.peers["p"].as_number.map(|n| n.to_string()).as_deref(), Some("65546"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "[a-z0-9:{}\\[\\],&*!|>\"'# \t\n~%@`-]{0,200}") {
+        let found = errors(&[("x.yaml", &text)]);
+        prop_assert!(!found.is_empty());
+        prop_assert!(found.iter().all(|e| !e.message.is_empty() && !e.remedy.is_empty()));
+    }
+
+    #[test]
+    fn a_good_document_cut_or_changed_anywhere_is_read_or_refused(at in 0usize..300, with in "\\PC{0,3}") {
+        let good = document("BGPPeer", "p", "  peerIP: 10.0.0.1\n  asNumber: 65000\n  nodeSelector: rack == \"a\"\n  holdTime: 90s\n");
+        let at = at % good.len();
+        let _ = errors(&[("x.yaml", &format!("{}{with}{}", &good[..at], &good[at..]))]);
+        let _ = errors(&[("x.yaml", &good[..at])]);
+    }
+}
