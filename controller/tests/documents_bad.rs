@@ -1,5 +1,12 @@
 //! Bad documents: each gives the error that names its place and its cure.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panic, in its helpers too"
+)]
+
 use std::fs;
 use std::path::Path;
 

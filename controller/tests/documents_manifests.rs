@@ -1,5 +1,7 @@
 //! What is committed under `manifests/` is good, and up to date.
 
+#![allow(clippy::expect_used, reason = "a test fails by panic, in its helpers too")]
+
 use std::path::{Path, PathBuf};
 
 use weft_controller::{api, documents, plan};

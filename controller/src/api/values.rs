@@ -482,3 +482,89 @@ impl Serialize for PeerAs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn shown<T: FromStr<Err = Invalid> + fmt::Display>(text: &str) -> String {
+        text.parse::<T>().map_or_else(|error| error.to_string(), |value| value.to_string())
+    }
+
+    #[test]
+    fn as_numbers_are_plain_or_dotted_and_never_reserved() {
+        for (json, want) in
+            [("65001", 65001), ("\"65001\"", 65001), ("\"1.10\"", 65546), ("4294967294", 4_294_967_294)]
+        {
+            let number: AsNumber = serde_json::from_str(json).expect(json);
+            assert_eq!(
+                (number.get(), serde_json::to_string(&number).ok()),
+                (Asn(want), Some(want.to_string()))
+            );
+        }
+        for json in
+            ["0", "65535", "23456", "4294967295", "4294967296", "-1", "\"1.2.3\"", "1.5", "true", "null"]
+        {
+            assert!(serde_json::from_str::<AsNumber>(json).is_err(), "{json}");
+        }
+        for (json, want) in [("\"internal\"", PeerAs::Internal), ("\"external\"", PeerAs::External)] {
+            assert_eq!(serde_json::from_str::<PeerAs>(json).ok(), Some(want));
+            assert_eq!(serde_json::to_string(&want).ok().as_deref(), Some(json));
+        }
+    }
+
+    #[test]
+    fn addresses_are_shown_as_they_are_read() {
+        for text in ["192.0.2.1", "192.0.2.1:1179", "2001:db8::1", "[2001:db8::1]:1179"] {
+            assert_eq!(shown::<PeerAddress>(text), text);
+        }
+        assert_eq!(
+            shown::<PeerAddress>("2001:db8::1:1179"),
+            "2001:db8::1:1179",
+            "without brackets it is all address"
+        );
+        for text in
+            ["", ":", "192.0.2.1:", "192.0.2.1:70000", "[2001:db8::1]", "::ffff:192.0.2.1", "255.255.255.255"]
+        {
+            assert!(text.parse::<PeerAddress>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_of_interfaces_are_the_kernels() {
+        assert!("bond0.100".parse::<InterfaceName>().is_ok());
+        for text in ["", ".", "..", "a/b", "a b", "a:0", "sixteen-letters-"] {
+            assert!(text.parse::<InterfaceName>().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn durations_are_read_as_they_are_shown(ms in 0u64..100_000_000_000) {
+            let duration = Duration(StdDuration::from_millis(ms));
+            prop_assert_eq!(duration.to_string().parse(), Ok(duration));
+        }
+
+        #[test]
+        fn no_text_makes_a_value_panic(text in "[0-9a-fhms.:/\\[\\]-]{0,24}") {
+            let _ = text.parse::<Duration>();
+            let _ = text.parse::<Cidr>();
+            let _ = text.parse::<PeerAddress>();
+            let _ = text.parse::<PeerAs>();
+        }
+
+        #[test]
+        fn the_remedy_for_host_bits_is_right(address: u32, length in 0u8..=32) {
+            let text = format!("{}/{length}", Ipv4Addr::from(address));
+            match text.parse::<Cidr>() {
+                Ok(cidr) => prop_assert_eq!(cidr.to_string(), text),
+                Err(invalid) => {
+                    let proposed = invalid.remedy.strip_prefix("write ").and_then(|r| r.split(',').next()).unwrap_or_default();
+                    prop_assert!(proposed.parse::<Cidr>().is_ok_and(|c| c.net().contains(&IpAddr::from(address.to_be_bytes()))));
+                }
+            }
+        }
+    }
+}

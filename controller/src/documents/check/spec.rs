@@ -127,7 +127,8 @@ fn timers(faults: &mut Faults, hold: Option<Duration>, keepalive: Option<Duratio
     }
     let Some(keepalive) = keepalive else { return };
     if keepalive.0 < StdDuration::from_secs(1) {
-        let message = format!("a KEEPALIVE each {keepalive} is more than one a second (RFC 4271 section 4.4)");
+        let message =
+            format!("a KEEPALIVE each {keepalive} is more than one a second (RFC 4271 section 4.4)");
         fault(faults, "keepaliveTime", message, "write 1s or longer");
     } else if let Some(hold) = hold.filter(|hold| keepalive >= *hold) {
         let message = format!("the keepaliveTime {keepalive} is not shorter than the holdTime {hold}");

@@ -1,0 +1,438 @@
+//! The plan: which sessions a node has, and what its policies say of a route.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panic, in its helpers too"
+)]
+
+use std::fs;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use weft_bgp::config::{PeerConfig, RemoteAs};
+use weft_bgp::policy::{CompiledPolicy, Policy, RouteSource, Subject};
+use weft_bgp::types::{Asn, Family, PeerType};
+use weft_controller::cluster::Cluster;
+use weft_controller::documents::load;
+use weft_controller::plan::{HostFacts, InterfaceFacts, NodePlan, plan};
+
+/// Three nodes on one link, dual-stack, racks a, a and b.
+const NODES: &str = r#"
+apiVersion: v1
+kind: Node
+metadata: {name: n1, labels: {rack: a}}
+spec: {podCIDRs: [10.244.1.0/26, "fd00:244:1::/122"]}
+status: {addresses: [{type: InternalIP, address: 192.0.2.1}, {type: InternalIP, address: "2001:db8::1"}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n2, labels: {rack: a}}
+spec: {podCIDRs: [10.244.2.0/26, "fd00:244:2::/122"]}
+status: {addresses: [{type: InternalIP, address: 192.0.2.2}, {type: InternalIP, address: "2001:db8::2"}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n3, labels: {rack: b}}
+spec: {podCIDRs: [10.244.3.0/26, "fd00:244:3::/122"]}
+status: {addresses: [{type: InternalIP, address: 192.0.2.3}, {type: InternalIP, address: "2001:db8::3"}]}
+"#;
+
+const NO_MESH: &str =
+    "kind: BGPConfiguration\nmetadata: {name: default}\nspec: {nodeToNodeMeshEnabled: false}\n";
+
+const TOR: &str = "kind: BGPPeer\nmetadata: {name: tor}\nspec: {peerIP: 192.0.2.254, asNumber: 65000}\n";
+
+fn cluster(more: &[&str]) -> Cluster {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let ours = more.iter().map(|text| format!("---\napiVersion: weft.network/v1alpha1\n{text}"));
+    fs::write(folder.path().join("x.yaml"), format!("{NODES}{}", ours.collect::<String>())).expect("a file");
+    load(folder.path()).unwrap_or_else(|errors| panic!("{errors:#?}"))
+}
+
+fn host(interfaces: &[(&str, &[&str])]) -> HostFacts {
+    let facts = |addresses: &[&str]| InterfaceFacts {
+        addresses: addresses.iter().map(|a| a.parse().expect("an address")).collect(),
+        mtu: 1500,
+        ..InterfaceFacts::default()
+    };
+    HostFacts { interfaces: interfaces.iter().map(|(name, a)| ((*name).into(), facts(a))).collect() }
+}
+
+/// The host of n1.
+fn host1() -> HostFacts {
+    host(&[("lo", &["127.0.0.1/8", "::1/128"]), ("eth0", &["fe80::1/64", "192.0.2.1/24", "2001:db8::1/64"])])
+}
+
+fn plan1(more: &[&str]) -> NodePlan {
+    plan(&cluster(more), "n1", &host1()).expect("a plan")
+}
+
+fn peer(plan: &NodePlan, address: &str) -> Arc<PeerConfig> {
+    let address: IpAddr = address.parse().expect("an address");
+    Arc::clone(
+        plan.speaker.peers.get(&address).unwrap_or_else(|| panic!("{address}: {:?}", plan.diagnostics)),
+    )
+}
+
+fn peers(plan: &NodePlan) -> Vec<(String, String)> {
+    plan.speaker.peers.iter().map(|(address, config)| (address.to_string(), config.name.clone())).collect()
+}
+
+fn codes(plan: &NodePlan) -> Vec<&str> {
+    plan.diagnostics.iter().map(|problem| problem.code.as_str()).collect()
+}
+
+/// What a policy says of a prefix: `accept` or the code of the reason.
+fn says(policy: &Arc<Policy>, prefix: &str, source: RouteSource, peer_type: PeerType) -> String {
+    let subject = Subject { prefix: prefix.parse().expect("a prefix"), source, peer_type };
+    match CompiledPolicy::new(Arc::clone(policy)).evaluate(subject) {
+        Ok(()) => "accept".into(),
+        Err(reason) => reason.code.to_string(),
+    }
+}
+
+fn import(config: &PeerConfig, prefix: &str) -> String {
+    says(&config.import, prefix, RouteSource::RemotePeers, PeerType::External)
+}
+
+fn export(config: &PeerConfig, prefix: &str, source: RouteSource) -> String {
+    says(&config.export, prefix, source, PeerType::External)
+}
+
+#[test]
+fn the_mesh_is_one_session_a_pair_between_node_addresses() {
+    let plan = plan1(&[]);
+    assert_eq!(
+        peers(&plan),
+        [("192.0.2.2".into(), "mesh:n2".into()), ("192.0.2.3".into(), "mesh:n3".into())]
+    );
+    let n2 = peer(&plan, "192.0.2.2");
+    assert_eq!((n2.local_as, n2.remote_as), (Asn(64512), RemoteAs::Exactly(Asn(64512))));
+    assert_eq!(n2.source_address, Some("192.0.2.1".parse().expect("an address")));
+    assert_eq!(n2.families, [Family::Ipv4Unicast, Family::Ipv6Unicast].into_iter().collect());
+    assert_eq!((n2.next_hop_v4, n2.next_hop_v6), (None, Some("2001:db8::1".parse().expect("an address"))));
+    assert_eq!(plan.speaker.router_id.to_string(), "192.0.2.1");
+    assert_eq!(plan.listeners.iter().map(ToString::to_string).collect::<Vec<_>>(), ["0.0.0.0:179"]);
+    assert_eq!(plan.diagnostics, []);
+}
+
+#[test]
+fn nodes_tell_and_believe_only_their_own_blocks() {
+    let plan =
+        plan1(&["kind: BGPConfiguration\nmetadata: {name: default}\nspec: {advertiseNodeAddress: Always}\n"]);
+    let n2 = peer(&plan, "192.0.2.2");
+    for (prefix, want) in [
+        ("10.244.2.0/26", "accept"),
+        ("fd00:244:2::/122", "accept"),
+        ("10.244.3.0/26", "duplicate-origin"),
+        ("10.244.1.0/26", "duplicate-origin"),
+        ("10.244.2.1/32", "duplicate-origin"),
+        ("192.0.2.2/32", "duplicate-origin"),
+        ("0.0.0.0/0", "duplicate-origin"),
+        ("::/0", "duplicate-origin"),
+    ] {
+        assert_eq!(import(&n2, prefix), want, "{prefix}");
+    }
+    assert_eq!(export(&n2, "10.244.1.0/26", RouteSource::Local), "accept");
+    assert_eq!(export(&n2, "fd00:244:1::/122", RouteSource::Local), "accept");
+    assert_eq!(export(&n2, "192.0.2.1/32", RouteSource::Local), "not-own-block");
+    assert_eq!(export(&n2, "10.244.3.0/26", RouteSource::RemotePeers), "not-own-block");
+}
+
+#[test]
+fn nodes_of_different_as_mesh_over_ebgp_and_labels_and_settings_leave_it() {
+    let other_as = plan1(&[
+        "kind: BGPConfiguration\nmetadata: {name: node.n2}\nspec: {asNumber: 65002, listenPort: 1179}\n",
+    ]);
+    let n2 = peer(&other_as, "192.0.2.2");
+    assert_eq!((n2.remote_as, n2.port, n2.ebgp_multihop), (RemoteAs::Exactly(Asn(65002)), 1179, true));
+    assert_eq!(peer(&other_as, "192.0.2.3").port, 179);
+
+    let out =
+        plan1(&["kind: BGPConfiguration\nmetadata: {name: node.n2}\nspec: {nodeToNodeMeshEnabled: false}\n"]);
+    assert_eq!(peers(&out), [("192.0.2.3".into(), "mesh:n3".into())]);
+
+    let mut labelled = cluster(&[]);
+    let mut n3 = labelled.nodes["n3"].as_ref().clone();
+    n3.labels.insert("weft.network/mesh".into(), "false".into());
+    labelled.nodes.insert("n3".into(), Arc::new(n3));
+    assert_eq!(
+        peers(&plan(&labelled, "n1", &host1()).expect("a plan")),
+        [("192.0.2.2".into(), "mesh:n2".into())]
+    );
+    let host3 = host(&[("eth0", &["192.0.2.3/24", "2001:db8::3/64"])]);
+    assert_eq!(peers(&plan(&labelled, "n3", &host3).expect("a plan")), []);
+}
+
+#[test]
+fn a_router_is_believed_pods_and_node_addresses_within_the_pools() {
+    let pools = [
+        NO_MESH,
+        TOR,
+        "kind: IPPool\nmetadata: {name: a}\nspec: {cidr: 10.244.0.0/16}\n",
+        "kind: IPPool\nmetadata: {name: b}\nspec: {cidr: 10.245.0.0/16, disabled: true}\n",
+    ];
+    let plan = plan1(&pools);
+    assert_eq!(peers(&plan), [("192.0.2.254".into(), "tor".into())]);
+    let tor = peer(&plan, "192.0.2.254");
+    for (prefix, want) in [
+        ("10.244.2.0/26", "accept"),
+        ("10.244.128.0/17", "accept"),
+        ("10.244.2.0/27", "longer-than-block"),
+        ("10.244.1.0/26", "own-block"),
+        ("10.244.1.7/32", "own-block"),
+        ("10.245.1.0/26", "not-in-pool"),
+        ("10.0.0.0/8", "not-in-pool"),
+        ("0.0.0.0/0", "not-in-pool"),
+        ("10.96.0.0/12", "not-in-pool"),
+        ("192.0.2.2/32", "accept"),
+        ("192.0.2.1/32", "own-address"),
+        ("192.0.2.9/32", "not-in-pool"),
+        // No IPPool of IPv6: the Nodes' podCIDRs.
+        ("fd00:244:2::/122", "accept"),
+        ("fd00:244:2::5/128", "accept"),
+        ("fd00:244:1::/122", "own-block"),
+        ("fd00:244::/32", "not-in-pool"),
+        ("2001:db8::2/128", "accept"),
+        ("::/0", "not-in-pool"),
+    ] {
+        assert_eq!(import(&tor, prefix), want, "{prefix}");
+    }
+    assert_eq!(export(&tor, "10.244.1.0/26", RouteSource::Local), "accept");
+    assert_eq!(export(&tor, "10.244.2.0/26", RouteSource::RemotePeers), "no-transit");
+    assert_eq!(export(&tor, "0.0.0.0/0", RouteSource::RemotePeers), "no-transit");
+}
+
+#[test]
+fn filters_replace_the_default_where_they_have_rules() {
+    let filter = "kind: BGPFilter\nmetadata: {name: f}\nspec:\n  importV4:\n  - {cidr: 10.9.0.0/16, matchOperator: In, action: Reject}\n  \
+                  - {cidr: 10.0.0.0/8, matchOperator: In, prefixLength: {min: 16, max: 24}, action: Accept}\n  \
+                  - {cidr: 0.0.0.0/0, matchOperator: Equal, peerType: eBGP, action: Accept}\n  exportV4:\n  \
+                  - {cidr: 10.244.0.0/16, matchOperator: NotIn, action: Reject}\n  - {source: RemotePeers, cidr: 10.244.3.0/26, matchOperator: Equal, action: Accept}\n  \
+                  - {action: Accept}\n";
+    let peer_spec =
+        "kind: BGPPeer\nmetadata: {name: tor}\nspec: {peerIP: 192.0.2.254, asNumber: 65000, filters: [f]}\n";
+    let tor = peer(&plan1(&[NO_MESH, peer_spec, filter]), "192.0.2.254");
+    for (prefix, want) in [
+        ("10.9.1.0/24", "filter"),
+        ("10.8.1.0/24", "accept"),
+        ("10.0.0.0/8", "no-filter-match"),
+        ("10.8.1.0/26", "no-filter-match"),
+        ("0.0.0.0/0", "accept"),
+        // Nothing is said of IPv6: the default stays.
+        ("fd00:244:2::/122", "accept"),
+        ("::/0", "not-in-pool"),
+    ] {
+        assert_eq!(import(&tor, prefix), want, "{prefix}");
+    }
+    assert_eq!(
+        says(&tor.import, "0.0.0.0/0", RouteSource::RemotePeers, PeerType::Internal),
+        "no-filter-match"
+    );
+    for (prefix, source, want) in [
+        ("192.0.2.1/32", RouteSource::Local, "filter"),
+        ("10.244.1.0/26", RouteSource::Local, "accept"),
+        ("10.244.3.0/26", RouteSource::RemotePeers, "accept"),
+        // Transit is opened by RemotePeers alone.
+        ("10.244.2.0/26", RouteSource::RemotePeers, "no-filter-match"),
+        ("fd00:244:2::/122", RouteSource::RemotePeers, "no-transit"),
+        ("fd00:244:1::/122", RouteSource::Local, "accept"),
+    ] {
+        assert_eq!(export(&tor, prefix, source), want, "{prefix}");
+    }
+}
+
+#[test]
+fn a_pool_kept_in_the_cluster_is_told_to_nodes_only() {
+    let pool = "kind: IPPool\nmetadata: {name: a}\nspec: {cidr: 10.244.0.0/16, disableBGPExport: true}\n";
+    let plan = plan1(&[TOR, pool]);
+    assert_eq!(export(&peer(&plan, "192.0.2.254"), "10.244.1.0/26", RouteSource::Local), "export-disabled");
+    assert_eq!(export(&peer(&plan, "192.0.2.2"), "10.244.1.0/26", RouteSource::Local), "accept");
+}
+
+#[test]
+fn a_peer_selector_makes_both_ends_and_takes_the_place_of_the_mesh() {
+    let reflect = "kind: BGPPeer\nmetadata: {name: ab}\nspec: {nodeSelector: rack == \"a\", peerSelector: rack == \"b\", holdTime: 9s, localASNumber: 65100}\n";
+    let plan = plan1(&[reflect]);
+    assert_eq!(peers(&plan), [("192.0.2.2".into(), "mesh:n2".into()), ("192.0.2.3".into(), "ab".into())]);
+    let n3 = peer(&plan, "192.0.2.3");
+    assert_eq!(
+        (n3.local_as, n3.remote_as, n3.timers.hold_time.as_secs()),
+        (Asn(65100), RemoteAs::Exactly(Asn(65100)), 9)
+    );
+    assert_eq!(import(&n3, "10.244.3.0/26"), "accept");
+    assert_eq!(import(&n3, "10.244.2.0/26"), "duplicate-origin");
+    let host3 = host(&[("eth0", &["192.0.2.3/24", "2001:db8::3/64"])]);
+    let other = weft_controller::plan::plan(&cluster(&[NO_MESH, reflect]), "n3", &host3).expect("a plan");
+    assert_eq!(peers(&other), [("192.0.2.1".into(), "ab".into()), ("192.0.2.2".into(), "ab".into())]);
+}
+
+#[test]
+fn every_field_of_a_peer_reaches_the_speaker() {
+    let spec = "kind: BGPPeer\nmetadata: {name: tor}\nspec: {nodeSelector: rack == \"a\", peerIP: \"[2001:db8::fe]:1179\", asNumber: external, \
+                localASNumber: 65100, holdTime: 30s, keepaliveTime: 5s, ebgpMultihop: true, nextHopMode: Self, sourceAddress: UseNodeIP, \
+                numAllowedLocalASNumbers: 2, gracefulRestart: {restartTime: 60s}, families: [ipv4-unicast], passive: true, shutdown: true}\n";
+    let plan = plan1(&[NO_MESH, spec]);
+    let tor = peer(&plan, "2001:db8::fe");
+    assert_eq!((tor.port, tor.remote_as, tor.local_as), (1179, RemoteAs::External, Asn(65100)));
+    assert_eq!(
+        (tor.timers.hold_time.as_secs(), tor.timers.keepalive_time.map(|t| t.as_secs())),
+        (30, Some(5))
+    );
+    assert!(tor.ebgp_multihop && tor.passive && tor.shutdown.is_some());
+    assert_eq!(tor.next_hop_mode, weft_bgp::config::NextHopMode::Own);
+    assert_eq!(tor.source_address, Some("2001:db8::1".parse().expect("an address")));
+    assert_eq!(tor.allowed_own_as, 2);
+    assert_eq!(tor.graceful_restart.map(|g| g.restart_time.as_secs()), Some(60));
+    assert_eq!(tor.families, [Family::Ipv4Unicast].into_iter().collect());
+    assert_eq!((tor.next_hop_v4, tor.next_hop_v6), (Some("192.0.2.1".parse().expect("an address")), None));
+    assert_eq!(plan.listeners.iter().map(ToString::to_string).collect::<Vec<_>>(), ["[::]:179"]);
+    let host3 = host(&[("eth0", &["192.0.2.3/24", "2001:db8::3/64"])]);
+    let other = weft_controller::plan::plan(&cluster(&[NO_MESH, spec]), "n3", &host3).expect("a plan");
+    assert_eq!(peers(&other), [], "the nodeSelector leaves n3 out");
+}
+
+#[test]
+fn a_node_with_its_address_on_lo_tells_it_and_gives_the_links_address_as_next_hop() {
+    let facts = host(&[
+        ("lo", &["127.0.0.1/8", "192.0.2.1/32", "2001:db8::1/128"]),
+        ("up0", &["10.0.1.1/31", "fd00:10:1::1/127", "fe80::2/64"]),
+        ("up1", &["10.0.2.1/31", "fe80::3/64"]),
+    ]);
+    let tors = [
+        "kind: BGPPeer\nmetadata: {name: t0}\nspec: {peerIP: 10.0.1.0, asNumber: 65000}\n",
+        "kind: BGPPeer\nmetadata: {name: t1}\nspec: {peerIP: 10.0.2.0, asNumber: 65000}\n",
+    ];
+    let cluster_of = |more: &[&str]| cluster(&[tors.as_slice(), more].concat());
+    let auto = plan(&cluster_of(&[NO_MESH]), "n1", &facts).expect("a plan");
+    let originated =
+        |plan: &NodePlan| plan.speaker.originate.keys().map(IpNet::to_string).collect::<Vec<_>>();
+    assert_eq!(originated(&auto), ["10.244.1.0/26", "192.0.2.1/32", "2001:db8::1/128", "fd00:244:1::/122"]);
+    assert_eq!(peer(&auto, "10.0.1.0").next_hop_v6, Some("fd00:10:1::1".parse().expect("an address")));
+    assert_eq!(peer(&auto, "10.0.2.0").next_hop_v6, Some("2001:db8::1".parse().expect("an address")));
+    assert_eq!(peer(&auto, "10.0.1.0").source_address, None);
+    assert_eq!(export(&peer(&auto, "10.0.1.0"), "192.0.2.1/32", RouteSource::Local), "accept");
+
+    let never = "kind: BGPConfiguration\nmetadata: {name: default}\nspec: {nodeToNodeMeshEnabled: false, advertiseNodeAddress: Never}\n";
+    assert_eq!(
+        originated(&plan(&cluster_of(&[never]), "n1", &facts).expect("a plan")),
+        ["10.244.1.0/26", "fd00:244:1::/122"]
+    );
+    assert_eq!(originated(&plan1(&[])), ["10.244.1.0/26", "fd00:244:1::/122"], "not on lo: not told");
+}
+
+#[test]
+fn an_address_is_found_or_missed_but_never_guessed() {
+    let other = host(&[("eth0", &["198.51.100.7/24", "2001:db8::1/64"])]);
+    let missing = plan(&cluster(&[]), "n1", &other).expect("a plan");
+    assert_eq!(codes(&missing), ["no-node-address"]);
+    assert_eq!(
+        (missing.addresses.v4, missing.addresses.v6),
+        (None, Some("2001:db8::1".parse().expect("an address")))
+    );
+    // The sessions stay as they are, so that an address that is away for a moment does not end them.
+    assert_eq!(
+        missing.speaker.peers.keys().collect::<Vec<_>>(),
+        plan1(&[]).speaker.peers.keys().collect::<Vec<_>>()
+    );
+    assert_eq!(peer(&missing, "192.0.2.2").families, peer(&plan1(&[]), "192.0.2.2").families);
+
+    for choice in ["{cidr: 198.51.100.0/24}", "{interface: eth0}"] {
+        let configured =
+            format!("kind: BGPConfiguration\nmetadata: {{name: default}}\nspec: {{nodeAddress: {choice}}}\n");
+        let chosen = plan(&cluster(&[&configured]), "n1", &other).expect("a plan");
+        assert_eq!(chosen.addresses.v4, Some("198.51.100.7".parse().expect("an address")), "{choice}");
+        assert_eq!(chosen.addresses.v6, Some("2001:db8::1".parse().expect("an address")), "{choice}");
+        assert_eq!(codes(&chosen), ["node-address-differs"], "{choice}");
+    }
+    let unknown = plan(&cluster(&[]), "n9", &other).expect_err("no such Node");
+    assert_eq!((unknown.code.as_str(), unknown.remedy.ends_with("there are n1, n2, n3")), ("no-node", true));
+}
+
+#[test]
+fn blocks_are_the_ip_blocks_else_the_pod_cidrs() {
+    assert_eq!(plan1(&[]).blocks.len(), 2);
+    let plan = plan1(&["kind: IPBlock\nmetadata: {name: b}\nspec: {cidr: 10.9.0.0/26, node: n1}\n"]);
+    assert_eq!(plan.blocks.iter().map(IpNet::to_string).collect::<Vec<_>>(), ["10.9.0.0/26"]);
+    let pool = "kind: IPPool\nmetadata: {name: a}\nspec: {cidr: 10.200.0.0/16}\n";
+    assert_eq!(codes(&plan1(&[pool])), ["block-outside-pools"]);
+}
+
+#[test]
+fn the_kernel_is_told_to_keep_its_default_route_before_it_is_told_to_forward() {
+    let mut facts = host1();
+    let eth0 = facts.interfaces.get_mut("eth0").expect("eth0");
+    (eth0.router_advertisements, eth0.mtu) = (true, 9000);
+    let made = plan(&cluster(&[]), "n1", &facts).expect("a plan");
+    let paths: Vec<&str> = made.sysctls.iter().map(|s| s.path.as_str()).collect();
+    let place = |path| paths.iter().position(|p| *p == path).unwrap_or_else(|| panic!("{path}: {paths:?}"));
+    assert!(place("net/ipv6/conf/eth0/accept_ra") < place("net/ipv6/conf/all/forwarding"));
+    place("net/ipv4/ip_forward");
+    assert_eq!(
+        (made.mtu, made.route_metric, made.speaker.max_paths, made.manage_sysctls),
+        (9000, 64, 16, true)
+    );
+    let set = "kind: BGPConfiguration\nmetadata: {name: default}\nspec: {mtu: 1400, routeMetric: 20, maxPaths: 4, manageSysctls: false}\n";
+    let made = plan(&cluster(&[set]), "n1", &facts).expect("a plan");
+    assert_eq!(
+        (made.mtu, made.route_metric, made.speaker.max_paths, made.manage_sysctls),
+        (1400, 20, 4, false)
+    );
+}
+
+#[test]
+fn nodes_of_one_as_behind_ebgp_are_warned_of_the_loop() {
+    let warned = plan1(&[NO_MESH, TOR]);
+    assert_eq!(codes(&warned), ["as-loop"]);
+    assert!(warned.diagnostics[0].remedy.contains("numAllowedLocalASNumbers"));
+    let allowed = TOR.replace("65000}", "65000, numAllowedLocalASNumbers: 1}");
+    assert_eq!(codes(&plan1(&[NO_MESH, &allowed])), [""; 0]);
+    assert_eq!(codes(&plan1(&[TOR])), [""; 0], "in a mesh the blocks come directly");
+}
+
+#[test]
+fn what_a_plan_finds_odd_is_said() {
+    let own = "kind: BGPPeer\nmetadata: {name: own}\nspec: {peerIP: 192.0.2.1, asNumber: 1}\n";
+    assert_eq!(codes(&plan1(&[own])), ["peer-is-self"]);
+    let source = "kind: BGPPeer\nmetadata: {name: t}\nspec: {peerIP: 192.0.2.9, asNumber: internal, sourceAddress: 192.0.2.77}\n";
+    assert_eq!(codes(&plan1(&[source])), ["no-source-address"]);
+    let ids = ["n1", "n2"].map(|n| {
+        format!("kind: BGPConfiguration\nmetadata: {{name: node.{n}}}\nspec: {{routerID: 1.1.1.1}}\n")
+    });
+    assert_eq!(codes(&plan1(&[&ids[0], &ids[1]])), ["equal-router-ids"]);
+
+    let mut many = cluster(&[]);
+    for n in 0..98u8 {
+        let node = weft_controller::cluster::Node {
+            addresses: vec![IpAddr::from([198, 51, 100, n])],
+            ..Default::default()
+        };
+        many.nodes.insert(format!("m{n:03}"), Arc::new(node));
+    }
+    let large = plan(&many, "n1", &host1()).expect("a plan");
+    assert_eq!((codes(&large), large.speaker.peers.len()), (vec!["large-mesh"], 100));
+    assert!(large.diagnostics[0].text.contains("101 nodes"));
+}
+
+#[test]
+fn a_plan_changes_only_for_what_concerns_the_node() {
+    let (before, host) = (
+        cluster(&[
+            TOR,
+            "kind: BGPPeer\nmetadata: {name: b}\nspec: {nodeSelector: rack == \"b\", peerIP: 192.0.2.9, asNumber: 1}\n",
+        ]),
+        host1(),
+    );
+    let plan_before = plan(&before, "n1", &host).expect("a plan");
+    let mut after = before.clone();
+    let mut n3 = after.nodes["n3"].as_ref().clone();
+    n3.labels.insert("zone".into(), "z".into());
+    after.nodes.insert("n3".into(), Arc::new(n3));
+    after.peers.remove("b");
+    assert_eq!(plan(&after, "n1", &host).expect("a plan"), plan_before);
+    after.peers.remove("tor");
+    assert_ne!(plan(&after, "n1", &host).expect("a plan"), plan_before);
+}
