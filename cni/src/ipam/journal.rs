@@ -274,16 +274,15 @@ impl<D: Disk> Journal<D> {
             return Err(damaged(1, "the journal was not read".to_owned()));
         };
         let line = encode(&record);
-        if let Err(source) = self.disk.append(&mut open.file, &line) {
-            // Best effort: a tail that stays is cut off by the next reader.
-            let cut = self.disk.truncate(&mut open.file, open.length);
-            self.open = cut.is_ok().then_some(open);
-            return Err(Error::Io { action: "write to the journal", source });
+        let written = self.disk.append(&mut open.file, &line);
+        if written.is_ok() {
+            open.length = open.length.saturating_add(line.len() as u64);
+            open.lines = open.lines.saturating_add(1);
         }
-        open.length = open.length.saturating_add(line.len() as u64);
-        open.lines = open.lines.saturating_add(1);
         let lines = open.lines;
+        // Where the write failed, what there is of the line has no newline: the next refresh cuts it off.
         self.open = Some(open);
+        written.map_err(cannot("write to the journal"))?;
         self.ledger.apply(record).map_err(|reason| damaged(lines, reason))?;
         let limit = self.ledger.entries.len().saturating_mul(2).saturating_add(self.slack_lines);
         if lines > limit {

@@ -71,7 +71,8 @@ impl Lock {
     }
 }
 
-fn try_lock(file: &File, subject: Subject) -> Result<bool, Errno> {
+/// Takes the lock unless somebody holds it; says whether it did.
+pub(super) fn try_lock(file: &File, subject: Subject) -> Result<bool, Errno> {
     let range = libc::flock {
         // Both constants are 0 or 1.
         l_type: libc::F_WRLCK as libc::c_short,

@@ -119,6 +119,20 @@ fn damage_names_the_file_and_the_line() {
 }
 
 #[test]
+fn a_key_has_one_holder_and_others_are_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path(), "boot").unwrap();
+    let lock_path = store.lock.clone();
+    let hold = store.hold(key("a")).unwrap();
+    let file = std::fs::File::options().write(true).open(lock_path).unwrap();
+    assert!(!lock::try_lock(&file, Subject::of_key(&key("a"))).unwrap());
+    assert!(lock::try_lock(&file, Subject::of_key(&key("b"))).unwrap());
+    assert!(lock::try_lock(&file, Subject::STORE).unwrap(), "the store is not held between transactions");
+    drop(hold);
+    assert!(lock::try_lock(&file, Subject::of_key(&key("a"))).unwrap());
+}
+
+#[test]
 fn concurrent_users_share_out_every_address_once() {
     const THREADS: usize = 8;
     let dir = tempfile::tempdir().unwrap();

@@ -423,3 +423,31 @@ fn the_journal_stays_short() {
     let lines = complete_lines(&bytes(&disk)).count();
     assert!(lines < 16, "{lines} lines for no entry");
 }
+
+#[test]
+fn a_reader_notices_a_journal_in_the_place_of_the_one_it_knows() {
+    let disk = Memory::default();
+    let mut reader = journal(&disk, "first");
+    reader.refresh().unwrap();
+    let known = bytes(&disk).len();
+    let churn = [Operation::Del(3), Operation::Add(3)].repeat(4);
+    run(&disk, &[0, 1, 2, 3].map(Operation::Add));
+    run(&disk, &churn);
+    assert!(
+        disk.0.borrow().inodes.len() > 1 && bytes(&disk).len() > known,
+        "it was rewritten, and is longer"
+    );
+    reader.refresh().unwrap();
+    assert_eq!(reader.ledger().entries().len(), 4);
+}
+
+#[test]
+fn damage_done_in_the_new_boot_is_noticed_in_it() {
+    let disk = sample();
+    journal(&disk, "second").refresh().unwrap();
+    let mut changed = bytes(&disk);
+    let index = changed.len() - 2;
+    changed[index] ^= 0x01;
+    let error = journal(&with_bytes(changed), "second").refresh().unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+}
