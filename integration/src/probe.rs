@@ -219,6 +219,8 @@ struct Flow {
     socket: UdpSocket,
     sent: u64,
     answered: u64,
+    /// The number of the last datagram that was answered.
+    last: u64,
     last_answer: Instant,
     longest_gap: Duration,
 }
@@ -231,6 +233,7 @@ impl Flow {
                 Ok(_) => {
                     let now = now();
                     self.answered += 1;
+                    self.last = self.last.max(number(&buffer));
                     self.longest_gap = self.longest_gap.max(now - self.last_answer);
                     self.last_answer = now;
                 }
@@ -242,11 +245,23 @@ impl Flow {
     }
 }
 
+/// The number of a datagram, which its first octets carry.
+fn number(datagram: &[u8; 64]) -> u64 {
+    datagram.first_chunk().map_or(0, |number| u64::from_be_bytes(*number))
+}
+
 fn send(sockets: Vec<UdpSocket>, interval: Duration, stop: &AtomicBool) -> Result<FlowReport> {
     let start = now();
     let mut flows: Vec<Flow> = sockets
         .into_iter()
-        .map(|socket| Flow { socket, sent: 0, answered: 0, last_answer: start, longest_gap: Duration::ZERO })
+        .map(|socket| Flow {
+            socket,
+            sent: 0,
+            answered: 0,
+            last: 0,
+            last_answer: start,
+            longest_gap: Duration::ZERO,
+        })
         .collect();
     while !stop.load(Ordering::Relaxed) {
         for flow in &mut flows {
@@ -258,7 +273,7 @@ fn send(sockets: Vec<UdpSocket>, interval: Duration, stop: &AtomicBool) -> Resul
         flows.iter_mut().try_for_each(Flow::receive)?;
     }
     let end = now() + Duration::from_millis(200);
-    while now() < end && flows.iter().any(|flow| flow.answered < flow.sent) {
+    while now() < end && flows.iter().any(|flow| flow.last < flow.sent) {
         thread::sleep(interval);
         flows.iter_mut().try_for_each(Flow::receive)?;
     }
