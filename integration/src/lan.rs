@@ -64,7 +64,7 @@ impl Lan {
             }
             lan.switches.push(switch);
         }
-        lan.write(&[])?;
+        lan.write()?;
         Ok(lan)
     }
 
@@ -84,11 +84,7 @@ impl Lan {
         Ok(lan)
     }
 
-    /// Writes the documents of all nodes, with `more` ones.
-    ///
-    /// # Errors
-    /// If a folder cannot be written.
-    pub fn write(&self, more: &[Value]) -> Result<()> {
+    fn write(&self) -> Result<()> {
         let nodes: Vec<Value> = self
             .nodes
             .iter()
@@ -105,7 +101,6 @@ impl Lan {
                 "bgp.yaml",
                 &[documents::bgp_configuration(&json!({"asNumber": 64512}))],
             )?;
-            documents::write(&folder, "more.yaml", more)?;
         }
         Ok(())
     }

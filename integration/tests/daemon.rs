@@ -113,8 +113,9 @@ fn a_pod_cannot_use_another_address() -> Result<()> {
         let fabric = small(lab)?;
         let (node, far) = (fabric.node("a1")?, &fabric.node("a2")?.pods[0]);
         let pod = &node.pods[0];
-        pod.namespace
-            .ip("addr add 10.244.1.60/32 dev eth0\naddr add fd00:10:244:1::3c/128 dev eth0 nodad")?;
+        pod.namespace.ip(
+            "addr add 10.244.1.60/32 dev eth0\naddr add fd00:10:244:1::3c/128 dev eth0 nodad preferred_lft 0",
+        )?;
         for (family, forged) in [(Family::V4, "10.244.1.60"), (Family::V6, "fd00:10:244:1::3c")] {
             let target = far.address(family)?;
             ping(&pod.namespace, target)?;

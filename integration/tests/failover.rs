@@ -6,6 +6,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
 use weft_integration::daemon::{Family, Software};
 use weft_integration::fabric::{Fabric, FabricSpec};
 use weft_integration::lab::Lab;
@@ -30,7 +31,7 @@ impl Traffic {
             for (one, other) in [(from, to), (to, from)] {
                 let target = other.pods[0].address(family)?;
                 // Neighbours are resolved before anything is counted.
-                ping(&one.pods[0].namespace, target)?;
+                wait_until("the way to be warm", PATIENCE, || ping(&one.pods[0].namespace, target))?;
                 let started =
                     Flows::start(&one.pods[0].namespace, &other.pods[0].namespace, target, FLOWS, INTERVAL)?;
                 flows.push((format!("{family:?} from {} to {}", one.name, other.name), started));
@@ -58,13 +59,8 @@ fn one_of_two_uplinks_is_cut(software: Software) -> Result<()> {
         let (near, far) = (fabric.node("a1")?, fabric.node("a2")?);
         wait_until("both uplinks to be used", PATIENCE, || {
             for block in &far.blocks {
-                let hops = near.weft.forwards(*block)?.next_hops;
-                let kernel =
-                    near.namespace.ip_json(&format!("route show table main {block}")).unwrap_or_default();
-                ensure!(
-                    near.weft.peers()?.iter().all(|peer| peer.state == "Established"),
-                    "{hops:?} {kernel}"
-                );
+                let route = json!(near.namespace.routes_to(*block)?).to_string();
+                ensure!(["tor-a1", "tor-a2"].iter().all(|uplink| route.contains(uplink)), "{route}");
             }
             Ok(())
         })?;
@@ -82,13 +78,14 @@ fn one_of_two_uplinks_is_cut(software: Software) -> Result<()> {
                 ping(&near.namespace, *address).with_context(|| format!("without {tor}"))?;
             }
             cable.heal()?;
-            wait_until("the session over the mended cable", PATIENCE, || {
+            wait_until("both ends of the mended cable", PATIENCE, || {
                 let peers = near.weft.peers()?;
                 ensure!(
                     peers.iter().all(|peer| peer.state == "Established" && peer.accepted > 0),
                     "{peers:?}"
                 );
-                Ok(())
+                let router = fabric.router(tor)?;
+                near.blocks.iter().try_for_each(|block| router.best(*block).map(drop))
             })?;
         }
         Ok(())
@@ -165,9 +162,9 @@ fn a_weft_tor_is_killed_and_restarted() -> Result<()> {
             FabricSpec { pods_per_node: 1, nodes_per_rack: 1, ..FabricSpec::two_racks(Software::Weft) };
         let mut fabric = Fabric::up(lab, spec)?;
         let traffic = Traffic::start(fabric.node("a1")?, fabric.node("b1")?)?;
-        fabric.router("tor-a")?.kill9()?;
+        fabric.router_mut("tor-a")?.kill9()?;
         sleep(Duration::from_secs(1));
-        fabric.router("tor-a")?.start()?;
+        fabric.router_mut("tor-a")?.start()?;
         let node = fabric.node("a1")?;
         wait_until("the session to be back", PATIENCE, || {
             let peers = node.weft.peers()?;

@@ -11,9 +11,9 @@ use weft_integration::daemon::Family;
 use weft_integration::fabric::wait_reachable;
 use weft_integration::lab::Lab;
 use weft_integration::lan::{Lan, LanSpec};
-use weft_integration::netns::family_flag;
 use weft_integration::node::Node;
 use weft_integration::probe::ping;
+use weft_integration::process::SHORT;
 use weft_integration::wait::{stays, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -33,10 +33,10 @@ fn one_route(node: &Node, prefix: IpNet) -> Result<Value> {
     Ok(routes.remove(0))
 }
 
-/// Spoils the route to `prefix` by an `ip -4|-6 route` command and waits until it is as it was.
+/// Spoils the route to `prefix` by an `ip route` command and waits until it is as it was.
 fn spoil(node: &Node, prefix: IpNet, command: &str) -> Result<()> {
     let before = one_route(node, prefix)?;
-    node.namespace.ip(&format!("{} route {command}", family_flag(prefix.addr())))?;
+    node.namespace.ip(&format!("route {command}"))?;
     wait_until(format!("the route to {prefix} after `ip route {command}`"), REPAIR, || {
         let now = one_route(node, prefix)?;
         ensure!(now == before, "{now}, not {before}");
@@ -55,7 +55,9 @@ fn learned_routes_come_back() -> Result<()> {
             spoil(node, *block, &format!("change {block} via {elsewhere} dev eth0 proto 176 metric 64"))?;
             spoil(node, *block, &format!("change unreachable {block} proto 176 metric 64"))?;
         }
-        node.namespace.ip("route flush proto 176\n-6 route flush proto 176")?;
+        for flag in ["-4", "-6"] {
+            node.namespace.exec(&format!("ip {flag} route flush proto 176"), SHORT)?.success()?;
+        }
         for block in &other.blocks {
             wait_until("the routes after a flush", REPAIR, || one_route(node, *block))?;
         }
@@ -77,7 +79,7 @@ fn own_blocks_and_routes_of_pods_come_back() -> Result<()> {
             let prefix = IpNet::from(*address);
             spoil(node, prefix, &format!("del {prefix}"))?;
             let device = pod.host_interface()?;
-            node.namespace.ip(&format!("{} neigh del {address} dev {device}", family_flag(*address)))?;
+            node.namespace.ip(&format!("neigh del {address} dev {device}"))?;
             wait_until("the pod's permanent neighbour", REPAIR, || {
                 let neighbours = node.namespace.ip_json(&format!("neigh show {address} dev {device}"))?;
                 ensure!(neighbours.to_string().contains("PERMANENT"), "{neighbours}");
@@ -96,9 +98,8 @@ fn an_admins_route_shadows_ours_and_is_left_alone() -> Result<()> {
         let lan = two_nodes(lab)?;
         let (node, other) = (&lan.nodes[0], &lan.nodes[1]);
         for (block, address) in other.blocks.iter().zip(&other.addresses) {
-            let family = family_flag(*address);
             let theirs = format!("{block} via {address} proto static metric 10");
-            node.namespace.ip(&format!("{family} route add {theirs}"))?;
+            node.namespace.ip(&format!("route add {theirs}"))?;
             wait_until("the shadow to show", PATIENCE, || {
                 let route = node.weft.route(*block)?;
                 ensure!(route.is_some_and(|route| !route.in_kernel && route.best.is_some()), "inKernel");
@@ -117,7 +118,7 @@ fn an_admins_route_shadows_ours_and_is_left_alone() -> Result<()> {
                 ensure!(found, "{routes:?}");
                 Ok(())
             })?;
-            node.namespace.ip(&format!("{family} route del {theirs}"))?;
+            node.namespace.ip(&format!("route del {theirs}"))?;
             wait_until("ours to be used again", PATIENCE, || node.weft.forwards(*block).map(drop))?;
         }
         Ok(())

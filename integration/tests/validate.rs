@@ -140,7 +140,7 @@ fn an_indentation_by_tab() -> Result<()> {
 
 #[test]
 fn an_empty_file() -> Result<()> {
-    rejects("", 1, None, "empty")
+    rejects("", 1, None, "no document")
 }
 
 #[test]

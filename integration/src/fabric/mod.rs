@@ -186,7 +186,16 @@ impl Fabric {
     ///
     /// # Errors
     /// If there is none of that name.
-    pub fn router(&mut self, name: &str) -> Result<&mut dyn Router> {
+    pub fn router(&self, name: &str) -> Result<&dyn Router> {
+        let found = self.routers.iter().find(|machine| machine.router.name() == name);
+        Ok(found.with_context(|| format!("the fabric has no router {name}"))?.router.as_ref())
+    }
+
+    /// A router by name, to change it.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn router_mut(&mut self, name: &str) -> Result<&mut dyn Router> {
         let found = self.routers.iter_mut().find(|machine| machine.router.name() == name);
         Ok(found.with_context(|| format!("the fabric has no router {name}"))?.router.as_mut())
     }
