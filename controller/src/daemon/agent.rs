@@ -271,7 +271,7 @@ impl Agent {
         if let Some((routes, example)) = news.repaired {
             self.note(
                 "repaired",
-                format!("{routes} routes changed by another program were put right, such as {example}"),
+                format!("put right what another program did to our routes: {routes}, such as {example}"),
             );
         }
         for (next_hop, resolution) in &news.next_hops {

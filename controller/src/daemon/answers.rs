@@ -26,7 +26,8 @@ use crate::api::json::{
     FibJson, FibNextHopJson, FibStatusJson, PeerCountJson, PeerJson, Problem, RouteJson, Severity, StatusJson,
 };
 
-/// How many routes of a peer are looked through for those that only our own AS speaks against.
+/// A peer's routes are looked through for those that only our own AS speaks against up to this many: more come from no ToR that
+/// serves nodes.
 const OWN_AS_LOOK_MAX: usize = 10_000;
 
 impl Agent {
@@ -216,7 +217,10 @@ impl SpeakerView {
 
 /// How many of a peer's routes nothing but our own AS speaks against, and one of them.
 fn own_as(speaker: &Speaker, peer: &PeerStatus) -> Option<(usize, IpNet)> {
-    if peer.families.iter().all(|family| family.received == family.accepted) {
+    let received: usize = peer.families.iter().map(|family| family.received).sum();
+    let accepted: usize = peer.families.iter().map(|family| family.accepted).sum();
+    // Sessions wait while the speaker is looked at.
+    if received == accepted || received > OWN_AS_LOOK_MAX {
         return None;
     }
     let rejected = speaker.routes(RibView::In(peer.address), RouteSelect::All, OWN_AS_LOOK_MAX);

@@ -37,7 +37,7 @@ impl Agent {
                     errors.iter().for_each(|error| tracing::error!("{error}"));
                     self.note(
                         "documents",
-                        format!("{} errors; nothing of the documents is taken", errors.len()),
+                        format!("nothing of the documents is taken; errors: {}", errors.len()),
                     );
                 }
                 self.known.config = ConfigStatusJson { ok: false, errors };

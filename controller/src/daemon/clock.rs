@@ -23,7 +23,10 @@ static ANCHOR: Mutex<Option<Moment>> = Mutex::new(None);
 impl Moment {
     /// Now.
     pub(super) fn now() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "the daemon's loop reads the clock here and hands it on")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the daemon's loop reads the clock here and hands it on"
+        )]
         let read = Self { instant: Instant::now(), timestamp: Timestamp::now() };
         let mut anchor = ANCHOR.lock().unwrap_or_else(PoisonError::into_inner);
         let held = anchor.get_or_insert(read);

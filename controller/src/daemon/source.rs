@@ -153,7 +153,7 @@ impl Watch {
         let watching = match inotify.watches().add(&subject.folder, mask) {
             Ok(_) => true,
             Err(error) => {
-                tracing::warn!(folder = %subject.folder.display(), %error, "cannot watch the folder, trying again");
+                tracing::debug!(folder = %subject.folder.display(), %error, "cannot watch the folder");
                 false
             }
         };
@@ -162,6 +162,7 @@ impl Watch {
 
     /// Looks for the folder until it can be watched again. SIGHUP still works meanwhile.
     async fn again(subject: &Subject, hangup: &mut Signal, changed: &Notify) -> Self {
+        tracing::warn!(folder = %subject.folder.display(), "the folder cannot be watched; looking for it every second");
         loop {
             match Self::new(subject) {
                 Ok(watch) if watch.watching => return watch,
