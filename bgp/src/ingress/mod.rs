@@ -185,9 +185,7 @@ impl Ingress {
         };
         match decoder.decode(&frame.body(), self.outbox.batch()) {
             Ok(decoded) => {
-                for error in &decoded.errors {
-                    self.tolerated(now, error, frame);
-                }
+                self.tolerated(now, &decoded.errors, frame);
                 if let Some(family) = decoded.end_of_rib {
                     self.outbox.push(IngressOutput::EndOfRib(family));
                 }
@@ -197,17 +195,22 @@ impl Ingress {
         }
     }
 
-    /// Counts and reports what was wrong with an UPDATE and did not end the session.
-    fn tolerated(&mut self, now: Instant, error: &WireError, frame: &Frame) {
-        let (kind, code) = if error.severity == Severity::Discard {
-            self.outbox.counters.attributes_discarded += 1;
-            (IncidentKind::AttributeDiscarded, "attribute-discarded")
-        } else {
-            self.outbox.counters.treated_as_withdraw += 1;
-            self.outbox.note_error(now, Direction::Local, Some(error.code), error.to_string());
-            (IncidentKind::TreatedAsWithdraw, "treated-as-withdraw")
-        };
-        self.outbox.incident(now, kind, Reason::new(code, error.to_string()), &frame.message);
+    /// Counts and reports what was wrong with an UPDATE and did not end the session: one incident of each severity tells enough.
+    fn tolerated(&mut self, now: Instant, errors: &[WireError], frame: &Frame) {
+        let of = |severity| errors.iter().filter(move |error| error.severity == severity);
+        let outbox = &mut self.outbox;
+        if let Some(error) = of(Severity::Discard).next() {
+            let discarded = u64::try_from(of(Severity::Discard).count()).unwrap_or(u64::MAX);
+            outbox.counters.attributes_discarded += discarded;
+            let reason = Reason::new("attribute-discarded", error.to_string());
+            outbox.incident(now, IncidentKind::AttributeDiscarded, reason, &frame.message);
+        }
+        if let Some(error) = of(Severity::TreatAsWithdraw).next() {
+            outbox.counters.treated_as_withdraw += 1;
+            outbox.note_error(now, Direction::Local, Some(error.code), error.to_string());
+            let reason = Reason::new("treated-as-withdraw", error.to_string());
+            outbox.incident(now, IncidentKind::TreatedAsWithdraw, reason, &frame.message);
+        }
     }
 
     /// Passes on a request for a family that was agreed on; others are ignored (RFC 2918 section 4).

@@ -11,7 +11,13 @@ use crate::wire::attributes::PathAttributes;
 /// peer sends.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
-    places: Vec<Option<(Box<[u8]>, Arc<PathAttributes>)>>,
+    places: Vec<Option<Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: Box<[u8]>,
+    attributes: Arc<PathAttributes>,
 }
 
 impl Cache {
@@ -28,7 +34,7 @@ impl Cache {
 
     pub(super) fn get(&self, key: &[u8]) -> Option<&Arc<PathAttributes>> {
         match self.places.get(Self::place(key)) {
-            Some(Some((cached, attributes))) if **cached == *key => Some(attributes),
+            Some(Some(entry)) if *entry.key == *key => Some(&entry.attributes),
             _ => None,
         }
     }
@@ -41,7 +47,7 @@ impl Cache {
             self.places.resize_with(Self::PLACES, || None);
         }
         if let Some(place) = self.places.get_mut(Self::place(key)) {
-            *place = Some((key.into(), attributes));
+            *place = Some(Entry { key: key.into(), attributes });
         }
     }
 }

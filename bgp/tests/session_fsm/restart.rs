@@ -1,0 +1,208 @@
+//! Restart or death: which end of a session keeps the peer's routes (RFC 4724).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use weft_bgp::ingress::{Down, IngressInput, IngressOutput, LocalRestart};
+use weft_bgp::session::State;
+use weft_bgp::types::{Family, FamilySet};
+use weft_bgp::wire::Message;
+use weft_bgp::wire::capability::{AfiSafi, Capability, GracefulRestartCapability};
+use weft_bgp::wire::error::ErrorCode;
+use weft_bgp::wire::notification::Notification;
+use weft_bgp::wire::open::Open;
+
+use crate::pair::{ID_B, Pair, Side, peer_config};
+use crate::solo::{Solo, open};
+
+const V4: AfiSafi = AfiSafi { afi: 1, safi: 1 };
+
+/// An OPEN of a peer that restarts gracefully for IPv4 only.
+fn open_with_restart() -> Open {
+    let mut open = open();
+    open.capabilities.push(Capability::GracefulRestart(GracefulRestartCapability {
+        restarting: false,
+        notification: false,
+        restart_time: 60,
+        families: vec![(V4, true), (AfiSafi { afi: 25, safi: 65 }, true)],
+    }));
+    open
+}
+
+fn downs(solo: &Solo) -> Vec<Down> {
+    let downs = solo.outputs.iter().filter_map(|output| match output {
+        IngressOutput::Down(down) => Some(down.clone()),
+        _ => None,
+    });
+    downs.collect()
+}
+
+fn restart() -> Down {
+    Down::Restart {
+        families: FamilySet::from_iter([Family::Ipv4Unicast]),
+        restart_time: Duration::from_secs(60),
+    }
+}
+
+/// Everything that can end a session, and what it means where graceful restart was agreed on.
+#[test]
+fn restart_or_death() {
+    type End = fn(&mut Solo, weft_bgp::types::ConnectionId);
+    let cases: [(&str, End, Down); 7] = [
+        ("FIN", |solo, c| solo.close(c), restart()),
+        (
+            "RST",
+            |solo, c| solo.input(IngressInput::Closed { connection: c, error: Some("reset".into()) }),
+            restart(),
+        ),
+        ("hold timer", |solo, _| solo.run_for(Duration::from_secs(90)), Down::Death),
+        (
+            "NOTIFICATION received",
+            |solo, c| solo.send(c, &Message::Notification(Notification::cease(4, ""))),
+            Down::Death,
+        ),
+        ("NOTIFICATION sent", |solo, c| solo.send(c, &Message::Open(open())), Down::Death),
+        (
+            "our Cease",
+            |solo, _| solo.input(IngressInput::Cease { subcode: 3, text: String::new() }),
+            Down::Death,
+        ),
+        (
+            "shutdown",
+            |solo, _| {
+                let mut config = peer_config(65001, 65002);
+                config.shutdown = Some("bye".into());
+                solo.input(IngressInput::Configure(config.into()));
+            },
+            Down::Death,
+        ),
+    ];
+    for (name, end, down) in cases {
+        let (mut solo, connection) = Solo::established(peer_config(65001, 65002), open_with_restart());
+        end(&mut solo, connection);
+        assert_eq!(downs(&solo), [down], "{name}");
+        assert_ne!(solo.ingress.state(), State::Established, "{name}");
+        assert_eq!(solo.ingress.counters().flaps, 1, "{name}");
+    }
+}
+
+#[test]
+fn a_close_is_a_death_unless_both_ends_agreed_on_graceful_restart() {
+    let mut ours_off = peer_config(65001, 65002);
+    ours_off.graceful_restart = None;
+    let nothing_listed = {
+        let mut open = open();
+        open.capabilities.push(Capability::GracefulRestart(GracefulRestartCapability::default()));
+        open
+    };
+    let ours_on = peer_config(65001, 65002);
+    for (config, open) in
+        [(ours_off, open_with_restart()), (ours_on.clone(), open()), (ours_on, nothing_listed)]
+    {
+        let (mut solo, connection) = Solo::established(config, open);
+        solo.close(connection);
+        assert_eq!(downs(&solo), [Down::Death]);
+    }
+}
+
+#[test]
+fn the_last_graceful_restart_capability_counts() {
+    let mut open = open_with_restart();
+    open.capabilities.push(Capability::GracefulRestart(GracefulRestartCapability {
+        restarting: true,
+        notification: true,
+        restart_time: 7,
+        families: vec![(V4, false)],
+    }));
+    let (solo, _) = Solo::established(peer_config(65001, 65002), open);
+    let agreed = solo.ingress.session().and_then(|s| s.graceful_restart).expect("agreed");
+    assert!(agreed.restarting && agreed.forwarding.is_empty());
+    assert_eq!(agreed.restart_time, Duration::from_secs(7));
+}
+
+#[test]
+fn routes_that_came_before_the_end_are_out_before_it() {
+    let (mut solo, connection) = Solo::established(peer_config(65001, 65002), open_with_restart());
+    // A withdrawal of 10.0.0.0/8, and then a NOTIFICATION in the same bytes.
+    let mut bytes = Message::Update(Bytes::from_static(&[0, 2, 8, 10, 0, 0])).encode().to_vec();
+    bytes.extend_from_slice(&Message::Notification(Notification::cease(2, "bye")).encode());
+    solo.bytes(connection, &bytes);
+    let position = |wanted: fn(&IngressOutput) -> bool| solo.outputs.iter().position(wanted);
+    let routes = position(|o| matches!(o, IngressOutput::Routes(_))).expect("routes");
+    let down = position(|o| matches!(o, IngressOutput::Down(_))).expect("down");
+    assert!(routes < down);
+}
+
+#[test]
+fn stop_closes_without_a_word_and_for_good() {
+    let (mut solo, connection) = Solo::established(peer_config(65001, 65002), open_with_restart());
+    solo.input(IngressInput::Stop);
+    assert!(solo.is_closed(connection));
+    assert_eq!(solo.written(connection), [], "no NOTIFICATION");
+    assert_eq!(downs(&solo), [], "the routes stay");
+    assert_eq!((solo.ingress.state(), solo.ingress.next_deadline()), (State::Idle, None));
+    let refused = solo.accept();
+    assert!(solo.is_closed(refused));
+    let mut config = peer_config(65001, 65002);
+    config.name = "too late".into();
+    solo.input(IngressInput::Configure(config.into()));
+    assert_eq!(solo.ingress.state(), State::Idle);
+}
+
+#[test]
+fn a_peer_that_is_killed_and_comes_back_is_a_restart() {
+    let mut pair = Pair::established(peer_config(65001, 65002), peer_config(65002, 65001));
+    pair.run_for(Duration::from_secs(60));
+    pair.crash(Side::B, 99, ID_B);
+    let forwarding = FamilySet::all();
+    pair.input(Side::B, IngressInput::Restart(LocalRestart { restarting: true, forwarding }));
+    pair.configure(Side::B, peer_config(65002, 65001));
+    assert!(pair.run_until(Duration::from_secs(2), |pair| pair.both(State::Established)));
+    let agreed = pair.session(Side::A).graceful_restart.expect("agreed");
+    assert!(agreed.restarting && agreed.forwarding == FamilySet::all());
+    let downs = pair.end(Side::A).log.iter().filter(|o| matches!(o, IngressOutput::Down(_)));
+    assert!(matches!(downs.collect::<Vec<_>>()[..], [IngressOutput::Down(Down::Restart { .. })]));
+}
+
+/// RFC 4724 section 4.2: the peer's host lost power, and nothing told us that the old connection is dead.
+#[test]
+fn a_new_connection_with_a_good_open_replaces_the_established_one() {
+    let mut pair = Pair::established(peer_config(65001, 65002), peer_config(65002, 65001));
+    pair.run_for(Duration::from_secs(60));
+    let before = pair.session(Side::A).connection;
+    pair.vanish(Side::B, 99, ID_B, false);
+    pair.configure(Side::B, peer_config(65002, 65001));
+    assert!(pair.run_until(Duration::from_secs(2), |pair| pair.both(State::Established)));
+    assert_ne!(pair.session(Side::A).connection, before);
+    let log = &pair.end(Side::A).log;
+    let relevant: Vec<_> =
+        log.iter().filter(|output| matches!(output, IngressOutput::Up(_) | IngressOutput::Down(_))).collect();
+    assert!(
+        matches!(
+            relevant[..],
+            [IngressOutput::Up(_), IngressOutput::Down(Down::Restart { .. }), IngressOutput::Up(_)]
+        ),
+        "{relevant:?}"
+    );
+}
+
+#[test]
+fn the_established_session_ends_without_notification_only_when_the_new_open_is_good() {
+    let (mut solo, old) = Solo::established(peer_config(65001, 65002), open_with_restart());
+    solo.run_for(Duration::from_secs(20));
+    let bad = solo.accept();
+    solo.send(bad, &Message::Open(Open { my_as: 65003, capabilities: vec![], ..open() }));
+    assert_eq!(solo.notification(bad).code, ErrorCode::BAD_PEER_AS);
+    assert_eq!((solo.ingress.state(), downs(&solo)), (State::Established, vec![]));
+
+    solo.run_for(Duration::from_secs(5));
+    let good = solo.accept();
+    assert!(!solo.is_closed(old));
+    solo.send(good, &Message::Open(open_with_restart()));
+    assert!(solo.is_closed(old));
+    let notified = solo.written(old).iter().any(|message| matches!(message, Message::Notification(_)));
+    assert!(!notified, "the old connection is closed without a NOTIFICATION");
+    assert_eq!((solo.ingress.state(), downs(&solo)), (State::OpenConfirm, vec![restart()]));
+    solo.send(good, &Message::Keepalive);
+    assert_eq!(solo.ingress.session().map(|session| session.connection), Some(good));
+}
