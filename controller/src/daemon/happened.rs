@@ -64,3 +64,38 @@ pub(super) fn log(level: Level, event: &NewEvent, more: u64) {
         Level::DEBUG | Level::TRACE => tracing::debug!(peer, kind, more, "{text}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use weft_bgp::ingress::Incident;
+    use weft_bgp::types::Reason;
+
+    use super::*;
+
+    fn told(kind: EventKind) -> Happened {
+        describe(&Event { peer: [10, 0, 0, 1].into(), kind })
+    }
+
+    #[test]
+    fn a_session_that_comes_or_goes_is_loud_and_the_way_there_is_not() {
+        let up = told(EventKind::State { from: State::OpenConfirm, to: State::Established });
+        let down = told(EventKind::State { from: State::Established, to: State::Idle });
+        let between = told(EventKind::State { from: State::Idle, to: State::Connect });
+        assert_eq!((up.level, down.level, between.level), (Level::INFO, Level::INFO, Level::DEBUG));
+        assert_ne!(up.cause, down.cause, "coming up must not keep going down out of the log");
+    }
+
+    #[test]
+    fn incidents_keep_their_bytes_and_group_by_code() {
+        let incident = |text: &str| Incident {
+            kind: IncidentKind::TreatedAsWithdraw,
+            reason: Reason::new("malformed-as-path", text),
+            bytes: vec![1, 2, 3].into(),
+        };
+        let (first, second) =
+            (told(EventKind::Incident(incident("one"))), told(EventKind::Incident(incident("two"))));
+        assert_eq!(first.cause, second.cause);
+        assert_eq!((first.event.kind, first.event.bytes.as_ref()), ("treated-as-withdraw", &[1, 2, 3][..]));
+        assert!(first.event.text.contains("malformed-as-path"), "{}", first.event.text);
+    }
+}

@@ -54,3 +54,48 @@ impl KernelNews {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn next_hop(n: u8) -> NextHopRef {
+        NextHopRef { address: [10, 0, 0, n].into(), default_route: false }
+    }
+
+    #[tokio::test]
+    async fn the_last_word_on_each_next_hop_is_kept() {
+        let news: Coalesced<KernelNews> = Coalesced::default();
+        let mut sink = KernelNews::sink(news.clone());
+        for resolution in [Resolution::OnLink, Resolution::Unresolved] {
+            sink(Event::NextHop { next_hop: next_hop(1), resolution });
+        }
+        sink(Event::NextHop { next_hop: next_hop(2), resolution: Resolution::OnLink });
+        let told = news.take().await;
+        let expected = [(next_hop(1), Resolution::Unresolved), (next_hop(2), Resolution::OnLink)];
+        assert_eq!(told.next_hops, BTreeMap::from(expected));
+        assert!(!told.host_changed);
+    }
+
+    #[test]
+    fn counts_add_up_and_names_are_bounded() {
+        let mut news = KernelNews::default();
+        let prefix: IpNet = "10.1.0.0/26".parse().unwrap();
+        news.add(Event::Repaired { routes: 2, example: prefix });
+        news.add(Event::Repaired { routes: 3, example: prefix });
+        assert_eq!(news.repaired, Some((5, prefix)));
+        for n in 0..=255 {
+            let prefix = IpNet::new([10, 0, n, 0].into(), 24).unwrap();
+            news.add(Event::Refused { prefix, error: "no".into() });
+        }
+        assert_eq!(news.refused.len(), REFUSED_MAX);
+    }
+
+    #[test]
+    fn what_was_adopted_asks_for_a_look_at_the_host() {
+        let mut news = KernelNews::default();
+        news.add(Event::Adopted { ipv4: 2, ipv6: 0 });
+        assert_eq!(news.adopted, Some(Adopted { ipv4: 2, ipv6: 0 }));
+        assert!(news.host_changed);
+    }
+}

@@ -139,3 +139,92 @@ fn as_path(path: &AsPath) -> Vec<AsPathElement> {
     }
     elements
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use weft_bgp::types::{Asn, Reason};
+    use weft_bgp::wire::attributes::{PathAttributes, Segment};
+
+    use super::*;
+
+    fn attributes(next_hop: &str) -> PathAttributes {
+        let segment = |kind, asns: &[u32]| Segment { kind, asns: asns.iter().copied().map(Asn).collect() };
+        PathAttributes {
+            origin: Origin::Incomplete,
+            as_path: AsPath(vec![
+                segment(SegmentKind::Sequence, &[65000, 4_200_000_000]),
+                segment(SegmentKind::Set, &[64601, 64602]),
+            ]),
+            next_hop: next_hop.parse().unwrap(),
+            next_hop_link_local: None,
+            med: Some(7),
+            local_pref: None,
+            atomic_aggregate: false,
+            aggregator: None,
+            communities: vec![65000 << 16 | 666],
+            ext_communities: vec![[0, 2, 0xfd, 0xe8, 0, 0, 0, 1]],
+            large_communities: vec![[4_200_000_000, 1, 2]],
+            originator_id: None,
+            cluster_list: Vec::new(),
+            unknown: Vec::new(),
+        }
+    }
+
+    fn path_of(next_hop: &str, best: bool) -> PathStatus {
+        PathStatus {
+            peer: Some([10, 0, 0, 1].into()),
+            attributes: Arc::new(attributes(next_hop)),
+            valid: true,
+            best,
+            multipath: false,
+            stale: false,
+            reason: Reason::new("med", "a higher MED"),
+        }
+    }
+
+    #[test]
+    fn paths_are_written_as_documented() {
+        let paths = vec![path_of("10.0.0.1", false), path_of("10.0.0.2", true)];
+        let status = RouteStatus { prefix: "10.1.0.0/26".parse().unwrap(), paths };
+        let json = serde_json::to_value(route(&status, true)).unwrap();
+        let lost = serde_json::json!({
+            "nextHops": ["10.0.0.1"], "peer": "10.0.0.1", "asPath": [65000, 4_200_000_000_u32, [64601, 64602]],
+            "origin": "incomplete", "localPref": null, "med": 7, "communities": ["65000:666", "4200000000:1:2"],
+            "extCommunities": ["0002fde800000001"], "valid": true, "best": false,
+            "reason": {"code": "med", "text": "a higher MED"},
+        });
+        assert_eq!(json["paths"][0], lost);
+        assert_eq!((&json["best"], &json["inKernel"]), (&1.into(), &true.into()));
+    }
+
+    #[test]
+    fn our_own_route_has_no_next_hop() {
+        assert!(path(&path_of("0.0.0.0", true)).next_hops.is_empty());
+        assert!(path(&path_of("::", true)).next_hops.is_empty());
+    }
+
+    #[test]
+    fn the_port_is_told_where_it_is_not_179() {
+        assert_eq!(peer_address([10, 0, 0, 1].into(), 179), "10.0.0.1");
+        assert_eq!(peer_address("fd00::1".parse().unwrap(), 1790), "[fd00::1]:1790");
+    }
+
+    #[test]
+    fn errors_are_told_in_utc() {
+        let now = Moment::now();
+        let at = now.instant.checked_sub(Duration::from_secs(60)).unwrap();
+        let error = LastError {
+            at,
+            direction: Direction::Received,
+            code: Some(6),
+            subcode: Some(2),
+            text: "Administrative Shutdown".into(),
+        };
+        let told = last_error(&error, &now);
+        assert_eq!(now.timestamp.duration_since(told.time).as_secs(), 60);
+        assert_eq!((told.direction, told.code, told.subcode), (ErrorDirection::Received, Some(6), Some(2)));
+    }
+}
