@@ -224,7 +224,7 @@ mod tests {
             text: "Administrative Shutdown".into(),
         };
         let told = last_error(&error, &now);
-        assert_eq!(now.timestamp.duration_since(told.time).as_secs(), 60);
+        assert_eq!(now.timestamp_of(now.instant).duration_since(told.time).as_secs(), 60);
         assert_eq!((told.direction, told.code, told.subcode), (ErrorDirection::Received, Some(6), Some(2)));
     }
 }
