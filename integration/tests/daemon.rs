@@ -2,10 +2,11 @@
 
 #![allow(clippy::indexing_slicing, reason = "a panic fails the test, which is what it is for")]
 
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use weft_integration::daemon::{Family, Software};
 use weft_integration::fabric::{Fabric, FabricSpec};
@@ -103,6 +104,38 @@ fn exit_codes_of_weftctl() -> Result<()> {
         let dead = node.weft.weftctl("status")?;
         ensure!(dead.status.code() == Some(3) && !dead.stderr.is_empty(), "{dead:?}");
         Ok(())
+    })
+}
+
+/// What on the host stands in the way is named, with what to do about it, and forgotten when it is gone.
+#[test]
+fn what_stands_in_the_way_is_named() -> Result<()> {
+    Lab::test(|lab| {
+        let mut fabric =
+            Fabric::build(lab, FabricSpec { pods_per_node: 0, ..FabricSpec::one_rack(Software::Bird) })?;
+        let node = fabric.node_mut("a1")?;
+        let nft = |words: &str| node.namespace.exec(&format!("nft {words}"), SHORT)?.success().map(drop);
+        nft("add table ip filter")?;
+        nft("add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }")?;
+        let squatter = node.namespace.run(|| TcpListener::bind("0.0.0.0:179"))??;
+        node.weft.start()?;
+        for (code, text) in [("forward-policy-drop", "FORWARD"), ("not-listening", "179")] {
+            wait_until(format!("the problem {code}"), PATIENCE, || {
+                let problems = node.weft.status()?["problems"].as_array().cloned().unwrap_or_default();
+                let problem = problems.iter().find(|problem| problem["code"] == code);
+                let problem = problem.with_context(|| format!("{code} is not among {problems:?}"))?;
+                ensure!(problem["text"].as_str().is_some_and(|said| said.contains(text)), "{problem}");
+                ensure!(problem["remedy"].as_str().is_some_and(|remedy| !remedy.is_empty()), "{problem}");
+                Ok(())
+            })?;
+        }
+        drop(squatter);
+        wait_until("weftd to listen after all", PATIENCE, || {
+            let problems = node.weft.status()?["problems"].to_string();
+            ensure!(!problems.contains("not-listening"), "{problems}");
+            node.namespace.run(|| TcpStream::connect("127.0.0.1:179"))??;
+            Ok(())
+        })
     })
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use weft_integration::daemon::{Family, Software};
+use weft_integration::documents;
 use weft_integration::fabric::{Fabric, FabricSpec};
 use weft_integration::lab::Lab;
 use weft_integration::node::Node;
@@ -107,16 +108,24 @@ fn one_of_two_uplinks_to_frr_is_cut() -> Result<()> {
     one_of_two_uplinks_is_cut(Software::Frr)
 }
 
-/// kill -9 of weftd and a restart: the ToR keeps the routes as RFC 4724 says, and not one packet is lost.
-fn weftd_is_killed_and_restarted(software: Software) -> Result<()> {
+/// How a weftd ends.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Kill,
+    Terminate,
+}
+
+/// weftd ends and is started again: the ToR keeps the routes as RFC 4724 says, and not one packet is lost.
+fn weftd_ends_and_is_started_again(software: Software, end: End) -> Result<()> {
     Lab::test(|lab| {
-        let mut fabric = Fabric::up(
-            lab,
-            FabricSpec { pods_per_node: 1, nodes_per_rack: 1, ..FabricSpec::two_racks(software) },
-        )?;
+        let spec = FabricSpec { pods_per_node: 1, nodes_per_rack: 1, ..FabricSpec::two_racks(software) };
+        let mut fabric = Fabric::up(lab, spec)?;
         let traffic = Traffic::start(fabric.node("a1")?, fabric.node("b1")?)?;
         sleep(Duration::from_millis(300));
-        fabric.node_mut("a1")?.weft.kill9()?;
+        match end {
+            End::Kill => fabric.node_mut("a1")?.weft.kill9()?,
+            End::Terminate => fabric.node_mut("a1")?.weft.terminate()?,
+        }
         let blocks = fabric.node("a1")?.blocks.clone();
         let tor = fabric.router("tor-a")?;
         stays("the ToR's routes to the node without a daemon", Duration::from_secs(2), || {
@@ -124,34 +133,79 @@ fn weftd_is_killed_and_restarted(software: Software) -> Result<()> {
         })?;
         let node = fabric.node_mut("a1")?;
         node.weft.start()?;
-        wait_until("the sessions to be back", PATIENCE, || {
-            let peers = node.weft.peers()?;
-            ensure!(peers.iter().all(|peer| peer.state == "Established" && peer.accepted > 0), "{peers:?}");
-            Ok(())
-        })?;
-        // End-of-RIB has passed both ways when this side has swept; nothing may go away with it.
-        wait_until("weftd to be ready", PATIENCE, || {
-            ensure!(node.weft.http("/readyz")?.0 == 200, "/readyz is not 200");
-            Ok(())
-        })?;
+        wait_restarted(node)?;
         sleep(Duration::from_secs(1));
         traffic.stop_without_loss()
     })
 }
 
+/// The sessions are back, and End-of-RIB has passed: what was to be swept is swept.
+fn wait_restarted(node: &Node) -> Result<()> {
+    wait_until("the sessions to be back", PATIENCE, || {
+        let peers = node.weft.peers()?;
+        ensure!(peers.iter().all(|peer| peer.state == "Established" && peer.accepted > 0), "{peers:?}");
+        ensure!(node.weft.http("/readyz")?.0 == 200, "/readyz is not 200");
+        Ok(())
+    })
+}
+
 #[test]
 fn weftd_is_killed_under_a_bird_tor() -> Result<()> {
-    weftd_is_killed_and_restarted(Software::Bird)
+    weftd_ends_and_is_started_again(Software::Bird, End::Kill)
 }
 
 #[test]
 fn weftd_is_killed_under_an_frr_tor() -> Result<()> {
-    weftd_is_killed_and_restarted(Software::Frr)
+    weftd_ends_and_is_started_again(Software::Frr, End::Kill)
 }
 
 #[test]
 fn weftd_is_killed_under_a_weft_tor() -> Result<()> {
-    weftd_is_killed_and_restarted(Software::Weft)
+    weftd_ends_and_is_started_again(Software::Weft, End::Kill)
+}
+
+#[test]
+fn weftd_is_upgraded_under_a_bird_tor() -> Result<()> {
+    weftd_ends_and_is_started_again(Software::Bird, End::Terminate)
+}
+
+#[test]
+fn weftd_is_upgraded_under_an_frr_tor() -> Result<()> {
+    weftd_ends_and_is_started_again(Software::Frr, End::Terminate)
+}
+
+/// Routes that went away while weftd was dead are swept once it has heard from its peers, and not before.
+#[test]
+fn what_went_away_meanwhile_is_swept() -> Result<()> {
+    Lab::test(|lab| {
+        let mut fabric =
+            Fabric::up(lab, FabricSpec { pods_per_node: 1, ..FabricSpec::one_rack(Software::Bird) })?;
+        let gone = fabric.node("a2")?.blocks.clone();
+        fabric.node_mut("a1")?.weft.kill9()?;
+        documents::write(
+            &fabric.node("a2")?.weft.manifests(),
+            "nodes.yaml",
+            &[{
+                let node = fabric.node("a2")?;
+                documents::node("a2", &[("rack", "a")], &[], &node.addresses)
+            }],
+        )?;
+        let tor = fabric.router("tor-a")?;
+        wait_until("the ToR to lose the blocks", PATIENCE, || {
+            gone.iter().try_for_each(|block| tor.ensure_no_path(*block))
+        })?;
+        let node = fabric.node_mut("a1")?;
+        for block in &gone {
+            ensure!(
+                !node.namespace.routes_to(*block)?.is_empty(),
+                "the route to {block} died with the daemon"
+            );
+        }
+        node.weft.start()?;
+        wait_until("the sweep", PATIENCE, || {
+            gone.iter().try_for_each(|block| node.weft.ensure_no_path(*block))
+        })
+    })
 }
 
 /// The other way round: the ToR's daemon dies and comes back, and the node keeps its routes meanwhile.

@@ -1,4 +1,4 @@
-//! Raises a two-rack fabric on this machine, shows it, checks the promises, cuts a cable and takes it all down again.
+//! `make demo`: raises a two-rack fabric on this machine, shows it, checks the promises, cuts a cable and takes it all down again.
 //!
 //! Environment: `TOR` (weft, bird, frr; default weft) picks the ToRs' software; `KEEP=1` leaves the fabric up; `weft-demo down`
 //! removes one that was left.
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            println!("\nThe demo failed: {error:?}");
+            println!("\nThe demo failed: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -60,7 +60,7 @@ fn demo() -> Result<()> {
         lab.keep();
         println!("{}", how_to_look(&lab));
     } else {
-        println!("Takes everything down.");
+        println!("Everything is taken down.");
     }
     if result.is_err() {
         lab.fail();
@@ -70,7 +70,7 @@ fn demo() -> Result<()> {
 
 fn show(lab: &Lab, tor: Software, keep: bool) -> Result<()> {
     let start = now();
-    println!("Makes 2 racks x 2 nodes, 2 ToRs ({tor}) and a spine out of network namespaces.");
+    println!("Makes 2 racks x 2 nodes, 2 ToRs and a spine ({tor}) out of network namespaces.");
     let mut fabric = Fabric::build(lab, FabricSpec::two_racks(tor))?;
     let result = run(lab, &mut fabric);
     if keep {
