@@ -1,4 +1,11 @@
 //! The session, without sockets and in virtual time: two `Ingress` against each other, and one against a peer played by hand.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod collision;
 mod establish;

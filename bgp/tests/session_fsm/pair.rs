@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use weft_bgp::config::{GracefulRestart, NextHopMode, PeerConfig, RemoteAs, Timers};
-use weft_bgp::ingress::{Ingress, IngressInput, IngressOutput, RouteBatch, Session};
+use weft_bgp::ingress::{Ingress, IngressInput, IngressOutput, Session};
 use weft_bgp::policy::Policy;
 use weft_bgp::session::State;
 use weft_bgp::types::{Asn, ConnectionId, FamilySet, Reason};
@@ -58,15 +58,6 @@ pub(crate) struct End {
     pub(crate) log: Vec<IngressOutput>,
     pub(crate) listening: bool,
     accepted: u64,
-}
-
-impl End {
-    pub(crate) fn batches(&self) -> impl Iterator<Item = &RouteBatch> {
-        self.log.iter().filter_map(|output| match output {
-            IngressOutput::Routes(batch) => Some(batch),
-            _ => None,
-        })
-    }
 }
 
 pub(crate) struct Pair {
