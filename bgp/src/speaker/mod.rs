@@ -23,7 +23,7 @@ pub use self::io::{
 };
 
 use self::convergence::Convergence;
-use self::outbox::Outbox;
+use self::outbox::{Maker, Outbox};
 use self::peer::Peer;
 use crate::config::SpeakerConfig;
 use crate::egress::{Egress, EgressInput, EgressOutput, GroupId};
@@ -226,12 +226,14 @@ impl Speaker {
         }
     }
 
-    /// Bytes left: the groups whose they were may pack more.
+    /// Bytes left: the peer's group may pack more.
     fn credit(&mut self, now: Instant, connection: ConnectionId, bytes: usize) {
         let Some(outbox) = self.connections.get_mut(&connection) else { return };
-        let credit = outbox.written(now, bytes);
-        let Some(peer) = self.peers.get(&outbox.peer).map(|p| p.id) else { return };
-        for (group, bytes) in credit {
+        let bytes = outbox.written(now, bytes);
+        let peer = self.peers.get(&outbox.peer).filter(|peer| peer.established == Some(connection));
+        if let Some((peer, group)) = peer.and_then(|peer| Some((peer.id, peer.group?)))
+            && bytes > 0
+        {
             self.tell_group(now, group, EgressInput::Written { peer, bytes });
         }
     }
@@ -268,7 +270,7 @@ impl Speaker {
                 self.outputs.push_back(Output::Dial { connection, source, remote });
             }
             IngressOutput::Write { connection, bytes } => {
-                self.write(now, connection, None, bytes);
+                self.write(now, connection, Maker::Session, bytes);
             }
             IngressOutput::Close { connection } => {
                 if self.connections.remove(&connection).is_some() {
@@ -358,7 +360,7 @@ impl Speaker {
                 EgressOutput::Write { peer, bytes } => {
                     let peer = self.addresses.get(&peer).and_then(|address| self.peers.get(address));
                     if let Some(connection) = peer.and_then(|peer| peer.established) {
-                        self.write(now, connection, Some(group), bytes);
+                        self.write(now, connection, Maker::Group, bytes);
                     }
                 }
                 EgressOutput::Moved { to, handover } => {
@@ -423,9 +425,9 @@ impl Speaker {
         }
     }
 
-    fn write(&mut self, now: Instant, connection: ConnectionId, group: Option<GroupId>, bytes: Bytes) {
+    fn write(&mut self, now: Instant, connection: ConnectionId, maker: Maker, bytes: Bytes) {
         if let Some(outbox) = self.connections.get_mut(&connection) {
-            outbox.push(now, group, bytes.len());
+            outbox.push(now, maker, bytes.len());
             self.outputs.push_back(Output::Write { connection, bytes });
         }
     }

@@ -4,20 +4,25 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use smallvec::SmallVec;
-
-use crate::egress::GroupId;
-
 /// The least time that RFC 9687 section 6 lets pass before a peer that takes nothing is given up.
 const SEND_HOLD_MIN: Duration = Duration::from_secs(8 * 60);
+
+/// Who made the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Maker {
+    /// The session: its own messages need no credit.
+    Session,
+    /// The peer's update group, whichever that is when they leave: the peer takes what it owes from group to group.
+    Group,
+}
 
 /// One connection's account: whose bytes are on their way, and since when nothing has moved.
 #[derive(Debug)]
 pub(super) struct Outbox {
     /// Whose connection it is.
     pub(super) peer: IpAddr,
-    /// In order; `None` is the session's own messages, which need no credit.
-    unsent: VecDeque<(Option<GroupId>, usize)>,
+    /// In order.
+    unsent: VecDeque<(Maker, usize)>,
     /// When bytes last left, or the first were put in.
     moved: Instant,
 }
@@ -27,26 +32,28 @@ impl Outbox {
         Self { peer, unsent: VecDeque::new(), moved: now }
     }
 
-    pub(super) fn push(&mut self, now: Instant, group: Option<GroupId>, bytes: usize) {
+    pub(super) fn push(&mut self, now: Instant, maker: Maker, bytes: usize) {
         if self.unsent.is_empty() {
             self.moved = now;
         }
         match self.unsent.back_mut() {
-            Some((last, queued)) if *last == group => *queued = queued.saturating_add(bytes),
-            _ => self.unsent.push_back((group, bytes)),
+            Some((last, queued)) if *last == maker => *queued = queued.saturating_add(bytes),
+            _ => self.unsent.push_back((maker, bytes)),
         }
     }
 
-    /// Bytes left; tells which groups get how much credit back.
-    pub(super) fn written(&mut self, now: Instant, mut bytes: usize) -> SmallVec<[(GroupId, usize); 2]> {
+    /// Bytes left; how many of them were a group's.
+    pub(super) fn written(&mut self, now: Instant, mut bytes: usize) -> usize {
         self.moved = now;
-        let mut credit = SmallVec::new();
+        let mut credit = 0;
         while bytes > 0 {
-            let Some((group, queued)) = self.unsent.front_mut() else { break };
+            let Some((maker, queued)) = self.unsent.front_mut() else { break };
             let part = bytes.min(*queued);
             bytes -= part;
             *queued -= part;
-            credit.extend(group.map(|group| (group, part)));
+            if *maker == Maker::Group {
+                credit += part;
+            }
             if *queued == 0 {
                 self.unsent.pop_front();
             }
@@ -69,16 +76,22 @@ mod tests {
     const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     #[test]
-    fn credit_goes_to_the_group_whose_bytes_left() {
+    fn credit_is_for_what_groups_have_made() {
         let now = Instant::now();
         let mut outbox = Outbox::new(now, PEER);
-        for (group, bytes) in [(None, 19), (Some(1), 60), (Some(1), 40), (None, 19), (Some(2), 50)] {
-            outbox.push(now, group.map(GroupId), bytes);
+        for (maker, bytes) in [
+            (Maker::Session, 19),
+            (Maker::Group, 60),
+            (Maker::Group, 40),
+            (Maker::Session, 19),
+            (Maker::Group, 50),
+        ] {
+            outbox.push(now, maker, bytes);
         }
-        assert!(outbox.written(now, 19).is_empty());
-        assert_eq!(outbox.written(now, 30).to_vec(), [(GroupId(1), 30)]);
-        assert_eq!(outbox.written(now, 99).to_vec(), [(GroupId(1), 70), (GroupId(2), 10)]);
-        assert_eq!(outbox.written(now, 1000).to_vec(), [(GroupId(2), 40)], "not more than was put in");
+        assert_eq!(outbox.written(now, 19), 0);
+        assert_eq!(outbox.written(now, 30), 30);
+        assert_eq!(outbox.written(now, 99), 70 + 10);
+        assert_eq!(outbox.written(now, 1000), 40, "not more than was put in");
     }
 
     #[test]
@@ -86,8 +99,8 @@ mod tests {
         let (start, hold) = (Instant::now(), Duration::from_secs(90));
         let mut outbox = Outbox::new(start, PEER);
         assert_eq!(outbox.send_hold_deadline(hold), None);
-        outbox.push(start + hold, None, 19);
-        outbox.push(start + hold * 2, None, 19);
+        outbox.push(start + hold, Maker::Session, 19);
+        outbox.push(start + hold * 2, Maker::Session, 19);
         assert_eq!(outbox.send_hold_deadline(hold), Some(start + hold + SEND_HOLD_MIN));
         outbox.written(start + hold * 2, 19);
         assert_eq!(outbox.send_hold_deadline(hold), Some(start + hold * 2 + SEND_HOLD_MIN));
