@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ipnet::IpNet;
 use proptest::prelude::*;
 use sim_support::{LIMIT, Topology, established, prefixes, routes, speaker, v4};
 use weft_bgp::config::{PeerConfig, SpeakerConfig};
@@ -17,7 +18,10 @@ use weft_bgp::session::State;
 use weft_bgp::sim::{SpeakerId, World};
 use weft_bgp::speaker::{EventKind, Input, Output, Speaker, SpeakerStart};
 use weft_bgp::status::PeerStatus;
-use weft_bgp::types::{ConnectionId, Reason};
+use weft_bgp::types::{ConnectionId, Family, Reason};
+use weft_bgp::wire::Message;
+use weft_bgp::wire::capability::Capability;
+use weft_bgp::wire::open::Open;
 
 /// A settled mesh of three in one AS.
 fn mesh() -> (World, Vec<SpeakerId>) {
@@ -131,6 +135,19 @@ fn a_shut_down_peer_stays_down_until_it_is_not() {
     assert_eq!(status(&world, ids[0], 1).state, State::Established);
 }
 
+#[test]
+fn a_peer_that_is_shut_down_while_it_restarts_takes_its_routes_along() {
+    let (mut world, ids) = mesh();
+    world.kill(ids[1]);
+    world.run_for(Duration::from_secs(1)).unwrap();
+    assert!(world.kernel(ids[0]).contains_key(&prefixes(1)[0]), "its routes are stale");
+    let mut config = config(&world, ids[0]);
+    Arc::make_mut(config.peers.get_mut(&IpAddr::from(v4(1))).unwrap()).shutdown = Some("away".into());
+    world.configure(ids[0], config);
+    world.run_for(Duration::from_secs(1)).unwrap();
+    assert!(!world.kernel(ids[0]).contains_key(&prefixes(1)[0]));
+}
+
 /// A speaker without a network: its outputs to an input.
 fn hear(speaker: &mut Speaker, now: Instant, input: Input) -> Vec<Output> {
     speaker.handle(now, input);
@@ -191,6 +208,57 @@ fn a_stopped_speaker_only_closes() {
     let late = hear(&mut stopped, now, accepted(2, [10, 0, 0, 2]));
     assert!(matches!(late[..], [Output::Close { connection: ConnectionId::Accepted(2) }]), "{late:?}");
     assert!(hear(&mut stopped, now, Input::Configure(Arc::new(config))).is_empty());
+}
+
+/// Brings up a session with the peer 10.0.0.2 of AS 2 on a connection that it has opened.
+fn bring_up(speaker: &mut Speaker, now: Instant, connection: ConnectionId) -> Vec<Output> {
+    let open = Open {
+        my_as: 2,
+        hold_time: 0,
+        bgp_identifier: [10, 0, 0, 2].into(),
+        capabilities: vec![Capability::Multiprotocol(Family::Ipv4Unicast.into())],
+    };
+    let mut outputs = hear(speaker, now, accepted(1, [10, 0, 0, 2]));
+    for message in [Message::Open(open), Message::Keepalive] {
+        outputs.extend(hear(speaker, now, Input::Bytes { connection, bytes: message.encode() }));
+    }
+    assert_eq!(speaker.peer([10, 0, 0, 2].into()).unwrap().state, State::Established);
+    outputs
+}
+
+fn octets(outputs: &[Output]) -> usize {
+    let written = |output: &Output| if let Output::Write { bytes, .. } = output { bytes.len() } else { 0 };
+    outputs.iter().map(written).sum()
+}
+
+#[test]
+fn a_slow_peer_whose_policy_changes_is_told_everything_still() {
+    const PREFIXES: u32 = 100_000;
+    let (mut slow, now, connection) =
+        (Speaker::new(SpeakerStart::default()), Instant::now(), ConnectionId::Accepted(1));
+    let mut config = speaker(0, 1);
+    let prefix = |n| IpNet::new(std::net::Ipv4Addr::from(0x0b00_0000 + n).into(), 32).unwrap();
+    config.originate = (0..PREFIXES).map(|n| (prefix(n), <_>::default())).collect();
+    let mut peer = sim_support::peer(0, 1, 2);
+    peer.passive = true;
+    config.peers.insert([10, 0, 0, 2].into(), Arc::new(peer.clone()));
+    hear(&mut slow, now, Input::Configure(Arc::new(config.clone())));
+    let mut waiting = octets(&bring_up(&mut slow, now, connection));
+    let advertised = |speaker: &Speaker| {
+        speaker.peer([10, 0, 0, 2].into()).unwrap().families.iter().map(|f| f.advertised).sum::<usize>()
+    };
+    assert!(advertised(&slow) < PREFIXES as usize, "it has room for a part only");
+
+    let mut export = peer.export.as_ref().clone();
+    export.unmatched = Reason::new("closed", "said otherwise");
+    peer.export = Arc::new(export);
+    config.peers.insert([10, 0, 0, 2].into(), Arc::new(peer));
+    waiting += octets(&hear(&mut slow, now, Input::Configure(Arc::new(config))));
+    while waiting > 0 {
+        let bytes = std::mem::take(&mut waiting);
+        waiting = octets(&hear(&mut slow, now, Input::Written { connection, bytes }));
+    }
+    assert_eq!(advertised(&slow), PREFIXES as usize);
 }
 
 /// Whatever a transport may say, in any order, of connections that exist or not.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::peer::Peer;
 use super::{Output, Speaker, cease};
 use crate::config::{PeerConfig, SpeakerConfig};
-use crate::ingress::{Ingress, IngressInput};
+use crate::ingress::{Down, Ingress, IngressInput};
 use crate::rib::RibInput;
 use crate::types::PeerId;
 
@@ -74,6 +74,10 @@ impl Speaker {
         }
         // The session first: if it ends, it ends under the policies it ran with.
         self.tell_peer(now, address, IngressInput::Configure(Arc::clone(config)));
+        if config.shutdown.is_some() {
+            // There may be no session to end, but routes that wait for the peer's restart.
+            self.down(now, address, Down::Death);
+        }
         self.rib.handle(now, RibInput::Peer { peer: id, address, config: Arc::clone(config) });
     }
 
