@@ -8,7 +8,7 @@
 //!   Connection  Connection  one per TCP connection: DelayOpen, OpenSent, OpenConfirm, Established; hold and keepalive
 //! ```
 //!
-//! Time is an argument, jitter comes from an injected seed, and everything that happens to the outside goes through the [`Outbox`].
+//! Time is an argument, jitter comes from an injected seed, and everything that happens to the outside goes through the `Outbox`.
 
 pub use self::state::State;
 pub use self::timer::Timer;
