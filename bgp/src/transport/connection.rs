@@ -97,10 +97,15 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         let Self { id, mut queue, closing, arrivals, _permit } = self;
         let (read, mut write) = stream.split();
-        let receiving = receive(id, read, &arrivals);
+        let (reading, read_to_the_end) = oneshot::channel::<Infallible>();
+        let receiving = async {
+            receive(id, read, &arrivals).await;
+            drop(reading);
+        };
         let transmitting = async {
-            let error = transmit(id, &mut write, &mut queue, &arrivals).await.err();
-            if let Some(error) = error {
+            let Err(error) = transmit(id, &mut write, &mut queue, &arrivals).await else { return };
+            // The peer's last words, a NOTIFICATION maybe, may have come before and not been read: the reader tells the end.
+            if timeout(LINGER, read_to_the_end).await.is_err() {
                 report(&arrivals, Arrival::Closed { connection: id, error: Some(error.to_string()) }).await;
             }
         };
@@ -161,4 +166,48 @@ async fn transmit(
 /// Tells the driver; after its end nobody needs to know.
 async fn report(arrivals: &mpsc::Sender<Arrival>, arrival: Arrival) {
     let _ = arrivals.send(arrival).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+    use tokio::task::yield_now;
+
+    /// Whether a session ended by a NOTIFICATION or by TCP is the difference between death and restart.
+    #[tokio::test]
+    async fn what_the_peer_said_before_a_reset_is_read_though_writing_fails_first() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        // A driver that is behind: one arrival fills its queue.
+        let (arrivals, mut arrived) = mpsc::channel(1);
+        let (link, connection) = pair(ConnectionId::Accepted(1), 8, arrivals, None);
+        let task = tokio::spawn(connection.run(stream));
+        for word in ["first ", "second ", "last"] {
+            peer.write_all(word.as_bytes()).await.unwrap();
+            for _ in 0..100 {
+                yield_now().await;
+            }
+        }
+        socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        link.queue.send(Bytes::from_static(b"to nobody")).await.unwrap();
+        for _ in 0..100 {
+            yield_now().await;
+        }
+        let mut heard = Vec::new();
+        let mut open = Some(link);
+        while let Some(arrival) =
+            timeout(LINGER * 2, arrived.recv()).await.expect("the end of the connection")
+        {
+            match arrival {
+                Arrival::Bytes { bytes, .. } if open.is_some() => heard.extend_from_slice(&bytes),
+                Arrival::Closed { .. } => drop(open.take()),
+                _ => {}
+            }
+        }
+        task.await.unwrap();
+        assert_eq!(String::from_utf8(heard).unwrap(), "first second last");
+    }
 }
