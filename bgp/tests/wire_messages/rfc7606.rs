@@ -43,14 +43,17 @@ fn with(attribute: Vec<u8>) -> Vec<Vec<u8>> {
     set
 }
 
-/// Every malformed attribute by itself: flags, code, value; severity and code that it calls for.
+/// With whom, flags, code, value; severity and error code that the attribute calls for.
+type Case<'a> = (Agreed, u8, u8, &'a [u8], Severity, ErrorCode);
+
+/// Every malformed attribute by itself.
 #[test]
 fn every_attribute_malformed_has_its_severity_and_code() {
     use ErrorCode as E;
     use Severity::{Discard, TreatAsWithdraw as Withdraw};
     let (ext, int) = (EXTERNAL.four_octets(), INTERNAL.four_octets());
     let old = EXTERNAL.two_octets();
-    let cases: &[(Agreed, u8, u8, &[u8], Severity, ErrorCode)] = &[
+    let cases: &[Case<'_>] = &[
         // 7.1 ORIGIN
         (ext, 0x40, 1, &[], Withdraw, E::ATTRIBUTE_LENGTH_ERROR),
         (ext, 0x40, 1, &[0, 0], Withdraw, E::ATTRIBUTE_LENGTH_ERROR),
