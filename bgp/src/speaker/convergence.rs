@@ -133,11 +133,13 @@ impl Convergence {
         self.unanswered.remove(next_hop);
     }
 
-    /// Whether everybody whose table was to be awaited before we speak has told it.
+    /// Whether everybody whose table was to be awaited before we speak has told it, and its next hops are looked up: a route whose
+    /// next hop is in doubt is not announced, and what is not announced before End-of-RIB is withdrawn.
     pub(super) fn deferral_is_over(&self, now: Instant) -> bool {
         let waits_for_us = |p: &Progress| matches!(p.stage, Stage::Table { restarting: true, .. });
         let over = |p: &Progress| waits_for_us(p) || p.is_settled(now);
-        self.converged || self.limit.is_some_and(|limit| limit <= now || self.unsettled.values().all(over))
+        let told = self.unanswered.is_empty() && self.unsettled.values().all(over);
+        self.converged || self.limit.is_some_and(|limit| limit <= now || told)
     }
 
     /// Whether this is the moment; true once.
@@ -299,8 +301,8 @@ mod tests {
         let next_hop = TrackedNextHop { address: [10, 0, 0, 2].into(), default_route: false };
         convergence.asked(next_hop);
         convergence.forget(PEER);
-        assert!(!convergence.reached(now));
+        assert!(!convergence.deferral_is_over(now) && !convergence.reached(now));
         convergence.answered(&next_hop);
-        assert!(convergence.reached(now));
+        assert!(convergence.deferral_is_over(now) && convergence.reached(now));
     }
 }
