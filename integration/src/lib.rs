@@ -8,6 +8,7 @@
 //! | [`documents`] | what an admin writes for weftd |
 //! | [`node`], [`pod`] | a machine with weftd, and the pods on it, made by the real `weft-cni` |
 //! | [`fabric`], [`lan`] | topologies: racks with ToRs and a spine; nodes in one subnet or two |
+//! | [`monitor`] | what happens to routes meanwhile |
 //! | [`probe`] | traffic, and what its receivers see |
 //! | [`promises`] | the promises of the network model, checked |
 //! | [`wait`] | waiting with a deadline |
@@ -25,6 +26,7 @@ pub mod fabric;
 pub mod lab;
 pub mod lan;
 pub mod link;
+pub mod monitor;
 pub mod netns;
 pub mod node;
 pub mod pod;

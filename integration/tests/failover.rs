@@ -11,6 +11,7 @@ use weft_integration::daemon::{Family, Software};
 use weft_integration::documents;
 use weft_integration::fabric::{Fabric, FabricSpec};
 use weft_integration::lab::Lab;
+use weft_integration::monitor::RouteMonitor;
 use weft_integration::node::Node;
 use weft_integration::probe::{FlowReport, Flows, ping};
 use weft_integration::wait::{stays, wait_until};
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// Enough to be on every one of two equal paths.
 const FLOWS: usize = 8;
 
-const INTERVAL: Duration = Duration::from_millis(5);
+const INTERVAL: Duration = Duration::from_millis(2);
 
 /// Flows of both families between the first pods of two nodes, and between their host networks and them.
 struct Traffic(Vec<(String, Flows)>);
@@ -108,6 +109,22 @@ fn one_of_two_uplinks_to_frr_is_cut() -> Result<()> {
     one_of_two_uplinks_is_cut(Software::Frr)
 }
 
+/// Listens on every machine of a fabric.
+fn listen(lab: &Lab, fabric: &Fabric) -> Result<Vec<RouteMonitor>> {
+    let nodes = fabric.nodes.iter().map(|node| &node.namespace);
+    let routers = fabric.routers.iter().map(|machine| &machine.namespace);
+    nodes.chain(routers).map(|namespace| RouteMonitor::start(lab, namespace)).collect()
+}
+
+/// No route went away, not even between two packets.
+fn ensure_nothing_deleted(monitors: Vec<RouteMonitor>) -> Result<()> {
+    for monitor in monitors {
+        let deleted = monitor.deleted()?;
+        ensure!(deleted.is_empty(), "routes went away: {deleted:#?}");
+    }
+    Ok(())
+}
+
 /// How a weftd ends.
 #[derive(Clone, Copy, Debug)]
 enum End {
@@ -122,6 +139,7 @@ fn weftd_ends_and_is_started_again(software: Software, end: End) -> Result<()> {
         let mut fabric = Fabric::up(lab, spec)?;
         let traffic = Traffic::start(fabric.node("a1")?, fabric.node("b1")?)?;
         sleep(Duration::from_millis(300));
+        let monitors = listen(lab, &fabric)?;
         match end {
             End::Kill => fabric.node_mut("a1")?.weft.kill9()?,
             End::Terminate => fabric.node_mut("a1")?.weft.terminate()?,
@@ -135,7 +153,8 @@ fn weftd_ends_and_is_started_again(software: Software, end: End) -> Result<()> {
         node.weft.start()?;
         wait_restarted(node)?;
         sleep(Duration::from_secs(1));
-        traffic.stop_without_loss()
+        traffic.stop_without_loss()?;
+        ensure_nothing_deleted(monitors)
     })
 }
 
@@ -216,16 +235,15 @@ fn a_weft_tor_is_killed_and_restarted() -> Result<()> {
             FabricSpec { pods_per_node: 1, nodes_per_rack: 1, ..FabricSpec::two_racks(Software::Weft) };
         let mut fabric = Fabric::up(lab, spec)?;
         let traffic = Traffic::start(fabric.node("a1")?, fabric.node("b1")?)?;
+        sleep(Duration::from_millis(300));
+        let monitors = listen(lab, &fabric)?;
         fabric.router_mut("tor-a")?.kill9()?;
         sleep(Duration::from_secs(1));
         fabric.router_mut("tor-a")?.start()?;
         let node = fabric.node("a1")?;
-        wait_until("the session to be back", PATIENCE, || {
-            let peers = node.weft.peers()?;
-            ensure!(peers.iter().all(|peer| peer.state == "Established" && peer.accepted > 0), "{peers:?}");
-            Ok(())
-        })?;
+        wait_restarted(node)?;
         sleep(Duration::from_secs(1));
-        traffic.stop_without_loss()
+        traffic.stop_without_loss()?;
+        ensure_nothing_deleted(monitors)
     })
 }

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use weft_integration::daemon::{Family, Neighbor, Router, RouterConfig, Software, router};
 use weft_integration::lab::Lab;
 use weft_integration::link::{End, Link};
+use weft_integration::monitor::RouteMonitor;
 use weft_integration::probe::{self, Flows};
 use weft_integration::wait::wait_until;
 use weft_integration::{netns, node};
@@ -57,6 +58,22 @@ fn a_lab_leaves_nothing_behind_even_when_its_test_fails() -> Result<()> {
     let left = netns::list(|candidate| candidate.starts_with(&format!("{name}-")))?;
     ensure!(left.is_empty() && !std::env::temp_dir().join(&name).exists(), "left: {left:?}");
     Ok(())
+}
+
+#[test]
+fn a_route_that_is_gone_for_a_moment_is_noticed() -> Result<()> {
+    Lab::test(|lab| {
+        let machine = lab.machine("one")?;
+        machine.ip("route add unreachable 10.9.9.0/24")?;
+        let calm = RouteMonitor::start(lab, &machine)?;
+        machine.ip("route add unreachable 10.9.8.0/24")?;
+        ensure!(calm.deleted()?.is_empty(), "a route that came is taken for one that went");
+        let monitor = RouteMonitor::start(lab, &machine)?;
+        machine.ip("route del unreachable 10.9.9.0/24\nroute add unreachable 10.9.9.0/24")?;
+        let deleted = monitor.deleted()?;
+        ensure!(deleted.len() == 1 && deleted[0].contains("10.9.9.0/24"), "{deleted:?}");
+        Ok(())
+    })
 }
 
 /// Two routers of other people's software exchange routes, withdraw them, and recover from a kill.
