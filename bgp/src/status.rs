@@ -91,6 +91,8 @@ pub struct MessageCounters {
     pub attributes_discarded: u64,
     /// Sessions that left Established.
     pub flaps: u64,
+    /// Connections of the peer's that were closed at once, as earlier ones had failed or the session is shut down.
+    pub connections_refused: u64,
 }
 
 /// Which paths are asked for.

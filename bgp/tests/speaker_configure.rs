@@ -244,6 +244,7 @@ fn a_slow_peer_whose_policy_changes_is_told_everything_still() {
     config.peers.insert([10, 0, 0, 2].into(), Arc::new(peer.clone()));
     hear(&mut slow, now, Input::Configure(Arc::new(config.clone())));
     let mut waiting = octets(&bring_up(&mut slow, now, connection));
+    assert!(slow.peer([10, 0, 0, 2].into()).unwrap().counters.sent[1] > 1, "UPDATEs are counted");
     let advertised = |speaker: &Speaker| {
         speaker.peer([10, 0, 0, 2].into()).unwrap().families.iter().map(|f| f.advertised).sum::<usize>()
     };

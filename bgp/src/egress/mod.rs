@@ -98,6 +98,8 @@ pub enum EgressOutput {
         peer: PeerId,
         /// Shared with the group's other peers where they are told the same.
         bytes: Bytes,
+        /// How many messages they are.
+        messages: u64,
     },
     /// Give this to the other group as [`EgressInput::Adopt`], before anything else reaches it.
     Moved {

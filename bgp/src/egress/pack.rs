@@ -41,6 +41,8 @@ enum Stop {
 struct Packed {
     actions: Vec<Action>,
     bytes: Bytes,
+    /// How many messages the bytes are.
+    messages: u64,
     /// Prefixes whose attributes do not fit into a message: they are withdrawn instead.
     refused: Vec<Action>,
 }
@@ -84,7 +86,8 @@ impl Egress {
             };
             let Some(packed) = packed.get(place) else { continue };
             note(peer, packed);
-            self.outputs.push_back(EgressOutput::Write { peer: *id, bytes: packed.bytes.clone() });
+            let (bytes, messages) = (packed.bytes.clone(), packed.messages);
+            self.outputs.push_back(EgressOutput::Write { peer: *id, bytes, messages });
         }
         self.table.trim(&mut self.peers);
         true
@@ -97,10 +100,13 @@ impl Egress {
             if families.is_empty() {
                 continue;
             }
-            let mut bytes = BytesMut::new();
-            families.iter().for_each(|family| update::end_of_rib(family, &mut bytes));
+            let (mut bytes, mut messages) = (BytesMut::new(), 0);
+            for family in families.iter() {
+                update::end_of_rib(family, &mut bytes);
+                messages += 1;
+            }
             peer.sent(bytes.len());
-            self.outputs.push_back(EgressOutput::Write { peer: *id, bytes: bytes.freeze() });
+            self.outputs.push_back(EgressOutput::Write { peer: *id, bytes: bytes.freeze(), messages });
         }
         !self.outputs.is_empty()
     }
@@ -193,20 +199,22 @@ fn note(peer: &mut Peer, packed: &Packed) {
 /// Packs actions, sorted, into as few messages as they fit in.
 fn encode(actions: &[Action], table: &AdjRibOut, session: &Session) -> Packed {
     let mut out = BytesMut::new();
+    let mut messages = 0;
     let mut refused: Vec<Action> = Vec::new();
     for run in actions.chunk_by(|a, b| (a.family, a.set) == (b.family, b.set)) {
         let Some(Action { family, set, .. }) = run.first().copied() else { continue };
         let prefixes: Vec<IpNet> = run.iter().map(|action| table.slots().prefix(action.prefix)).collect();
         match set {
-            None => withdraw(family, &prefixes, session, &mut out),
+            None => messages += withdraw(family, &prefixes, session, &mut out),
             Some(set) => {
                 let attributes = &table.set(set).attributes;
                 let block = update::AttributeBlock::new(attributes, family, session.four_octet_as);
                 let mut done = 0;
                 while let Some(rest) = prefixes.get(done..).filter(|rest| !rest.is_empty()) {
                     let packed = update::pack(&block, rest, session.max_message, &mut out);
-                    if packed == 0 {
-                        refused.extend(run.get(done));
+                    match packed {
+                        0 => refused.extend(run.get(done)),
+                        _ => messages += 1,
                     }
                     done += packed.max(1);
                 }
@@ -216,15 +224,19 @@ fn encode(actions: &[Action], table: &AdjRibOut, session: &Session) -> Packed {
     for run in refused.chunk_by(|a, b| a.family == b.family) {
         let prefixes: Vec<IpNet> = run.iter().map(|action| table.slots().prefix(action.prefix)).collect();
         if let Some(first) = run.first() {
-            withdraw(first.family, &prefixes, session, &mut out);
+            messages += withdraw(first.family, &prefixes, session, &mut out);
         }
     }
-    Packed { actions: Vec::new(), bytes: out.freeze(), refused }
+    Packed { actions: Vec::new(), bytes: out.freeze(), messages, refused }
 }
 
-fn withdraw(family: Family, mut prefixes: &[IpNet], session: &Session, out: &mut BytesMut) {
+/// Withdraws prefixes; returns in how many messages.
+fn withdraw(family: Family, mut prefixes: &[IpNet], session: &Session, out: &mut BytesMut) -> u64 {
+    let mut messages = 0;
     while !prefixes.is_empty() {
         let packed = update::pack_withdrawn(family, prefixes, session.max_message, out);
         prefixes = prefixes.get(packed.max(1)..).unwrap_or_default();
+        messages += 1;
     }
+    messages
 }

@@ -38,7 +38,7 @@ impl Bench {
 
     fn input(&mut self, input: EgressInput) {
         self.egress.handle(self.now, input);
-        while let Some(EgressOutput::Write { peer, bytes }) = self.egress.poll() {
+        while let Some(EgressOutput::Write { peer, bytes, .. }) = self.egress.poll() {
             if peer == QUICK {
                 self.egress.handle(self.now, EgressInput::Written { peer, bytes: bytes.len() });
             }

@@ -222,7 +222,11 @@ impl Fsm {
             Mode::Started => !self.inbound_hold.is_waiting(now),
         };
         if !admits {
+            outbox.counters.connections_refused += 1;
             outbox.push(IngressOutput::Close { connection: id });
+            let text = "a connection was refused: the peer's last ones failed, or the session is shut down";
+            let reason = Reason::new("connection-refused", text);
+            outbox.incident(now, IncidentKind::Connection, reason, &Bytes::new());
             return;
         }
         // The peer has given up one that it opened before.
@@ -234,6 +238,8 @@ impl Fsm {
             self.mode = Mode::Started;
         }
         self.open(now, id, local, outbox);
+        // One that then stays silent must not keep us from dialling.
+        self.retry_later(now);
     }
 
     /// The connection is gone, dialled or not.

@@ -78,7 +78,8 @@ impl Outbox {
         if suppressed > 0 {
             reason.text = format!("{} ({suppressed} more of this kind were not recorded)", reason.text);
         }
-        let bytes = bytes.slice(..bytes.len().min(Incident::BYTES_MAX));
+        // A copy: a slice would keep the whole read buffer for as long as the incident is remembered.
+        let bytes = Bytes::copy_from_slice(bytes.get(..Incident::BYTES_MAX).unwrap_or(bytes));
         self.push(IngressOutput::Incident(Incident { kind, reason, bytes }));
     }
 

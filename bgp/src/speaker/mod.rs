@@ -357,9 +357,11 @@ impl Speaker {
     fn settle_group(&mut self, now: Instant, group: GroupId) {
         while let Some(output) = self.egress.get_mut(&group).and_then(Egress::poll) {
             match output {
-                EgressOutput::Write { peer, bytes } => {
-                    let peer = self.addresses.get(&peer).and_then(|address| self.peers.get(address));
-                    if let Some(connection) = peer.and_then(|peer| peer.established) {
+                EgressOutput::Write { peer, bytes, messages } => {
+                    let peer = self.addresses.get(&peer).and_then(|address| self.peers.get_mut(address));
+                    let Some(peer) = peer else { continue };
+                    if let Some(connection) = peer.established {
+                        peer.updates_sent = peer.updates_sent.saturating_add(messages);
                         self.write(now, connection, Maker::Group, bytes);
                     }
                 }

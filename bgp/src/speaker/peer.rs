@@ -20,10 +20,12 @@ pub(super) struct Peer {
     pub(super) established: Option<ConnectionId>,
     /// The update group that it is in.
     pub(super) group: Option<GroupId>,
+    /// How many UPDATEs its groups have sent it; its [`Ingress`] counts the other messages.
+    pub(super) updates_sent: u64,
 }
 
 impl Peer {
     pub(super) fn new(id: PeerId, config: Arc<PeerConfig>, ingress: Ingress) -> Self {
-        Self { id, config, ingress, state: State::Idle, established: None, group: None }
+        Self { id, config, ingress, state: State::Idle, established: None, group: None, updates_sent: 0 }
     }
 }

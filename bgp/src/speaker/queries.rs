@@ -46,6 +46,9 @@ impl Speaker {
                 status.advertised = egress.advertised(peer.id, status.family);
             }
         }
+        let mut counters = peer.ingress.counters();
+        let [_open, update, ..] = &mut counters.sent;
+        *update = update.saturating_add(peer.updates_sent);
         PeerStatus {
             id: peer.id,
             address,
@@ -56,7 +59,7 @@ impl Speaker {
             families,
             last_error: peer.ingress.last_error().cloned(),
             stale_until: self.rib.stale_until(peer.id),
-            counters: peer.ingress.counters(),
+            counters,
         }
     }
 

@@ -318,7 +318,7 @@ impl Lab {
         let mut moved = vec![];
         while let Some(output) = egress.poll() {
             match output {
-                EgressOutput::Write { peer, bytes } => {
+                EgressOutput::Write { peer, bytes, .. } => {
                     let sink = self.sinks.get_mut(&peer).expect("no byte to a peer that is gone");
                     sink.unread.push_back(bytes);
                 }

@@ -288,6 +288,7 @@ fn a_peer_in_idle_hold_is_refused() {
     assert_eq!(solo.ingress.state(), State::Idle);
     let refused = solo.accept();
     assert!(solo.is_closed(refused) && solo.written(refused).is_empty());
+    assert_eq!(solo.ingress.counters().connections_refused, 1);
     solo.run_for(Duration::from_secs(1));
     let admitted = solo.accept();
     assert!(!solo.is_closed(admitted));
@@ -301,7 +302,12 @@ fn nothing_is_let_in_before_there_is_a_configuration() {
     let local = "192.0.2.1:179".parse().expect("an address");
     ingress.handle(solo.now, IngressInput::Accepted { connection, local });
     assert!(matches!(ingress.poll(), Some(IngressOutput::Close { .. })));
+    let Some(IngressOutput::Incident(incident)) = ingress.poll() else {
+        unreachable!("a refusal is told");
+    };
+    assert_eq!(incident.reason.code, "connection-refused");
     assert!(ingress.poll().is_none());
+    assert_eq!(ingress.counters().connections_refused, 1);
 }
 
 fn input_bytes() -> impl Strategy<Value = Vec<u8>> {
