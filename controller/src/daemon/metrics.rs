@@ -135,6 +135,8 @@ impl Scrape {
         gauges(encoder, "bgp_peer_state", "1 Idle to 6 Established, as bgpPeerState of RFC 4273", states)?;
         let flaps = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.flaps));
         counters(encoder, "bgp_session_flaps", "Sessions that left Established", flaps)?;
+        let refused = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.connections_refused));
+        counters(encoder, "bgp_peer_connections_refused", "A peer's connections closed at once", refused)?;
         for (name, help, count) in [
             (
                 "bgp_routes_received",
