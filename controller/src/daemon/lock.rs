@@ -3,10 +3,16 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 /// The lock's file in the run directory. It is never unlinked while somebody may wait for it: a lock on a file that has another
 /// inode by now guards nothing.
 const FILE: &str = "weftd.lock";
+/// How often, and how long apart, the lock is tried: a killed daemon holds it until the kernel has taken its memory apart, and its
+/// successor, started at once, is not to fail for that.
+const TRIES: u32 = 20;
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 
 /// Why the run directory cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +26,7 @@ pub(super) enum Error {
         pid: String,
     },
     /// It cannot be made or used.
-    #[error("cannot use the run directory {}: {source}", .directory.display())]
+    #[error("cannot use the run directory {}", .directory.display())]
     Io {
         /// The directory.
         directory: PathBuf,
@@ -41,7 +47,7 @@ pub(super) struct RunDir {
 }
 
 impl RunDir {
-    /// Makes the directory if need be, and takes it.
+    /// Makes the directory if need be, and takes it. Waits up to a second for another daemon to be gone.
     pub(super) fn acquire(path: &Path) -> Result<Self, Error> {
         let io = |source| Error::Io { directory: path.to_owned(), source };
         fs::create_dir_all(path).map_err(io)?;
@@ -52,7 +58,7 @@ impl RunDir {
             .truncate(false)
             .open(path.join(FILE))
             .map_err(io)?;
-        match lock.try_lock() {
+        match try_for_a_while(&lock) {
             Ok(()) => {}
             Err(TryLockError::Error(source)) => return Err(io(source)),
             Err(TryLockError::WouldBlock) => {
@@ -79,6 +85,16 @@ impl RunDir {
     }
 }
 
+fn try_for_a_while(lock: &File) -> Result<(), TryLockError> {
+    for _ in 1..TRIES {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(BETWEEN_TRIES),
+            result => return result,
+        }
+    }
+    lock.try_lock()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +108,18 @@ mod tests {
         assert!(refusal.contains(&format!("process {}", std::process::id())), "{refusal}");
         drop(first);
         RunDir::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn a_daemon_that_is_about_to_be_gone_is_waited_for() {
+        let parent = tempfile::tempdir().unwrap();
+        let first = RunDir::acquire(parent.path()).unwrap();
+        let leaving = thread::spawn(move || {
+            thread::sleep(2 * BETWEEN_TRIES);
+            drop(first);
+        });
+        RunDir::acquire(parent.path()).unwrap();
+        leaving.join().unwrap();
     }
 
     #[test]
