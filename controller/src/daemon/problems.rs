@@ -57,6 +57,10 @@ fn documents(config: &ConfigStatusJson, planned: bool) -> Option<Problem> {
     if config.ok {
         return None;
     }
+    if config.errors.is_empty() {
+        let remedy = "wait a moment: they are read at the start, and nothing is changed before";
+        return Some(Problem::error("documents", "the documents are not read yet", remedy));
+    }
     let consequence = if planned {
         "the last good documents stay in force"
     } else {
@@ -249,6 +253,12 @@ mod tests {
         node.fib = FibStatusJson { refused: 1, shadowed: 2, ..FibStatusJson::default() };
         node.config.ok = false;
         assert_eq!(node.codes(&[]), ["documents", "routes-refused", "routes-shadowed"]);
+    }
+
+    #[test]
+    fn documents_that_are_not_read_yet_are_not_said_to_have_errors() {
+        let problem = documents(&ConfigStatusJson::default(), false).unwrap();
+        assert_eq!(problem.text, "the documents are not read yet");
     }
 
     #[test]

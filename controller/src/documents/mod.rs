@@ -58,9 +58,14 @@ impl Parsed {
 /// Every error found, in order of file and line; never an empty list.
 pub fn load(path: &Path) -> Result<Cluster, Vec<DocumentError>> {
     let mut loader = Loader::default();
-    match path.is_dir() {
-        true => loader.folder(path),
-        false => loader.file(path),
+    match path.metadata() {
+        Ok(found) if found.is_dir() => loader.folder(path),
+        Ok(_) => loader.file(path),
+        Err(error) => {
+            let message = format!("cannot read {}: {error}", path.display());
+            let remedy = "name a folder, or a file, that exists and that this user may read";
+            loader.fail(None, None, Invalid::new(message, remedy));
+        }
     }
     loader.finish()
 }
