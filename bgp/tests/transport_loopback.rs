@@ -16,6 +16,7 @@ use transport_support::{
     KEEPALIVE, NOTIFICATION, Node, PATIENCE, RawPeer, UPDATE, announce, message, open, originate, prefix,
 };
 use weft_bgp::config::{PeerConfig, SpeakerConfig};
+use weft_bgp::ingress::IncidentKind;
 use weft_bgp::session::State;
 use weft_bgp::speaker::{EventKind, Speaker, SpeakerStart};
 use weft_bgp::status::{RibView, RouteSelect};
@@ -101,8 +102,14 @@ async fn withdrawn_routes_and_closed_sessions_reach_the_kernel() {
     config_a.peers.clear();
     a.configure(config_a).await;
     a.wait("the end of the session", |known| known.kernel.is_empty()).await;
-    b.wait("the Cease", |known| {
-        known.events.iter().any(|event| matches!(&event.kind, EventKind::Incident(_)))
+    // Both have dialled: a Cease about the collision may have gone before.
+    b.wait("the Cease, Peer De-configured", |known| {
+        known.events.iter().any(|event| match &event.kind {
+            EventKind::Incident(incident) => {
+                incident.kind == IncidentKind::NotificationReceived { code: 6, subcode: 3 }
+            }
+            _ => false,
+        })
     })
     .await;
     let last_error = b.peer(addresses[0]).await.last_error.unwrap();

@@ -164,7 +164,7 @@ fn now() -> Instant {
 fn documents_with_errors_are_told_of_and_taken_once_they_are_right() {
     let mut daemon = Daemon::prepare(&DOCUMENTS.replace("10.244.1.0", "10.244.1.1"));
     daemon.start();
-    let status = daemon.status_when("word of the error", |s| !s["config"]["errors"].is_null());
+    let status = daemon.status_when("word of the error", |s| s["config"]["errors"][0].is_object());
     let error = &status["config"]["errors"][0];
     assert_eq!((error["object"].as_str(), error["line"].as_u64()), (Some("Node/n1"), Some(9)), "{status}");
     assert_eq!(daemon.weftctl(&["status"]).status.code(), Some(1));
