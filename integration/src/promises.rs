@@ -9,6 +9,7 @@ use crate::node::Node;
 use crate::pod::Pod;
 use crate::probe;
 use crate::process::SHORT;
+use crate::wait::wait_until;
 
 /// A promise of `DESIGN.md` section 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,11 +149,11 @@ fn same_port(nodes: &[Node]) -> Result<usize> {
                 else {
                     continue;
                 };
-                let listener = pod.namespace.run(|| TcpListener::bind((any, PORT)))?;
-                servers.push((
-                    listener.with_context(|| format!("{}: port {PORT} is taken", pod.name))?,
-                    *address,
-                ));
+                // A process that another thread is about to start holds all open sockets for a moment, those of the last round too.
+                let listener = wait_until(format!("port {PORT} of {}", pod.name), SHORT, || {
+                    Ok(pod.namespace.run(|| TcpListener::bind((any, PORT)))??)
+                })?;
+                servers.push((listener, *address));
             }
             for (server, address) in &servers {
                 node.namespace.run(|| TcpStream::connect_timeout(&(*address, PORT).into(), SHORT))??;
