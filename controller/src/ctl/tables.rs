@@ -279,7 +279,7 @@ pub fn fib(routes: &[FibJson], wide: bool) -> String {
     for route in routes {
         let protocol = match route.protocol {
             176 => "weft".to_owned(),
-            177 => "weft-pod".to_owned(),
+            177 => "weft-pods".to_owned(),
             other => other.to_string(),
         };
         let next_hops = if route.next_hops.is_empty() {

@@ -19,7 +19,7 @@ use weft_routing::{Kernel, Resolution};
 use super::agent::{Agent, Knowledge};
 use super::clock::Moment;
 use super::metrics::{self, Scrape};
-use super::problems::{self, Known};
+use super::problems::{self, Known, Rejection};
 use super::socket::{Ask, Refusal, Rib, RoutesQuery, Select};
 use super::{sysctl, view};
 use crate::api::json::{
@@ -28,7 +28,7 @@ use crate::api::json::{
 
 /// A peer's routes are looked through for those that only our own AS speaks against up to this many: more come from no ToR that
 /// serves nodes.
-const OWN_AS_LOOK_MAX: usize = 10_000;
+const REJECTED_LOOK_MAX: usize = 10_000;
 
 impl Agent {
     /// Answers, now or on a task. Whoever asked may have gone: then nobody is told.
@@ -114,7 +114,7 @@ struct Inquiry {
 struct SpeakerView {
     peers: Vec<PeerStatus>,
     counters: SpeakerCounters,
-    own_as: BTreeMap<String, (usize, IpNet)>,
+    rejected: BTreeMap<(String, Rejection), (usize, IpNet)>,
 }
 
 /// The kernel's side, at one moment.
@@ -155,7 +155,7 @@ impl Inquiry {
                 config: &known.config,
                 planned: known.plan.is_some(),
                 peers: &peers,
-                own_as: &speaker.own_as,
+                rejected: &speaker.rejected,
                 behind_gateway: &behind_gateway,
                 listeners: &known.listeners,
                 fib: &kernel.fib,
@@ -202,11 +202,14 @@ impl Inquiry {
 impl SpeakerView {
     fn of(speaker: &Speaker) -> Self {
         let peers = speaker.peers();
-        let own_as = peers
+        let rejected = peers
             .iter()
-            .filter_map(|peer| Some((peer.config.name.clone(), own_as(speaker, peer)?)))
+            .flat_map(|peer| {
+                let told = rejected(speaker, peer).into_iter();
+                told.map(|(rejection, routes)| ((peer.config.name.clone(), rejection), routes))
+            })
             .collect();
-        Self { peers, counters: speaker.counters(), own_as }
+        Self { peers, counters: speaker.counters(), rejected }
     }
 
     fn peers_json(&self) -> Vec<PeerJson> {
@@ -215,18 +218,21 @@ impl SpeakerView {
     }
 }
 
-/// How many of a peer's routes nothing but our own AS speaks against, and one of them.
-fn own_as(speaker: &Speaker, peer: &PeerStatus) -> Option<(usize, IpNet)> {
+/// The rejections of a peer's routes that people should hear of: how many routes each, and one of them.
+fn rejected(speaker: &Speaker, peer: &PeerStatus) -> BTreeMap<Rejection, (usize, IpNet)> {
     let received: usize = peer.families.iter().map(|family| family.received).sum();
     let accepted: usize = peer.families.iter().map(|family| family.accepted).sum();
     // Sessions wait while the speaker is looked at.
-    if received == accepted || received > OWN_AS_LOOK_MAX {
-        return None;
+    if received == accepted || received > REJECTED_LOOK_MAX {
+        return BTreeMap::new();
     }
-    let rejected = speaker.routes(RibView::In(peer.address), RouteSelect::All, OWN_AS_LOOK_MAX);
-    let mut own = rejected.iter().filter(|r| r.paths.iter().any(|p| p.reason.code == "own-as-in-path"));
-    let example = own.next()?.prefix;
-    Some((own.count().saturating_add(1), example))
+    let mut rejected = BTreeMap::new();
+    for route in speaker.routes(RibView::In(peer.address), RouteSelect::All, REJECTED_LOOK_MAX) {
+        for rejection in route.paths.iter().filter_map(|path| Rejection::of(&path.reason.code)) {
+            rejected.entry(rejection).or_insert((0, route.prefix)).0 += 1;
+        }
+    }
+    rejected
 }
 
 fn look_up(speaker: &Speaker, query: &RoutesQuery) -> Result<Vec<RouteStatus>, Refusal> {

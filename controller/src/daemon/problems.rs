@@ -25,8 +25,8 @@ pub(super) struct Known<'a> {
     pub(super) planned: bool,
     /// The peers, with whether each is shut down by its document.
     pub(super) peers: &'a [(PeerJson, bool)],
-    /// Routes that nothing but our own AS in their path speaks against, by peer's name: how many, and one of them.
-    pub(super) own_as: &'a BTreeMap<String, (usize, IpNet)>,
+    /// Rejected routes that people should hear of, by peer's name: how many, and one of them.
+    pub(super) rejected: &'a BTreeMap<(String, Rejection), (usize, IpNet)>,
     /// Mesh peers behind a gateway, by peer's name.
     pub(super) behind_gateway: &'a BTreeMap<String, IpAddr>,
     /// Addresses that cannot be listened on, and why.
@@ -37,13 +37,38 @@ pub(super) struct Known<'a> {
     pub(super) strangers: &'a Strangers,
 }
 
+/// A reason for which routes are rejected that points at a mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rejection {
+    /// Nothing but our own AS in the path speaks against them.
+    OwnAs,
+    /// The node that announces them does not own them.
+    DuplicateOrigin,
+}
+
+impl Rejection {
+    /// The rejection with this reason code, if it is one to hear of.
+    pub(super) fn of(code: &str) -> Option<Self> {
+        match code {
+            "own-as-in-path" => Some(Self::OwnAs),
+            "duplicate-origin" => Some(Self::DuplicateOrigin),
+            _ => None,
+        }
+    }
+}
+
 /// The list, errors first.
 pub(super) fn list(known: &Known<'_>, now: Timestamp) -> Vec<Problem> {
     let mut problems = known.found.to_vec();
     problems.extend(documents(known.config, known.planned));
     problems
         .extend(known.peers.iter().filter(|(_, shut_down)| !shut_down).filter_map(|(peer, _)| down(peer)));
-    problems.extend(known.own_as.iter().map(|(peer, (count, example))| own_as(peer, *count, *example)));
+    problems.extend(
+        known
+            .rejected
+            .iter()
+            .map(|((peer, rejection), (count, example))| rejected(peer, *rejection, *count, *example)),
+    );
     problems.extend(known.behind_gateway.iter().map(|(peer, address)| behind_gateway(peer, *address)));
     problems.extend(known.listeners.iter().map(|(address, error)| listener(*address, error)));
     problems.extend(kernel(known.fib));
@@ -93,17 +118,25 @@ fn down(peer: &PeerJson) -> Option<Problem> {
     ))
 }
 
-fn own_as(peer: &str, count: usize, example: IpNet) -> Problem {
+fn rejected(peer: &str, rejection: Rejection, count: usize, example: IpNet) -> Problem {
     let routes = match count {
         1 => format!("the route {example} of {peer} is"),
         n => format!("{n} routes of {peer}, such as {example}, are"),
     };
-    Problem::warning(
-        "own-as-in-path",
-        format!("{routes} rejected only because our own AS is in the path"),
-        "where nodes in several racks share an AS, set numAllowedLocalASNumbers: 1 on the BGPPeer, or give the racks \
-         different ASNs (asNumber of a node's BGPConfiguration, localASNumber of a BGPPeer)",
-    )
+    match rejection {
+        Rejection::OwnAs => Problem::warning(
+            "own-as-in-path",
+            format!("{routes} rejected only because our own AS is in the path"),
+            "where nodes in several racks share an AS, set numAllowedLocalASNumbers: 1 on the BGPPeer, or give the \
+             racks different ASNs (asNumber of a node's BGPConfiguration, localASNumber of a BGPPeer)",
+        ),
+        Rejection::DuplicateOrigin => Problem::error(
+            "duplicate-origin",
+            format!("{routes} rejected because they are not that node's own"),
+            "compare the podCIDRs and IPBlocks of both nodes, and the documents that the other node runs with: \
+             two nodes must not have one block",
+        ),
+    }
 }
 
 fn behind_gateway(peer: &str, address: IpAddr) -> Problem {
@@ -208,7 +241,7 @@ mod tests {
     #[derive(Default)]
     struct Well {
         config: ConfigStatusJson,
-        own_as: BTreeMap<String, (usize, IpNet)>,
+        rejected: BTreeMap<(String, Rejection), (usize, IpNet)>,
         behind_gateway: BTreeMap<String, IpAddr>,
         listeners: BTreeMap<SocketAddr, String>,
         fib: FibStatusJson,
@@ -226,7 +259,7 @@ mod tests {
                 config: &self.config,
                 planned: true,
                 peers,
-                own_as: &self.own_as,
+                rejected: &self.rejected,
                 behind_gateway: &self.behind_gateway,
                 listeners: &self.listeners,
                 fib: &self.fib,
@@ -263,11 +296,21 @@ mod tests {
 
     #[test]
     fn a_route_that_only_the_own_as_speaks_against_names_the_remedy() {
-        let problem = own_as("tor-a", 3, "10.1.0.0/26".parse().unwrap());
+        let problem = rejected("tor-a", Rejection::OwnAs, 3, "10.1.0.0/26".parse().unwrap());
         assert_eq!(problem.severity, Severity::Warning);
         assert!(
             problem.remedy.contains("numAllowedLocalASNumbers") && problem.remedy.contains("localASNumber")
         );
+    }
+
+    #[test]
+    fn a_block_that_another_node_announces_is_an_error() {
+        let prefix = "10.1.0.0/26".parse().unwrap();
+        let rejection = Rejection::of("duplicate-origin").unwrap();
+        let well =
+            Well { rejected: [(("mesh:n2".to_owned(), rejection), (1, prefix))].into(), ..Well::new() };
+        assert_eq!(well.codes(&[]), ["duplicate-origin"]);
+        assert_eq!(rejected("mesh:n2", rejection, 1, prefix).severity, Severity::Error);
     }
 
     #[test]
