@@ -16,7 +16,7 @@ use weft_integration::lab::Lab;
 use weft_integration::netns::Namespace;
 use weft_integration::node::{self, Node};
 use weft_integration::pod::{Plugin, Pod, addresses};
-use weft_integration::probe::{ping, tcp};
+use weft_integration::probe::{ping, tcp, udp};
 
 /// A node without links and peers, with the given blocks, and its weftd running.
 fn node(lab: &Lab, blocks: &[&str]) -> Result<Node> {
@@ -71,6 +71,22 @@ fn concurrent_adds_never_share_an_address() -> Result<()> {
                 ping(&node.namespace, *address)?;
             }
             pod.check()?;
+        }
+        Ok(())
+    })
+}
+
+/// A pod is reachable when ADD has answered: nothing is sent twice here.
+#[test]
+fn the_first_packet_after_add_arrives() -> Result<()> {
+    Lab::test(|lab| {
+        let node = node(lab, &["10.244.1.0/26", "fd00:10:244:1::/122"])?;
+        for number in 0..30 {
+            let pod = Pod::add(lab, &node.weft, &format!("pod{number}"))?;
+            for address in &pod.addresses {
+                udp(&node.namespace, &pod.namespace, *address, 100)
+                    .with_context(|| format!("pod number {number}"))?;
+            }
         }
         Ok(())
     })

@@ -233,6 +233,7 @@ mod tests {
             mtu: 1500,
             up: true,
             carrier: running,
+            operational: running,
             loopback: false,
             kind: None,
             peer: None,

@@ -60,6 +60,7 @@ fn link(index: u32, up: bool) -> Link {
         mtu: 1500,
         up,
         carrier: up,
+        operational: up,
         loopback: false,
         kind: None,
         peer: None,

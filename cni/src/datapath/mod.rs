@@ -19,6 +19,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use weft_routing::netlink::{self, Address, LinkName, Mac, Neighbour, Scope, Socket, Veth};
@@ -91,6 +93,9 @@ pub enum Error {
         /// The kernel's words.
         source: netlink::Error,
     },
+    /// The link sends nothing although both its ends are up.
+    #[error("link {0} is up at both ends and not operational after a second")]
+    NotOperational(LinkName),
     /// A kernel parameter could not be set.
     #[error(transparent)]
     Sysctl(#[from] sysctl::Error),
@@ -174,8 +179,10 @@ pub fn create(
     sources: &PreferredSources,
 ) -> Result<(), Error> {
     create_link(socket, namespace, interface, mtu)?;
+    let link = raise_host(socket, interface)?;
     namespace.run(|| configure_pod(interface))?;
-    configure_host(socket, interface, sources)
+    wait_operational(socket, &interface.host_link, link)?;
+    configure_host(socket, interface, link, sources)
 }
 
 /// Takes the interface away, with everything that hangs on it: both ends, addresses, routes, neighbours. Says
@@ -248,11 +255,8 @@ fn configure_pod(interface: &Interface) -> Result<(), Error> {
     perform(&mut socket, &steps)
 }
 
-fn configure_host(
-    socket: &mut Socket,
-    interface: &Interface,
-    sources: &PreferredSources,
-) -> Result<(), Error> {
+/// Sets the host end up, and gives its index.
+fn raise_host(socket: &mut Socket, interface: &Interface) -> Result<u32, Error> {
     let name = &interface.host_link;
     let link = link_index(socket, name)?;
     if interface.has_ipv6() {
@@ -263,7 +267,32 @@ fn configure_host(
         sysctl::write(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
     }
     // Before the link is up, so that the kernel makes no link-local address of its own.
-    let mut steps = vec![Step::HostParameters { link, ipv6 }, Step::SetUp { name: name.to_string(), link }];
+    perform(socket, &[Step::HostParameters { link, ipv6 }, Step::SetUp { name: name.to_string(), link }])?;
+    Ok(link)
+}
+
+/// Waits until the host end sends. The end that is set up last finds a carrier and sends at once; the other one drops
+/// every packet until the kernel's link watch has seen the carrier, a moment later (`dev_activate`, net/sched/sch_generic.c).
+fn wait_operational(socket: &mut Socket, name: &LinkName, link: u32) -> Result<(), Error> {
+    const TRIES: u32 = 2000;
+    const PAUSE: Duration = Duration::from_micros(500);
+    for _ in 0..TRIES {
+        let state = socket.link_by_index(link).map_err(refused(format_args!("look up link {name}")))?;
+        if state.is_some_and(|link| link.operational) {
+            return Ok(());
+        }
+        thread::sleep(PAUSE);
+    }
+    Err(Error::NotOperational(name.clone()))
+}
+
+fn configure_host(
+    socket: &mut Socket,
+    interface: &Interface,
+    link: u32,
+    sources: &PreferredSources,
+) -> Result<(), Error> {
+    let mut steps = Vec::new();
     for pod in &interface.addresses {
         if pod.gateway.is_ipv6() {
             steps.push(Step::Address(host_address(pod.gateway, link)));

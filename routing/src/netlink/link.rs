@@ -64,6 +64,8 @@ pub struct Link {
     pub up: bool,
     /// Has carrier (`IFF_LOWER_UP`).
     pub carrier: bool,
+    /// Operational (`IFF_RUNNING`, RFC 2863): the kernel has acted upon the carrier, and packets are sent. A moment after the carrier.
+    pub operational: bool,
     /// The loopback interface.
     pub loopback: bool,
     /// The driver's name, such as `veth`; `None` for hardware.
@@ -87,6 +89,7 @@ impl Link {
             mtu: 0,
             up: flags.contains(LinkFlags::Up),
             carrier: flags.contains(LinkFlags::LowerUp),
+            operational: flags.contains(LinkFlags::Running),
             loopback: flags.contains(LinkFlags::Loopback),
             kind: None,
             peer: None,
