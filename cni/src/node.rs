@@ -6,16 +6,22 @@
 //!
 //! ```json
 //! {
-//!   "schemaVersion": 1,
+//!   "schemaVersion": 2,
 //!   "bootId": "8d1a1222-2a90-4425-95ac-9b13df4c4b80",
 //!   "node": "n1",
 //!   "mtu": 1500,
-//!   "ipv4": {"blocks": ["10.244.1.0/26"], "gateway": "169.254.1.1", "nodeAddress": "192.0.2.1"},
-//!   "ipv6": {"blocks": ["fd00:10:244:1::/122"], "gateway": "fe80::1", "nodeAddress": "2001:db8::1"}
+//!   "pools": {"pods": {"namespaces": null, "automatic": true}},
+//!   "ipv4": {
+//!     "blocks": [{"cidr": "10.244.1.0/26", "pool": "pods", "open": true, "announced": true, "cooldownSeconds": 30}],
+//!     "gateway": "169.254.1.1",
+//!     "nodeAddress": "192.0.2.1"
+//!   },
+//!   "ipv6": null,
+//!   "reserved": ["10.244.1.0/30"]
 //! }
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -25,7 +31,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 /// The only `schemaVersion` that is written and read.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 /// Name of the file in the run directory.
 pub const FILE_NAME: &str = "node.json";
 /// The IPv4 gateway pods see: link-local, on no interface, answered by a permanent neighbour entry.
@@ -52,18 +58,33 @@ pub struct NodeFile {
     pub node: String,
     /// MTU of pod links, in bytes.
     pub mtu: u32,
+    /// The pools that the blocks are of, by name.
+    pub pools: BTreeMap<String, PoolFile>,
     /// How pods get IPv4; `None` where they get none.
     pub ipv4: Option<FamilyFile<Ipv4Net, Ipv4Addr>>,
     /// How pods get IPv6; `None` where they get none.
     pub ipv6: Option<FamilyFile<Ipv6Net, Ipv6Addr>>,
+    /// Ranges whose addresses are given only to who asks for one of them by number.
+    pub reserved: Vec<IpNet>,
+}
+
+/// Who gets addresses of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolFile {
+    /// The Kubernetes namespaces that the pool is for: their pods get addresses of it and of no pool that is for all.
+    /// `None`: it is for all that no other pool is for.
+    pub namespaces: Option<BTreeSet<String>>,
+    /// Whether it is used without being asked for by name.
+    pub automatic: bool,
 }
 
 /// One address family of [`NodeFile`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FamilyFile<Net, Address> {
-    /// The node's blocks, in the order they are used up; no host bits.
-    pub blocks: Vec<Net>,
+    /// The node's blocks, in the order they are used up.
+    pub blocks: Vec<BlockFile<Net>>,
     /// The gateway in the pod: [`GATEWAY_V4`] or [`GATEWAY_V6`], nothing else.
     pub gateway: Address,
     /// The preferred source of pod routes: an address on one of the node's interfaces. `None` leaves the choice
@@ -71,11 +92,41 @@ pub struct FamilyFile<Net, Address> {
     pub node_address: Option<Address>,
 }
 
+/// One block of the node's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockFile<Net> {
+    /// The block; no host bits.
+    pub cidr: Net,
+    /// The pool that it is of; `None` for a `podCIDR` that lies in no pool, which is for all.
+    pub pool: Option<String>,
+    /// Whether new pods get addresses of it. A block that was taken from the node while pods had addresses of it is
+    /// closed, and goes with the last of them.
+    pub open: bool,
+    /// Whether a peer has been told of it: pods with its addresses can be reached from elsewhere.
+    pub announced: bool,
+    /// How long an address rests before it is given out again, in seconds.
+    pub cooldown_seconds: u32,
+}
+
+impl<Net: Copy> BlockFile<Net> {
+    /// The same block under another type of network.
+    fn map<Other>(&self, of: impl FnOnce(Net) -> Other) -> BlockFile<Other> {
+        BlockFile {
+            cidr: of(self.cidr),
+            pool: self.pool.clone(),
+            open: self.open,
+            announced: self.announced,
+            cooldown_seconds: self.cooldown_seconds,
+        }
+    }
+}
+
 /// One address family of a node, whichever it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Family {
     /// The node's blocks, in the order they are used up.
-    pub blocks: Vec<IpNet>,
+    pub blocks: Vec<BlockFile<IpNet>>,
     /// The preferred source of pod routes.
     pub node_address: Option<IpAddr>,
 }
@@ -167,8 +218,12 @@ impl NodeFile {
             return Err(format!("gateway {found}: it is {wanted} on every node"));
         }
         for block in self.families().into_iter().flat_map(|family| family.blocks) {
-            if block != block.trunc() {
-                return Err(format!("block {block} has host bits; the block is {}", block.trunc()));
+            let cidr = block.cidr;
+            if cidr != cidr.trunc() {
+                return Err(format!("block {cidr} has host bits; the block is {}", cidr.trunc()));
+            }
+            if let Some(pool) = block.pool.filter(|pool| !self.pools.contains_key(pool)) {
+                return Err(format!("block {cidr} is of pool {pool}, which is not among the pools"));
             }
         }
         Ok(())
@@ -195,11 +250,11 @@ impl NodeFile {
     /// The families in which this node has blocks, IPv4 first.
     pub fn families(&self) -> Vec<Family> {
         let ipv4 = self.ipv4.as_ref().map(|family| Family {
-            blocks: family.blocks.iter().copied().map(IpNet::V4).collect(),
+            blocks: family.blocks.iter().map(|block| block.map(IpNet::V4)).collect(),
             node_address: family.node_address.map(IpAddr::V4),
         });
         let ipv6 = self.ipv6.as_ref().map(|family| Family {
-            blocks: family.blocks.iter().copied().map(IpNet::V6).collect(),
+            blocks: family.blocks.iter().map(|block| block.map(IpNet::V6)).collect(),
             node_address: family.node_address.map(IpAddr::V6),
         });
         ipv4.into_iter().chain(ipv6).filter(|family| !family.blocks.is_empty()).collect()
@@ -223,6 +278,8 @@ pub(crate) fn check_mtu(mtu: u32, ipv6: bool) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn example() -> NodeFile {
@@ -231,12 +288,20 @@ mod tests {
             boot_id: "boot".into(),
             node: "n1".into(),
             mtu: 1500,
+            pools: BTreeMap::from([("pods".into(), PoolFile { namespaces: None, automatic: true })]),
             ipv4: Some(FamilyFile {
-                blocks: vec!["10.244.1.0/26".parse().unwrap()],
+                blocks: vec![BlockFile {
+                    cidr: "10.244.1.0/26".parse().unwrap(),
+                    pool: Some("pods".into()),
+                    open: true,
+                    announced: false,
+                    cooldown_seconds: 30,
+                }],
                 gateway: GATEWAY_V4,
                 node_address: Some("192.0.2.1".parse().unwrap()),
             }),
             ipv6: None,
+            reserved: Vec::new(),
         }
     }
 
@@ -252,29 +317,29 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
-        let cases = [
-            (r#"{"schemaVersion": 2, "tables": []}"#, "schemaVersion is 2"),
-            ("{", "EOF"),
+        let good = serde_json::to_value(example()).unwrap();
+        let wrong = [
+            ("schemaVersion", json!(1), "schemaVersion is 1"),
+            ("mtu", json!(67), "mtu"),
+            ("pools", json!({}), "pool pods, which is not among the pools"),
+            ("ipv4", json!({"blocks": [], "gateway": "10.0.0.1", "nodeAddress": null}), "169.254.1.1"),
             (
-                r#"{"schemaVersion": 1, "bootId": "b", "node": "n", "mtu": 67, "ipv4": null, "ipv6": null}"#,
-                "mtu",
-            ),
-            (
-                r#"{"schemaVersion": 1, "bootId": "b", "node": "n", "mtu": 1500, "ipv6": null,
-                    "ipv4": {"blocks": ["10.0.0.1/26"], "gateway": "169.254.1.1", "nodeAddress": null}}"#,
+                "ipv4",
+                json!({"blocks": [{"cidr": "10.0.0.1/26", "pool": null, "open": true, "announced": true,
+                    "cooldownSeconds": 0}], "gateway": "169.254.1.1", "nodeAddress": null}),
                 "the block is 10.0.0.0/26",
             ),
-            (
-                r#"{"schemaVersion": 1, "bootId": "b", "node": "n", "mtu": 1500, "ipv6": null,
-                    "ipv4": {"blocks": [], "gateway": "10.0.0.1", "nodeAddress": null}}"#,
-                "169.254.1.1",
-            ),
-            (
-                r#"{"schemaVersion": 1, "bootId": "b", "node": "n", "mtu": 1279, "ipv4": null,
-                    "ipv6": {"blocks": ["fd00::/122"], "gateway": "fe80::1", "nodeAddress": null}}"#,
-                "1280",
-            ),
         ];
+        for (field, value, expected) in wrong {
+            let mut text = good.clone();
+            text[field] = value;
+            let error = NodeFile::parse(text.to_string().as_bytes()).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        let mut v6 = good;
+        v6["mtu"] = json!(1279);
+        v6["ipv6"] = json!({"blocks": [], "gateway": "fe80::1", "nodeAddress": null});
+        let cases = [("{".to_owned(), "EOF"), (v6.to_string(), "1280")];
         for (text, expected) in cases {
             let error = NodeFile::parse(text.as_bytes()).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");

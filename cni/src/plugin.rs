@@ -89,7 +89,11 @@ fn add(config: &NetworkConfig, attachment: &Attachment, netns: &str) -> Result<A
     let mtu = config.mtu.unwrap_or(node.mtu);
     check_mtu(mtu, node.ipv6.is_some())
         .map_err(|reason| Error::new(Code::InvalidConfig, format!("mtu: {reason}")))?;
-    let families: Vec<_> = node.families().into_iter().map(|family| family.blocks).collect();
+    let families: Vec<_> = node
+        .families()
+        .into_iter()
+        .map(|family| family.blocks.into_iter().map(|block| block.cidr).collect())
+        .collect();
     if families.is_empty() {
         return Err(Error::new(Code::TryAgainLater, "this node has no block of addresses for pods yet"));
     }

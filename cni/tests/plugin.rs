@@ -156,7 +156,7 @@ fn add_waits_for_weftd_and_del_does_not() {
     assert_eq!(error["code"], 11, "{error}");
     assert!(error["msg"].as_str().unwrap().contains("node.json does not exist"), "{error}");
     for (from, to, expected) in [
-        ("\"schemaVersion\": 1", "\"schemaVersion\": 2", "schemaVersion is 2"),
+        ("\"schemaVersion\": 2", "\"schemaVersion\": 1", "schemaVersion is 1"),
         (weft_cni::node::boot_id().unwrap().as_str(), "another-boot", "earlier boot"),
     ] {
         std::fs::write(&node_file, text.replace(from, to)).unwrap();

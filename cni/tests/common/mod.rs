@@ -1,5 +1,6 @@
 //! A host and its pods as network namespaces, and the built plugin run in them.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use weft_cni::ipam::{Entry, Store};
-use weft_cni::node::{FamilyFile, GATEWAY_V4, GATEWAY_V6, NodeFile, SCHEMA_VERSION, boot_id};
+use weft_cni::node::{BlockFile, FamilyFile, GATEWAY_V4, GATEWAY_V6, NodeFile, SCHEMA_VERSION, boot_id};
 use weft_routing::netlink::{Address, Scope, Socket, set_up};
 use weft_routing::{netns, sysctl};
 
@@ -129,15 +130,17 @@ impl Host {
             node: "n1".into(),
             mtu: 1450,
             ipv4: Some(FamilyFile {
-                blocks: vec![block_v4.parse().unwrap()],
+                blocks: vec![block(block_v4.parse().unwrap())],
                 gateway: GATEWAY_V4,
                 node_address: Some(HOST_V4.parse().unwrap()),
             }),
             ipv6: Some(FamilyFile {
-                blocks: vec![block_v6.parse().unwrap()],
+                blocks: vec![block(block_v6.parse().unwrap())],
                 gateway: GATEWAY_V6,
                 node_address: Some(HOST_V6.parse().unwrap()),
             }),
+            pools: BTreeMap::new(),
+            reserved: Vec::new(),
         }
     }
 
@@ -233,4 +236,8 @@ pub(crate) fn outcome(child: Child) -> Result<Value, Value> {
 pub(crate) fn addresses(result: &Value) -> Vec<IpAddr> {
     let ips = result["ips"].as_array().unwrap();
     ips.iter().map(|ip| ip["address"].as_str().unwrap().split_once('/').unwrap().0.parse().unwrap()).collect()
+}
+
+fn block<Net>(cidr: Net) -> BlockFile<Net> {
+    BlockFile { cidr, pool: None, open: true, announced: false, cooldown_seconds: 0 }
 }

@@ -1,9 +1,12 @@
 //! `node.json`, the plugin's only source, kept as the plan says.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use ipnet::IpNet;
-use weft_cni::node::{Error, FamilyFile, GATEWAY_V4, GATEWAY_V6, NodeFile, SCHEMA_VERSION, boot_id};
+use weft_cni::node::{
+    BlockFile, Error, FamilyFile, GATEWAY_V4, GATEWAY_V6, NodeFile, SCHEMA_VERSION, boot_id,
+};
 
 use crate::plan::NodePlan;
 
@@ -25,12 +28,12 @@ fn of(plan: &NodePlan, boot_id: String) -> NodeFile {
     let v4 = |block: &IpNet| if let IpNet::V4(block) = block { Some(*block) } else { None };
     let v6 = |block: &IpNet| if let IpNet::V6(block) = block { Some(*block) } else { None };
     let ipv4 = FamilyFile {
-        blocks: plan.blocks.iter().filter_map(v4).collect(),
+        blocks: plan.blocks.iter().filter_map(v4).map(block).collect(),
         gateway: GATEWAY_V4,
         node_address: plan.addresses.v4,
     };
     let ipv6 = FamilyFile {
-        blocks: plan.blocks.iter().filter_map(v6).collect(),
+        blocks: plan.blocks.iter().filter_map(v6).map(block).collect(),
         gateway: GATEWAY_V6,
         node_address: plan.addresses.v6,
     };
@@ -39,7 +42,13 @@ fn of(plan: &NodePlan, boot_id: String) -> NodeFile {
         boot_id,
         node: plan.node.clone(),
         mtu: plan.mtu,
+        pools: BTreeMap::new(),
+        reserved: Vec::new(),
         ipv4: Some(ipv4).filter(|family| !family.blocks.is_empty()),
         ipv6: Some(ipv6).filter(|family| !family.blocks.is_empty()),
     }
+}
+
+fn block<Net>(cidr: Net) -> BlockFile<Net> {
+    BlockFile { cidr, pool: None, open: true, announced: false, cooldown_seconds: 0 }
 }
