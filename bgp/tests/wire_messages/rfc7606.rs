@@ -191,6 +191,10 @@ fn a_malformed_attribute_without_any_prefix_resets() {
         let (errors, _) = errors(EXTERNAL.four_octets(), &update(withdrawn, std::slice::from_ref(&bad), &[]));
         assert_eq!(errors[0].severity, Severity::SessionReset);
     }
+    // An MP_REACH_NLRI that has a next hop and no prefix.
+    let reach = attribute(0x80, 14, &[&[0, 2, 1, 16][..], &[0x20; 16], &[0]].concat());
+    let (list, _) = errors(EXTERNAL.four_octets(), &update(&[], &[bad, reach], &[]));
+    assert_eq!(list[0].severity, Severity::SessionReset);
     let discarded = attribute(0x40, 6, &[1]);
     let (errors, _) = errors(EXTERNAL.four_octets(), &update(&[], &[discarded], &[]));
     assert_eq!(errors[0].severity, Severity::Discard);

@@ -177,8 +177,10 @@ impl<'a> Parts<'a> {
         } else {
             Attributes::Scratch { length: scratch.len() }
         };
-        let announces = !fields.nlri.is_empty() || raw.reach.is_some();
+        let has_reach = raw.reach.is_some();
         let Multiprotocol { reach, unreach } = raw.decode(agreed, &mut errors)?;
+        let reaches = reach.as_ref().map_or(has_reach, |(_, reach)| !reach.nlri.is_empty());
+        let announces = !fields.nlri.is_empty() || reaches;
         if let Some((_, reach)) = &reach {
             // No attribute of the buffer begins like this, as MP_REACH_NLRI is not among them: the key is unambiguous.
             scratch.extend_from_slice(&[0, code::MP_REACH_NLRI]);
