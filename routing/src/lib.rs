@@ -9,6 +9,7 @@
 //! - [`resolve`]: how a BGP next hop is reached over the routes that are not ours.
 //! - [`sync`]: the engine that puts these together, pure but for the `Fib` it is handed.
 //! - [`Kernel`]: the engine on an OS thread. What the daemon uses.
+//! - [`nft`]: Weft's tables in nftables: the guard against forged sources, and pods' way out.
 //!
 //! ```no_run
 //! use weft_routing::{Kernel, NextHopRef, RouteChange, Settings};
@@ -35,6 +36,7 @@ mod kernel;
 pub mod memory;
 pub mod netlink;
 pub mod netns;
+pub mod nft;
 pub mod resolve;
 pub mod route;
 pub mod sync;

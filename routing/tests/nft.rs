@@ -1,0 +1,84 @@
+//! The tables in a real kernel, each test in a network namespace of its own.
+
+use std::process::Command;
+use std::thread;
+
+use nix::sched::{CloneFlags, unshare};
+use weft_routing::nft::{self, Nat, Ruleset};
+
+/// Runs `body` on a thread in a fresh network namespace.
+fn in_fresh_namespace(body: impl FnOnce() + Send + 'static) {
+    let inside = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace; tests run as root");
+        body();
+    });
+    inside.join().expect("the test's body");
+}
+
+/// Runs `nft` with these words.
+fn nft_by_hand(words: &str) {
+    let status = Command::new("nft").args(words.split(' ')).status().expect("nft runs");
+    assert!(status.success(), "nft {words}");
+}
+
+fn with_nat() -> Ruleset {
+    let nat_v4 = Nat {
+        source: "192.0.2.1".parse().unwrap(),
+        pools: ["10.244.0.0/16".parse().unwrap()].into(),
+        excluded: ["10.244.0.0/16", "10.244.7.0/24", "224.0.0.0/4"].map(|net| net.parse().unwrap()).into(),
+    };
+    let nat_v6 = Nat {
+        source: "fd00::1".parse().unwrap(),
+        pools: ["fd00:10::/48".parse().unwrap()].into(),
+        excluded: std::collections::BTreeSet::new(),
+    };
+    Ruleset { nat_v4: Some(nat_v4), nat_v6: Some(nat_v6) }
+}
+
+#[test]
+fn what_is_applied_twice_is_the_same_and_what_is_changed_by_hand_is_seen() {
+    in_fresh_namespace(|| {
+        nft::apply(&with_nat()).unwrap();
+        let first = nft::list().unwrap();
+        assert!(first.guard.is_some() && first.nat.is_some(), "{first:?}");
+        nft::apply(&with_nat()).unwrap();
+        assert!(nft::list().unwrap().same_rules(&first));
+        nft_by_hand("flush chain inet weft prerouting");
+        assert!(!nft::list().unwrap().same_rules(&first));
+        nft::apply(&with_nat()).unwrap();
+        assert!(nft::list().unwrap().same_rules(&first));
+    });
+}
+
+#[test]
+fn the_translation_goes_when_no_pool_wants_it() {
+    in_fresh_namespace(|| {
+        nft::apply(&with_nat()).unwrap();
+        nft::apply(&Ruleset::default()).unwrap();
+        let installed = nft::list().unwrap();
+        assert!(installed.guard.is_some() && installed.nat.is_none(), "{installed:?}");
+    });
+}
+
+#[test]
+fn a_table_of_our_name_with_other_hooks_is_replaced() {
+    in_fresh_namespace(|| {
+        nft::apply(&Ruleset::default()).unwrap();
+        let wanted = nft::list().unwrap();
+        nft_by_hand("delete table inet weft");
+        nft_by_hand("add table inet weft");
+        nft_by_hand("add chain inet weft prerouting { type filter hook input priority 5 ; }");
+        nft::apply(&Ruleset::default()).unwrap();
+        assert!(nft::list().unwrap().same_rules(&wanted));
+    });
+}
+
+#[test]
+fn what_is_deleted_is_named_once() {
+    in_fresh_namespace(|| {
+        nft::apply(&with_nat()).unwrap();
+        assert_eq!(nft::delete().unwrap(), ["weft", "weft-nat"]);
+        assert!(nft::delete().unwrap().is_empty());
+        assert_eq!(nft::list().unwrap(), nft::Installed::default());
+    });
+}
