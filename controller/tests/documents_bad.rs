@@ -167,6 +167,15 @@ fn values_that_do_not_go_together() {
     one(
         "BGPConfiguration",
         "default",
+        "  natOutgoingExclude: [0.0.0.0/0]\n",
+        5,
+        "spec.natOutgoingExclude[0]",
+        "leaves nothing for natOutgoing",
+        "IPPools",
+    );
+    one(
+        "BGPConfiguration",
+        "default",
         "  routeMetric: 4278198272\n",
         5,
         "spec.routeMetric",

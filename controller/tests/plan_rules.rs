@@ -436,3 +436,47 @@ fn a_plan_changes_only_for_what_concerns_the_node() {
     after.peers.remove("tor");
     assert_ne!(plan(&after, "n1", &host).expect("a plan"), plan_before);
 }
+
+const TWO_POOLS: &str = "kind: IPPool\nmetadata: {name: a}\nspec: {cidr: 10.244.0.0/16, natOutgoing: true}\n\
+    ---\nkind: IPPool\nmetadata: {name: b}\nspec: {cidr: 10.200.0.0/16, disabled: true}\n";
+
+/// Documents that each need the group.
+fn each(text: &str) -> Vec<&str> {
+    text.split("---\n").collect()
+}
+
+#[test]
+fn pods_of_a_pool_with_nat_speak_as_the_node_to_all_but_the_cluster() {
+    let exclude = "kind: BGPConfiguration\nmetadata: {name: default}\nspec: {natOutgoingExclude: [198.51.100.0/24]}\n";
+    let documents: Vec<&str> = each(TWO_POOLS).into_iter().chain([exclude]).collect();
+    let filter = plan1(&documents).packet_filter;
+    assert_eq!(filter.nat_v6, None, "no IPv6 pool asks for it");
+    let nat = filter.nat_v4.expect("a pool asks for it");
+    let texts = |nets: &std::collections::BTreeSet<ipnet::Ipv4Net>| -> Vec<String> {
+        nets.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!((nat.source.to_string(), texts(&nat.pools)), ("192.0.2.1".into(), vec!["10.244.0.0/16".into()]));
+    let excluded = texts(&nat.excluded);
+    for inside in [
+        "10.244.0.0/16",
+        "10.200.0.0/16",
+        "10.244.3.0/26",
+        "192.0.2.3/32",
+        "198.51.100.0/24",
+        "224.0.0.0/4",
+        "169.254.0.0/16",
+    ] {
+        assert!(excluded.iter().any(|net| net == inside), "{inside} is not in {excluded:?}");
+    }
+}
+
+#[test]
+fn a_node_without_an_address_cannot_speak_for_its_pods() {
+    let facts = host(&[("eth0", &["2001:db8::1/64"])]);
+    let mut cluster = cluster(&each(TWO_POOLS));
+    let node = cluster.nodes.get_mut("n1").expect("n1");
+    Arc::make_mut(node).addresses.retain(IpAddr::is_ipv6);
+    let made = plan(&cluster, "n1", &facts).expect("a plan");
+    assert_eq!(made.packet_filter.nat_v4, None);
+    assert!(codes(&made).contains(&"nat-no-address"), "{:?}", codes(&made));
+}

@@ -69,6 +69,10 @@ pub struct BGPConfigurationSpec {
     /// The MTU of pod interfaces; unless given the smallest of the interfaces that carry BGP sessions or a default route.
     #[serde(default)]
     pub mtu: Option<u32>,
+    /// Destinations outside the cluster that see pods' own addresses although their IPPool has `natOutgoing`: 256 at
+    /// most; none unless given.
+    #[serde(default)]
+    pub nat_outgoing_exclude: Option<Vec<Cidr>>,
 }
 
 /// How the node address is chosen.

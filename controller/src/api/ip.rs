@@ -31,6 +31,10 @@ pub struct IPPoolSpec {
     /// Take nothing from this pool, and accept no prefix inside it from peers.
     #[serde(default)]
     pub disabled: bool,
+    /// Let pods of this pool speak to the outside with their node's address. Other pods, nodes and what
+    /// `natOutgoingExclude` lists see the pod's own.
+    #[serde(default)]
+    pub nat_outgoing: bool,
     /// Keep the blocks of this pool to the cluster: they are announced to other nodes, but to no BGPPeer with a `peerIP`.
     #[serde(default, rename = "disableBGPExport")]
     pub disable_bgp_export: bool,

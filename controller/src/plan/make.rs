@@ -11,7 +11,7 @@ use weft_bgp::types::{Family, FamilySet};
 use super::policy::Policies;
 use super::session::{Wanted, wanted};
 use super::settings::{BGP_PORT, Settings};
-use super::{HostFacts, NodeAddresses, NodePlan, Sysctl, address, diagnose};
+use super::{HostFacts, NodeAddresses, NodePlan, Sysctl, address, diagnose, nat};
 use crate::api::json::Problem;
 use crate::api::{AdvertiseNodeAddress, NextHopMode, PeerAs, SourceAddress};
 use crate::cluster::{Cluster, Node};
@@ -62,6 +62,8 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
     let sessions = wanted(cluster, name, node);
     let (peers, mut diagnostics) = peers(&context, &sessions);
     diagnostics.extend(diagnose::all(&context, &sessions));
+    let (packet_filter, without_nat) = nat::ruleset(&context);
+    diagnostics.extend(without_nat);
     diagnostics.sort();
     diagnostics.dedup();
     let settings = &context.settings;
@@ -78,6 +80,7 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
         listeners: listeners(&speaker, settings.listen_port),
         mtu: mtu(&context, &speaker),
         sysctls: sysctls(&context),
+        packet_filter,
         speaker: Arc::new(speaker),
         addresses: context.local,
         route_metric: settings.route_metric,
@@ -238,6 +241,8 @@ fn sysctls(context: &Context<'_>) -> Vec<Sysctl> {
     let mut set = |path: String, value| sysctls.push(Sysctl { path, value });
     if uses(Family::Ipv4Unicast) {
         set("net/ipv4/ip_forward".into(), "1");
+        // A pod knows no way but its gateway; the kernel redirects where either this or the link's own setting says so.
+        set("net/ipv4/conf/all/send_redirects".into(), "0");
         set("net/ipv4/fib_multipath_hash_policy".into(), "1");
     }
     if uses(Family::Ipv6Unicast) {

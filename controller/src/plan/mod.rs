@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use weft_bgp::config::SpeakerConfig;
+use weft_routing::nft::Ruleset;
 
 use crate::api::json::Problem;
 
 mod address;
 mod diagnose;
 mod make;
+mod nat;
 mod policy;
 mod session;
 mod settings;
@@ -63,6 +65,8 @@ pub struct NodePlan {
     pub sysctls: Vec<Sysctl>,
     /// Whether to write the sysctls, or only to report where they differ.
     pub manage_sysctls: bool,
+    /// What nftables must do: the guard against forged sources, and pods' way out.
+    pub packet_filter: Ruleset,
     /// What is wrong or noteworthy, in order of severity and code.
     pub diagnostics: Vec<Problem>,
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use weft_bgp::config::{GracefulRestart, Timers};
 use weft_bgp::types::Asn;
 
-use crate::api::{AdvertiseNodeAddress, BGPConfigurationSpec, BGPPeerSpec, GracefulRestartSpec, NodeAddress};
+use crate::api::{
+    AdvertiseNodeAddress, BGPConfigurationSpec, BGPPeerSpec, Cidr, GracefulRestartSpec, NodeAddress,
+};
 use crate::cluster::Cluster;
 
 /// The AS of a node that no BGPConfiguration gives one.
@@ -36,6 +38,7 @@ pub(crate) struct Settings {
     pub(crate) graceful_restart: GracefulRestartSpec,
     pub(crate) manage_sysctls: bool,
     pub(crate) mtu: Option<u32>,
+    pub(crate) nat_outgoing_exclude: Vec<Cidr>,
 }
 
 impl Settings {
@@ -71,6 +74,7 @@ impl Settings {
             },
             manage_sysctls: first(specs, |s| s.manage_sysctls).unwrap_or(true),
             mtu: first(specs, |s| s.mtu),
+            nat_outgoing_exclude: first(specs, |s| s.nat_outgoing_exclude.clone()).unwrap_or_default(),
         }
     }
 

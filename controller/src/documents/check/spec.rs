@@ -7,9 +7,12 @@ use ipnet::IpNet;
 use weft_bgp::types::Family;
 
 use crate::api::{
-    BGPConfigurationSpec, BGPFilterRule, BGPFilterSpec, BGPPeerSpec, Duration, GracefulRestartSpec,
+    BGPConfigurationSpec, BGPFilterRule, BGPFilterSpec, BGPPeerSpec, Cidr, Duration, GracefulRestartSpec,
     IPPoolSpec, Invalid, MatchOperator, SourceAddress,
 };
+
+/// How many destinations may be left out of NAT.
+const NAT_EXCLUDED_MAX: usize = 256;
 
 /// Faults, each with the path of its field.
 type Faults = Vec<(String, Invalid)>;
@@ -43,7 +46,21 @@ pub(super) fn configuration(name: &str, spec: &BGPConfigurationSpec) -> Faults {
         let remedy = "write 1280 (the least of IPv6, RFC 8200) to 65535";
         fault(&mut faults, "mtu", format!("{mtu} is not an MTU"), remedy);
     }
+    nat_outgoing_exclude(&mut faults, spec.nat_outgoing_exclude.as_deref().unwrap_or_default());
     faults
+}
+
+fn nat_outgoing_exclude(faults: &mut Faults, excluded: &[Cidr]) {
+    if excluded.len() > NAT_EXCLUDED_MAX {
+        let message = format!("natOutgoingExclude has {} prefixes", excluded.len());
+        let remedy = "write 256 at most; put prefixes together that lie side by side";
+        fault(faults, "natOutgoingExclude", message, remedy);
+    }
+    for (index, cidr) in excluded.iter().enumerate().filter(|(_, cidr)| cidr.net().prefix_len() == 0) {
+        let message = format!("{} leaves nothing for natOutgoing", cidr.net());
+        let remedy = "take natOutgoing out of the IPPools instead";
+        fault(faults, &format!("natOutgoingExclude[{index}]"), message, remedy);
+    }
 }
 
 pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
