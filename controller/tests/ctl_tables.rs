@@ -15,7 +15,8 @@ use weft_bgp::types::{Family, Reason};
 use weft_controller::api::json::{
     AsPathElement, ConfigStatusJson, DocumentError, ErrorDirection, EventJson, FamilyJson, FibJson,
     FibNextHopJson, FibStatusJson, GracefulRestartJson, GracefulRestartRole, IpamBlockJson, IpamStatusJson,
-    LastErrorJson, OriginJson, PathJson, PeerCountJson, PeerJson, Problem, RouteJson, StatusJson,
+    LastErrorJson, OriginJson, PathJson, PeerCountJson, PeerJson, Problem, RouteJson, SpoofedJson,
+    StatusJson,
 };
 use weft_controller::ctl::tables;
 
@@ -142,6 +143,7 @@ fn status() -> StatusJson {
                 IpamBlockJson { cidr: "fd00::/64".parse().unwrap(), size: None, used: 5 },
             ],
         },
+        spoofed: Some(SpoofedJson { ipv4: 3, ipv6: 0 }),
     }
 }
 

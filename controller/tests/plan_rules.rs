@@ -447,7 +447,8 @@ fn each(text: &str) -> Vec<&str> {
 
 #[test]
 fn pods_of_a_pool_with_nat_speak_as_the_node_to_all_but_the_cluster() {
-    let exclude = "kind: BGPConfiguration\nmetadata: {name: default}\nspec: {natOutgoingExclude: [198.51.100.0/24]}\n";
+    let exclude =
+        "kind: BGPConfiguration\nmetadata: {name: default}\nspec: {natOutgoingExclude: [198.51.100.0/24]}\n";
     let documents: Vec<&str> = each(TWO_POOLS).into_iter().chain([exclude]).collect();
     let filter = plan1(&documents).packet_filter;
     assert_eq!(filter.nat_v6, None, "no IPv6 pool asks for it");
@@ -455,7 +456,10 @@ fn pods_of_a_pool_with_nat_speak_as_the_node_to_all_but_the_cluster() {
     let texts = |nets: &std::collections::BTreeSet<ipnet::Ipv4Net>| -> Vec<String> {
         nets.iter().map(ToString::to_string).collect()
     };
-    assert_eq!((nat.source.to_string(), texts(&nat.pools)), ("192.0.2.1".into(), vec!["10.244.0.0/16".into()]));
+    assert_eq!(
+        (nat.source.to_string(), texts(&nat.pools)),
+        ("192.0.2.1".into(), vec!["10.244.0.0/16".into()])
+    );
     let excluded = texts(&nat.excluded);
     for inside in [
         "10.244.0.0/16",

@@ -1,5 +1,8 @@
 //! The tables in a real kernel, each test in a network namespace of its own.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panic, in its helpers too")]
+
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::thread;
 
@@ -30,7 +33,7 @@ fn with_nat() -> Ruleset {
     let nat_v6 = Nat {
         source: "fd00::1".parse().unwrap(),
         pools: ["fd00:10::/48".parse().unwrap()].into(),
-        excluded: std::collections::BTreeSet::new(),
+        excluded: BTreeSet::new(),
     };
     Ruleset { nat_v4: Some(nat_v4), nat_v6: Some(nat_v6) }
 }

@@ -231,6 +231,18 @@ pub struct StatusJson {
     pub fib: FibStatusJson,
     /// The pods' addresses.
     pub ipam: IpamStatusJson,
+    /// What pods sent under addresses that are not theirs; null: not read yet.
+    pub spoofed: Option<SpoofedJson>,
+}
+
+/// Packets with forged sources that were dropped, since the nftables table was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SpoofedJson {
+    /// IPv4.
+    pub ipv4: u64,
+    /// IPv6.
+    pub ipv6: u64,
 }
 
 /// Sessions, counted.

@@ -95,6 +95,9 @@ pub fn status(status: &StatusJson, wide: bool) -> String {
         let size = block.size.map_or_else(String::new, |size| format!(" of {size}"));
         line("Block", format!("{}: {}{size} addresses in use", block.cidr, block.used));
     }
+    if let Some(spoofed) = status.spoofed {
+        line("Spoofed", format!("{} IPv4 and {} IPv6 packets dropped", spoofed.ipv4, spoofed.ipv6));
+    }
     let errors = &status.config.errors;
     let documents = match (status.config.ok, errors.len()) {
         (true, _) => "ok".to_owned(),

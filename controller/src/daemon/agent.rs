@@ -28,6 +28,7 @@ use weft_bgp::transport::{Command, Handle, Notice, Transport};
 use weft_bgp::types::{Family, FamilySet};
 use weft_cni::ipam::{self, Store};
 use weft_cni::node::boot_id;
+use weft_routing::nft::Ruleset;
 use weft_routing::{Engine, Kernel, NextHopRef, Resolution, RouteChange, Settings};
 
 use super::args::Args;
@@ -38,13 +39,14 @@ use super::happened::Happened;
 use super::kernel_news::KernelNews;
 use super::lock::RunDir;
 use super::metrics::Counts;
+use super::packet_filter::PacketFilter;
 use super::pods::Pods;
 use super::problems::Strangers;
 use super::ratelimit::RateLimit;
 use super::socket::{Ask, Serving};
 use super::source::{FolderWatch, Reading};
 use super::sysctl::Finding;
-use super::{facts, happened, pods, preflight, socket, source};
+use super::{facts, happened, packet_filter, pods, preflight, socket, source};
 use crate::api::json::{ConfigStatusJson, Problem};
 use crate::cluster::Cluster;
 use crate::plan::{HostFacts, NodePlan};
@@ -65,6 +67,8 @@ pub(super) struct Agent {
     pub(super) run_dir: PathBuf,
     /// For whom the store of pods' addresses is read.
     pub(super) pods_node: watch::Sender<Option<pods::Node>>,
+    /// What nftables must do; none: not planned yet.
+    pub(super) packet_filter: watch::Sender<Option<Ruleset>>,
     pub(super) kernel: Arc<Kernel>,
     pub(super) bgp: Option<Bgp>,
     pub(super) events: Events,
@@ -107,6 +111,8 @@ pub(super) struct Knowledge {
     pub(super) listeners: BTreeMap<SocketAddr, String>,
     /// Who connects and is no peer.
     pub(super) strangers: Strangers,
+    /// Weft's tables in nftables.
+    pub(super) packet_filter: PacketFilter,
     /// The pods of this node.
     pub(super) pods: Pods,
     /// Counters.
@@ -159,6 +165,8 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
     let readings = source::documents(&manifests).context("cannot watch the documents")?;
     let (pods_node, node_told) = watch::channel(None);
     let pods = follow_pods(&args.state_dir, node_told)?;
+    let (packet_filter, filter_wanted) = watch::channel(None);
+    let filtered = packet_filter::keep(filter_wanted);
     let news: Coalesced<KernelNews> = Coalesced::default();
     let kernel = Kernel::start(Settings::default(), KernelNews::sink(news.clone()))
         .context("cannot keep the kernel's routes")?;
@@ -166,13 +174,14 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
         node,
         run_dir: run_dir.path().to_owned(),
         pods_node,
+        packet_filter,
         kernel: Arc::new(kernel),
         bgp: None,
         events,
         log: RateLimit::default(),
         known: Knowledge::default(),
     };
-    agent.run(Sources { readings, pods, news, asked }).await
+    agent.run(Sources { readings, pods, news, filtered, asked }).await
 }
 
 /// Serves the socket and the metrics port for as long as the process lives.
@@ -203,6 +212,7 @@ struct Sources {
     readings: mpsc::Receiver<Reading>,
     pods: mpsc::Receiver<Result<Pods, ipam::Error>>,
     news: Coalesced<KernelNews>,
+    filtered: watch::Receiver<PacketFilter>,
     asked: mpsc::Receiver<Ask>,
 }
 
@@ -222,6 +232,11 @@ impl Agent {
                 Some(reading) = sources.pods.recv() => self.pods_read(reading)?,
                 news = sources.news.take() => self.kernel_said(news).await?,
                 notice = next_notice(self.bgp.as_mut()) => self.speaker_said(notice?)?,
+                changed = sources.filtered.changed() => {
+                    changed.context("the task that keeps nftables has stopped")?;
+                    let state = sources.filtered.borrow_and_update().clone();
+                    self.packet_filter_said(state);
+                }
                 Some(ask) = sources.asked.recv() => self.answer(ask),
                 Some(problems) = host_seen.recv() => self.known.host = problems,
                 _ = audit.tick() => {

@@ -13,6 +13,7 @@ use weft_bgp::session::State;
 use weft_bgp::speaker::Speaker;
 use weft_bgp::status::{PeerStatus, RibView, RouteSelect, RouteStatus, SpeakerCounters};
 use weft_bgp::transport::Handle;
+use weft_routing::nft;
 use weft_routing::sync::{Counters, Engine, FibEntry, RouteState};
 use weft_routing::{Kernel, Resolution};
 
@@ -23,7 +24,8 @@ use super::problems::{self, Known, Rejection};
 use super::socket::{Ask, Refusal, Rib, RoutesQuery, Select};
 use super::{sysctl, view};
 use crate::api::json::{
-    FibJson, FibNextHopJson, FibStatusJson, PeerCountJson, PeerJson, Problem, RouteJson, Severity, StatusJson,
+    FibJson, FibNextHopJson, FibStatusJson, PeerCountJson, PeerJson, Problem, RouteJson, Severity,
+    SpoofedJson, StatusJson,
 };
 
 /// A peer's routes are looked through for those that only our own AS speaks against up to this many: more come from no ToR that
@@ -86,6 +88,7 @@ impl Knowledge {
         found.extend(sysctl::problems(&self.sysctls));
         found.extend(self.plan.iter().flat_map(|plan| &plan.diagnostics).cloned());
         found.extend(self.failed.values().cloned());
+        found.extend(self.packet_filter.problem.clone());
         found
     }
 
@@ -171,6 +174,10 @@ impl Inquiry {
             config: known.config.clone(),
             fib: kernel.fib,
             ipam: known.pods.ipam.clone(),
+            spoofed: known
+                .packet_filter
+                .spoofed
+                .map(|nft::Spoofed { ipv4, ipv6 }| SpoofedJson { ipv4, ipv6 }),
         };
         let messages = speaker.peers.iter().map(|p| p.counters);
         Scrape {

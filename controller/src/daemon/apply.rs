@@ -8,6 +8,7 @@ use weft_cni::ipam;
 use weft_routing::Settings;
 
 use super::agent::{Agent, Task};
+use super::packet_filter::PacketFilter;
 use super::pods::Pods;
 use super::source::Reading;
 use super::{node_file, pods, sysctl};
@@ -77,6 +78,7 @@ impl Agent {
         if before.as_deref().map(kernel_settings).as_ref() != Some(&settings) {
             block_in_place(|| self.kernel.configure(settings))?;
         }
+        self.want_packet_filter(&wanted);
         self.write_node_file(&wanted);
         self.follow_pods();
         self.configure_speaker().await
@@ -99,7 +101,42 @@ impl Agent {
         self.known.sysctls = found;
     }
 
+    fn want_packet_filter(&self, plan: &NodePlan) {
+        self.packet_filter.send_if_modified(|wanted| {
+            let changed = wanted.as_ref() != Some(&plan.packet_filter);
+            *wanted = Some(plan.packet_filter.clone());
+            changed
+        });
+    }
+
+    /// Takes down how nftables stands. With the guard in place pods may come.
+    pub(super) fn packet_filter_said(&mut self, state: PacketFilter) {
+        let before = std::mem::replace(&mut self.known.packet_filter, state);
+        let now = &self.known.packet_filter;
+        if let Some(problem) =
+            now.problem.as_ref().filter(|problem| before.problem.as_ref() != Some(*problem))
+        {
+            tracing::error!(code = problem.code, remedy = problem.remedy, "{}", problem.text);
+        }
+        if now.repairs > before.repairs {
+            self.note(
+                "repaired",
+                "put Weft's nftables tables back after another program changed them".into(),
+            );
+        }
+        if now.guarded
+            && !before.guarded
+            && let Some(plan) = self.known.plan.clone()
+        {
+            self.write_node_file(&plan);
+        }
+    }
+
     fn write_node_file(&mut self, plan: &NodePlan) {
+        // No pod before its forged packets would be dropped.
+        if !self.known.packet_filter.guarded {
+            return;
+        }
         match node_file::write(&self.run_dir, plan) {
             Ok(true) => tracing::info!("wrote node.json"),
             Ok(false) => {}

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use weft_routing::netlink::{Socket, delete_link};
+use weft_routing::nft;
 use weft_routing::route::Route;
 
 use super::lock::RunDir;
@@ -13,7 +14,7 @@ use super::lock::RunDir;
 /// How many requests go to the kernel in one batch.
 const BATCH: usize = 1024;
 
-/// Removes routes of both of Weft's protocols, pods' links, and the files of the run directory, and writes a line for each to
+/// Removes routes of both of Weft's protocols, pods' links, the nftables tables, and the files of the run directory, and writes a line for each to
 /// `out`. What is gone already is no error; what cannot be removed does not keep the rest from being removed.
 ///
 /// The pods' addresses in the state directory stay: the plugin frees them with each pod.
@@ -25,6 +26,7 @@ pub(super) fn run(run_dir: &RunDir, out: &mut dyn Write) -> Result<()> {
     let mut failures = Vec::new();
     remove_routes(&mut socket, out, &mut failures)?;
     remove_links(&mut socket, out, &mut failures)?;
+    remove_tables(out, &mut failures)?;
     remove_files(run_dir, out, &mut failures)?;
     writeln!(out, "kernel settings (sysctls) are left as they are")?;
     if failures.is_empty() {
@@ -60,6 +62,18 @@ fn remove_links(socket: &mut Socket, out: &mut dyn Write, failures: &mut Vec<Str
             Err(error) if error.is_absent() => {}
             Err(error) => failures.push(format!("link {}: {error}", link.name)),
         }
+    }
+    Ok(())
+}
+
+fn remove_tables(out: &mut dyn Write, failures: &mut Vec<String>) -> Result<()> {
+    match nft::delete() {
+        Ok(names) => {
+            for name in names {
+                writeln!(out, "removed nftables table inet {name}")?;
+            }
+        }
+        Err(error) => failures.push(format!("nftables tables: {error}")),
     }
     Ok(())
 }

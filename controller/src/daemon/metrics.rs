@@ -121,6 +121,10 @@ impl Scrape {
             "Times notifications of the kernel's were lost",
             self.kernel.overruns,
         )?;
+        if let Some(spoofed) = self.status.spoofed {
+            let families = [([("family", "ipv4")], spoofed.ipv4), ([("family", "ipv6")], spoofed.ipv6)];
+            counters(encoder, "spoofed_packets_dropped", "Packets of pods with forged sources", families)?;
+        }
         gauge(encoder, "pods", "Pods with routes on this node", self.pods as u64)?;
         let blocks: Vec<_> = self.status.ipam.blocks.iter().map(|b| (b.cidr.to_string(), b.used)).collect();
         let used = blocks.iter().map(|(block, used)| ([("block", block.as_str())], *used));
@@ -256,6 +260,7 @@ mod tests {
     use super::*;
     use crate::api::json::{
         ConfigStatusJson, FamilyJson, FibStatusJson, IpamBlockJson, IpamStatusJson, PeerCountJson, Problem,
+        SpoofedJson,
     };
 
     fn scrape() -> Scrape {
@@ -286,6 +291,7 @@ mod tests {
                 config: ConfigStatusJson { ok: true, errors: Vec::new() },
                 fib: FibStatusJson { wanted: 5, installed: 4, refused: 1, shadowed: 0, repaired: 7 },
                 ipam: IpamStatusJson { blocks: vec![block] },
+                spoofed: Some(SpoofedJson { ipv4: 15, ipv6: 16 }),
             },
             peers: vec![(
                 peer,

@@ -15,6 +15,7 @@ mod kernel_news;
 mod lock;
 mod metrics;
 mod node_file;
+mod packet_filter;
 mod pods;
 mod preflight;
 mod problems;

@@ -19,6 +19,7 @@ pub(super) fn look() -> Vec<Problem> {
     let capabilities = capabilities(&fs::read_to_string("/proc/self/status").unwrap_or_default());
     let mut problems: Vec<_> = capabilities.into_iter().collect();
     problems.extend(kernel_features(Path::new("/proc/sys")));
+    problems.extend(strict_uplinks(Path::new("/proc/sys")));
     problems.extend(packet_filter());
     problems
 }
@@ -56,6 +57,18 @@ fn kernel_features(sys: &Path) -> Vec<Problem> {
     missing
         .map(|(_, code, what, remedy)| Problem::error(code, format!("this kernel has no {what}"), remedy))
         .collect()
+}
+
+/// Strict reverse path filtering of all links (ip-sysctl: the kernel takes the larger of this and the link's own value).
+fn strict_uplinks(sys: &Path) -> Option<Problem> {
+    let all = fs::read_to_string(sys.join("net/ipv4/conf/all/rp_filter")).unwrap_or_default();
+    (all.trim() == "1").then(|| {
+        Problem::warning(
+            "rp-filter-strict",
+            "net/ipv4/conf/all/rp_filter is 1: a packet that comes by another uplink than its answer would leave by is dropped",
+            "set it to 0, in /etc/sysctl.d too; weft-cni sets it to 1 on pods' links by itself",
+        )
+    })
 }
 
 /// Base chains at the forward hook that drop what no rule accepts.
@@ -216,6 +229,17 @@ mod tests {
         assert_eq!(capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n"), None);
         let problem = capabilities("CapEff:\t0000000000000400\n").unwrap();
         assert!(problem.text.ends_with("lacks CAP_NET_ADMIN"), "{}", problem.text);
+    }
+
+    #[test]
+    fn a_filter_that_is_strict_for_all_links_is_named() {
+        let sys = tempfile::tempdir().unwrap();
+        let folder = sys.path().join("net/ipv4/conf/all");
+        fs::create_dir_all(&folder).unwrap();
+        for (value, problems) in [("0\n", 0), ("1\n", 1), ("2\n", 0)] {
+            fs::write(folder.join("rp_filter"), value).unwrap();
+            assert_eq!(strict_uplinks(sys.path()).iter().count(), problems, "{value}");
+        }
     }
 
     #[test]

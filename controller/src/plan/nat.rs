@@ -10,8 +10,10 @@ use super::make::Context;
 use crate::api::json::Problem;
 
 /// Link-local (RFC 3927) and multicast (RFC 5771): a translated source would make no sense.
-const NEVER_V4: [Ipv4Net; 2] =
-    [Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16), Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4)];
+const NEVER_V4: [Ipv4Net; 2] = [
+    Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16),
+    Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4),
+];
 /// Link-local and multicast (RFC 4291 section 2.4).
 const NEVER_V6: [Ipv6Net; 2] = [
     Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
@@ -31,7 +33,8 @@ pub(super) fn ruleset(context: &Context<'_>) -> (Ruleset, Vec<Problem>) {
         ("IPv4", own.v4.is_none() && !pools_v4.is_empty()),
         ("IPv6", own.v6.is_none() && !pools_v6.is_empty()),
     ];
-    problems.extend(missing.into_iter().filter(|(_, missing)| *missing).map(|(family, _)| no_address(family)));
+    problems
+        .extend(missing.into_iter().filter(|(_, missing)| *missing).map(|(family, _)| no_address(family)));
     let nat_v4 = own.v4.filter(|_| !pools_v4.is_empty());
     let nat_v6 = own.v6.filter(|_| !pools_v6.is_empty());
     let ruleset = Ruleset {

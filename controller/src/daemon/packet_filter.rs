@@ -1,0 +1,227 @@
+//! Weft's tables in nftables, kept as the plan wants them on a task of its own, as `nft` may take its time.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use weft_routing::nft::{self, Error, Installed, Ruleset, Spoofed};
+
+use crate::api::json::Problem;
+
+/// How often the tables are compared with what is wanted, and the counters read.
+const AUDIT: Duration = Duration::from_secs(30);
+/// How soon what failed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// How the tables stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct PacketFilter {
+    /// The guard against forged sources is there.
+    pub(super) guarded: bool,
+    /// What the guard has dropped; none: not read yet.
+    pub(super) spoofed: Option<Spoofed>,
+    /// How often the tables were put right after another program changed them.
+    pub(super) repairs: u64,
+    /// What could not be done.
+    pub(super) problem: Option<Problem>,
+}
+
+/// Where the tables are: the kernel, or a test's own.
+pub(super) trait Tables: Send + 'static {
+    /// See [`nft::apply`].
+    fn apply(&mut self, ruleset: &Ruleset) -> Result<(), Error>;
+    /// See [`nft::list`].
+    fn list(&self) -> Result<Installed, Error>;
+}
+
+/// The kernel's, of this process's network namespace.
+#[derive(Clone, Copy, Debug)]
+struct Kernel;
+
+impl Tables for Kernel {
+    fn apply(&mut self, ruleset: &Ruleset) -> Result<(), Error> {
+        nft::apply(ruleset)
+    }
+
+    fn list(&self) -> Result<Installed, Error> {
+        nft::list()
+    }
+}
+
+/// Starts keeping the tables; nothing is touched while none are wanted. The task ends when `wanted` has no sender any more.
+pub(super) fn keep(wanted: watch::Receiver<Option<Ruleset>>) -> watch::Receiver<PacketFilter> {
+    let (told, state) = watch::channel(PacketFilter::default());
+    tokio::spawn(follow(Keeper::new(Kernel), wanted, told));
+    state
+}
+
+async fn follow<T: Tables>(
+    mut keeper: Keeper<T>,
+    mut wanted: watch::Receiver<Option<Ruleset>>,
+    told: watch::Sender<PacketFilter>,
+) {
+    loop {
+        let pause = if keeper.state.problem.is_some() { RETRY } else { AUDIT };
+        if let Ok(Err(_)) = timeout(pause, wanted.changed()).await {
+            return;
+        }
+        let Some(ruleset) = wanted.borrow_and_update().clone() else { continue };
+        let step = spawn_blocking(move || {
+            keeper.step(&ruleset);
+            keeper
+        });
+        let Ok(kept) = step.await else { return };
+        keeper = kept;
+        told.send_if_modified(|state| {
+            let changed = *state != keeper.state;
+            *state = keeper.state.clone();
+            changed
+        });
+    }
+}
+
+/// The tables, and what was last put there.
+#[derive(Debug)]
+struct Keeper<T> {
+    tables: T,
+    /// What was applied, and how it read right afterwards.
+    applied: Option<(Ruleset, Installed)>,
+    state: PacketFilter,
+}
+
+impl<T: Tables> Keeper<T> {
+    fn new(tables: T) -> Self {
+        Self { tables, applied: None, state: PacketFilter::default() }
+    }
+
+    /// Compares, puts right what differs, and reads the counters.
+    fn step(&mut self, wanted: &Ruleset) {
+        self.state.problem = self.try_step(wanted).err().map(|error| problem(&error, self.state.guarded));
+    }
+
+    fn try_step(&mut self, wanted: &Ruleset) -> Result<(), Error> {
+        if let Some((_, as_applied)) = self.applied.as_ref().filter(|(ruleset, _)| ruleset == wanted) {
+            let found = self.tables.list()?;
+            if found.same_rules(as_applied) {
+                self.state.spoofed = Some(found.spoofed);
+                return Ok(());
+            }
+            self.state.guarded = found.guard.is_some() && found.guard == as_applied.guard;
+            self.tables.apply(wanted)?;
+            self.state.repairs = self.state.repairs.saturating_add(1);
+        } else {
+            self.tables.apply(wanted)?;
+        }
+        self.state.guarded = true;
+        let installed = self.tables.list()?;
+        self.state.spoofed = Some(installed.spoofed);
+        self.applied = Some((wanted.clone(), installed));
+        Ok(())
+    }
+}
+
+fn problem(error: &Error, guarded: bool) -> Problem {
+    let consequence = if guarded {
+        "the guard against forged sources stands as it was applied last"
+    } else {
+        "pods may send under any address, so node.json is not written before the guard stands"
+    };
+    match error {
+        Error::NotInstalled => Problem::error(
+            "nft-missing",
+            format!("{error}; {consequence}"),
+            "install nftables (Debian: apt install nftables); weftd tries again every few seconds",
+        ),
+        Error::Run(_) | Error::TimedOut | Error::Refused { .. } | Error::Json(_) => Problem::error(
+            "nft-failed",
+            format!("the tables inet weft and inet weft-nat cannot be kept: {error}; {consequence}"),
+            "run nft list tables inet by hand; the kernel needs nf_tables with CONFIG_NFT_FIB_INET and CONFIG_NFT_NAT",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tables whose listing is told, and that remember how often they were written.
+    #[derive(Default)]
+    struct Fake {
+        absent: bool,
+        /// Somebody took the tables away.
+        flushed: bool,
+        real: Installed,
+        applied: usize,
+    }
+
+    impl Tables for Fake {
+        fn apply(&mut self, _: &Ruleset) -> Result<(), Error> {
+            if self.absent {
+                return Err(Error::NotInstalled);
+            }
+            self.applied += 1;
+            self.flushed = false;
+            Ok(())
+        }
+
+        fn list(&self) -> Result<Installed, Error> {
+            if self.flushed { Ok(Installed::default()) } else { Ok(self.real.clone()) }
+        }
+    }
+
+    /// Tables as a real kernel lists them, read in a namespace of their own.
+    fn listed() -> Installed {
+        let inside = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("tests run as root");
+            nft::apply(&Ruleset::default()).unwrap();
+            nft::list().unwrap()
+        });
+        inside.join().unwrap()
+    }
+
+    #[test]
+    fn what_is_in_place_is_not_written_again_and_what_is_gone_is_put_back() {
+        let mut keeper = Keeper::new(Fake { real: listed(), ..Fake::default() });
+        let wanted = Ruleset::default();
+        keeper.step(&wanted);
+        keeper.step(&wanted);
+        assert_eq!((keeper.tables.applied, keeper.state.repairs, keeper.state.guarded), (1, 0, true));
+        keeper.tables.flushed = true;
+        keeper.step(&wanted);
+        assert_eq!((keeper.tables.applied, keeper.state.repairs, keeper.state.guarded), (2, 1, true));
+    }
+
+    #[test]
+    fn counts_are_read_with_every_look() {
+        let mut keeper = Keeper::new(Fake { real: listed(), ..Fake::default() });
+        keeper.step(&Ruleset::default());
+        keeper.tables.real.spoofed.ipv6 = 7;
+        keeper.step(&Ruleset::default());
+        assert_eq!(keeper.state.spoofed, Some(Spoofed { ipv4: 0, ipv6: 7 }));
+        assert_eq!(keeper.tables.applied, 1);
+    }
+
+    #[test]
+    fn without_the_program_there_is_no_guard_until_it_is_there() {
+        let mut keeper = Keeper::new(Fake { absent: true, ..Fake::default() });
+        keeper.step(&Ruleset::default());
+        assert!(!keeper.state.guarded);
+        assert_eq!(keeper.state.problem.as_ref().map(|p| p.code.as_str()), Some("nft-missing"));
+        keeper.tables.absent = false;
+        keeper.step(&Ruleset::default());
+        assert!(keeper.state.guarded && keeper.state.problem.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_new_ruleset_is_applied_at_once_and_the_state_told() {
+        let (wanted, told_wanted) = watch::channel(None);
+        let (told, mut state) = watch::channel(PacketFilter::default());
+        let task = tokio::spawn(follow(Keeper::new(Fake::default()), told_wanted, told));
+        wanted.send_replace(Some(Ruleset::default()));
+        state.changed().await.unwrap();
+        assert!(state.borrow().guarded);
+        drop(wanted);
+        task.await.unwrap();
+    }
+}
