@@ -142,7 +142,8 @@ impl Daemon {
     }
 
     fn well(&self) -> Value {
-        self.status_when("a node that is well", |s| s["ok"] == true && s["fib"]["installed"] == 1)
+        let well = |s: &Value| s["ok"] == true && s["fib"]["installed"] == 1 && s["spoofed"].is_object();
+        self.status_when("a node that is well", well)
     }
 }
 
@@ -196,6 +197,7 @@ fn sigterm_leaves_the_routes_and_cleanup_takes_them() {
     assert!(cleaned.status.success(), "{cleaned:?}");
     let told = String::from_utf8_lossy(&cleaned.stdout);
     assert!(told.contains("removed route 10.244.1.0/26") && told.contains("node.json"), "{told}");
+    assert!(told.contains("removed nftables table inet weft\n"), "{told}");
     assert_eq!(daemon.namespace.own_routes(), "");
     assert!(!daemon.path("run").exists());
 }
