@@ -59,7 +59,7 @@ fn lan(lab: &Lab) -> Result<(Lan, Outside)> {
     let bgp = documents::bgp_configuration(&json!({"asNumber": 64512, "natOutgoingExclude": exclude}));
     for node in &lan.nodes {
         documents::write(&node.weft.manifests(), "pools.yaml", &pools)?;
-        documents::write(&node.weft.manifests(), "bgp.yaml", &[bgp.clone()])?;
+        documents::write(&node.weft.manifests(), "bgp.yaml", std::slice::from_ref(&bgp))?;
     }
     let namespace = lab.machine("outside")?;
     let link = lan.switches[0].plug(End::new(&namespace, "eth0"))?;
