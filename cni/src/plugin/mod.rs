@@ -1,0 +1,149 @@
+//! The commands, each in a file of its own. This one reads the environment and standard input, hands them to the
+//! command and writes what it answers; and it holds what several commands need.
+
+mod add;
+mod check;
+mod del;
+
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use weft_routing::netlink::{self, LinkName, Socket};
+
+use crate::datapath::{self, Interface, PodAddress};
+use crate::ipam::{self, Entry, Key, Store};
+use crate::node::{self, GATEWAY_V4, GATEWAY_V6};
+use crate::spec::{
+    Attachment, Code, Environment, Error, NetworkConfig, Version, VersionResult, parse_version,
+};
+
+/// The longest configuration that is read, in bytes; runtimes send a few thousand.
+const INPUT_MAX: u64 = 4 * 1024 * 1024;
+
+/// Runs the command the environment asks for: configuration on standard input, answer or error on standard output.
+pub fn main() -> ExitCode {
+    let outcome = Environment::parse(|name| std::env::var_os(name))
+        .map_err(|error| (error, Version::LATEST))
+        .and_then(|environment| {
+            let input = read_input().map_err(|error| (error, Version::LATEST))?;
+            let version = parse_version(&input).unwrap_or(Version::LATEST);
+            run(environment, &input).map_err(|error| (error, version))
+        });
+    let (output, code) = match outcome {
+        Ok(output) => (output, ExitCode::SUCCESS),
+        Err((error, version)) => (error.to_json(version), ExitCode::FAILURE),
+    };
+    // A runtime that does not listen has given up, and will call DEL.
+    match io::stdout().write_all(&output) {
+        Ok(()) => code,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn read_input() -> Result<Vec<u8>, Error> {
+    let mut input = Vec::new();
+    let read = io::stdin().take(INPUT_MAX.saturating_add(1)).read_to_end(&mut input);
+    read.map_err(|error| Error::new(Code::Io, format!("cannot read standard input: {error}")))?;
+    if input.len() as u64 > INPUT_MAX {
+        return Err(Error::new(
+            Code::InvalidConfig,
+            format!("the network configuration on standard input is larger than {INPUT_MAX} bytes"),
+        ));
+    }
+    Ok(input)
+}
+
+/// Carries out one command; returns what goes to standard output.
+pub fn run(environment: Environment, input: &[u8]) -> Result<Vec<u8>, Error> {
+    match environment {
+        Environment::Version => {
+            // A caller that only wants the list may send nothing.
+            let version = if input.is_empty() { Version::LATEST } else { parse_version(input)? };
+            Ok(VersionResult::new(version).to_json())
+        }
+        Environment::Add(attachment, netns) => {
+            let config = NetworkConfig::parse(input)?;
+            add::add(&config, &attachment, &netns).map(|result| result.to_json(config.version))
+        }
+        Environment::Del(attachment) => {
+            let config = NetworkConfig::parse(input)?;
+            del::del(&config, &attachment).map(|()| Vec::new())
+        }
+        Environment::Check(attachment, netns) => {
+            let config = NetworkConfig::parse(input)?;
+            check::check(&config, &attachment, &netns).map(|()| Vec::new())
+        }
+    }
+}
+
+fn key(config: &NetworkConfig, attachment: &Attachment) -> Key {
+    Key {
+        network: config.name.clone(),
+        container_id: attachment.container_id.clone(),
+        ifname: attachment.ifname.as_str().to_owned(),
+    }
+}
+
+fn interface(entry: &Entry, attachment: &Attachment, host_link: LinkName) -> Interface {
+    let with_gateway = |address: &IpAddr| PodAddress { address: *address, gateway: gateway(*address) };
+    Interface {
+        ifname: attachment.ifname.clone(),
+        mac: entry.mac,
+        host_link,
+        addresses: entry.addresses.iter().map(with_gateway).collect(),
+    }
+}
+
+/// The gateways are the same on every node, so that CHECK needs no `node.json`.
+fn gateway(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => GATEWAY_V4.into(),
+        IpAddr::V6(_) => GATEWAY_V6.into(),
+    }
+}
+
+fn host_link_name(attachment: &Attachment) -> Result<LinkName, Error> {
+    datapath::host_link_name(&attachment.container_id, &attachment.ifname)
+        .map_err(|error| Error::new(Code::Kernel, error.to_string()))
+}
+
+fn open_socket() -> Result<Socket, Error> {
+    Socket::new().map_err(|error: netlink::Error| Error::new(Code::Kernel, error.to_string()))
+}
+
+fn open_store(config: &NetworkConfig, boot_id: &str) -> Result<Store, Error> {
+    Store::open(&config.state_dir, boot_id).map_err(store_error)
+}
+
+fn node_error(error: node::Error) -> Error {
+    Error::new(Code::TryAgainLater, format!("weftd has not made this node ready: {error}"))
+        .details("see `weftctl status`")
+}
+
+fn namespace_error(error: datapath::Error) -> Error {
+    Error::new(Code::InvalidEnvironment, format!("CNI_NETNS: {error}"))
+}
+
+fn datapath_error(error: datapath::Error) -> Error {
+    Error::new(Code::Kernel, error.to_string())
+}
+
+fn store_error(error: ipam::Error) -> Error {
+    let msg = error.to_string();
+    match error {
+        ipam::Error::Io { .. } => Error::new(Code::Io, msg),
+        ipam::Error::Busy { .. } => Error::new(Code::TryAgainLater, msg),
+        ipam::Error::Exhausted { .. } => {
+            Error::new(Code::TryAgainLater, msg).details("delete pods, or give the node another block")
+        }
+        ipam::Error::Damaged { path, .. } => Error::new(Code::StoreDamaged, msg).details(format!(
+            "no address is given out from it; drain the node, remove {}, and start its pods again",
+            path.display()
+        )),
+        ipam::Error::Format { .. } => {
+            Error::new(Code::StoreDamaged, msg).details("weft-cni and the store must be of one release")
+        }
+        ipam::Error::LinkNameTaken { .. } | ipam::Error::NotReserved(_) => Error::new(Code::Kernel, msg),
+    }
+}
