@@ -85,3 +85,22 @@ fn what_is_deleted_is_named_once() {
         assert_eq!(nft::list().unwrap(), nft::Installed::default());
     });
 }
+
+#[test]
+fn a_change_of_our_tables_is_heard_and_of_others_not() {
+    in_fresh_namespace(|| {
+        nft::apply(&with_nat()).unwrap();
+        let mut watch = nft::Watch::open().unwrap();
+        assert!(!watch.changed());
+        nft_by_hand("add table inet weft-like");
+        nft_by_hand("add chain inet weft-like forward");
+        assert!(!watch.changed());
+        for ours in
+            ["flush chain inet weft prerouting", "delete table inet weft-nat", "delete table inet weft"]
+        {
+            nft_by_hand(ours);
+            assert!(watch.changed(), "{ours}");
+            assert!(!watch.changed(), "{ours}, again");
+        }
+    });
+}

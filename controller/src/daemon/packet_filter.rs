@@ -1,11 +1,14 @@
 //! Weft's tables in nftables, kept as the plan wants them on a task of its own, as `nft` may take its time.
 
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-use weft_routing::nft::{self, Error, Installed, Ruleset, Spoofed};
+use weft_routing::netlink;
+use weft_routing::nft::{self, Error, Installed, Ruleset, Spoofed, Watch};
 
 use crate::api::json::Problem;
 
@@ -13,6 +16,8 @@ use crate::api::json::Problem;
 const AUDIT: Duration = Duration::from_secs(30);
 /// How soon what failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// The shortest time between two looks that changes of the tables cause.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// How the tables stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,18 +57,27 @@ impl Tables for Kernel {
 /// Starts keeping the tables; nothing is touched while none are wanted. The task ends when `wanted` has no sender any more.
 pub(super) fn keep(wanted: watch::Receiver<Option<Ruleset>>) -> watch::Receiver<PacketFilter> {
     let (told, state) = watch::channel(PacketFilter::default());
-    tokio::spawn(follow(Keeper::new(Kernel), wanted, told));
+    let disturbed = Arc::new(Notify::new());
+    listen(disturbed.clone());
+    tokio::spawn(follow(Keeper::new(Kernel), wanted, disturbed, told));
     state
 }
 
 async fn follow<T: Tables>(
     mut keeper: Keeper<T>,
     mut wanted: watch::Receiver<Option<Ruleset>>,
+    disturbed: Arc<Notify>,
     told: watch::Sender<PacketFilter>,
 ) {
     loop {
         let pause = if keeper.state.problem.is_some() { RETRY } else { AUDIT };
-        if let Ok(Err(_)) = timeout(pause, wanted.changed()).await {
+        let news = async {
+            tokio::select! {
+                new = wanted.changed() => new.is_ok(),
+                () = disturbed.notified() => true,
+            }
+        };
+        if let Ok(false) = timeout(pause, news).await {
             return;
         }
         let Some(ruleset) = wanted.borrow_and_update().clone() else { continue };
@@ -78,6 +92,27 @@ async fn follow<T: Tables>(
             *state = keeper.state.clone();
             changed
         });
+    }
+}
+
+/// Hears of changes of our tables, on a thread that lasts as long as the process. Where that is not possible only the
+/// audit finds them.
+fn listen(disturbed: Arc<Notify>) {
+    let hear = move || -> Result<(), netlink::Error> {
+        let mut watch = Watch::open()?;
+        loop {
+            watch.wait()?;
+            disturbed.notify_one();
+            thread::sleep(SETTLE);
+        }
+    };
+    let told = move || {
+        if let Err(error) = hear() {
+            tracing::warn!(%error, "changes of nftables are found by the audit only");
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("nft-watch".to_owned()).spawn(told) {
+        tracing::warn!(%error, "changes of nftables are found by the audit only");
     }
 }
 
@@ -217,7 +252,7 @@ mod tests {
     async fn a_new_ruleset_is_applied_at_once_and_the_state_told() {
         let (wanted, told_wanted) = watch::channel(None);
         let (told, mut state) = watch::channel(PacketFilter::default());
-        let task = tokio::spawn(follow(Keeper::new(Fake::default()), told_wanted, told));
+        let task = tokio::spawn(follow(Keeper::new(Fake::default()), told_wanted, Arc::default(), told));
         wanted.send_replace(Some(Ruleset::default()));
         state.changed().await.unwrap();
         assert!(state.borrow().guarded);

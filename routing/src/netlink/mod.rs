@@ -40,8 +40,10 @@ pub use self::link::{
     set_name, set_up,
 };
 pub use self::message::Request;
+pub(crate) use self::message::{Messages, Received};
 pub use self::neighbour::Neighbour;
 pub use self::socket::Socket;
+pub(crate) use self::socket::receive;
 
 fn family_of(address: IpAddr) -> AddressFamily {
     match address {

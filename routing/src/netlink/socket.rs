@@ -253,7 +253,7 @@ pub(super) fn open() -> Result<netlink_sys::Socket, Error> {
 }
 
 /// Reads one datagram into `buffer` without waiting.
-pub(super) fn receive(socket: &netlink_sys::Socket, buffer: &mut Vec<u8>) -> Result<(), Error> {
+pub(crate) fn receive(socket: &netlink_sys::Socket, buffer: &mut Vec<u8>) -> Result<(), Error> {
     loop {
         buffer.clear();
         buffer.reserve(RECEIVE_BYTES);

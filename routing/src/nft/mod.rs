@@ -1,7 +1,8 @@
 //! Weft's tables in nftables: the guard against forged sources, and the translation of pods' sources on the way out.
 //!
 //! A [`Ruleset`] is a value that renders as text. [`apply`] hands the text to one `nft -f -`, which the kernel takes as a
-//! whole or not at all; [`list`] reads back what is there, for comparison and for the counters.
+//! whole or not at all; [`list`] reads back what is there, for comparison and for the counters; [`Watch`] hears when
+//! somebody else changes it.
 //!
 //! - `inet weft`: a packet from a pod's link is dropped, before connection tracking, unless the route back to its
 //!   source leaves by that link. The rule is the same for all pods, so that adding one touches no nftables. The table is
@@ -16,9 +17,11 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 mod list;
 mod run;
+mod watch;
 
 pub use list::{Installed, Spoofed, Table, list};
 pub use run::Error;
+pub use watch::Watch;
 
 /// The guard, of family `inet`. It stays when the daemon stops.
 pub const GUARD_TABLE: &str = "weft";
