@@ -4,7 +4,7 @@
 //! - [`node`]: `node.json`, what weftd tells the plugin about this node.
 //! - [`ipam`]: allocation of addresses inside the node's blocks, and the store that remembers them.
 //! - [`datapath`]: the link, addresses, routes and neighbours of one pod.
-//! - [`plugin`]: the commands ADD, DEL, CHECK and VERSION.
+//! - [`plugin`]: the commands ADD, DEL, CHECK, GC, STATUS and VERSION.
 //!
 //! weftd links this crate for [`node`] and [`ipam`]; the binary `weft-cni` runs [`plugin`].
 //!

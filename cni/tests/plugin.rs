@@ -384,7 +384,9 @@ fn check_compares_what_the_runtime_remembers() {
 #[test]
 fn every_version_gets_its_own_shape() {
     let host = host();
-    for (version, ip_version) in [("0.3.1", json!("4")), ("0.4.0", json!("4")), ("1.0.0", Value::Null)] {
+    for (version, ip_version) in
+        [("0.3.1", json!("4")), ("0.4.0", json!("4")), ("1.0.0", Value::Null), ("1.1.0", Value::Null)]
+    {
         let pod = Namespace::new();
         let mut config = host.config();
         config["cniVersion"] = json!(version);
@@ -395,6 +397,8 @@ fn every_version_gets_its_own_shape() {
         assert_eq!(result["ips"][0]["interface"], 1);
         assert_eq!(result["ips"][0]["gateway"], "169.254.1.1");
         assert_eq!(result["interfaces"][1]["name"], "eth0");
+        let mtu = if version == "1.1.0" { json!(1450) } else { Value::Null };
+        assert_eq!(result["interfaces"][1]["mtu"], mtu, "{version}");
         assert_eq!(result["interfaces"][1]["sandbox"], netns);
         assert_eq!(result["interfaces"][0]["name"], json!(host.namespace.links()[0]));
         config["prevResult"] = result;
@@ -413,10 +417,15 @@ fn every_version_gets_its_own_shape() {
 fn what_is_not_spoken_is_refused_with_its_code() {
     let (host, pod) = (host(), Namespace::new());
     let mut config = host.config();
-    config["cniVersion"] = json!("1.1.0");
+    config["cniVersion"] = json!("1.2.0");
     let error = host.call("ADD", "c1", pod.path.to_str().unwrap(), &config).unwrap_err();
-    assert_eq!((error["code"].clone(), error["cniVersion"].clone()), (json!(1), json!("1.0.0")), "{error}");
-    let error = host.call("STATUS", "c1", "", &host.config()).unwrap_err();
+    assert_eq!((error["code"].clone(), error["cniVersion"].clone()), (json!(1), json!("1.1.0")), "{error}");
+    for command in ["GC", "STATUS"] {
+        let error = host.call(command, "", "", &host.config()).unwrap_err();
+        assert_eq!(error["code"], 1, "1.0.0 has no {command}: {error}");
+        assert_eq!(error["cniVersion"], "1.0.0");
+    }
+    let error = host.call("UPDATE", "c1", "", &host.config()).unwrap_err();
     assert_eq!(error["code"], 4, "{error}");
     let error = host.call("ADD", "../c1", pod.path.to_str().unwrap(), &host.config()).unwrap_err();
     assert_eq!(error["code"], 4, "{error}");
@@ -430,6 +439,11 @@ fn what_is_not_spoken_is_refused_with_its_code() {
     assert!(error["msg"].as_str().unwrap().contains("1280"), "{error}");
     host.assert_empty();
 
-    let version = host.call("VERSION", "", "", &json!({"cniVersion": "0.4.0"})).unwrap();
-    assert_eq!(version, json!({"cniVersion": "0.4.0", "supportedVersions": ["0.3.1", "0.4.0", "1.0.0"]}));
+    // Who speaks another version asks for the list in order to find one that both speak.
+    for (asked, answered) in [("0.4.0", "0.4.0"), ("1.1.0", "1.1.0"), ("0.2.0", "1.1.0"), ("9.0.0", "1.1.0")]
+    {
+        let version = host.call("VERSION", "", "", &json!({"cniVersion": asked})).unwrap();
+        let supported = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+        assert_eq!(version, json!({"cniVersion": answered, "supportedVersions": supported}));
+    }
 }

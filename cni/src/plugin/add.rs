@@ -57,7 +57,7 @@ pub(super) fn add(config: &NetworkConfig, attachment: &Attachment, netns: &str) 
         .map_err(datapath_error)
         .and_then(|()| hold.commit().map_err(store_error));
     match done {
-        Ok(()) => Ok(answer(&interface, netns)),
+        Ok(()) => Ok(answer(&interface, mtu, netns)),
         Err(error) => Err(undo(&mut hold, &mut socket, &interface.host_link, error)),
     }
 }
@@ -103,12 +103,13 @@ fn preferred_sources(node: &NodeFile) -> PreferredSources {
     }
 }
 
-fn answer(interface: &Interface, netns: &str) -> AddResult {
+fn answer(interface: &Interface, mtu: u32, netns: &str) -> AddResult {
     /// Index of the pod's end below.
     const POD_END: usize = 1;
     let end = |name: &LinkName, mac, sandbox: &str| spec::Interface {
         name: name.to_string(),
         mac: mac::to_text(mac),
+        mtu: Some(mtu),
         sandbox: sandbox.to_owned(),
     };
     let ip = |pod: &PodAddress| IpConfig {

@@ -10,15 +10,9 @@ use super::{
 use crate::datapath::{self, PodNamespace};
 use crate::ipam::State;
 use crate::node;
-use crate::spec::{Attachment, Code, Error, NetworkConfig, PreviousResult, Version};
+use crate::spec::{Attachment, Code, Error, NetworkConfig, PreviousResult};
 
 pub(super) fn check(config: &NetworkConfig, attachment: &Attachment, netns: &str) -> Result<(), Error> {
-    if config.version < Version::V0_4_0 {
-        return Err(Error::new(
-            Code::IncompatibleVersion,
-            format!("CHECK is not part of cniVersion {}, but of 0.4.0 and later", config.version),
-        ));
-    }
     let previous = config.prev_result.clone().ok_or_else(|| {
         Error::new(Code::InvalidConfig, "prevResult is missing: CHECK needs what ADD answered")
     })?;

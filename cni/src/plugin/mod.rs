@@ -4,6 +4,8 @@
 mod add;
 mod check;
 mod del;
+mod gc;
+mod status;
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -58,9 +60,8 @@ fn read_input() -> Result<Vec<u8>, Error> {
 pub fn run(environment: Environment, input: &[u8]) -> Result<Vec<u8>, Error> {
     match environment {
         Environment::Version => {
-            // A caller that only wants the list may send nothing.
-            let version = if input.is_empty() { Version::LATEST } else { parse_version(input)? };
-            Ok(VersionResult::new(version).to_json())
+            // A caller of another version, or none, asks in order to find one that both speak.
+            Ok(VersionResult::new(parse_version(input).unwrap_or(Version::LATEST)).to_json())
         }
         Environment::Add(attachment, netns) => {
             let config = NetworkConfig::parse(input)?;
@@ -72,9 +73,31 @@ pub fn run(environment: Environment, input: &[u8]) -> Result<Vec<u8>, Error> {
         }
         Environment::Check(attachment, netns) => {
             let config = NetworkConfig::parse(input)?;
+            since(Version::V0_4_0, "CHECK", &config)?;
             check::check(&config, &attachment, &netns).map(|()| Vec::new())
         }
+        Environment::Gc => {
+            let config = NetworkConfig::parse(input)?;
+            since(Version::V1_1_0, "GC", &config)?;
+            gc::gc(&config).map(|()| Vec::new())
+        }
+        Environment::Status => {
+            let config = NetworkConfig::parse(input)?;
+            since(Version::V1_1_0, "STATUS", &config)?;
+            status::status(&config).map(|()| Vec::new())
+        }
     }
+}
+
+/// Refuses a command that the configuration's version does not have.
+fn since(first: Version, command: &str, config: &NetworkConfig) -> Result<(), Error> {
+    if config.version >= first {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::IncompatibleVersion,
+        format!("{command} is not part of cniVersion {}, but of {first} and later", config.version),
+    ))
 }
 
 fn key(config: &NetworkConfig, attachment: &Attachment) -> Key {

@@ -1,8 +1,9 @@
 //! The network configuration on standard input.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::error::Category;
 
@@ -29,7 +30,23 @@ pub struct NetworkConfig {
     pub mtu: Option<u32>,
     /// What ADD answered, in CHECK and DEL; what earlier plugins of a chain answered, in ADD.
     pub prev_result: Option<Value>,
+    valid_attachments: Option<Value>,
 }
+
+/// One interface of one container, as the runtime names it in GC. Runtimes may name what no ADD would have taken.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub struct AttachmentId {
+    /// `CNI_CONTAINERID` of its ADD.
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+    /// `CNI_IFNAME` of its ADD.
+    pub ifname: String,
+}
+
+/// The key of the list in GC.
+const VALID_ATTACHMENTS: &str = "cni.dev/valid-attachments";
+/// What an early text of 1.1.0 called it; libcni sends both.
+const VALID_ATTACHMENTS_EARLY: &str = "cni.dev/attachments";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -47,6 +64,15 @@ struct Document {
     #[serde(default)]
     runtime_config: RuntimeConfig,
     prev_result: Option<Value>,
+    #[serde(rename = "cni.dev/valid-attachments", default, deserialize_with = "present")]
+    valid_attachments: Option<Value>,
+    #[serde(rename = "cni.dev/attachments", default, deserialize_with = "present")]
+    valid_attachments_early: Option<Value>,
+}
+
+/// `null` too is `Some`: an empty list of libcni's.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 /// What a runtime passes for the capabilities a configuration claims.
@@ -79,7 +105,20 @@ impl NetworkConfig {
             state_dir: directory("stateDir", document.state_dir, DEFAULT_STATE_DIR)?,
             mtu: document.mtu,
             prev_result: document.prev_result.filter(|value| !value.is_null()),
+            valid_attachments: document.valid_attachments.or(document.valid_attachments_early),
         })
+    }
+
+    /// The attachments that GC leaves alone. A list that is missing is an error, not an empty one: GC would free what
+    /// every running pod has.
+    pub fn valid_attachments(&self) -> Result<BTreeSet<AttachmentId>, Error> {
+        let invalid = |reason| Error::new(Code::InvalidConfig, format!("{VALID_ATTACHMENTS}: {reason}"));
+        match &self.valid_attachments {
+            None => Err(invalid("is missing: GC needs the list of what is still in use".to_owned())),
+            Some(Value::Null) => Ok(BTreeSet::new()),
+            Some(list) => BTreeSet::deserialize(list)
+                .map_err(|error| invalid(format!("{error}; a list of {{containerID, ifname}} is expected"))),
+        }
     }
 }
 
@@ -139,6 +178,29 @@ mod tests {
         assert_eq!(config.run_dir, PathBuf::from("/run/weft"));
         assert_eq!(config.state_dir, PathBuf::from("/var/lib/weft"));
         assert_eq!((config.mtu, config.prev_result), (None, None));
+    }
+
+    #[test]
+    fn the_list_of_gc_has_two_spellings_and_is_never_assumed_empty() {
+        let parse = |keys: &str| {
+            let text = format!(r#"{{"cniVersion": "1.1.0", "name": "n"{keys}}}"#);
+            NetworkConfig::parse(text.as_bytes()).unwrap().valid_attachments()
+        };
+        let one = BTreeSet::from([AttachmentId { container_id: "c1".into(), ifname: "eth0".into() }]);
+        let list = r#"[{"containerID": "c1", "ifname": "eth0"}]"#;
+        for key in [VALID_ATTACHMENTS, VALID_ATTACHMENTS_EARLY] {
+            assert_eq!(parse(&format!(r#", "{key}": {list}"#)).unwrap(), one);
+            for empty in ["null", "[]"] {
+                assert_eq!(parse(&format!(r#", "{key}": {empty}"#)).unwrap(), BTreeSet::new());
+            }
+        }
+        let both = format!(r#", "{VALID_ATTACHMENTS}": {list}, "{VALID_ATTACHMENTS_EARLY}": []"#);
+        assert_eq!(parse(&both).unwrap(), one);
+        for bad in ["", r#", "cni.dev/valid-attachments": [{"containerID": "c1"}]"#] {
+            let error = parse(bad).unwrap_err();
+            assert_eq!(error.code, Code::InvalidConfig);
+            assert!(error.msg.starts_with(VALID_ATTACHMENTS), "{error:?}");
+        }
     }
 
     #[test]

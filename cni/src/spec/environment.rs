@@ -19,6 +19,10 @@ pub enum Environment {
     Del(Attachment),
     /// See that it is as ADD left it, in the network namespace at this path.
     Check(Attachment, String),
+    /// Free what attachments have that are no longer valid.
+    Gc,
+    /// Say whether ADD would succeed.
+    Status,
     /// Say which versions of the specification are spoken.
     Version,
 }
@@ -48,6 +52,8 @@ enum Command {
     Add,
     Del,
     Check,
+    Gc,
+    Status,
     Version,
 }
 
@@ -60,8 +66,11 @@ impl Environment {
     pub fn parse(variable: impl Fn(&str) -> Value) -> Result<Self, Error> {
         let mut reader = Reader { variable, problems: Vec::new() };
         let command = reader.required("CNI_COMMAND", parse_command);
-        if command == Some(Command::Version) {
-            return Ok(Self::Version);
+        match command {
+            Some(Command::Version) => return Ok(Self::Version),
+            Some(Command::Gc) => return Ok(Self::Gc),
+            Some(Command::Status) => return Ok(Self::Status),
+            Some(Command::Add | Command::Del | Command::Check) | None => {}
         }
         let container_id = reader.required("CNI_CONTAINERID", parse_container_id);
         let ifname =
@@ -113,8 +122,10 @@ fn parse_command(text: &str) -> Result<Command, String> {
         "ADD" => Ok(Command::Add),
         "DEL" => Ok(Command::Del),
         "CHECK" => Ok(Command::Check),
+        "GC" => Ok(Command::Gc),
+        "STATUS" => Ok(Command::Status),
         "VERSION" => Ok(Command::Version),
-        other => Err(format!("{other:?} is not one of ADD, DEL, CHECK, VERSION")),
+        other => Err(format!("{other:?} is not one of ADD, DEL, CHECK, GC, STATUS, VERSION")),
     }
 }
 
@@ -191,8 +202,14 @@ mod tests {
     }
 
     #[test]
-    fn version_and_del_need_less() {
+    fn commands_about_no_container_need_none() {
         assert_eq!(parse(&[("CNI_COMMAND", "VERSION")]).unwrap(), Environment::Version);
+        assert_eq!(parse(&[("CNI_COMMAND", "GC")]).unwrap(), Environment::Gc);
+        assert_eq!(parse(&[("CNI_COMMAND", "STATUS")]).unwrap(), Environment::Status);
+    }
+
+    #[test]
+    fn del_needs_no_namespace() {
         let del =
             [("CNI_COMMAND", "DEL"), ("CNI_CONTAINERID", "c"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", "")];
         assert!(matches!(parse(&del).unwrap(), Environment::Del(_)));
@@ -211,7 +228,7 @@ mod tests {
     fn every_wrong_variable_is_named() {
         let long = "a".repeat(257);
         for (name, value) in [
-            ("CNI_COMMAND", "GC"),
+            ("CNI_COMMAND", "UPDATE"),
             ("CNI_CONTAINERID", "../x"),
             ("CNI_CONTAINERID", long.as_str()),
             ("CNI_IFNAME", "a/b"),

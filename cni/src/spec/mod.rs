@@ -1,7 +1,7 @@
 //! The words of the CNI specification: versions, errors, configuration, environment, results.
 //!
-//! Written after the Container Network Interface specification 1.0.0 (github.com/containernetworking/cni,
-//! `SPEC.md`) and its versions 0.3.1 and 0.4.0.
+//! Written after the Container Network Interface specification 1.1.0 (github.com/containernetworking/cni,
+//! `SPEC.md`, `CONVENTIONS.md`) and its versions 0.3.1, 0.4.0 and 1.0.0.
 
 mod config;
 mod environment;
@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use self::config::{NetworkConfig, parse_version};
+pub use self::config::{AttachmentId, NetworkConfig, parse_version};
 pub use self::environment::{Attachment, Environment, PodName};
 pub use self::result::{AddResult, Interface, IpConfig, PreviousResult, Route, VersionResult};
 
@@ -24,13 +24,15 @@ pub enum Version {
     V0_4_0,
     /// 1.0.0: results without the `version` of each address.
     V1_0_0,
+    /// 1.1.0: GC, STATUS, and results with the `mtu` of each interface.
+    V1_1_0,
 }
 
 impl Version {
     /// All of them, oldest first.
-    pub const SUPPORTED: [Self; 3] = [Self::V0_3_1, Self::V0_4_0, Self::V1_0_0];
+    pub const SUPPORTED: [Self; 4] = [Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
     /// The newest.
-    pub const LATEST: Self = Self::V1_0_0;
+    pub const LATEST: Self = Self::V1_1_0;
 
     /// As written in `cniVersion`.
     pub fn as_str(self) -> &'static str {
@@ -38,6 +40,7 @@ impl Version {
             Self::V0_3_1 => "0.3.1",
             Self::V0_4_0 => "0.4.0",
             Self::V1_0_0 => "1.0.0",
+            Self::V1_1_0 => "1.1.0",
         }
     }
 
@@ -72,6 +75,10 @@ pub enum Code {
     InvalidConfig = 7,
     /// Nothing was done; the same call may succeed later.
     TryAgainLater = 11,
+    /// STATUS: ADD would fail.
+    NotAvailable = 50,
+    /// STATUS: ADD would fail, and pods that are there may not be reachable.
+    LimitedConnectivity = 51,
     /// The kernel refused a part of the pod's network.
     Kernel = 100,
     /// ADD for a container interface that is there.
@@ -148,7 +155,7 @@ mod tests {
             r#"{"cniVersion":"0.4.0","code":7,"msg":"mtu: 5 is too small","details":"at least 68"}"#
         );
         let bare = Error::new(Code::TryAgainLater, "m").to_json(Version::LATEST);
-        assert_eq!(String::from_utf8(bare).unwrap(), r#"{"cniVersion":"1.0.0","code":11,"msg":"m"}"#);
+        assert_eq!(String::from_utf8(bare).unwrap(), r#"{"cniVersion":"1.1.0","code":11,"msg":"m"}"#);
     }
 
     #[test]

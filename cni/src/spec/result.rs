@@ -26,6 +26,9 @@ pub struct Interface {
     /// Its MAC address.
     #[serde(default)]
     pub mac: String,
+    /// Its MTU in bytes, from version 1.1.0 on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
     /// Path of its network namespace; empty on the host.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sandbox: String,
@@ -52,13 +55,14 @@ pub struct Route {
 }
 
 impl AddResult {
-    /// The JSON for a runtime that speaks `version`: up to 0.4.0 every address also has its IP version.
+    /// The JSON for a runtime that speaks `version`: up to 0.4.0 every address also has its IP version, and before
+    /// 1.1.0 no interface has an MTU.
     pub fn to_json(&self, version: Version) -> Vec<u8> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
         struct Json<'a> {
             cni_version: &'static str,
-            interfaces: &'a [Interface],
+            interfaces: Vec<Interface>,
             ips: Vec<Ip>,
             routes: &'a [Route],
             dns: Dns,
@@ -75,6 +79,10 @@ impl AddResult {
         }
         #[derive(Serialize)]
         struct Dns {}
+        let interfaces = self.interfaces.iter().map(|interface| Interface {
+            mtu: interface.mtu.filter(|_| version >= Version::V1_1_0),
+            ..interface.clone()
+        });
         let ips = self.ips.iter().map(|ip| Ip {
             version: (version < Version::V1_0_0).then_some(match ip.address {
                 IpNet::V4(_) => "4",
@@ -86,7 +94,7 @@ impl AddResult {
         });
         to_json(&Json {
             cni_version: version.as_str(),
-            interfaces: &self.interfaces,
+            interfaces: interfaces.collect(),
             ips: ips.collect(),
             routes: &self.routes,
             dns: Dns {},
@@ -149,6 +157,7 @@ mod tests {
         let interface = |name: &str, sandbox: &str| Interface {
             name: name.into(),
             mac: "02:00:00:00:00:01".into(),
+            mtu: Some(1450),
             sandbox: sandbox.into(),
         };
         AddResult {
@@ -181,10 +190,14 @@ mod tests {
                 "dns": {}
             })
         );
+        let newest = written(Version::V1_1_0);
+        assert_eq!(newest["interfaces"][1]["mtu"], 1450);
+        assert_eq!(newest["ips"], written(Version::V1_0_0)["ips"]);
         for (version, text) in [(Version::V0_3_1, "0.3.1"), (Version::V0_4_0, "0.4.0")] {
             let result = written(version);
             assert_eq!(result["cniVersion"], text);
             assert_eq!(result["ips"][0]["version"], "6");
+            assert_eq!(result["interfaces"][1].get("mtu"), None);
         }
     }
 
