@@ -24,6 +24,12 @@ fn nft_by_hand(words: &str) {
     assert!(status.success(), "nft {words}");
 }
 
+/// Puts everything in place.
+fn apply(ruleset: &Ruleset) {
+    nft::apply_guard().unwrap();
+    ruleset.apply().unwrap();
+}
+
 fn with_nat() -> Ruleset {
     let nat_v4 = Nat {
         source: "192.0.2.1".parse().unwrap(),
@@ -41,14 +47,14 @@ fn with_nat() -> Ruleset {
 #[test]
 fn what_is_applied_twice_is_the_same_and_what_is_changed_by_hand_is_seen() {
     in_fresh_namespace(|| {
-        nft::apply(&with_nat()).unwrap();
+        apply(&with_nat());
         let first = nft::list().unwrap();
         assert!(first.guard.is_some() && first.nat.is_some(), "{first:?}");
-        nft::apply(&with_nat()).unwrap();
+        apply(&with_nat());
         assert!(nft::list().unwrap().same_rules(&first));
         nft_by_hand("flush chain inet weft prerouting");
         assert!(!nft::list().unwrap().same_rules(&first));
-        nft::apply(&with_nat()).unwrap();
+        apply(&with_nat());
         assert!(nft::list().unwrap().same_rules(&first));
     });
 }
@@ -56,8 +62,8 @@ fn what_is_applied_twice_is_the_same_and_what_is_changed_by_hand_is_seen() {
 #[test]
 fn the_translation_goes_when_no_pool_wants_it() {
     in_fresh_namespace(|| {
-        nft::apply(&with_nat()).unwrap();
-        nft::apply(&Ruleset::default()).unwrap();
+        apply(&with_nat());
+        apply(&Ruleset::default());
         let installed = nft::list().unwrap();
         assert!(installed.guard.is_some() && installed.nat.is_none(), "{installed:?}");
     });
@@ -66,12 +72,12 @@ fn the_translation_goes_when_no_pool_wants_it() {
 #[test]
 fn a_table_of_our_name_with_other_hooks_is_replaced() {
     in_fresh_namespace(|| {
-        nft::apply(&Ruleset::default()).unwrap();
+        apply(&Ruleset::default());
         let wanted = nft::list().unwrap();
         nft_by_hand("delete table inet weft");
         nft_by_hand("add table inet weft");
         nft_by_hand("add chain inet weft prerouting { type filter hook input priority 5 ; }");
-        nft::apply(&Ruleset::default()).unwrap();
+        apply(&Ruleset::default());
         assert!(nft::list().unwrap().same_rules(&wanted));
     });
 }
@@ -79,7 +85,7 @@ fn a_table_of_our_name_with_other_hooks_is_replaced() {
 #[test]
 fn what_is_deleted_is_named_once() {
     in_fresh_namespace(|| {
-        nft::apply(&with_nat()).unwrap();
+        apply(&with_nat());
         assert_eq!(nft::delete().unwrap(), ["weft", "weft-nat"]);
         assert!(nft::delete().unwrap().is_empty());
         assert_eq!(nft::list().unwrap(), nft::Installed::default());
@@ -89,7 +95,7 @@ fn what_is_deleted_is_named_once() {
 #[test]
 fn a_change_of_our_tables_is_heard_and_of_others_not() {
     in_fresh_namespace(|| {
-        nft::apply(&with_nat()).unwrap();
+        apply(&with_nat());
         let mut watch = nft::Watch::open().unwrap();
         assert!(!watch.changed());
         nft_by_hand("add table inet weft-like");

@@ -34,7 +34,9 @@ pub(super) struct PacketFilter {
 
 /// Where the tables are: the kernel, or a test's own.
 pub(super) trait Tables: Send + 'static {
-    /// See [`nft::apply`].
+    /// See [`nft::apply_guard`].
+    fn apply_guard(&mut self) -> Result<(), Error>;
+    /// See [`Ruleset::apply`].
     fn apply(&mut self, ruleset: &Ruleset) -> Result<(), Error>;
     /// See [`nft::list`].
     fn list(&self) -> Result<Installed, Error>;
@@ -45,8 +47,12 @@ pub(super) trait Tables: Send + 'static {
 struct Kernel;
 
 impl Tables for Kernel {
+    fn apply_guard(&mut self) -> Result<(), Error> {
+        nft::apply_guard()
+    }
+
     fn apply(&mut self, ruleset: &Ruleset) -> Result<(), Error> {
-        nft::apply(ruleset)
+        ruleset.apply()
     }
 
     fn list(&self) -> Result<Installed, Error> {
@@ -143,12 +149,11 @@ impl<T: Tables> Keeper<T> {
                 return Ok(());
             }
             self.state.guarded = found.guard.is_some() && found.guard == as_applied.guard;
-            self.tables.apply(wanted)?;
             self.state.repairs = self.state.repairs.saturating_add(1);
-        } else {
-            self.tables.apply(wanted)?;
         }
+        self.tables.apply_guard()?;
         self.state.guarded = true;
+        self.tables.apply(wanted)?;
         let installed = self.tables.list()?;
         self.state.spoofed = Some(installed.spoofed);
         self.applied = Some((wanted.clone(), installed));
@@ -184,6 +189,8 @@ mod tests {
     #[derive(Default)]
     struct Fake {
         absent: bool,
+        /// The kernel has no NAT.
+        no_nat: bool,
         /// Somebody took the tables away.
         flushed: bool,
         real: Installed,
@@ -191,9 +198,16 @@ mod tests {
     }
 
     impl Tables for Fake {
-        fn apply(&mut self, _: &Ruleset) -> Result<(), Error> {
+        fn apply_guard(&mut self) -> Result<(), Error> {
             if self.absent {
                 return Err(Error::NotInstalled);
+            }
+            Ok(())
+        }
+
+        fn apply(&mut self, _: &Ruleset) -> Result<(), Error> {
+            if self.no_nat {
+                return Err(Error::TimedOut);
             }
             self.applied += 1;
             self.flushed = false;
@@ -209,7 +223,7 @@ mod tests {
     fn listed() -> Installed {
         let inside = std::thread::spawn(|| {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("tests run as root");
-            nft::apply(&Ruleset::default()).unwrap();
+            nft::apply_guard().unwrap();
             nft::list().unwrap()
         });
         inside.join().unwrap()
@@ -246,6 +260,14 @@ mod tests {
         keeper.tables.absent = false;
         keeper.step(&Ruleset::default());
         assert!(keeper.state.guarded && keeper.state.problem.is_none());
+    }
+
+    #[test]
+    fn the_guard_stands_where_the_translation_cannot() {
+        let mut keeper = Keeper::new(Fake { no_nat: true, ..Fake::default() });
+        keeper.step(&Ruleset::default());
+        assert!(keeper.state.guarded);
+        assert_eq!(keeper.state.problem.as_ref().map(|p| p.code.as_str()), Some("nft-failed"));
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! Weft's tables in nftables: the guard against forged sources, and the translation of pods' sources on the way out.
 //!
-//! A [`Ruleset`] is a value that renders as text. [`apply`] hands the text to one `nft -f -`, which the kernel takes as a
-//! whole or not at all; [`list`] reads back what is there, for comparison and for the counters; [`Watch`] hears when
+//! [`apply_guard`] and [`Ruleset::apply`] hand a text to one `nft -f -` each, which the kernel takes as a whole or not at
+//! all: a kernel without NAT has the guard nevertheless. [`list`] reads back what is there, for comparison and for the counters; [`Watch`] hears when
 //! somebody else changes it.
 //!
 //! - `inet weft`: a packet from a pod's link is dropped, before connection tracking, unless the route back to its
@@ -33,7 +33,7 @@ const SPOOFED_V4: &str = "spoofed-ipv4";
 /// The counter of IPv6 packets with a forged source.
 const SPOOFED_V6: &str = "spoofed-ipv6";
 
-/// What Weft wants of nftables. The guard is always part of it.
+/// What Weft wants of nftables besides the guard, which it always wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ruleset {
     /// IPv4 pods' way out.
@@ -54,10 +54,18 @@ pub struct Nat<Addr, Net> {
 }
 
 impl Ruleset {
-    /// The text for `nft -f`: one transaction that leads from whatever Weft had there before to this.
-    #[must_use]
-    pub fn render(&self) -> String {
-        let mut text = guard();
+    /// Puts the translation in place, or takes it away where no pool wants it, in the network namespace of the calling
+    /// thread, whatever stands there.
+    ///
+    /// # Errors
+    /// As [`apply_guard`].
+    pub fn apply(&self) -> Result<(), Error> {
+        run::nft(&["-f", "-"], &self.render()).map(drop)
+    }
+
+    /// The text for `nft -f`: one transaction that leads from whatever table of this name there was to this.
+    fn render(&self) -> String {
+        let mut text = String::new();
         // A table must be there to be deleted.
         line(&mut text, format_args!("table inet {NAT_TABLE} {{ }}"));
         line(&mut text, format_args!("delete table inet {NAT_TABLE}"));
@@ -84,12 +92,12 @@ impl Ruleset {
     }
 }
 
-/// Puts the ruleset in place, in the network namespace of the calling thread, whatever stands there.
+/// Puts the guard in place, in the network namespace of the calling thread, whatever stands there.
 ///
 /// # Errors
 /// `nft` is not there, does not end in time, or the kernel refuses. Then everything is as before.
-pub fn apply(ruleset: &Ruleset) -> Result<(), Error> {
-    let text = ruleset.render();
+pub fn apply_guard() -> Result<(), Error> {
+    let text = guard();
     match run::nft(&["-f", "-"], &text) {
         // Somebody made a table of this name with other hooks, which cannot be changed in place.
         Err(Error::Refused { .. }) => {
@@ -196,10 +204,8 @@ mod tests {
     }
 
     #[test]
-    fn without_nat_there_is_only_the_guard() {
-        let text = Ruleset::default().render();
-        assert!(text.contains("fib saddr . iif oif missing counter name \"spoofed-ipv4\" drop"), "{text}");
-        assert!(text.ends_with("delete table inet weft-nat\n"), "{text}");
+    fn without_nat_there_is_no_table() {
+        assert_eq!(Ruleset::default().render(), "table inet weft-nat { }\ndelete table inet weft-nat\n");
     }
 
     #[test]
