@@ -49,9 +49,10 @@ demo-down: ## Remove a demo that KEEP=1 left up
 test: test-packages build ## Run every test
 	$(CARGO) test --workspace --no-fail-fast
 
-lint: ## Check format, warnings, the dependencies between the rooms, generated files
+lint: ## Check format, warnings, links of the docs, the dependencies between the rooms, generated files
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --quiet
 	.ci/rooms
 	.ci/generated
 

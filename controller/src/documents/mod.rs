@@ -1,8 +1,8 @@
 //! Documents: a folder of YAML files made into a [`Cluster`], or every error that stands in the way.
 //!
 //! A folder is taken as a whole: `*.yaml` and `*.yml`, not its subfolders, no dotfiles, at most 4 MiB a file and 64 MiB
-//! altogether. Checked in three steps, each only on what passed the one before: the text ([`yaml`]), each object by its type
-//! ([`decode`]), and all objects together ([`check`]).
+//! altogether. Checked in three steps, each only on what passed the one before: the text (`yaml`), each object by its type
+//! (`decode`), and all objects together (`check`).
 
 mod check;
 mod decode;

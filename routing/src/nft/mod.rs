@@ -111,7 +111,7 @@ pub fn apply_guard() -> Result<(), Error> {
 /// Takes both tables away, in the network namespace of the calling thread, and gives the names of those that were there.
 ///
 /// # Errors
-/// As [`apply`]. A machine without `nft` has no tables of ours, which is no error.
+/// As [`apply_guard`]. A machine without `nft` has no tables of ours, which is no error.
 pub fn delete() -> Result<Vec<&'static str>, Error> {
     let present = match list::tables() {
         Err(Error::NotInstalled) => return Ok(Vec::new()),
