@@ -6,36 +6,34 @@ use std::path::Path;
 
 use weft_routing::netlink::{LinkName, Socket};
 
+use super::choice::choose;
 use super::{
-    datapath_error, host_link_name, interface, key, namespace_error, node_error, open_socket, open_store,
-    store_error,
+    announced, datapath_error, host_link_name, interface, key, namespace_error, node_error, open_socket,
+    open_store, store_error,
 };
 use crate::datapath::{self, Interface, PodAddress, PodNamespace, PreferredSources};
 use crate::ipam::{Hold, Request, State};
 use crate::node::{self, NodeFile, check_mtu};
-use crate::spec::{AddResult, Attachment, Code, Error, IpConfig, NetworkConfig, Route};
+use crate::spec::{AddRequest, AddResult, Attachment, Code, Error, IpConfig, NetworkConfig, Route};
 use crate::{mac, spec};
 
-pub(super) fn add(config: &NetworkConfig, attachment: &Attachment, netns: &str) -> Result<AddResult, Error> {
-    if config.prev_result.is_some() {
-        return Err(Error::new(
-            Code::InvalidConfig,
-            "prevResult: this plugin makes the interface, so it comes first in the list of plugins",
-        ));
-    }
+pub(super) fn add(
+    config: &NetworkConfig,
+    attachment: &Attachment,
+    netns: &str,
+    request: &AddRequest,
+) -> Result<AddResult, Error> {
     let boot_id = node::boot_id().map_err(node_error)?;
     let node = NodeFile::read(&config.run_dir, &boot_id).map_err(node_error)?;
-    let mtu = config.mtu.unwrap_or(node.mtu);
-    check_mtu(mtu, node.ipv6.is_some())
-        .map_err(|reason| Error::new(Code::InvalidConfig, format!("mtu: {reason}")))?;
-    let families: Vec<_> = node
-        .families()
-        .into_iter()
-        .map(|family| family.blocks.into_iter().map(|block| block.cidr).collect())
-        .collect();
-    if families.is_empty() {
-        return Err(Error::new(Code::TryAgainLater, "this node has no block of addresses for pods yet"));
+    let families = choose(&node, request)?;
+    if let Some(asked) = &request.addresses {
+        return Err(asked.invalid("an address cannot be requested from this plugin"));
     }
+    let blocks: Vec<Vec<_>> =
+        families.iter().map(|family| family.blocks.iter().map(|block| block.cidr).collect()).collect();
+    let mtu = request.mtu.unwrap_or(node.mtu);
+    let ipv6 = families.iter().flat_map(|family| &family.blocks).any(|block| block.cidr.network().is_ipv6());
+    check_mtu(mtu, ipv6).map_err(|reason| Error::new(Code::InvalidConfig, format!("mtu: {reason}")))?;
     let namespace = PodNamespace::open(Path::new(netns)).map_err(namespace_error)?;
     let mut socket = open_socket()?;
     let host_link = host_link_name(attachment)?;
@@ -43,21 +41,28 @@ pub(super) fn add(config: &NetworkConfig, attachment: &Attachment, netns: &str) 
     let mut store = open_store(config, &boot_id)?;
     let mut hold = store.hold(key(config, attachment)).map_err(store_error)?;
     refuse_second_add(&mut hold, &mut socket, &host_link, &boot_id)?;
-    let request = Request {
-        families: &families,
-        excluded: &node.own_addresses(),
-        host_link: host_link.as_str(),
-        mac: mac::of_attachment(&attachment.container_id, attachment.ifname.as_str()),
-        netns,
-        pod: attachment.pod.as_ref(),
-    };
-    let entry = hold.reserve(&request).map_err(store_error)?;
+    let entry = hold
+        .reserve(&Request {
+            families: &blocks,
+            excluded: &node.own_addresses(),
+            host_link: host_link.as_str(),
+            mac: request
+                .mac
+                .unwrap_or_else(|| mac::of_attachment(&attachment.container_id, attachment.ifname.as_str())),
+            netns,
+            pod: request.pod.as_ref(),
+        })
+        .map_err(store_error)?;
     let interface = interface(&entry, attachment, host_link);
     let done = datapath::create(&mut socket, &namespace, &interface, mtu, &preferred_sources(&node))
         .map_err(datapath_error)
-        .and_then(|()| hold.commit().map_err(store_error));
+        .and_then(|()| hold.commit().map_err(store_error))
+        .and_then(|()| match request.wait_for_route {
+            None => Ok(()),
+            Some(patience) => announced::wait(&config.run_dir, &boot_id, &entry.addresses, patience),
+        });
     match done {
-        Ok(()) => Ok(answer(&interface, mtu, netns)),
+        Ok(()) => Ok(answer(&interface, mtu, netns, request)),
         Err(error) => Err(undo(&mut hold, &mut socket, &interface.host_link, error)),
     }
 }
@@ -103,7 +108,7 @@ fn preferred_sources(node: &NodeFile) -> PreferredSources {
     }
 }
 
-fn answer(interface: &Interface, mtu: u32, netns: &str) -> AddResult {
+fn answer(interface: &Interface, mtu: u32, netns: &str, request: &AddRequest) -> AddResult {
     /// Index of the pod's end below.
     const POD_END: usize = 1;
     let end = |name: &LinkName, mac, sandbox: &str| spec::Interface {
@@ -125,5 +130,6 @@ fn answer(interface: &Interface, mtu: u32, netns: &str) -> AddResult {
         ],
         ips: interface.addresses.iter().map(ip).collect(),
         routes: interface.addresses.iter().map(route).collect(),
+        dns: request.dns.clone(),
     }
 }

@@ -2,7 +2,9 @@
 //! command and writes what it answers; and it holds what several commands need.
 
 mod add;
+mod announced;
 mod check;
+mod choice;
 mod del;
 mod gc;
 mod status;
@@ -17,7 +19,7 @@ use crate::datapath::{self, Interface, PodAddress};
 use crate::ipam::{self, Entry, Key, Store};
 use crate::node::{self, GATEWAY_V4, GATEWAY_V6};
 use crate::spec::{
-    Attachment, Code, Environment, Error, NetworkConfig, Version, VersionResult, parse_version,
+    AddRequest, Attachment, Code, Environment, Error, NetworkConfig, Version, VersionResult, parse_version,
 };
 
 /// The longest configuration that is read, in bytes; runtimes send a few thousand.
@@ -63,9 +65,11 @@ pub fn run(environment: Environment, input: &[u8]) -> Result<Vec<u8>, Error> {
             // A caller of another version, or none, asks in order to find one that both speak.
             Ok(VersionResult::new(parse_version(input).unwrap_or(Version::LATEST)).to_json())
         }
-        Environment::Add(attachment, netns) => {
+        Environment::Add { attachment, netns, arguments } => {
             let config = NetworkConfig::parse(input)?;
-            add::add(&config, &attachment, &netns).map(|result| result.to_json(config.version))
+            let request = AddRequest::parse(&config, &arguments)?;
+            let result = add::add(&config, &attachment, &netns, &request)?;
+            Ok(result.to_json(config.version, request.chained))
         }
         Environment::Del(attachment) => {
             let config = NetworkConfig::parse(input)?;

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde::Deserialize;
 use serde_json::error::Category;
+use serde_json::{Map, Value};
 
+use super::section::Section;
 use super::{Code, Error, Version, is_identifier};
 
 /// Where weftd leaves `node.json` unless `runDir` says otherwise.
@@ -14,7 +15,7 @@ const DEFAULT_RUN_DIR: &str = "/run/weft";
 /// Where the address store is unless `stateDir` says otherwise.
 const DEFAULT_STATE_DIR: &str = "/var/lib/weft";
 
-/// The configuration of the network, as far as this plugin reads it. Unknown keys are ignored: the runtime keeps
+/// The configuration of the network, as far as every command reads it. Unknown keys are ignored: the runtime keeps
 /// the document and hands it whole to the next plugin of the chain.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NetworkConfig {
@@ -26,11 +27,9 @@ pub struct NetworkConfig {
     pub run_dir: PathBuf,
     /// Directory of the address store.
     pub state_dir: PathBuf,
-    /// MTU of the pod's link in bytes, instead of the node's.
-    pub mtu: Option<u32>,
     /// What ADD answered, in CHECK and DEL; what earlier plugins of a chain answered, in ADD.
     pub prev_result: Option<Value>,
-    valid_attachments: Option<Value>,
+    document: Map<String, Value>,
 }
 
 /// One interface of one container, as the runtime names it in GC. Runtimes may name what no ADD would have taken.
@@ -48,73 +47,45 @@ const VALID_ATTACHMENTS: &str = "cni.dev/valid-attachments";
 /// What an early text of 1.1.0 called it; libcni sends both.
 const VALID_ATTACHMENTS_EARLY: &str = "cni.dev/attachments";
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct VersionOnly {
-    cni_version: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Document {
-    name: String,
-    run_dir: Option<PathBuf>,
-    state_dir: Option<PathBuf>,
-    mtu: Option<u32>,
-    #[serde(default)]
-    runtime_config: RuntimeConfig,
-    prev_result: Option<Value>,
-    #[serde(rename = "cni.dev/valid-attachments", default, deserialize_with = "present")]
-    valid_attachments: Option<Value>,
-    #[serde(rename = "cni.dev/attachments", default, deserialize_with = "present")]
-    valid_attachments_early: Option<Value>,
-}
-
-/// `null` too is `Some`: an empty list of libcni's.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
-}
-
-/// What a runtime passes for the capabilities a configuration claims.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct RuntimeConfig {
-    ips: Option<Value>,
-    mac: Option<Value>,
-}
-
 impl NetworkConfig {
     /// Reads and checks a configuration. The version comes first: what follows it is read by its rules.
     pub fn parse(input: &[u8]) -> Result<Self, Error> {
-        let version = parse_version(input)?;
-        let document: Document = serde_json::from_slice(input).map_err(|error| decode_error(&error))?;
-        if !is_identifier(&document.name) {
-            return Err(Error::new(
-                Code::InvalidConfig,
-                format!(
-                    "name: {:?} is no network name: a letter or digit, then letters, digits, '_', '.' and '-'",
-                    document.name
+        let document = parse_object(input)?;
+        let version = version_of(&document)?;
+        let top = Section::top(&document);
+        let name: String = top.get("name")?.ok_or_else(|| top.invalid("name", "is missing"))?;
+        if !is_identifier(&name) {
+            return Err(top.invalid(
+                "name",
+                format_args!(
+                    "{name:?} is no network name: a letter or digit, then letters, digits, '_', '.' and '-'"
                 ),
             ));
         }
-        document.runtime_config.check()?;
         Ok(Self {
             version,
-            name: document.name,
-            run_dir: directory("runDir", document.run_dir, DEFAULT_RUN_DIR)?,
-            state_dir: directory("stateDir", document.state_dir, DEFAULT_STATE_DIR)?,
-            mtu: document.mtu,
-            prev_result: document.prev_result.filter(|value| !value.is_null()),
-            valid_attachments: document.valid_attachments.or(document.valid_attachments_early),
+            name,
+            run_dir: directory(&top, "runDir", DEFAULT_RUN_DIR)?,
+            state_dir: directory(&top, "stateDir", DEFAULT_STATE_DIR)?,
+            prev_result: top.value("prevResult").cloned(),
+            document,
         })
+    }
+
+    /// The whole document.
+    pub(super) fn section(&self) -> Section<'_> {
+        Section::top(&self.document)
     }
 
     /// The attachments that GC leaves alone. A list that is missing is an error, not an empty one: GC would free what
     /// every running pod has.
     pub fn valid_attachments(&self) -> Result<BTreeSet<AttachmentId>, Error> {
-        let invalid = |reason| Error::new(Code::InvalidConfig, format!("{VALID_ATTACHMENTS}: {reason}"));
-        match &self.valid_attachments {
+        let list =
+            self.document.get(VALID_ATTACHMENTS).or_else(|| self.document.get(VALID_ATTACHMENTS_EARLY));
+        let invalid = |reason| self.section().invalid(VALID_ATTACHMENTS, reason);
+        match list {
             None => Err(invalid("is missing: GC needs the list of what is still in use".to_owned())),
+            // libcni writes an empty list so.
             Some(Value::Null) => Ok(BTreeSet::new()),
             Some(list) => BTreeSet::deserialize(list)
                 .map_err(|error| invalid(format!("{error}; a list of {{containerID, ifname}} is expected"))),
@@ -124,8 +95,11 @@ impl NetworkConfig {
 
 /// The `cniVersion` of a configuration, which also decides how an error about the rest is written.
 pub fn parse_version(input: &[u8]) -> Result<Version, Error> {
-    let document: VersionOnly = serde_json::from_slice(input).map_err(|error| decode_error(&error))?;
-    let found = document.cni_version.unwrap_or_default();
+    version_of(&parse_object(input)?)
+}
+
+fn version_of(document: &Map<String, Value>) -> Result<Version, Error> {
+    let found: String = Section::top(document).get("cniVersion")?.unwrap_or_default();
     Version::parse(&found).ok_or_else(|| {
         let supported = Version::SUPPORTED.map(Version::as_str).join(", ");
         Error::new(Code::IncompatibleVersion, format!("cniVersion {found:?} is not supported"))
@@ -133,36 +107,22 @@ pub fn parse_version(input: &[u8]) -> Result<Version, Error> {
     })
 }
 
-fn decode_error(error: &serde_json::Error) -> Error {
-    let code = match error.classify() {
-        Category::Data => Code::InvalidConfig,
-        Category::Syntax | Category::Eof | Category::Io => Code::Decode,
-    };
-    Error::new(code, format!("cannot read the network configuration on standard input: {error}"))
+fn parse_object(input: &[u8]) -> Result<Map<String, Value>, Error> {
+    serde_json::from_slice(input).map_err(|error| {
+        let code = match error.classify() {
+            Category::Data => Code::InvalidConfig,
+            Category::Syntax | Category::Eof | Category::Io => Code::Decode,
+        };
+        Error::new(code, format!("cannot read the network configuration on standard input: {error}"))
+    })
 }
 
-fn directory(key: &str, given: Option<PathBuf>, default: &str) -> Result<PathBuf, Error> {
-    let path = given.unwrap_or_else(|| default.into());
+fn directory(top: &Section<'_>, key: &str, default: &str) -> Result<PathBuf, Error> {
+    let path = top.get(key)?.unwrap_or_else(|| PathBuf::from(default));
     if path.is_absolute() {
         return Ok(path);
     }
-    Err(Error::new(Code::InvalidConfig, format!("{key}: {path:?} is not an absolute path")))
-}
-
-impl RuntimeConfig {
-    /// A request that is not honoured must not be passed over: the pod would run with another address.
-    fn check(&self) -> Result<(), Error> {
-        for (key, value) in [("ips", &self.ips), ("mac", &self.mac)] {
-            if let Some(value) = value.as_ref().filter(|value| !value.is_null()) {
-                return Err(Error::new(
-                    Code::UnsupportedField,
-                    format!("runtimeConfig.{key}: {value} cannot be requested from this plugin"),
-                )
-                .details(format!("remove {key:?} from \"capabilities\" of the network configuration")));
-            }
-        }
-        Ok(())
-    }
+    Err(top.invalid(key, format_args!("{path:?} is not an absolute path")))
 }
 
 #[cfg(test)]
@@ -177,7 +137,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.run_dir, PathBuf::from("/run/weft"));
         assert_eq!(config.state_dir, PathBuf::from("/var/lib/weft"));
-        assert_eq!((config.mtu, config.prev_result), (None, None));
+        assert_eq!(config.prev_result, None);
     }
 
     #[test]
@@ -205,7 +165,7 @@ mod tests {
 
     #[test]
     fn every_wrong_value_gets_its_code_and_is_named() {
-        let cases: [(&str, Code, &str); 11] = [
+        let cases: [(&str, Code, &str); 10] = [
             ("", Code::Decode, "EOF"),
             ("{\"cniVersion\": \"1.0.0\",", Code::Decode, "EOF"),
             ("7", Code::InvalidConfig, "expected"),
@@ -213,14 +173,9 @@ mod tests {
             (r#"{"cniVersion": "2.0.0", "name": 7}"#, Code::IncompatibleVersion, "2.0.0"),
             (r#"{"cniVersion": "1.0.0"}"#, Code::InvalidConfig, "name"),
             (r#"{"cniVersion": "1.0.0", "name": "-"}"#, Code::InvalidConfig, "network name"),
-            (r#"{"cniVersion": "1.0.0", "name": "n", "mtu": -1}"#, Code::InvalidConfig, "-1"),
+            (r#"{"cniVersion": 1, "name": "n"}"#, Code::InvalidConfig, "cniVersion: "),
             (r#"{"cniVersion": "1.0.0", "name": "n", "runDir": "run"}"#, Code::InvalidConfig, "runDir"),
             (r#"{"cniVersion": "1.0.0", "name": "n", "stateDir": ""}"#, Code::InvalidConfig, "stateDir"),
-            (
-                r#"{"cniVersion": "1.0.0", "name": "n", "runtimeConfig": {"ips": ["10.0.0.9"]}}"#,
-                Code::UnsupportedField,
-                "10.0.0.9",
-            ),
         ];
         for (text, code, expected) in cases {
             let error = NetworkConfig::parse(text.as_bytes()).unwrap_err();

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use weft_routing::netlink::LinkName;
 
-use super::{Code, Error, is_identifier};
+use super::{Arguments, Code, Error, is_identifier};
 
 /// The longest container id that is taken, in bytes; runtimes use 64.
 const CONTAINER_ID_MAX: usize = 256;
@@ -13,8 +13,15 @@ const CONTAINER_ID_MAX: usize = 256;
 /// A command (`CNI_COMMAND`) with its parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Environment {
-    /// Make the container's interface, in the network namespace at this path.
-    Add(Attachment, String),
+    /// Make the container's interface.
+    Add {
+        /// Which.
+        attachment: Attachment,
+        /// `CNI_NETNS`: path of the container's network namespace.
+        netns: String,
+        /// `CNI_ARGS`.
+        arguments: Arguments,
+    },
     /// Take it away; the namespace may be gone.
     Del(Attachment),
     /// See that it is as ADD left it, in the network namespace at this path.
@@ -34,8 +41,6 @@ pub struct Attachment {
     pub container_id: String,
     /// `CNI_IFNAME`: the interface's name inside the container.
     pub ifname: LinkName,
-    /// The pod, where `CNI_ARGS` names it.
-    pub pod: Option<PodName>,
 }
 
 /// A Kubernetes pod (`K8S_POD_NAMESPACE` and `K8S_POD_NAME` in `CNI_ARGS`).
@@ -79,15 +84,19 @@ impl Environment {
             Some(Command::Del) => None,
             _ => reader.required("CNI_NETNS", parse_netns),
         };
-        let pod = reader.optional("CNI_ARGS", parse_args).flatten();
+        // Only ADD needs them, and a DEL must not fail for them.
+        let arguments = match command {
+            Some(Command::Add) => reader.optional("CNI_ARGS", Arguments::parse).unwrap_or_default(),
+            _ => Arguments::default(),
+        };
         let (Some(command), Some(container_id), Some(ifname), true) =
             (command, container_id, ifname, reader.problems.is_empty())
         else {
             return Err(Error::new(Code::InvalidEnvironment, reader.problems.join("; ")));
         };
-        let attachment = Attachment { container_id, ifname, pod };
+        let attachment = Attachment { container_id, ifname };
         Ok(match (command, netns) {
-            (Command::Add, Some(netns)) => Self::Add(attachment, netns),
+            (Command::Add, Some(netns)) => Self::Add { attachment, netns, arguments },
             (Command::Check, Some(netns)) => Self::Check(attachment, netns),
             _ => Self::Del(attachment),
         })
@@ -147,25 +156,6 @@ fn parse_netns(text: &str) -> Result<String, String> {
     }
 }
 
-/// `KEY=value;KEY=value`. Keys of others are passed over, except `IP`: a request that is not honoured must not be
-/// passed over, the pod would run with another address.
-fn parse_args(text: &str) -> Result<Option<PodName>, String> {
-    let mut namespace = None;
-    let mut name = None;
-    for pair in text.split(';').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').ok_or_else(|| format!("{pair:?} is not KEY=value"))?;
-        match key {
-            "K8S_POD_NAMESPACE" => namespace = Some(value.to_owned()),
-            "K8S_POD_NAME" => name = Some(value.to_owned()),
-            "IP" if !value.is_empty() => {
-                return Err(format!("IP={value}: an address cannot be requested from this plugin"));
-            }
-            _ => {}
-        }
-    }
-    Ok(namespace.zip(name).map(|(namespace, name)| PodName { namespace, name }))
-}
-
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
@@ -193,12 +183,13 @@ mod tests {
     #[test]
     fn a_full_environment() {
         let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web;K8S_POD_UID=1";
-        let Environment::Add(attachment, netns) = parse(&with("CNI_ARGS", args)).unwrap() else {
+        let Environment::Add { attachment, netns, arguments } = parse(&with("CNI_ARGS", args)).unwrap()
+        else {
             panic!("no ADD");
         };
         assert_eq!(netns, "/run/netns/x");
-        assert_eq!(attachment.pod, Some(PodName { namespace: "ns".into(), name: "web".into() }));
-        assert_eq!(attachment.ifname.as_str(), "eth0");
+        assert_eq!(arguments.pod, Some(PodName { namespace: "ns".into(), name: "web".into() }));
+        assert_eq!((attachment.container_id.as_str(), attachment.ifname.as_str()), ("c1", "eth0"));
     }
 
     #[test]
@@ -210,8 +201,13 @@ mod tests {
 
     #[test]
     fn del_needs_no_namespace() {
-        let del =
-            [("CNI_COMMAND", "DEL"), ("CNI_CONTAINERID", "c"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", "")];
+        let del = [
+            ("CNI_COMMAND", "DEL"),
+            ("CNI_CONTAINERID", "c"),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_NETNS", ""),
+            ("CNI_ARGS", "wrong"),
+        ];
         assert!(matches!(parse(&del).unwrap(), Environment::Del(_)));
     }
 
@@ -235,7 +231,7 @@ mod tests {
             ("CNI_IFNAME", "sixteen-byte-nam"),
             ("CNI_NETNS", "netns"),
             ("CNI_ARGS", "novalue"),
-            ("CNI_ARGS", "IP=10.0.0.9"),
+            ("CNI_ARGS", "IP=10.0.0"),
         ] {
             let error = parse(&with(name, value)).unwrap_err();
             assert_eq!(error.code, Code::InvalidEnvironment);

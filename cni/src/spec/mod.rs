@@ -3,17 +3,24 @@
 //! Written after the Container Network Interface specification 1.1.0 (github.com/containernetworking/cni,
 //! `SPEC.md`, `CONVENTIONS.md`) and its versions 0.3.1, 0.4.0 and 1.0.0.
 
+mod arguments;
+mod asked;
 mod config;
 mod environment;
+mod request;
 mod result;
+mod section;
 
 use std::fmt;
 
 use serde::Serialize;
 
+pub use self::arguments::Arguments;
+pub use self::asked::Asked;
 pub use self::config::{AttachmentId, NetworkConfig, parse_version};
 pub use self::environment::{Attachment, Environment, PodName};
-pub use self::result::{AddResult, Interface, IpConfig, PreviousResult, Route, VersionResult};
+pub use self::request::AddRequest;
+pub use self::result::{AddResult, ChainedResult, Interface, IpConfig, PreviousResult, Route, VersionResult};
 
 /// A version of the specification that this plugin speaks, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{Version, to_json};
 
@@ -16,6 +17,8 @@ pub struct AddResult {
     pub ips: Vec<IpConfig>,
     /// The pod's routes.
     pub routes: Vec<Route>,
+    /// The configuration's name servers; `None` leaves those of earlier plugins.
+    pub dns: Option<Map<String, Value>>,
 }
 
 /// One interface the plugin made.
@@ -56,17 +59,8 @@ pub struct Route {
 
 impl AddResult {
     /// The JSON for a runtime that speaks `version`: up to 0.4.0 every address also has its IP version, and before
-    /// 1.1.0 no interface has an MTU.
-    pub fn to_json(&self, version: Version) -> Vec<u8> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Json<'a> {
-            cni_version: &'static str,
-            interfaces: Vec<Interface>,
-            ips: Vec<Ip>,
-            routes: &'a [Route],
-            dns: Dns,
-        }
+    /// 1.1.0 no interface has an MTU. It goes behind what earlier plugins of the chain answered.
+    pub fn to_json(&self, version: Version, chained: ChainedResult) -> Vec<u8> {
         #[derive(Serialize)]
         struct Ip {
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,8 +71,8 @@ impl AddResult {
             #[serde(skip_serializing_if = "Option::is_none")]
             interface: Option<usize>,
         }
-        #[derive(Serialize)]
-        struct Dns {}
+        let mut document = chained.0;
+        let earlier = document.get("interfaces").and_then(Value::as_array).map_or(0, Vec::len);
         let interfaces = self.interfaces.iter().map(|interface| Interface {
             mtu: interface.mtu.filter(|_| version >= Version::V1_1_0),
             ..interface.clone()
@@ -90,15 +84,46 @@ impl AddResult {
             }),
             address: ip.address,
             gateway: ip.gateway,
-            interface: ip.interface,
+            interface: ip.interface.map(|index| index.saturating_add(earlier)),
         });
-        to_json(&Json {
-            cni_version: version.as_str(),
-            interfaces: interfaces.collect(),
-            ips: ips.collect(),
-            routes: &self.routes,
-            dns: Dns {},
-        })
+        append(&mut document, "interfaces", interfaces);
+        append(&mut document, "ips", ips);
+        append(&mut document, "routes", &self.routes);
+        document.insert("cniVersion".to_owned(), version.as_str().into());
+        match &self.dns {
+            Some(dns) => drop(document.insert("dns".to_owned(), dns.clone().into())),
+            None => drop(document.entry("dns").or_insert_with(|| Map::new().into())),
+        }
+        to_json(&document)
+    }
+}
+
+/// What earlier plugins of the chain answered, whole: the specification wants it passed on, with what this plugin adds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ChainedResult(Map<String, Value>);
+
+impl ChainedResult {
+    /// Takes a `prevResult` of ADD, which must be in the configuration's version. The error says what is wrong with it.
+    pub fn parse(document: &Value, version: Version) -> Result<Self, String> {
+        let keys = document.as_object().ok_or_else(|| format!("{document} is no object"))?;
+        let mut keys = keys.clone();
+        keys.retain(|_, value| !value.is_null());
+        if let Some(found) = keys.get("cniVersion").filter(|found| **found != version.as_str()) {
+            return Err(format!("its cniVersion is {found}, and that of the configuration {version}"));
+        }
+        let lists = ["interfaces", "ips", "routes"];
+        match lists.into_iter().find(|key| keys.get(*key).is_some_and(|value| !value.is_array())) {
+            Some(key) => Err(format!("its {key:?} is no list")),
+            None => Ok(Self(keys)),
+        }
+    }
+}
+
+/// Puts `items` behind the list at `key`. They are structures of text and numbers, which always serialize.
+fn append<T: Serialize>(document: &mut Map<String, Value>, key: &str, items: impl IntoIterator<Item = T>) {
+    let list = document.entry(key).or_insert_with(|| Value::Array(Vec::new()));
+    if let Value::Array(list) = list {
+        list.extend(items.into_iter().filter_map(|item| serde_json::to_value(item).ok()));
     }
 }
 
@@ -151,7 +176,7 @@ impl VersionResult {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn example() -> AddResult {
         let interface = |name: &str, sandbox: &str| Interface {
@@ -168,11 +193,12 @@ mod tests {
                 interface: Some(1),
             }],
             routes: vec![Route { dst: "::/0".parse().unwrap(), gw: "fe80::1".parse().unwrap() }],
+            dns: None,
         }
     }
 
     fn written(version: Version) -> Value {
-        serde_json::from_slice(&example().to_json(version)).unwrap()
+        serde_json::from_slice(&example().to_json(version, ChainedResult::default())).unwrap()
     }
 
     #[test]
@@ -199,6 +225,48 @@ mod tests {
             assert_eq!(result["ips"][0]["version"], "6");
             assert_eq!(result["interfaces"][1].get("mtu"), None);
         }
+    }
+
+    #[test]
+    fn what_earlier_plugins_answered_stays_and_comes_first() {
+        let earlier = json!({
+            "cniVersion": "1.0.0",
+            "interfaces": [{"name": "lo", "sandbox": "/run/netns/p", "socketPath": "/x"}],
+            "ips": [{"address": "127.0.0.1/8", "interface": 0, "unknown": [1]}],
+            "routes": null,
+            "dns": {"nameservers": ["192.0.2.53"]},
+            "unknown": {"kept": 1.5}
+        });
+        let chained = ChainedResult::parse(&earlier, Version::V1_0_0).unwrap();
+        let mut result = example();
+        let merge = |result: &AddResult| -> Value {
+            serde_json::from_slice(&result.to_json(Version::V1_0_0, chained.clone())).unwrap()
+        };
+        let merged = merge(&result);
+        let own = written(Version::V1_0_0);
+        assert_eq!(merged["interfaces"][0], earlier["interfaces"][0]);
+        assert_eq!(merged["interfaces"][2], own["interfaces"][1]);
+        assert_eq!(merged["ips"][0], earlier["ips"][0]);
+        assert_eq!(merged["ips"][1]["interface"], 2, "the index moves with the interface");
+        assert_eq!(merged["routes"], own["routes"]);
+        assert_eq!((&merged["dns"], &merged["unknown"]), (&earlier["dns"], &earlier["unknown"]));
+        result.dns = json!({"search": ["cluster.local"]}).as_object().cloned();
+        assert_eq!(merge(&result)["dns"], json!({"search": ["cluster.local"]}));
+    }
+
+    #[test]
+    fn a_result_of_another_version_or_shape_is_refused() {
+        for (document, expected) in [
+            (json!([]), "[] is no object"),
+            (
+                json!({"cniVersion": "0.4.0"}),
+                "its cniVersion is \"0.4.0\", and that of the configuration 1.1.0",
+            ),
+            (json!({"ips": {}}), "its \"ips\" is no list"),
+        ] {
+            assert_eq!(ChainedResult::parse(&document, Version::V1_1_0).unwrap_err(), expected);
+        }
+        ChainedResult::parse(&json!({"ips": []}), Version::V1_1_0).unwrap();
     }
 
     #[test]

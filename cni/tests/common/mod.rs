@@ -1,5 +1,7 @@
 //! A host and its pods as network namespaces, and the built plugin run in them.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -164,6 +166,18 @@ impl Host {
 
     /// Starts the plugin on the host for `eth0` of a container.
     pub(crate) fn spawn(&self, command: &str, container: &str, netns: &str, config: &Value) -> Child {
+        self.spawn_with_args(command, container, netns, config, "")
+    }
+
+    /// The same with `CNI_ARGS`.
+    pub(crate) fn spawn_with_args(
+        &self,
+        command: &str,
+        container: &str,
+        netns: &str,
+        config: &Value,
+        args: &str,
+    ) -> Child {
         let mut plugin = Command::new(env!("CARGO_BIN_EXE_weft-cni"));
         plugin
             .env_clear()
@@ -171,6 +185,7 @@ impl Host {
             .env("CNI_CONTAINERID", container)
             .env("CNI_NETNS", netns)
             .env("CNI_IFNAME", "eth0")
+            .env("CNI_ARGS", args)
             .env("CNI_PATH", "/opt/cni/bin")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
