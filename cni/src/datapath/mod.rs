@@ -240,7 +240,7 @@ fn configure_pod(interface: &Interface) -> Result<(), Error> {
         sysctl::ensure("net/ipv6/conf/lo/disable_ipv6", "0")?;
         sysctl::ensure(&format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0")?;
     }
-    if kernel_has_ipv6() {
+    if speaks_ipv6(ifname) {
         sysctl::write(&format!("net/ipv6/conf/{ifname}/accept_ra"), "0")?;
     }
     let mut steps = vec![
@@ -262,7 +262,7 @@ fn raise_host(socket: &mut Socket, interface: &Interface) -> Result<u32, Error> 
     if interface.has_ipv6() {
         sysctl::ensure(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0")?;
     }
-    let ipv6 = kernel_has_ipv6();
+    let ipv6 = speaks_ipv6(name);
     if ipv6 {
         sysctl::write(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
     }
@@ -311,9 +311,9 @@ fn link_index(socket: &mut Socket, name: &LinkName) -> Result<u32, Error> {
     Ok(link.ok_or_else(|| Error::Refused { step: step(), source: gone() })?.index)
 }
 
-/// False on a kernel that was started with `ipv6.disable=1`.
-fn kernel_has_ipv6() -> bool {
-    Path::new("/proc/sys/net/ipv6").exists()
+/// False on a kernel that was started with `ipv6.disable=1`, and for a link whose MTU is below IPv6's least.
+fn speaks_ipv6(link: &LinkName) -> bool {
+    Path::new("/proc/sys/net/ipv6/conf").join(link.as_str()).exists()
 }
 
 /// The pod's address as the pod has it: a /32 or /128.
