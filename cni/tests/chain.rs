@@ -73,6 +73,13 @@ fn an_error_is_written_in_the_version_of_the_configuration() {
             "{error}"
         );
         assert!(error["msg"].as_str().unwrap().starts_with("mtu: "), "{error}");
+        let error = host.call("ADD", "c1", "", &config).unwrap_err();
+        assert_eq!(
+            (error["cniVersion"].clone(), error["code"].clone()),
+            (json!(version), json!(4)),
+            "{error}"
+        );
+        assert_eq!(error["msg"], "CNI_NETNS is not set");
     }
     host.assert_empty();
 }

@@ -9,7 +9,7 @@ mod del;
 mod gc;
 mod status;
 
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::net::IpAddr;
 use std::process::ExitCode;
 
@@ -27,16 +27,18 @@ const INPUT_MAX: u64 = 4 * 1024 * 1024;
 
 /// Runs the command the environment asks for: configuration on standard input, answer or error on standard output.
 pub fn main() -> ExitCode {
-    let outcome = Environment::parse(|name| std::env::var_os(name))
-        .map_err(|error| (error, Version::LATEST))
-        .and_then(|environment| {
-            let input = read_input().map_err(|error| (error, Version::LATEST))?;
+    // The configuration first, so that an error about the environment too is written in its version.
+    let (version, outcome) = match read_input() {
+        Err(error) => (Version::LATEST, Err(error)),
+        Ok(input) => {
+            let environment = Environment::parse(|name| std::env::var_os(name));
             let version = parse_version(&input).unwrap_or(Version::LATEST);
-            run(environment, &input).map_err(|error| (error, version))
-        });
+            (version, environment.and_then(|environment| run(environment, &input)))
+        }
+    };
     let (output, code) = match outcome {
         Ok(output) => (output, ExitCode::SUCCESS),
-        Err((error, version)) => (error.to_json(version), ExitCode::FAILURE),
+        Err(error) => (error.to_json(version), ExitCode::FAILURE),
     };
     // A runtime that does not listen has given up, and will call DEL.
     match io::stdout().write_all(&output) {
@@ -45,8 +47,12 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// A person at a terminal is not waited for.
 fn read_input() -> Result<Vec<u8>, Error> {
     let mut input = Vec::new();
+    if io::stdin().is_terminal() {
+        return Ok(input);
+    }
     let read = io::stdin().take(INPUT_MAX.saturating_add(1)).read_to_end(&mut input);
     read.map_err(|error| Error::new(Code::Io, format!("cannot read standard input: {error}")))?;
     if input.len() as u64 > INPUT_MAX {

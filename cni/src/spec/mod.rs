@@ -152,6 +152,11 @@ fn is_identifier(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -163,6 +168,75 @@ mod tests {
         );
         let bare = Error::new(Code::TryAgainLater, "m").to_json(Version::LATEST);
         assert_eq!(String::from_utf8(bare).unwrap(), r#"{"cniVersion":"1.1.0","code":11,"msg":"m"}"#);
+    }
+
+    /// Any JSON, with the keys that are read among its own.
+    fn json() -> impl Strategy<Value = Value> {
+        let key = prop_oneof![
+            select(vec![
+                "cniVersion",
+                "name",
+                "runDir",
+                "mtu",
+                "pools",
+                "runtimeConfig",
+                "args",
+                "cni",
+                "ips",
+                "mac",
+                "dns",
+                "prevResult",
+                "interfaces",
+                "routes",
+                "waitForRoute",
+                "waitForRouteSeconds",
+                "cni.dev/valid-attachments",
+                "io.kubernetes.cri.pod-annotations",
+                "weft.network/pools",
+                "weft.network/ips",
+            ])
+            .prop_map(str::to_owned),
+            ".{0,8}",
+        ];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            ".{0,8}".prop_map(Value::from),
+            select(vec!["1.1.0", "0.3.1", "n", "/run", "10.0.0.5/24", "[\"a\"]", "0a:58:00:00:00:01"])
+                .prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 40, 8, move |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..4).prop_map(Value::from),
+                btree_map(key.clone(), inner, 0..8)
+                    .prop_map(|keys| Value::Object(keys.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_configuration_is_too_odd_to_answer(mut document in json(), arguments in "[A-Za-z=;,:.0-9]{0,40}") {
+            if let Some(keys) = document.as_object_mut() {
+                keys.entry("cniVersion").or_insert("1.1.0".into());
+                keys.entry("name").or_insert("n".into());
+            }
+            let text = document.to_string();
+            let arguments = Arguments::parse(&arguments).unwrap_or_default();
+            if let Ok(config) = NetworkConfig::parse(text.as_bytes()) {
+                let _ = config.valid_attachments();
+                if let Err(error) = AddRequest::parse(&config, &arguments) {
+                    prop_assert!(!error.msg.is_empty());
+                }
+            }
+        }
+
+        #[test]
+        fn no_bytes_are_too_odd_to_answer(bytes in vec(any::<u8>(), 0..64), text in ".{0,40}") {
+            let _ = NetworkConfig::parse(&bytes);
+            let _ = Arguments::parse(&text);
+        }
     }
 
     #[test]
