@@ -234,3 +234,46 @@ fn a_closed_pipe_is_no_failure() {
         assert_eq!((exit, err.as_slice()), (Exit::Good, &[][..]), "{format}");
     }
 }
+
+const NOTHING_WRONG: &str = r#"{"ok": true, "findings": [], "freed": [], "graceSeconds": 900, "compared":
+    {"entries": 1, "links": 1, "routes": 2, "neighbours": 2, "runtime": {"directory": "/var/lib/cni/results", "interfaces": null}}}"#;
+
+const LEAK: &str = r#"{"ok": false, "freed": [], "graceSeconds": 900, "compared":
+    {"entries": 1, "links": 0, "routes": 0, "neighbours": 0, "runtime": {"directory": "/d", "interfaces": 3}},
+    "findings": [{"kind": "address-without-link", "addresses": ["10.0.0.1", "fd00::1"], "text": "eth0 of c1: gone",
+      "remedy": "wait", "missingSince": "2026-01-02T03:04:05Z"}]}"#;
+
+#[test]
+fn a_check_that_finds_nothing_is_0_and_says_whom_it_did_not_ask() {
+    let (exit, out, _, asked) = FakeDaemon::answering(200, NOTHING_WRONG).ask(&["ipam", "check"]);
+    assert_eq!((exit, asked.as_str()), (Exit::Good, "/v1/ipam/check"));
+    assert!(out.contains("no runtime (/var/lib/cni/results is not there)"), "{out}");
+    assert!(out.ends_with("Nothing is wrong.\n"), "{out}");
+}
+
+#[test]
+fn a_check_that_finds_a_leak_is_1_and_names_it() {
+    let line = ["ipam", "check", "--grace", "5s"];
+    let (exit, out, _, _) = FakeDaemon::answering(200, LEAK).ask(&line);
+    assert_eq!(exit, Exit::Wrong);
+    for part in [
+        "address-without-link 10.0.0.1, fd00::1: eth0 of c1",
+        "missing since 2026-01-02T03:04:05",
+        "3 interfaces",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let (exit, ..) = weftctl(&["ipam", "check", "--grace", "5"]);
+    assert_eq!(exit, Exit::Usage, "a number without a unit");
+}
+
+#[test]
+fn a_release_that_is_refused_is_1_with_the_reason() {
+    let refused = r#"{"error": "10.0.0.1 is in use: its link weft0 is there"}"#;
+    let (exit, out, err, asked) = FakeDaemon::answering(409, refused).ask(&["ipam", "release", "10.0.0.1"]);
+    assert_eq!((exit, asked.as_str()), (Exit::Wrong, "/v1/ipam/release"));
+    assert!(out.is_empty() && err.contains("in use"), "{err}");
+    let freed = r#"{"addresses": ["10.0.0.1"], "holder": null, "removed": ["route 10.0.0.1/32"]}"#;
+    let (exit, out, ..) = FakeDaemon::answering(200, freed).ask(&["ipam", "release", "10.0.0.1", "--force"]);
+    assert_eq!((exit, out.as_str()), (Exit::Good, "released 10.0.0.1; removed route 10.0.0.1/32\n"));
+}

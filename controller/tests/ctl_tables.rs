@@ -12,11 +12,13 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use weft_bgp::session::State;
 use weft_bgp::types::{Family, Reason};
+use weft_controller::api::ipam::{
+    IpamAddressJson, IpamAddressState, IpamBlockJson, IpamBlockState, IpamHolderJson, IpamJson, IpamPodJson,
+};
 use weft_controller::api::json::{
     AsPathElement, ConfigStatusJson, DocumentError, ErrorDirection, EventJson, FamilyJson, FibJson,
-    FibNextHopJson, FibStatusJson, GracefulRestartJson, GracefulRestartRole, IpamBlockJson, IpamStatusJson,
-    LastErrorJson, OriginJson, PathJson, PeerCountJson, PeerJson, Problem, RouteJson, SpoofedJson,
-    StatusJson,
+    FibNextHopJson, FibStatusJson, GracefulRestartJson, GracefulRestartRole, IpamStatusJson, LastErrorJson,
+    OriginJson, PathJson, PeerCountJson, PeerJson, Problem, RouteJson, SpoofedJson, StatusJson,
 };
 use weft_controller::ctl::tables;
 
@@ -137,13 +139,21 @@ fn status() -> StatusJson {
         peers: PeerCountJson { up: 1, wanted: 2 },
         config: ConfigStatusJson { ok: false, errors: errors() },
         fib: FibStatusJson { wanted: 12, installed: 11, refused: 0, shadowed: 1, repaired: 3 },
-        ipam: IpamStatusJson {
-            blocks: vec![
-                IpamBlockJson { cidr: "10.244.1.0/26".parse().unwrap(), size: Some(64), used: 5 },
-                IpamBlockJson { cidr: "fd00::/64".parse().unwrap(), size: None, used: 5 },
-            ],
-        },
+        ipam: IpamStatusJson { blocks: vec![block("10.244.1.0/26", Some(64)), block("fd00::/64", None)] },
         spoofed: Some(SpoofedJson { ipv4: 3, ipv6: 0 }),
+    }
+}
+
+fn block(cidr: &str, size: Option<u64>) -> IpamBlockJson {
+    IpamBlockJson {
+        cidr: cidr.parse().unwrap(),
+        pool: Some("pods".into()),
+        state: IpamBlockState::Open,
+        size,
+        taken: 5,
+        resting: 1,
+        free: size.map(|size| size - 6),
+        announced: true,
     }
 }
 
@@ -264,4 +274,39 @@ fn absent_values_are_null_in_json() {
     let json = serde_json::to_value(&routes()[1]).unwrap();
     assert_eq!(json["paths"][0]["asPath"], serde_json::json!([65000, [64601, 64602]]));
     assert!(json["paths"][0]["localPref"].is_null());
+}
+
+fn addresses() -> IpamJson {
+    let holder = |container: &str, pod: Option<&str>| IpamHolderJson {
+        pod: pod.map(|name| IpamPodJson { namespace: "shop".into(), name: name.into() }),
+        container: container.into(),
+        interface: "eth0".into(),
+        network: "weft".into(),
+        host_link: "weft0123456789a".into(),
+        netns: "/run/netns/cni-1".into(),
+        since: None,
+    };
+    let taken =
+        |address: &str, state, holder| IpamAddressJson { address: address.parse().unwrap(), state, holder };
+    let (committed, reserved) = (IpamAddressState::Committed, IpamAddressState::Reserved);
+    let closed = IpamBlockJson {
+        state: IpamBlockState::Closed,
+        pool: None,
+        announced: false,
+        ..block("10.244.9.0/26", Some(64))
+    };
+    IpamJson {
+        blocks: vec![block("10.244.1.0/26", Some(64)), closed, block("fd00::/64", None)],
+        addresses: vec![
+            taken("10.244.1.5", committed, holder("0a1b2c3d4e5f60718293", Some("cart-0"))),
+            taken("fd00::5", reserved, holder("c2", None)),
+        ],
+    }
+}
+
+#[test]
+fn blocks_and_addresses() {
+    insta::assert_snapshot!("ipam", tables::ipam(&addresses(), now(), false));
+    insta::assert_snapshot!("ipam_wide", tables::ipam(&addresses(), now(), true));
+    assert_eq!(tables::ipam(&IpamJson::default(), now(), false), "No blocks.\n\nNo addresses are taken.\n");
 }

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use weft_bgp::session::State;
 use weft_bgp::types::{Family, Reason};
 
+use super::ipam::IpamBlockJson;
+
 /// One BGP peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -287,18 +289,6 @@ pub struct FibStatusJson {
 pub struct IpamStatusJson {
     /// The node's blocks.
     pub blocks: Vec<IpamBlockJson>,
-}
-
-/// One block.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct IpamBlockJson {
-    /// Its prefix.
-    pub cidr: IpNet,
-    /// How many addresses it has; null where that is more than 2^53 (JSON's exact integers).
-    pub size: Option<u64>,
-    /// How many are in use.
-    pub used: u64,
 }
 
 /// Something that is wrong with the node or its plan.

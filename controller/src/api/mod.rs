@@ -7,6 +7,7 @@ mod bgp;
 mod crds;
 mod error;
 mod ip;
+pub mod ipam;
 pub mod json;
 mod selector;
 mod values;

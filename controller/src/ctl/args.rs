@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
+use crate::api::Duration;
+
 /// Asks the Weft daemon of this node; checks documents without it.
 #[derive(Debug, Parser)]
 #[command(
@@ -72,6 +74,12 @@ pub enum Command {
         #[arg(long)]
         follow: bool,
     },
+    /// Show, check and free the addresses of pods
+    Ipam {
+        /// What to do with them
+        #[command(subcommand)]
+        command: IpamCommand,
+    },
     /// Check documents and list every error; needs no daemon
     Validate {
         /// A folder of *.yaml and *.yml files, or one file
@@ -80,6 +88,27 @@ pub enum Command {
     },
     /// Show the versions of this program and of the daemon
     Version,
+}
+
+/// What to do with the addresses of pods.
+#[derive(Debug, Subcommand)]
+pub enum IpamCommand {
+    /// Tell how full each block is, and who has which address
+    Show,
+    /// Compare the store of addresses with the kernel, the runtime and the network namespaces, and free what leaks
+    Check {
+        /// How far apart the two looks must be that free an address [default: weftd's --ipam-grace]
+        #[arg(long, value_name = "DURATION")]
+        grace: Option<Duration>,
+    },
+    /// Free the addresses of the interface that has this one
+    Release {
+        /// The address
+        address: IpAddr,
+        /// Also when it is in use: its link is taken away with it
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 /// A RIB as RFC 4271 section 3.2 names them.

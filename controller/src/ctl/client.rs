@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
@@ -49,10 +50,36 @@ impl Client {
     /// Gets and reads one document.
     ///
     /// # Errors
-    /// [`Failure::Usage`] for a question that the daemon calls malformed (400), [`Failure::NotFound`] for 404, and
-    /// [`Failure::Unreachable`] for everything else.
+    /// [`Failure::Usage`] for a question that the daemon calls malformed (400), [`Failure::NotFound`] for 404,
+    /// [`Failure::Refused`] for 409, and [`Failure::Unreachable`] for everything else.
     pub(super) fn get<T: DeserializeOwned>(&mut self, path_and_query: &str) -> Result<T, Failure> {
-        let (status, body) = self.runtime.block_on(ask(&self.socket, path_and_query))?;
+        self.exchange(path_and_query, Request::get(path_and_query).body(Full::default()))
+    }
+
+    /// Posts one document, and reads the answer.
+    ///
+    /// # Errors
+    /// See [`Client::get`].
+    pub(super) fn post<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        document: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let body = serde_json::to_vec(document)
+            .map_err(|error| Failure::Usage(format!("cannot write the question: {error}")))?;
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+        self.exchange(path, request.body(Full::from(body)))
+    }
+
+    fn exchange<T: DeserializeOwned>(
+        &mut self,
+        path_and_query: &str,
+        request: hyper::http::Result<Request<Full<Bytes>>>,
+    ) -> Result<T, Failure> {
+        let mut request =
+            request.map_err(|error| Failure::Usage(format!("cannot ask for {path_and_query}: {error}")))?;
+        request.headers_mut().insert(HOST, HeaderValue::from_static("weft"));
+        let (status, body) = self.runtime.block_on(ask(&self.socket, request))?;
         if status == StatusCode::OK {
             return serde_json::from_slice(&body).map_err(|error| {
                 Failure::Unreachable(format!(
@@ -64,12 +91,13 @@ impl Client {
         Err(match status {
             StatusCode::BAD_REQUEST => Failure::Usage(text),
             StatusCode::NOT_FOUND => Failure::NotFound(text),
+            StatusCode::CONFLICT => Failure::Refused(text),
             _ => Failure::Unreachable(format!("the daemon answered {status}: {text}")),
         })
     }
 }
 
-async fn ask(socket: &Path, path_and_query: &str) -> Result<(StatusCode, Bytes), Failure> {
+async fn ask(socket: &Path, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Failure> {
     let unreachable = |what: &str, why: &dyn std::fmt::Display| {
         Failure::Unreachable(format!(
             "{what} {}: {why}\nIs weftd running on this node, with the same run directory? (--socket names another one.)",
@@ -80,15 +108,11 @@ async fn ask(socket: &Path, path_and_query: &str) -> Result<(StatusCode, Bytes),
         .await
         .map_err(|_| unreachable("no answer from", &"timed out"))?
         .map_err(|error| unreachable("cannot connect to", &error))?;
-    let (mut sender, connection) = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+    let (mut sender, connection) = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream))
         .await
         .map_err(|error| unreachable("cannot speak HTTP with", &error))?;
     // Ends with the answer, or with the runtime; its errors also come out of the request.
     tokio::spawn(connection);
-    let request = Request::get(path_and_query)
-        .header(hyper::header::HOST, "weft")
-        .body(Empty::new())
-        .map_err(|error| Failure::Usage(format!("cannot ask for {path_and_query}: {error}")))?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(|e| unreachable("no answer from", &e))?;
         let status = response.status();

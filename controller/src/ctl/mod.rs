@@ -4,6 +4,7 @@
 
 pub mod args;
 mod client;
+mod ipam;
 mod output;
 mod query;
 pub mod tables;
@@ -50,6 +51,9 @@ pub enum Failure {
     /// The daemon says that what was asked for does not exist: exit code 1.
     #[error("{0}")]
     NotFound(String),
+    /// The daemon says that it cannot be done as things are: exit code 1.
+    #[error("{0}")]
+    Refused(String),
     /// No usable answer came from the daemon: exit code 3.
     #[error("{0}")]
     Unreachable(String),
@@ -62,7 +66,7 @@ impl Failure {
     fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) | Self::Output(_) => Exit::Usage,
-            Self::NotFound(_) => Exit::Wrong,
+            Self::NotFound(_) | Self::Refused(_) => Exit::Wrong,
             Self::Unreachable(_) => Exit::Unreachable,
         }
     }

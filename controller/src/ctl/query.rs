@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::args::{Args, Command, Format, Rib, Target};
 use super::client::{Client, encode};
-use super::{Exit, Failure, output, tables};
+use super::{Exit, Failure, ipam, output, tables};
 use crate::api::json::{EventJson, FibJson, PeerJson, RouteJson, StatusJson, VersionJson};
 
 /// How long one question for new events waits in the daemon, in seconds.
@@ -37,6 +37,7 @@ pub(super) fn run(
             Ok(Exit::Good)
         }
         Command::Events { follow } => events(client, *follow, format, out),
+        Command::Ipam { command } => ipam::run(client, command, format, out),
         Command::Version => version(client, format, out),
         Command::Validate { .. } => Err(Failure::Usage("validate asks no daemon".into())),
     }

@@ -5,6 +5,7 @@ use std::fmt::{Display, Write};
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 
+use crate::api::ipam::IpamJson;
 use crate::api::json::{
     AsPathElement, DocumentError, ErrorDirection, EventJson, FibJson, FibNextHopJson, LastErrorJson,
     OriginJson, PathJson, PeerJson, Problem, RouteJson, Severity, StatusJson,
@@ -14,14 +15,14 @@ use crate::api::json::{
 const NONE: &str = "-";
 
 /// A table without lines: a header, columns two blanks apart, nothing wrapped.
-struct Columns {
+pub(super) struct Columns {
     table: Table,
     wide: bool,
 }
 
 impl Columns {
     /// A table with these columns; with `wide` also those of the second list.
-    fn new(narrow: &[&str], extra: &[&str], wide: bool) -> Self {
+    pub(super) fn new(narrow: &[&str], extra: &[&str], wide: bool) -> Self {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         let extra = if wide { extra } else { &[] };
@@ -29,13 +30,13 @@ impl Columns {
         Self { table, wide }
     }
 
-    fn row(&mut self, narrow: Vec<String>, extra: Vec<String>) {
+    pub(super) fn row(&mut self, narrow: Vec<String>, extra: Vec<String>) {
         let extra = if self.wide { extra } else { Vec::new() };
         self.table.add_row(narrow.into_iter().chain(extra));
     }
 
     /// The text; `empty` instead of a table without rows.
-    fn finish(self, empty: &str) -> String {
+    pub(super) fn finish(self, empty: &str) -> String {
         if self.table.is_empty() {
             return format!("{empty}\n");
         }
@@ -48,17 +49,17 @@ impl Columns {
     }
 }
 
-fn or_none(value: Option<impl Display>) -> String {
+pub(super) fn or_none(value: Option<impl Display>) -> String {
     value.map_or_else(|| NONE.to_owned(), |v| v.to_string())
 }
 
-fn list<T: Display>(values: impl IntoIterator<Item = T>, separator: &str) -> String {
+pub(super) fn list<T: Display>(values: impl IntoIterator<Item = T>, separator: &str) -> String {
     let texts: Vec<_> = values.into_iter().map(|v| v.to_string()).collect();
     if texts.is_empty() { NONE.to_owned() } else { texts.join(separator) }
 }
 
 /// `3d4h`, `5h12m`, `7m3s`, `42s`: the two largest units.
-fn age(since: Option<Timestamp>, now: Timestamp) -> String {
+pub(super) fn age(since: Option<Timestamp>, now: Timestamp) -> String {
     let Some(since) = since else { return NONE.to_owned() };
     let seconds = now.as_second().saturating_sub(since.as_second()).max(0);
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
@@ -67,6 +68,45 @@ fn age(since: Option<Timestamp>, now: Timestamp) -> String {
         (0, h, m, _) => format!("{h}h{m}m"),
         (d, h, ..) => format!("{d}d{h}h"),
     }
+}
+
+/// The blocks, and the addresses that are taken.
+#[must_use]
+pub fn ipam(ipam: &IpamJson, now: Timestamp, wide: bool) -> String {
+    let header = ["BLOCK", "POOL", "STATE", "SIZE", "TAKEN", "RESTING", "FREE", "ANNOUNCED"];
+    let mut blocks = Columns::new(&header, &[], wide);
+    for block in &ipam.blocks {
+        let row = [
+            block.cidr.to_string(),
+            or_none(block.pool.as_ref()),
+            block.state.to_string(),
+            or_none(block.size),
+            block.taken.to_string(),
+            block.resting.to_string(),
+            or_none(block.free),
+            (if block.announced { "yes" } else { "no" }).to_owned(),
+        ];
+        blocks.row(row.into(), Vec::new());
+    }
+    let header = ["ADDRESS", "NAMESPACE", "POD", "CONTAINER", "INTERFACE", "SINCE"];
+    let mut addresses = Columns::new(&header, &["STATE", "NETWORK", "LINK", "NETNS"], wide);
+    for taken in &ipam.addresses {
+        let holder = &taken.holder;
+        let pod = holder.pod.as_ref();
+        let row = [
+            taken.address.to_string(),
+            or_none(pod.map(|pod| &pod.namespace)),
+            or_none(pod.map(|pod| &pod.name)),
+            // Runtimes' ids are of 64 digits, the first of which they use themselves where people read.
+            if wide { holder.container.clone() } else { holder.container.chars().take(13).collect() },
+            holder.interface.clone(),
+            age(holder.since, now),
+        ];
+        let extra =
+            [taken.state.to_string(), holder.network.clone(), holder.host_link.clone(), holder.netns.clone()];
+        addresses.row(row.into(), extra.into());
+    }
+    format!("{}\n{}", blocks.finish("No blocks."), addresses.finish("No addresses are taken."))
 }
 
 /// How the node is, problems first.
@@ -93,7 +133,7 @@ pub fn status(status: &StatusJson, wide: bool) -> String {
     );
     for block in &status.ipam.blocks {
         let size = block.size.map_or_else(String::new, |size| format!(" of {size}"));
-        line("Block", format!("{}: {}{size} addresses in use", block.cidr, block.used));
+        line("Block", format!("{}: {}{size} addresses taken", block.cidr, block.taken));
     }
     if let Some(spoofed) = status.spoofed {
         line("Spoofed", format!("{} IPv4 and {} IPv6 packets dropped", spoofed.ipv4, spoofed.ipv6));

@@ -26,7 +26,7 @@ use weft_bgp::speaker::{
 };
 use weft_bgp::transport::{Command, Handle, Notice, Transport};
 use weft_bgp::types::{Family, FamilySet};
-use weft_cni::ipam::{self, Store};
+use weft_cni::ipam::Store;
 use weft_cni::node::boot_id;
 use weft_routing::nft::Ruleset;
 use weft_routing::{Engine, Kernel, NextHopRef, Resolution, RouteChange, Settings};
@@ -46,7 +46,7 @@ use super::ratelimit::RateLimit;
 use super::socket::{Ask, Serving};
 use super::source::{FolderWatch, Reading};
 use super::sysctl::Finding;
-use super::{facts, happened, packet_filter, pods, preflight, socket, source};
+use super::{facts, happened, ipam, packet_filter, pods, preflight, socket, source};
 use crate::api::json::{ConfigStatusJson, Problem};
 use crate::cluster::Cluster;
 use crate::plan::{HostFacts, NodePlan};
@@ -115,6 +115,8 @@ pub(super) struct Knowledge {
     pub(super) packet_filter: PacketFilter,
     /// The pods of this node.
     pub(super) pods: Pods,
+    /// Their addresses.
+    pub(super) ipam: ipam::State,
     /// Counters.
     pub(super) counts: Counts,
 }
@@ -161,7 +163,14 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
     };
     let events = Events::default();
     let (asks, asked) = mpsc::channel(ASKS_MAX);
-    serve(Serving { asks, events: events.clone() }, run_dir, args.metrics).await?;
+    let addresses = ipam::Settings {
+        run_dir: run_dir.path().to_owned(),
+        state_dir: args.state_dir.clone(),
+        cni_cache_dir: args.cni_cache_dir,
+        grace: args.ipam_grace.0,
+    };
+    let (ipam_asks, ipam) = ipam::start(addresses, events.clone())?;
+    serve(Serving { asks, events: events.clone(), ipam: ipam_asks }, run_dir, args.metrics).await?;
     let readings = source::documents(&manifests).context("cannot watch the documents")?;
     let (pods_node, node_told) = watch::channel(None);
     let pods = follow_pods(&args.state_dir, node_told)?;
@@ -181,7 +190,7 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
         log: RateLimit::default(),
         known: Knowledge::default(),
     };
-    agent.run(Sources { readings, pods, news, filtered, asked }).await
+    agent.run(Sources { readings, pods, ipam, news, filtered, asked }).await
 }
 
 /// Serves the socket and the metrics port for as long as the process lives.
@@ -200,17 +209,18 @@ async fn serve(serving: Serving, run_dir: &RunDir, metrics: SocketAddr) -> Resul
 fn follow_pods(
     state_dir: &Path,
     node: watch::Receiver<Option<pods::Node>>,
-) -> Result<mpsc::Receiver<Result<Pods, ipam::Error>>> {
+) -> Result<mpsc::Receiver<Result<Pods, weft_cni::ipam::Error>>> {
     let store = Store::open(state_dir, &boot_id()?).context("cannot use the state directory")?;
-    let changes =
-        FolderWatch::start_for(state_dir, ipam::FILE_NAME).context("cannot watch the state directory")?;
+    let changes = FolderWatch::start_for(state_dir, weft_cni::ipam::FILE_NAME)
+        .context("cannot watch the state directory")?;
     Ok(pods::follow(store, changes, node))
 }
 
 /// Where things come from.
 struct Sources {
     readings: mpsc::Receiver<Reading>,
-    pods: mpsc::Receiver<Result<Pods, ipam::Error>>,
+    pods: mpsc::Receiver<Result<Pods, weft_cni::ipam::Error>>,
+    ipam: watch::Receiver<ipam::State>,
     news: Coalesced<KernelNews>,
     filtered: watch::Receiver<PacketFilter>,
     asked: mpsc::Receiver<Ask>,
@@ -236,6 +246,10 @@ impl Agent {
                     changed.context("the task that keeps nftables has stopped")?;
                     let state = sources.filtered.borrow_and_update().clone();
                     self.packet_filter_said(state);
+                }
+                changed = sources.ipam.changed() => {
+                    changed.context("the task that keeps the pods' addresses has stopped")?;
+                    self.known.ipam = sources.ipam.borrow_and_update().clone();
                 }
                 Some(ask) = sources.asked.recv() => self.answer(ask),
                 Some(problems) = host_seen.recv() => self.known.host = problems,

@@ -19,13 +19,13 @@ use weft_routing::{Kernel, Resolution};
 
 use super::agent::{Agent, Knowledge};
 use super::clock::Moment;
-use super::metrics::{self, Scrape};
+use super::metrics::{self, Addresses, Scrape};
 use super::problems::{self, Known, Rejection};
 use super::socket::{Ask, Refusal, Rib, RoutesQuery, Select};
 use super::{sysctl, view};
 use crate::api::json::{
-    FibJson, FibNextHopJson, FibStatusJson, PeerCountJson, PeerJson, Problem, RouteJson, Severity,
-    SpoofedJson, StatusJson,
+    FibJson, FibNextHopJson, FibStatusJson, IpamStatusJson, PeerCountJson, PeerJson, Problem, RouteJson,
+    Severity, SpoofedJson, StatusJson,
 };
 
 /// A peer's routes are looked through for those that only our own AS speaks against up to this many: more come from no ToR that
@@ -89,6 +89,7 @@ impl Knowledge {
         found.extend(self.plan.iter().flat_map(|plan| &plan.diagnostics).cloned());
         found.extend(self.failed.values().cloned());
         found.extend(self.packet_filter.problem.clone());
+        found.extend(self.ipam.problems.iter().cloned());
         found
     }
 
@@ -173,7 +174,7 @@ impl Inquiry {
             peers: count(&peers),
             config: known.config.clone(),
             fib: kernel.fib,
-            ipam: known.pods.ipam.clone(),
+            ipam: IpamStatusJson { blocks: known.ipam.blocks.clone() },
             spoofed: known
                 .packet_filter
                 .spoofed
@@ -185,6 +186,7 @@ impl Inquiry {
             peers: peers.into_iter().map(|(peer, _)| peer).zip(messages).collect(),
             ready: known.converged,
             pods: known.pods.count,
+            addresses: Addresses { leaked: known.ipam.leaked, freed: known.ipam.freed },
             counts: known.counts,
             speaker: speaker.counters,
             kernel: kernel.counters,

@@ -153,8 +153,7 @@ impl Agent {
 
     /// Tells whoever reads the store of pods' addresses what node it is read for.
     pub(super) fn follow_pods(&self) {
-        let Some(plan) = &self.known.plan else { return };
-        let node = Some(pods::Node { blocks: plan.blocks.clone(), links: self.known.links.clone() });
+        let node = Some(pods::Node { links: self.known.links.clone() });
         self.pods_node.send_if_modified(|told| {
             let changed = *told != node;
             *told = node;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
+use crate::api::Duration;
+
 /// Makes this node a router: announces its pod blocks with BGP and puts what it learns in the kernel.
 #[derive(Clone, Debug, Parser)]
 #[command(
@@ -29,6 +31,14 @@ pub struct Args {
     /// Where weft-cni keeps the addresses of pods; must survive a reboot
     #[arg(long, value_name = "DIR", default_value = "/var/lib/weft")]
     pub state_dir: PathBuf,
+
+    /// Where the container runtime keeps the results of its plugins (libcni)
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/cni/results")]
+    pub cni_cache_dir: PathBuf,
+
+    /// How long a pod's address must be missing before it is freed
+    #[arg(long, value_name = "DURATION", default_value = "15m")]
+    pub ipam_grace: Duration,
 
     /// Where to serve /metrics, /healthz and /readyz
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9177")]

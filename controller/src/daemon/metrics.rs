@@ -35,6 +35,8 @@ pub(super) struct Scrape {
     pub(super) kernel: Counters,
     /// How many pods have routes.
     pub(super) pods: usize,
+    /// What became of pods' addresses.
+    pub(super) addresses: Addresses,
     /// What the loop counted.
     pub(super) counts: Counts,
 }
@@ -48,6 +50,15 @@ pub(super) struct Counts {
     pub(super) reloads_rejected: u64,
     /// Routes rejected because they are somebody else's.
     pub(super) alarms: u64,
+}
+
+/// What becomes of pods' addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Addresses {
+    /// Taken, and found nowhere at the last look.
+    pub(super) leaked: u64,
+    /// Freed because they were nowhere, since the start.
+    pub(super) freed: u64,
 }
 
 /// Renders a scrape.
@@ -64,6 +75,7 @@ impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_node(&mut encoder)?;
         self.encode_kernel(&mut encoder)?;
+        self.encode_addresses(&mut encoder)?;
         self.encode_sessions(&mut encoder)?;
         self.encode_messages(&mut encoder)
     }
@@ -125,10 +137,28 @@ impl Scrape {
             let families = [([("family", "ipv4")], spoofed.ipv4), ([("family", "ipv6")], spoofed.ipv6)];
             counters(encoder, "spoofed_packets_dropped", "Packets of pods with forged sources", families)?;
         }
+        Ok(())
+    }
+
+    fn encode_addresses(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         gauge(encoder, "pods", "Pods with routes on this node", self.pods as u64)?;
-        let blocks: Vec<_> = self.status.ipam.blocks.iter().map(|b| (b.cidr.to_string(), b.used)).collect();
-        let used = blocks.iter().map(|(block, used)| ([("block", block.as_str())], *used));
-        gauges(encoder, "ipam_addresses_used", "Addresses in use, by block", used)
+        let blocks: Vec<_> = self.status.ipam.blocks.iter().map(|b| (b.cidr.to_string(), b)).collect();
+        let by_state = blocks.iter().flat_map(|(cidr, block)| {
+            let states =
+                [("taken", Some(block.taken)), ("resting", Some(block.resting)), ("free", block.free)];
+            states
+                .into_iter()
+                .filter_map(|(state, count)| Some(([("block", cidr.as_str()), ("state", state)], count?)))
+        });
+        gauges(
+            encoder,
+            "ipam_addresses",
+            "Addresses by block; free is left out where it is beyond counting",
+            by_state,
+        )?;
+        let Addresses { leaked, freed } = self.addresses;
+        gauge(encoder, "ipam_leaked", "Addresses taken and found nowhere at the last look", leaked)?;
+        counter(encoder, "ipam_freed", "Addresses freed because they were nowhere", freed)
     }
 
     fn encode_sessions(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -258,9 +288,9 @@ mod tests {
     use weft_bgp::types::Family;
 
     use super::*;
+    use crate::api::ipam::{IpamBlockJson, IpamBlockState};
     use crate::api::json::{
-        ConfigStatusJson, FamilyJson, FibStatusJson, IpamBlockJson, IpamStatusJson, PeerCountJson, Problem,
-        SpoofedJson,
+        ConfigStatusJson, FamilyJson, FibStatusJson, IpamStatusJson, PeerCountJson, Problem, SpoofedJson,
     };
 
     fn scrape() -> Scrape {
@@ -281,7 +311,16 @@ mod tests {
             graceful_restart: None,
             last_error: None,
         };
-        let block = IpamBlockJson { cidr: "10.244.1.0/26".parse().unwrap(), size: Some(64), used: 3 };
+        let block = IpamBlockJson {
+            cidr: "10.244.1.0/26".parse().unwrap(),
+            pool: None,
+            state: IpamBlockState::Open,
+            size: Some(64),
+            taken: 3,
+            resting: 2,
+            free: Some(59),
+            announced: true,
+        };
         Scrape {
             status: StatusJson {
                 node: "n1".into(),
@@ -299,6 +338,7 @@ mod tests {
             )],
             ready: true,
             pods: 3,
+            addresses: Addresses { leaked: 17, freed: 18 },
             counts: Counts { reloads_accepted: 8, reloads_rejected: 9, alarms: 10 },
             speaker: SpeakerCounters { unknown_peer: 11, too_many: 12 },
             kernel: Counters { resyncs: 13, overruns: 14, ..Counters::default() },

@@ -11,6 +11,7 @@ mod coalesce;
 mod events;
 mod facts;
 mod happened;
+mod ipam;
 mod kernel_news;
 mod lock;
 mod metrics;

@@ -4,14 +4,12 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
-use weft_cni::ipam::{BlockUsage, Entry, Error, State, Store};
+use weft_cni::ipam::{Entry, Error, State, Store};
 use weft_routing::PodRoute;
 use weft_routing::netlink::LinkName;
 
 use super::source::FolderWatch;
-use crate::api::json::{IpamBlockJson, IpamStatusJson};
 
 /// How soon a store that could not be read is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -19,8 +17,6 @@ const RETRY: Duration = Duration::from_secs(5);
 /// What the store is read for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Node {
-    /// The node's blocks.
-    pub(super) blocks: Vec<IpNet>,
     /// The names of its links.
     pub(super) links: BTreeSet<String>,
 }
@@ -32,8 +28,6 @@ pub(super) struct Pods {
     pub(super) count: usize,
     /// The routes to their addresses.
     pub(super) routes: Vec<PodRoute>,
-    /// How full the node's blocks are.
-    pub(super) ipam: IpamStatusJson,
 }
 
 /// Reads the store whenever it or the node changes, on a task of its own, as the store's lock may have to be waited for.
@@ -70,7 +64,7 @@ pub(super) fn follow(
 
 /// Reads the store. A pod whose link is not there (any more) wants no route: the node was restarted, or its DEL is under way.
 fn read(store: &mut Store, node: &Node) -> Result<Pods, Error> {
-    let mut pods = Pods { ipam: ipam(&store.usage(&node.blocks)?), ..Pods::default() };
+    let mut pods = Pods::default();
     for entry in store.entries()? {
         if entry.state == State::Committed && node.links.contains(&entry.host_link) {
             pods.count += 1;
@@ -89,22 +83,11 @@ fn routes(entry: &Entry) -> impl Iterator<Item = PodRoute> {
     dev.into_iter().flat_map(route)
 }
 
-fn ipam(usage: &[BlockUsage]) -> IpamStatusJson {
-    let block = |usage: &BlockUsage| IpamBlockJson {
-        cidr: usage.block,
-        size: Some(usage.size).filter(|size| *size <= JSON_EXACT_MAX),
-        used: usage.taken,
-    };
-    IpamStatusJson { blocks: usage.iter().map(block).collect() }
-}
-
-/// The largest whole number that every reader of JSON understands exactly (RFC 8259 section 6).
-const JSON_EXACT_MAX: u64 = 1 << 53;
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
+    use ipnet::IpNet;
     use tokio::time::timeout;
     use weft_cni::ipam::{FILE_NAME, Key, Request};
 
@@ -142,11 +125,10 @@ mod tests {
         add(dir.path(), "c", "weft00000000003", false);
         let mut store = Store::open(dir.path(), "boot").unwrap();
         let links = ["weft00000000001", "weft00000000003"].map(str::to_owned).into();
-        let pods = read(&mut store, &Node { blocks: vec![block()], links }).unwrap();
+        let pods = read(&mut store, &Node { links }).unwrap();
         assert_eq!(pods.count, 1);
         let devs: Vec<_> = pods.routes.iter().map(|route| route.dev.to_string()).collect();
         assert_eq!(devs, ["weft00000000001"]);
-        assert_eq!(pods.ipam.blocks, [IpamBlockJson { cidr: block(), size: Some(64), used: 3 }]);
     }
 
     #[tokio::test]
@@ -157,7 +139,7 @@ mod tests {
         let (node, follows) = watch::channel(None);
         let mut readings = follow(store, watch, follows);
         let links = BTreeSet::from(["weft00000000001".to_owned()]);
-        node.send(Some(Node { blocks: vec![block()], links })).unwrap();
+        node.send(Some(Node { links })).unwrap();
         let mut next =
             async || timeout(DEADLINE, readings.recv()).await.expect("a reading").unwrap().unwrap();
         assert_eq!(next().await.count, 0);

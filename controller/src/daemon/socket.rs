@@ -7,12 +7,14 @@
 //! | socket | `GET /v1/routes[?rib=loc\|in\|out][&peer=P][&prefix=PREFIX \| &address=IP]` | list of [`RouteJson`] |
 //! | socket | `GET /v1/fib` | list of [`FibJson`] |
 //! | socket | `GET /v1/events[?after=SEQ][&wait=SECONDS]` | list of [`EventJson`]; waits for the first one, at most 30 s |
+//! | socket | `GET /v1/ipam`, `POST /v1/ipam/check`, `POST /v1/ipam/release` | see [`crate::api::ipam`] |
 //! | socket | `GET /v1/version` | [`VersionJson`] |
 //! | port | `GET /metrics` | the Prometheus text format |
 //! | port | `GET /healthz` | 200: the daemon's loop answers |
 //! | port | `GET /readyz` | 200: converged once since the start; else 503 and why |
 //!
-//! A wrong question is answered with 400, something that is not there with 404, both with `{"error": "…"}`.
+//! A wrong question is answered with 400, something that is not there with 404, something that cannot be done as things are with
+//! 409, all with `{"error": "…"}`.
 
 use std::fs;
 use std::io;
@@ -21,7 +23,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -34,6 +36,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::events::Events;
+use super::ipam;
 use crate::api::json::{EventJson, FibJson, PeerJson, RouteJson, StatusJson, VersionJson};
 
 /// How long the daemon's loop may take to answer.
@@ -100,6 +103,8 @@ pub(super) enum Refusal {
     Malformed(String),
     /// It asks for what is not there.
     NotFound(String),
+    /// It cannot be done as things are.
+    Refused(String),
     /// The daemon cannot answer now.
     Unavailable(String),
 }
@@ -114,6 +119,7 @@ impl IntoResponse for Refusal {
         let (status, error) = match self {
             Self::Malformed(error) => (StatusCode::BAD_REQUEST, error),
             Self::NotFound(error) => (StatusCode::NOT_FOUND, error),
+            Self::Refused(error) => (StatusCode::CONFLICT, error),
             Self::Unavailable(error) => (StatusCode::SERVICE_UNAVAILABLE, error),
         };
         (status, Json(ErrorBody { error })).into_response()
@@ -126,6 +132,12 @@ impl From<QueryRejection> for Refusal {
     }
 }
 
+impl From<JsonRejection> for Refusal {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::Malformed(rejection.body_text())
+    }
+}
+
 /// What the handlers work with.
 #[derive(Clone, Debug)]
 pub(super) struct Serving {
@@ -133,20 +145,31 @@ pub(super) struct Serving {
     pub(super) asks: mpsc::Sender<Ask>,
     /// What happened lately.
     pub(super) events: Events,
+    /// To the keeper of the pods' addresses.
+    pub(super) ipam: mpsc::Sender<ipam::Ask>,
 }
 
 impl Serving {
     async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        let exchange = async {
-            self.asks.send(question(reply)).await.ok()?;
-            answer.await.ok()
-        };
-        match timeout(PATIENCE, exchange).await {
-            Ok(Some(answer)) => Ok(answer),
-            Ok(None) => Err(Refusal::Unavailable("the daemon is stopping".into())),
-            Err(_) => Err(Refusal::Unavailable(format!("no answer within {} s", PATIENCE.as_secs()))),
-        }
+        exchange(&self.asks, PATIENCE, question).await
+    }
+}
+
+/// Asks, and waits for the answer no longer than `patience`.
+pub(super) async fn exchange<Q, T>(
+    asks: &mpsc::Sender<Q>,
+    patience: Duration,
+    question: impl FnOnce(oneshot::Sender<T>) -> Q,
+) -> Result<T, Refusal> {
+    let (reply, answer) = oneshot::channel();
+    let exchange = async {
+        asks.send(question(reply)).await.ok()?;
+        answer.await.ok()
+    };
+    match timeout(patience, exchange).await {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(Refusal::Unavailable("the daemon is stopping".into())),
+        Err(_) => Err(Refusal::Unavailable(format!("no answer within {} s", patience.as_secs()))),
     }
 }
 
@@ -176,6 +199,7 @@ pub(super) fn api(serving: Serving) -> Router {
         .route("/v1/fib", get(fib))
         .route("/v1/events", get(events))
         .route("/v1/version", get(version))
+        .merge(ipam::routes())
         .fallback(unknown)
         .with_state(serving)
 }
@@ -337,7 +361,8 @@ mod tests {
             let events = Events::default();
             let (asks, mut asked) = mpsc::channel(4);
             let (told, routes) = mpsc::unbounded_channel();
-            let serving = Serving { asks, events: events.clone() };
+            let (ipam, _) = mpsc::channel(1);
+            let serving = Serving { asks, events: events.clone(), ipam };
             let listener = listen(&dir.path().join("weft.sock")).unwrap();
             tokio::spawn(
                 axum::serve(listener, api(serving.clone()).merge(monitoring_without_fallback(serving)))

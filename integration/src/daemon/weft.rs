@@ -149,6 +149,12 @@ impl Weft {
         self.directory.join("state")
     }
 
+    /// Its `--cni-cache-dir`, which is not made.
+    #[must_use]
+    pub fn cni_cache_dir(&self) -> PathBuf {
+        self.directory.join("results")
+    }
+
     /// The socket that weftctl asks.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
@@ -187,6 +193,8 @@ impl Weft {
         command.arg("--manifests").arg(self.manifests());
         command.arg("--run-dir").arg(self.run_dir());
         command.arg("--state-dir").arg(self.state_dir());
+        // What the machine's own runtimes know is not about pods of the lab.
+        command.arg("--cni-cache-dir").arg(self.cni_cache_dir());
         Ok(command)
     }
 
