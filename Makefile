@@ -12,7 +12,8 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 
 # What the lab needs, and the daemons that are its ToRs; as program:package.
 DEMO_TOOLS := ip:iproute2 ping:iputils-ping nft:nftables nsenter:util-linux
-TEST_TOOLS := $(DEMO_TOOLS) traceroute:traceroute jq:jq bird:bird2 vtysh:frr gobgpd:gobgpd gobgp:gobgpd jq:jq
+TEST_TOOLS := $(DEMO_TOOLS) traceroute:traceroute jq:jq bird:bird2 vtysh:frr gobgpd:gobgpd gobgp:gobgpd \
+	containerd:containerd runc:runc podman:podman conmon:conmon crun:crun busybox:busybox-static iptables:iptables /usr/lib/cni/portmap:containernetworking-plugins
 ifeq ($(TOR),bird)
 DEMO_TOOLS += bird:bird2
 else ifeq ($(TOR),frr)

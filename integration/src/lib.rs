@@ -8,6 +8,7 @@
 //! | [`documents`] | what an admin writes for weftd |
 //! | [`node`], [`pod`] | a machine with weftd, and the pods on it, made by the real `weft-cni` |
 //! | [`fabric`], [`lan`] | topologies: racks with ToRs and a spine; nodes in one subnet or two |
+//! | [`runtime`] | containerd and podman on nodes, with real containers |
 //! | [`monitor`] | what happens to routes meanwhile |
 //! | [`probe`] | traffic, and what its receivers see |
 //! | [`promises`] | the promises of the network model, checked |
@@ -33,4 +34,5 @@ pub mod pod;
 pub mod probe;
 pub mod process;
 pub mod promises;
+pub mod runtime;
 pub mod wait;
