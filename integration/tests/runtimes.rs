@@ -1,0 +1,303 @@
+//! Real containers: Debian's containerd and podman call `weft-cni`, with portmap chained behind it.
+
+#![allow(clippy::indexing_slicing, reason = "a panic fails the test, which is what it is for")]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use ipnet::IpNet;
+use serde_json::{Value, json};
+use weft_integration::daemon::Family;
+use weft_integration::documents;
+use weft_integration::lab::Lab;
+use weft_integration::lan::{Lan, LanSpec};
+use weft_integration::node::Node;
+use weft_integration::runtime::{Containerd, Host, HostPort, Podman, Runtime, SERVED, write_image};
+use weft_integration::wait::wait_until;
+
+/// How soon nodes that just started know each other's blocks.
+const CONVERGENCE: Duration = Duration::from_secs(20);
+
+/// A node's runtimes.
+struct Machine {
+    containerd: Containerd,
+    podman: Podman,
+    host: Rc<Host>,
+}
+
+impl Machine {
+    fn runtimes(&self) -> [&dyn Runtime; 2] {
+        [&self.containerd, &self.podman]
+    }
+
+    fn runtimes_mut(&mut self) -> [&mut dyn Runtime; 2] {
+        [&mut self.containerd, &mut self.podman]
+    }
+}
+
+/// Two nodes that speak with each other, whose pods go to the outside under their node's address.
+struct Site {
+    machines: Vec<Machine>,
+    lan: Lan,
+}
+
+impl Site {
+    fn test(body: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        Lab::test(|lab| {
+            let mut site = Self::up(lab)?;
+            body(&mut site)?;
+            site.lan.nodes.iter().zip(&site.machines).try_for_each(|(node, machine)| {
+                nothing_left(node, &machine.host).with_context(|| format!("on {}", node.name))
+            })
+        })
+    }
+
+    fn up(lab: &Lab) -> Result<Self> {
+        let spec = LanSpec { nodes: vec![2], families: Family::BOTH.to_vec(), pods_per_node: 0 };
+        let mut lan = Lan::build(lab, spec)?;
+        let pools = Family::BOTH.map(|family| {
+            let mut pool = documents::pod_pool(family);
+            pool["spec"]["natOutgoing"] = json!(true);
+            pool
+        });
+        for node in &mut lan.nodes {
+            documents::write(&node.weft.manifests(), "pools.yaml", &pools)?;
+            node.weft.start()?;
+        }
+        let image = write_image(lab)?;
+        let mut machines = Vec::new();
+        for node in &mut lan.nodes {
+            let host = Rc::new(Host::new(lab, node)?);
+            let containerd = Containerd::start(lab, &host, &image)?;
+            let podman = Podman::start(&host, &image)?;
+            node.wait_ready_for_pods()?;
+            machines.push(Machine { containerd, podman, host });
+        }
+        let site = Self { machines, lan };
+        site.wait_converged()?;
+        Ok(site)
+    }
+
+    /// Waits until each node routes to the other's blocks.
+    fn wait_converged(&self) -> Result<()> {
+        let [first, second] = &self.lan.nodes[..] else { anyhow::bail!("not two nodes") };
+        for (node, other) in [(first, second), (second, first)] {
+            for block in &other.blocks {
+                wait_until(format!("{} to know {block}", node.name), CONVERGENCE, || {
+                    ensure!(!node.namespace.routes_to(*block)?.is_empty(), "no route");
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn address(&self, node: usize, family: Family) -> Result<IpAddr> {
+        self.lan.nodes[node].address(family)
+    }
+}
+
+/// The routes to pods that a node has.
+fn pod_routes(node: &Node) -> Result<Vec<Value>> {
+    let mut all = Vec::new();
+    for family in ["-4", "-6"] {
+        let routes = node.namespace.ip_json(&format!("{family} route show proto 177"))?;
+        all.extend(routes.as_array().cloned().unwrap_or_default());
+    }
+    Ok(all)
+}
+
+/// No container is left: nor are links, routes, rules of portmap, network namespaces, or what libcni and the store keep of one.
+fn nothing_left(node: &Node, host: &Host) -> Result<()> {
+    let links = node.namespace.ip_json("link show")?.to_string();
+    ensure!(!links.contains("\"weft"), "links: {links}");
+    let routes = pod_routes(node)?;
+    ensure!(routes.is_empty(), "routes: {routes:?}");
+    for save in ["iptables-save", "ip6tables-save"] {
+        let rules = host.exec(&[save, "-t", "nat"])?.success()?.stdout;
+        ensure!(!rules.contains("CNI-DN-") && !rules.contains("DNAT --to"), "{save}: {rules}");
+    }
+    for folder in ["/run/netns", "/var/lib/cni/results"] {
+        let files = host.exec(&["ls", folder])?.success()?.stdout;
+        ensure!(files.is_empty(), "{folder}: {files}");
+    }
+    Ok(())
+}
+
+/// A container has a /32 and a /128 of its node's blocks, and the node routes exactly those to it.
+fn own_addresses(node: &Node, runtime: &dyn Runtime, container: &str) -> Result<Vec<IpAddr>> {
+    let prefixes = runtime.addresses(container)?;
+    ensure!(prefixes.len() == node.blocks.len(), "{container} has {prefixes:?}");
+    for (prefix, block) in prefixes.iter().zip(&node.blocks) {
+        ensure!(*prefix == IpNet::from(prefix.addr()), "{container} has {prefix}, not one address");
+        ensure!(block.contains(&prefix.addr()), "{container} has {prefix}, which is not in {block}");
+        let routes = node.namespace.routes_to(*prefix)?;
+        ensure!(routes.len() == 1 && routes[0]["protocol"] == "177", "{container} at {prefix}: {routes:?}");
+    }
+    Ok(prefixes.iter().map(IpNet::addr).collect())
+}
+
+#[test]
+fn containers_of_all_runtimes_reach_each_other_under_their_own_addresses() -> Result<()> {
+    Site::test(|site| {
+        const CONTAINER: &str = "one";
+        let mut all = Vec::new();
+        for (node, machine) in site.lan.nodes.iter().zip(&mut site.machines) {
+            for runtime in machine.runtimes_mut() {
+                runtime.run(CONTAINER, &[])?;
+                let addresses = own_addresses(node, runtime, CONTAINER)?;
+                all.push((node.name.clone(), runtime.name(), addresses));
+            }
+        }
+        let runtimes: Vec<&dyn Runtime> = site.machines.iter().flat_map(Machine::runtimes).collect();
+        for (from, runtime) in all.iter().zip(&runtimes) {
+            for to in all.iter().filter(|to| to.2 != from.2) {
+                for (own, address) in from.2.iter().zip(&to.2) {
+                    let what = || format!("from {} of {} to {} of {}", from.1, from.0, to.1, to.0);
+                    runtime.ping(CONTAINER, *address).with_context(what)?;
+                    let seen =
+                        runtime.source_to(CONTAINER, SocketAddr::new(*address, SERVED)).with_context(what)?;
+                    ensure!(seen == *own, "{}: {own} is seen as {seen}", what());
+                }
+            }
+        }
+        for machine in &mut site.machines {
+            machine.runtimes_mut().into_iter().try_for_each(|runtime| runtime.remove(CONTAINER))?;
+        }
+        Ok(())
+    })
+}
+
+/// `ctr` cannot ask for host ports: it is podman that does.
+#[test]
+fn a_host_port_answers_from_everywhere() -> Result<()> {
+    Site::test(|site| {
+        let port = HostPort { node: 8080, container: SERVED };
+        site.machines[0].podman.run("server", &[port])?;
+        for machine in &mut site.machines {
+            machine.containerd.run("client", &[])?;
+        }
+        for family in Family::BOTH {
+            let server = SocketAddr::new(site.address(0, family)?, port.node);
+            let [near, far] = &site.machines[..] else { anyhow::bail!("not two machines") };
+            // Nobody else's address is touched, so that the server sees who asks...
+            ensure!(far.host.source_to(server)? == site.address(1, family)?, "the other node");
+            for (node, machine) in site.lan.nodes.iter().zip(&site.machines) {
+                let client = &machine.containerd;
+                let own = own_addresses(node, client, "client")?;
+                ensure!(own.contains(&client.source_to("client", server)?), "a container of {}", node.name);
+            }
+            ensure!(near.host.source_to(server)? == site.address(0, family)?, "the own node");
+            // ...but where the answer would not come back through the node.
+            near.podman.source_to("server", server).context("the server's own host port")?;
+        }
+        let localhost = SocketAddr::from((Ipv4Addr::LOCALHOST, port.node));
+        site.machines[0].host.source_to(localhost).context("the node's localhost")?;
+
+        // The port leads nowhere else once its container is gone.
+        site.machines[0].podman.remove("server")?;
+        for family in Family::BOTH {
+            let server = SocketAddr::new(site.address(0, family)?, port.node);
+            ensure!(site.machines[1].host.source_to(server).is_err(), "{server} still answers");
+        }
+        site.machines.iter_mut().try_for_each(|machine| machine.containerd.remove("client"))
+    })
+}
+
+#[test]
+fn containers_start_again_and_survive_their_watchers_death_without_a_trace() -> Result<()> {
+    Site::test(|site| {
+        let port = HostPort { node: 8081, container: SERVED };
+        let node = &site.lan.nodes[0];
+        let [near, far] = &mut site.machines[..] else { anyhow::bail!("not two machines") };
+        far.containerd.run("client", &[])?;
+        near.containerd.run("one", &[])?;
+        near.podman.run("one", &[port])?;
+        for runtime in near.runtimes_mut() {
+            let before = own_addresses(node, runtime, "one")?;
+            runtime.restart("one")?;
+            let after = own_addresses(node, runtime, "one")?;
+            for address in &after {
+                far.containerd.ping("client", *address)?;
+            }
+            let lost: Vec<&IpAddr> = before.iter().filter(|address| !after.contains(address)).collect();
+            for address in lost {
+                ensure!(
+                    node.namespace.routes_to((*address).into())?.is_empty(),
+                    "a route to {address} is left"
+                );
+            }
+        }
+        let server = SocketAddr::new(node.address(Family::V4)?, port.node);
+        far.host.source_to(server).context("the host port of a container that started again")?;
+        ensure!(pod_routes(node)?.len() == 4, "{:?}", pod_routes(node)?);
+
+        // containerd takes the shim's death for the container's.
+        near.containerd.kill_watcher("one")?;
+        near.containerd.wait_gone("one")?;
+        // podman's containers live on.
+        near.podman.kill_watcher("one")?;
+        far.host.source_to(server).context("the host port of a container without conmon")?;
+        near.podman.remove("one")?;
+        far.containerd.remove("client")
+    })
+}
+
+#[test]
+fn containers_come_and_go_while_weftd_is_dead() -> Result<()> {
+    Site::test(|site| {
+        site.lan.nodes[0].weft.kill9()?;
+        let [near, far] = &mut site.machines[..] else { anyhow::bail!("not two machines") };
+        near.host.plugin("STATUS", &json!({}))?;
+        far.podman.run("server", &[])?;
+        let servers = own_addresses(&site.lan.nodes[1], &far.podman, "server")?;
+        for runtime in near.runtimes_mut() {
+            runtime.run("one", &[])?;
+            let own = own_addresses(&site.lan.nodes[0], runtime, "one")?;
+            for (own, server) in own.iter().zip(&servers) {
+                let seen = runtime.source_to("one", SocketAddr::new(*server, SERVED))?;
+                ensure!(seen == *own, "{own} is seen as {seen}");
+            }
+            runtime.remove("one")?;
+        }
+        far.podman.remove("server")
+    })
+}
+
+/// `ctr run --detach` asks for a network and never gives it back: what GC is for.
+#[test]
+fn gc_frees_what_a_runtime_forgot() -> Result<()> {
+    Site::test(|site| {
+        let node = &site.lan.nodes[0];
+        let machine = &mut site.machines[0];
+        machine.host.plugin("STATUS", &json!({}))?;
+        machine.containerd.run("kept", &[])?;
+        machine.podman.run("kept", &[])?;
+        machine.containerd.run_detached("forgotten")?;
+        let forgotten = own_addresses(node, &machine.containerd, "forgotten")?;
+        let id = machine.containerd.container_id("forgotten")?;
+        machine.containerd.remove_detached("forgotten")?;
+
+        let valid: Vec<Value> = machine
+            .runtimes()
+            .iter()
+            .map(|runtime| Ok(json!({"containerID": runtime.container_id("kept")?, "ifname": "eth0"})))
+            .collect::<Result<_>>()?;
+        machine.host.plugin("GC", &json!({"cni.dev/valid-attachments": valid}))?;
+        for address in forgotten {
+            ensure!(node.namespace.routes_to(address.into())?.is_empty(), "a route to {address} is left");
+        }
+        for runtime in machine.runtimes_mut() {
+            for address in own_addresses(node, runtime, "kept")? {
+                runtime.ping("kept", address)?;
+            }
+            runtime.remove("kept")?;
+        }
+        // What libcni noted of the ADD, only a DEL takes away.
+        let note = format!("/var/lib/cni/results/weft-{id}-eth0");
+        machine.host.exec(&["rm", &note])?.success()?;
+        Ok(())
+    })
+}
