@@ -17,6 +17,9 @@ use crate::process::{Finished, SHORT, run, run_with_input};
 /// Where `ip netns` keeps names.
 const DIRECTORY: &str = "/run/netns";
 
+/// Runs the program that the arguments name with another boot id, that in file `$0`.
+const WITH_BOOT_ID: &str = r#"mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@""#;
+
 /// The first `ip netns add` on a machine makes a mount point of the directory; two at once would stack two.
 static ADDING: Mutex<()> = Mutex::new(());
 
@@ -28,6 +31,7 @@ pub struct Namespace(Arc<Owned>);
 struct Owned {
     name: String,
     label: String,
+    boot_id: Mutex<Option<PathBuf>>,
 }
 
 impl Drop for Owned {
@@ -47,7 +51,11 @@ impl Namespace {
         let made = run(Command::new("ip").args(["netns", "add", name]), SHORT)?;
         drop(guard);
         made.success().with_context(|| format!("cannot make the network namespace {name}; is this root?"))?;
-        Ok(Self(Arc::new(Owned { name: name.to_owned(), label: label.to_owned() })))
+        Ok(Self(Arc::new(Owned {
+            name: name.to_owned(),
+            label: label.to_owned(),
+            boot_id: Mutex::default(),
+        })))
     }
 
     /// The name that `ip netns` knows.
@@ -73,11 +81,24 @@ impl Namespace {
         std::mem::forget(self);
     }
 
-    /// A command that runs `program` inside. `nsenter` executes it in its own place, so the child's id is the program's.
+    /// Has what is run inside from now on take the content of this file for the kernel's boot id: another content is another
+    /// boot of the machine.
+    pub fn set_boot_id(&self, file: &Path) {
+        *self.0.boot_id.lock().unwrap_or_else(PoisonError::into_inner) = Some(file.to_owned());
+    }
+
+    /// A command that runs `program` inside. Each wrapper executes the next in its own place, so the child's id is the program's.
     #[must_use]
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.path().display())).arg("--").arg(program.as_ref());
+        command.arg(format!("--net={}", self.path().display())).arg("--");
+        if let Some(boot_id) = &*self.0.boot_id.lock().unwrap_or_else(PoisonError::into_inner) {
+            // A slave sees namespaces come and go, and keeps none alive that was unmounted elsewhere.
+            command
+                .args(["unshare", "--mount", "--propagation", "slave", "sh", "-c", WITH_BOOT_ID])
+                .arg(boot_id);
+        }
+        command.arg(program.as_ref());
         command
     }
 

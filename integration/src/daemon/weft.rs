@@ -109,6 +109,7 @@ pub struct Weft {
     namespace: Namespace,
     directory: PathBuf,
     log: PathBuf,
+    flags: Vec<String>,
     process: Option<Process>,
 }
 
@@ -127,6 +128,7 @@ impl Weft {
             namespace: namespace.clone(),
             directory,
             log: lab.log(node),
+            flags: Vec::new(),
             process: None,
         })
     }
@@ -173,6 +175,11 @@ impl Weft {
         &self.namespace
     }
 
+    /// Has it started with these flags besides, split at blanks.
+    pub fn set_flags(&mut self, flags: &str) {
+        self.flags = flags.split_whitespace().map(str::to_owned).collect();
+    }
+
     /// Starts it, and does not wait for anything.
     ///
     /// # Errors
@@ -195,6 +202,7 @@ impl Weft {
         command.arg("--state-dir").arg(self.state_dir());
         // What the machine's own runtimes know is not about pods of the lab.
         command.arg("--cni-cache-dir").arg(self.cni_cache_dir());
+        command.args(&self.flags);
         Ok(command)
     }
 
