@@ -219,7 +219,7 @@ fn arguments_name_the_pod_and_unknown_ones_pass_only_if_told_so() {
 }
 
 #[test]
-fn an_address_of_another_way_is_asked_for_in_vain_where_two_contradict() {
+fn a_mac_address_that_is_asked_for_is_had_and_two_may_not_contradict() {
     let (host, pod) = (host(), Namespace::new());
     let mut config = host.config();
     config["runtimeConfig"] = json!({"mac": "0a:58:0a:00:00:05"});

@@ -36,8 +36,8 @@ pub(super) fn choose(node: &NodeFile, request: &AddRequest) -> Result<Vec<Family
     }
     let pools = Pools::choose(node, request)?;
     let asked = |family: &Family| {
-        let address = request.addresses.iter().flat_map(|asked| &asked.value).copied();
-        address.filter(|address| family.blocks.iter().any(|block| block.cidr.contains(address))).next()
+        let mut addresses = request.addresses.iter().flat_map(|asked| &asked.value).copied();
+        addresses.find(|address| family.blocks.iter().any(|block| block.cidr.contains(address)))
     };
     let chosen: Vec<FamilyRequest> = families
         .iter()
