@@ -47,6 +47,7 @@ pub struct Plugin {
     program: PathBuf,
     node: Namespace,
     config: Value,
+    arguments: String,
 }
 
 impl Plugin {
@@ -62,7 +63,18 @@ impl Plugin {
             "runDir": weft.run_dir(),
             "stateDir": weft.state_dir(),
         });
-        Ok(Self { program: own_program("weft-cni")?, node: weft.namespace().clone(), config })
+        Ok(Self {
+            program: own_program("weft-cni")?,
+            node: weft.namespace().clone(),
+            config,
+            arguments: String::new(),
+        })
+    }
+
+    /// The same, called with these `CNI_ARGS`, as `K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart-0`.
+    #[must_use]
+    pub fn with_arguments(self, arguments: &str) -> Self {
+        Self { arguments: arguments.to_owned(), ..self }
     }
 
     /// Calls it with `command` (ADD, DEL, CHECK, VERSION) for a container.
@@ -89,6 +101,7 @@ impl Plugin {
         process.env("CNI_CONTAINERID", container);
         process.env("CNI_NETNS", netns);
         process.env("CNI_IFNAME", INTERFACE);
+        process.env("CNI_ARGS", &self.arguments);
         process.env("CNI_PATH", self.program.parent().unwrap_or(Path::new("/")));
         let done = run_with_input(&mut process, config.to_string().as_bytes(), SHORT)?;
         let json = if done.stdout.trim().is_empty() {

@@ -120,11 +120,16 @@ fn show_tells_blocks_and_who_has_what() -> Result<()> {
                 ensure!(block[key] == *value, "{key} of {block}");
             }
         }
+        let plugin = Plugin::new(&node.weft)?
+            .with_arguments("IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart-0");
+        plugin.call("ADD", "cart", &lab.namespace("cart")?.path())?.result()?;
         let table = node.weft.weftctl("ipam show")?.success()?.stdout;
-        ensure!(table.contains(&pods[0].addresses[0].to_string()) && table.contains(BLOCKS[0]), "{table}");
+        for text in [&pods[0].addresses[0].to_string(), BLOCKS[0], "shop", "cart-0"] {
+            ensure!(table.contains(text), "no {text} in {table}");
+        }
         well(&node)?;
         wait_until("the metric of the block", SHORT, || {
-            metric(&node, r#"weft_ipam_addresses{block="10.244.1.0/26",state="taken"} 2"#)
+            metric(&node, r#"weft_ipam_addresses{block="10.244.1.0/26",state="taken"} 3"#)
         })
     })
 }

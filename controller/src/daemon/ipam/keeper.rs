@@ -66,7 +66,11 @@ impl Keeper {
     pub(super) fn work(&mut self, work: Work) {
         match work {
             Work::Refresh => {}
-            Work::Look => drop(self.check(self.settings.grace)),
+            Work::Look => {
+                if let Err(error) = self.check(self.settings.grace) {
+                    tracing::warn!(error = format!("{error:#}"), "cannot look for addresses that leak");
+                }
+            }
             Work::Answer(Ask::Show(reply)) => drop(reply.send(self.show().map_err(refused))),
             Work::Answer(Ask::Check(grace, reply)) => {
                 drop(reply.send(self.check(grace.unwrap_or(self.settings.grace)).map_err(refused)));

@@ -61,7 +61,7 @@ pub(super) fn observe(
     runtime_cache: &Path,
 ) -> Result<Observation, Error> {
     let links = socket.links()?;
-    let by_name = |name: &str| links.iter().find(|link| link.name == name).map(|link| link.index);
+    let by_name: BTreeMap<&str, u32> = links.iter().map(|link| (link.name.as_str(), link.index)).collect();
     let host_ends: BTreeMap<String, u32> =
         links.iter().filter(|link| is_host_end(link)).map(|link| (link.name.clone(), link.index)).collect();
     let indexes: BTreeSet<u32> = host_ends.values().copied().collect();
@@ -70,7 +70,8 @@ pub(super) fn observe(
         entries: entries
             .into_iter()
             .map(|entry| {
-                let whereabouts = whereabouts(&entry, by_name(&entry.host_link), boot_id);
+                let whereabouts =
+                    whereabouts(&entry, by_name.get(entry.host_link.as_str()).copied(), boot_id);
                 (entry, whereabouts)
             })
             .collect(),
