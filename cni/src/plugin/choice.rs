@@ -137,20 +137,12 @@ impl<'a> Pools<'a> {
 
     /// The open ones of `blocks` that are of these pools.
     fn blocks(&self, blocks: &[BlockFile<IpNet>]) -> Vec<Block> {
-        let of = |pool: Option<&str>| {
-            open(blocks).filter(move |block| block.pool.as_deref() == pool).map(block).collect::<Vec<_>>()
-        };
-        let in_node_order = |pools: &[&str], without_pool: bool| {
-            let wanted = |block: &&BlockFile<IpNet>| match block.pool.as_deref() {
-                Some(pool) => pools.contains(&pool),
-                None => without_pool,
-            };
-            open(blocks).filter(wanted).map(block).collect()
-        };
         match self {
-            Self::Asked(asked) => asked.value.iter().flat_map(|pool| of(Some(pool))).collect(),
-            Self::Namespace { pools, .. } => in_node_order(pools, false),
-            Self::Common(pools) => in_node_order(pools, true),
+            Self::Asked(asked) => {
+                asked.value.iter().flat_map(|pool| open_of(blocks, &[pool.as_str()], false)).collect()
+            }
+            Self::Namespace { pools, .. } => open_of(blocks, pools, false),
+            Self::Common(pools) => open_of(blocks, pools, true),
         }
     }
 
@@ -168,6 +160,15 @@ impl<'a> Pools<'a> {
             Self::Common(_) => "this node has no open block of a pool that is for every namespace".to_owned(),
         }
     }
+}
+
+/// The open ones of `blocks` that are of one of `pools`, or of none if `without_pool`, in the node's order.
+fn open_of(blocks: &[BlockFile<IpNet>], pools: &[&str], without_pool: bool) -> Vec<Block> {
+    let wanted = |file: &&BlockFile<IpNet>| match file.pool.as_deref() {
+        Some(pool) => pools.contains(&pool),
+        None => without_pool,
+    };
+    open(blocks).filter(wanted).map(block).collect()
 }
 
 fn automatic(pools: &BTreeMap<String, PoolFile>, wanted: impl Fn(&PoolFile) -> bool) -> Vec<&str> {
