@@ -11,9 +11,15 @@
 
 mod common;
 
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
 use common::{Host, Namespace, addresses, outcome};
 use serde_json::{Value, json};
 
+/// Where the package containernetworking-plugins has its programs.
+const REFERENCE: &str = "/usr/lib/cni";
 const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
 fn host() -> Host {
@@ -124,6 +130,61 @@ fn what_earlier_plugins_answered_is_passed_on() {
         assert!(error["msg"].as_str().unwrap().starts_with(expected), "{error}");
     }
     host.assert_empty();
+}
+
+/// Runs a reference plugin (Debian's containernetworking-plugins) behind weft-cni.
+fn call_reference(host: &Host, plugin: &str, command: &str, netns: &str, config: &Value) -> Value {
+    let path = Path::new(REFERENCE).join(plugin);
+    let mut process = Command::new(path);
+    process
+        .env_clear()
+        .envs([("CNI_COMMAND", command), ("CNI_CONTAINERID", "c1"), ("CNI_NETNS", netns)])
+        .envs([("CNI_IFNAME", "eth0"), ("CNI_PATH", REFERENCE)])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = host.namespace.run(|| process.spawn()).unwrap();
+    child.stdin.take().unwrap().write_all(config.to_string().as_bytes()).unwrap();
+    outcome(child).unwrap_or_else(|error| panic!("{plugin} {command}: {error}"))
+}
+
+#[test]
+fn reference_plugins_understand_the_result_and_what_they_make_of_it_comes_back() {
+    if !Path::new(REFERENCE).join("tuning").exists() {
+        println!("skipped: {REFERENCE}/tuning is missing (package containernetworking-plugins)");
+        return;
+    }
+    let host = host();
+    // Debian 12's do not speak 1.1.0.
+    for version in ["0.3.1", "0.4.0", "1.0.0"] {
+        let pod = Namespace::new();
+        let netns = pod.path.to_str().unwrap();
+        let mut own = config(&host, version);
+        let result = host.call("ADD", "c1", netns, &own).unwrap();
+        let mut tuning = json!({
+            "cniVersion": version, "name": "weft", "type": "tuning",
+            "sysctl": {"net.ipv4.conf.eth0.arp_notify": "1"}, "prevResult": result,
+        });
+        let passed_on = call_reference(&host, "tuning", "ADD", netns, &tuning);
+        assert_eq!(passed_on, result, "{version}");
+        let bandwidth = json!({
+            "cniVersion": version, "name": "weft", "type": "bandwidth",
+            "ingressRate": 1_000_000_000, "ingressBurst": 1_000_000, "prevResult": passed_on,
+        });
+        // It adds an interface of its own on the host, for the other direction.
+        let last = call_reference(&host, "bandwidth", "ADD", netns, &bandwidth);
+        for address in addresses(&result) {
+            common::one_datagram_each_way(&host.namespace, &pod, address);
+        }
+        own["prevResult"] = last.clone();
+        if version != "0.3.1" {
+            host.call("CHECK", "c1", netns, &own).unwrap();
+        }
+        call_reference(&host, "bandwidth", "DEL", netns, &bandwidth);
+        tuning["prevResult"] = last;
+        call_reference(&host, "tuning", "DEL", netns, &tuning);
+        host.call("DEL", "c1", netns, &own).unwrap();
+        host.assert_empty();
+    }
 }
 
 #[test]
