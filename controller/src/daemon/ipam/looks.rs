@@ -66,6 +66,8 @@ impl Looks {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::compare::tests::entry;
     use super::*;
     use crate::daemon::clock::Moment;
@@ -122,5 +124,33 @@ mod tests {
         assert_eq!(looks.addresses(), 1);
         looks.forget(&second.key);
         assert_eq!(looks.missing_since(&second.key), None);
+    }
+
+    proptest! {
+        /// Whatever was seen when: what is freed was nowhere on two looks the grace apart, and on all between.
+        #[test]
+        fn nothing_is_freed_that_was_seen_within_the_grace(
+            steps in prop::collection::vec((0u64..600, prop::bool::weighted(0.8)), 1..40),
+        ) {
+            let (mut looks, start) = (Looks::default(), Moment::now().instant);
+            let entry = entry("a", [10, 0, 0, 1], "boot");
+            let (mut second, mut missing_since) = (0, None);
+            for (pause, missing) in steps {
+                second += pause;
+                let whereabouts = if missing {
+                    Whereabouts::Nowhere { earlier_boot: false }
+                } else {
+                    Whereabouts::InNamespace
+                };
+                let now = start + Duration::from_secs(second);
+                let due = looks.take(now, Timestamp::UNIX_EPOCH, &seen(&entry, whereabouts), GRACE);
+                let first = missing.then(|| *missing_since.get_or_insert(second));
+                if !missing {
+                    missing_since = None;
+                }
+                let wanted = first.is_some_and(|first| second - first >= GRACE.as_secs());
+                prop_assert_eq!(!due.is_empty(), wanted, "at {} s, missing since {:?}", second, first);
+            }
+        }
     }
 }
