@@ -284,7 +284,7 @@ fn addresses() -> IpamJson {
         network: "weft".into(),
         host_link: "weft0123456789a".into(),
         netns: "/run/netns/cni-1".into(),
-        since: None,
+        since: Some("2026-01-02T03:04:05Z".parse().unwrap()),
     };
     let taken =
         |address: &str, state, holder| IpamAddressJson { address: address.parse().unwrap(), state, holder };

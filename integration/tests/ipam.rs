@@ -120,9 +120,11 @@ fn show_tells_blocks_and_who_has_what() -> Result<()> {
                 ensure!(block[key] == *value, "{key} of {block}");
             }
         }
+        ensure!(shown["addresses"][0]["since"].is_string(), "{shown}");
         let plugin = Plugin::new(&node.weft)?
             .with_arguments("IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart-0");
-        plugin.call("ADD", "cart", &lab.namespace("cart")?.path())?.result()?;
+        let cart = lab.namespace("cart")?;
+        plugin.call("ADD", "cart", &cart.path())?.result()?;
         let table = node.weft.weftctl("ipam show")?.success()?.stdout;
         for text in [&pods[0].addresses[0].to_string(), BLOCKS[0], "shop", "cart-0"] {
             ensure!(table.contains(text), "no {text} in {table}");
@@ -291,9 +293,13 @@ fn a_container_that_the_runtime_does_not_know_is_found() -> Result<()> {
         let cache = node.weft.cni_cache_dir();
         fs::create_dir(&cache)?;
         fs::write(cache.join(format!("weft-{}-eth0", pods[0].container)), "{}")?;
-        let told = check(&node, "--grace 0s")?;
+        // A runtime may take some seconds to write its file.
+        let told = wait_until("the container that is not known", Duration::from_secs(30), || {
+            let told = check(&node, "--grace 0s")?;
+            ensure!(kinds(&told) == ["unknown-to-runtime"], "{told}");
+            Ok(told)
+        })?;
         ensure!(told["compared"]["runtime"]["interfaces"] == 1, "{told}");
-        ensure!(kinds(&told) == ["unknown-to-runtime"], "{told}");
         ensure!(told["findings"][0]["addresses"] == json!(pods[1].addresses), "{told}");
         ensure!(check(&node, "--grace 0s")?["freed"] == json!([]), "a living pod's addresses were freed");
         pods.iter().try_for_each(|pod| reachable(&node, pod))
@@ -312,7 +318,8 @@ fn a_damaged_store_is_told_and_nothing_is_freed_by_it() -> Result<()> {
         ensure!(kinds(&told) == ["store-unreadable"] && told["freed"] == json!([]), "{told}");
         let shown = node.weft.weftctl("ipam show")?;
         ensure!(shown.status.code() == Some(1) && shown.stderr.contains("addresses.journal"), "{shown:?}");
-        let refused = Plugin::new(&node.weft)?.call("ADD", "late", &lab.namespace("late")?.path())?;
+        let late = lab.namespace("late")?;
+        let refused = Plugin::new(&node.weft)?.call("ADD", "late", &late.path())?;
         ensure!(!refused.ok, "an address was given out from a damaged store: {refused:?}");
         node.weft.ensure_running()?;
         reachable(&node, &pod)?;

@@ -57,4 +57,6 @@ pub struct Entry {
     pub pod: Option<PodName>,
     /// The boot in which the addresses were taken: in a later one the namespace and the link are gone.
     pub boot_id: String,
+    /// When the addresses were taken, in seconds since 1970 by the wall clock: to be told, not to be reckoned with.
+    pub since: Option<u64>,
 }

@@ -20,7 +20,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use weft_routing::netlink::Mac;
@@ -246,6 +246,7 @@ impl Hold<'_> {
                 netns: request.netns.to_owned(),
                 pod: request.pod.cloned(),
                 boot_id: boot_id.clone(),
+                since: wall_clock(),
             };
             journal.append(Record::Reserve(entry.clone())).map_err(Failure::Journal)?;
             Ok(entry)
@@ -274,6 +275,11 @@ impl Hold<'_> {
             Ok(Some(entry))
         })
     }
+}
+
+/// Seconds since 1970; `None` on a machine whose clock is before.
+fn wall_clock() -> Option<u64> {
+    SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
 fn choose(ledger: &journal::Ledger, key: &Key, request: &Request<'_>) -> Result<Vec<IpAddr>, Error> {

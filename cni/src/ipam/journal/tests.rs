@@ -169,6 +169,7 @@ fn reserve(journal: &mut Journal<Memory>, key: &Key) -> Result<bool, Error> {
         netns: request.netns.to_owned(),
         pod: None,
         boot_id: journal.boot_id.clone(),
+        since: None,
     };
     journal.append(Record::Reserve(entry)).map(|()| true)
 }

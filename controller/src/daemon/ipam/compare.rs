@@ -42,6 +42,9 @@ const REMADE: &str = "weftd puts it back within a second; where it does not, wef
 const GARBAGE: &str =
     "the runtime's CNI GC takes it away; weftctl ipam release ADDRESS --force does so by hand";
 
+/// A runtime writes its file after ADD has answered, and after the other plugins of the chain have: how long that may take.
+const CHAIN_SECONDS: u64 = 10;
+
 /// Everything that does not fit, in a stable order.
 pub(super) fn compare(seen: &Observation) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -108,9 +111,10 @@ fn unreachable(entry: &Entry, whereabouts: Whereabouts, seen: &Observation) -> V
 
 fn unknown_to_runtime(entry: &Entry, whereabouts: Whereabouts, seen: &Observation) -> Option<Finding> {
     let known = seen.runtime.as_ref()?;
-    // What is nowhere is told of as missing. The runtime writes its file after ADD has answered.
+    // What is nowhere is told of as missing.
     let lives = !matches!(whereabouts, Whereabouts::Nowhere { .. }) && entry.state == State::Committed;
-    (lives && !known.contains(&cache_file(&entry.key))).then(|| {
+    let young = entry.since.is_some_and(|since| seen.time < since.saturating_add(CHAIN_SECONDS));
+    (lives && !young && !known.contains(&cache_file(&entry.key))).then(|| {
         let text = format!("{}: the runtime has no result of it, so it will never call DEL", entry.key);
         let remedy = "see whether the container runs; if not, weftctl ipam release ADDRESS --force takes its link away";
         Finding::of_entry(Kind::UnknownToRuntime, entry, text, remedy)
@@ -175,6 +179,7 @@ pub(super) mod tests {
             netns: "/nonexistent".into(),
             pod: None,
             boot_id: boot_id.into(),
+            since: Some(1_000),
             key,
         }
     }
@@ -189,6 +194,7 @@ pub(super) mod tests {
             neighbours: BTreeSet::from([(address, 7)]),
             runtime: Some(BTreeSet::from([cache_file(&entry.key)])),
             entries: vec![(entry, Whereabouts::Linked { link: 7 })],
+            time: 2_000,
         }
     }
 
@@ -240,6 +246,13 @@ pub(super) mod tests {
         let other = entry("b", [10, 0, 0, 1], "boot");
         seen.entries.push((other, Whereabouts::Nowhere { earlier_boot: false }));
         assert_eq!(kinds(&seen), [Kind::AddressWithoutLink, Kind::AddressTwice]);
+    }
+
+    #[test]
+    fn a_runtime_may_take_a_moment_to_write_its_file() {
+        let unknown = Observation { runtime: Some(BTreeSet::new()), ..well() };
+        assert_eq!(kinds(&Observation { time: 1_009, ..unknown.clone() }), []);
+        assert_eq!(kinds(&Observation { time: 1_010, ..unknown }), [Kind::UnknownToRuntime]);
     }
 
     #[test]

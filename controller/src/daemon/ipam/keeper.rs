@@ -153,7 +153,8 @@ impl Keeper {
 
     pub(super) fn observe(&mut self, socket: &mut Socket) -> Result<Observation> {
         let entries = self.store.entries()?;
-        Ok(observe(socket, entries, &self.boot_id, &self.settings.cni_cache_dir)?)
+        let time = u64::try_from(Moment::now().timestamp.as_second()).unwrap_or(0);
+        Ok(observe(socket, entries, &self.boot_id, &self.settings.cni_cache_dir, time)?)
     }
 
     /// Where the store cannot be read there is nothing to compare with, and nothing is freed.
@@ -238,7 +239,7 @@ pub(super) fn holder(entry: &Entry) -> IpamHolderJson {
         network: entry.key.network.clone(),
         host_link: entry.host_link.clone(),
         netns: entry.netns.clone(),
-        since: None,
+        since: entry.since.and_then(|since| Timestamp::from_second(i64::try_from(since).ok()?).ok()),
     }
 }
 

@@ -31,6 +31,8 @@ pub(super) struct Observation {
     pub(super) neighbours: BTreeSet<(IpAddr, u32)>,
     /// The interfaces that the runtime knows, by the names of its files; none: it keeps none where it was looked for.
     pub(super) runtime: Option<BTreeSet<String>>,
+    /// When, in seconds since 1970 by the wall clock.
+    pub(super) time: u64,
 }
 
 /// Where the addresses of an entry are.
@@ -59,6 +61,7 @@ pub(super) fn observe(
     entries: Vec<Entry>,
     boot_id: &str,
     runtime_cache: &Path,
+    time: u64,
 ) -> Result<Observation, Error> {
     let links = socket.links()?;
     let by_name: BTreeMap<&str, u32> = links.iter().map(|link| (link.name.as_str(), link.index)).collect();
@@ -79,6 +82,7 @@ pub(super) fn observe(
         neighbours: neighbours.map(|entry| (entry.address, entry.link)).collect(),
         links: host_ends,
         runtime: runtime(runtime_cache),
+        time,
     })
 }
 
