@@ -152,7 +152,8 @@ fn block(cidr: &str, size: Option<u64>) -> IpamBlockJson {
         size,
         taken: 5,
         resting: 1,
-        free: size.map(|size| size - 6),
+        reserved: size.map(|_| 4),
+        free: size.map(|size| size - 10),
         announced: true,
     }
 }

@@ -32,7 +32,9 @@ pub struct IpamBlockJson {
     pub taken: u64,
     /// How many were given back a moment ago, and are not given out yet.
     pub resting: u64,
-    /// How many are neither; null as `size` is.
+    /// How many are kept for who asks for them by number; null as `size` is.
+    pub reserved: Option<u64>,
+    /// How many are none of these; null as `size` is.
     pub free: Option<u64>,
     /// Whether a peer has been told of it.
     pub announced: bool,

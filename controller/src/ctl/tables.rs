@@ -73,7 +73,7 @@ pub(super) fn age(since: Option<Timestamp>, now: Timestamp) -> String {
 /// The blocks, and the addresses that are taken.
 #[must_use]
 pub fn ipam(ipam: &IpamJson, now: Timestamp, wide: bool) -> String {
-    let header = ["BLOCK", "POOL", "STATE", "SIZE", "TAKEN", "RESTING", "FREE", "ANNOUNCED"];
+    let header = ["BLOCK", "POOL", "STATE", "SIZE", "TAKEN", "RESTING", "RESERVED", "FREE", "ANNOUNCED"];
     let mut blocks = Columns::new(&header, &[], wide);
     for block in &ipam.blocks {
         let row = [
@@ -83,6 +83,7 @@ pub fn ipam(ipam: &IpamJson, now: Timestamp, wide: bool) -> String {
             or_none(block.size),
             block.taken.to_string(),
             block.resting.to_string(),
+            or_none(block.reserved),
             or_none(block.free),
             (if block.announced { "yes" } else { "no" }).to_owned(),
         ];

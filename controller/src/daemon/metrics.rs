@@ -144,8 +144,12 @@ impl Scrape {
         gauge(encoder, "pods", "Pods with routes on this node", self.pods as u64)?;
         let blocks: Vec<_> = self.status.ipam.blocks.iter().map(|b| (b.cidr.to_string(), b)).collect();
         let by_state = blocks.iter().flat_map(|(cidr, block)| {
-            let states =
-                [("taken", Some(block.taken)), ("resting", Some(block.resting)), ("free", block.free)];
+            let states = [
+                ("taken", Some(block.taken)),
+                ("resting", Some(block.resting)),
+                ("reserved", block.reserved),
+                ("free", block.free),
+            ];
             states
                 .into_iter()
                 .filter_map(|(state, count)| Some(([("block", cidr.as_str()), ("state", state)], count?)))
@@ -153,7 +157,7 @@ impl Scrape {
         gauges(
             encoder,
             "ipam_addresses",
-            "Addresses by block; free is left out where it is beyond counting",
+            "Addresses by block; reserved and free are left out where they are beyond counting",
             by_state,
         )?;
         let Addresses { leaked, freed } = self.addresses;
@@ -318,7 +322,8 @@ mod tests {
             size: Some(64),
             taken: 3,
             resting: 2,
-            free: Some(59),
+            reserved: Some(4),
+            free: Some(55),
             announced: true,
         };
         Scrape {

@@ -19,8 +19,21 @@ pub(super) fn of(node: &NodeFile) -> Vec<BlockFile<IpNet>> {
     node.families().into_iter().flat_map(|family| family.blocks).collect()
 }
 
-/// What people are told of one block.
-pub(super) fn json(block: &BlockFile<IpNet>, usage: &BlockUsage) -> IpamBlockJson {
+/// The parts of a block that lie in reserved ranges. They do not overlap.
+pub(super) fn reserved_in(block: IpNet, reserved: &[IpNet]) -> Vec<IpNet> {
+    let apart = IpNet::aggregate(&reserved.to_vec());
+    let part = |range: IpNet| match range {
+        range if block.contains(&range) => Some(range),
+        range if range.contains(&block) => Some(block),
+        _ => None,
+    };
+    apart.into_iter().filter_map(part).collect()
+}
+
+/// What people are told of one block, and of its `reserved` parts.
+pub(super) fn json(block: &BlockFile<IpNet>, usage: &BlockUsage, reserved: &[BlockUsage]) -> IpamBlockJson {
+    let unused = |usage: &BlockUsage| usage.size.saturating_sub(usage.taken);
+    let reserved = reserved.iter().fold(0u64, |sum, part| sum.saturating_add(unused(part)));
     let size = Some(usage.size).filter(|size| *size <= JSON_EXACT_MAX);
     IpamBlockJson {
         cidr: block.cidr,
@@ -29,7 +42,8 @@ pub(super) fn json(block: &BlockFile<IpNet>, usage: &BlockUsage) -> IpamBlockJso
         size,
         taken: usage.taken,
         resting: 0,
-        free: size.map(|size| size.saturating_sub(usage.taken)),
+        reserved: size.map(|_| reserved),
+        free: size.map(|_| unused(usage).saturating_sub(reserved)),
         announced: block.announced,
     }
 }
@@ -66,6 +80,7 @@ pub(super) struct Low {
     pub(super) level: Level,
     taken: u64,
     resting: u64,
+    reserved: u64,
     size: u64,
     blocks: Vec<IpNet>,
 }
@@ -81,13 +96,13 @@ impl Low {
 
     /// A sentence.
     pub(super) fn text(&self, supply: &Supply) -> String {
-        let Self { taken, resting, size, .. } = self;
+        let Self { taken, resting, reserved, size, .. } = self;
         let blocks: Vec<_> = self.blocks.iter().map(IpNet::to_string).collect();
         let blocks = blocks.join(", ");
         match self.level {
             Level::NearlyFull => format!("{supply} ({blocks}) have {taken} of {size} addresses taken"),
             Level::Full => format!(
-                "{supply} ({blocks}) have no free address: {taken} of {size} taken, {resting} resting; \
+                "{supply} ({blocks}) have no free address: {taken} of {size} taken, {resting} resting, {reserved} reserved; \
                  ADD of another pod fails with code 11"
             ),
         }
@@ -118,16 +133,27 @@ fn measure(blocks: &[&IpamBlockJson]) -> Option<Low> {
     let sum =
         |of: fn(&IpamBlockJson) -> u64| blocks.iter().fold(0u64, |sum, block| sum.saturating_add(of(block)));
     // A block too large for its size to be told is not full either.
-    let size = blocks.iter().try_fold(0u64, |sum, block| Some(sum.saturating_add(block.size?)))?;
+    let counted = |of: fn(&IpamBlockJson) -> Option<u64>| {
+        blocks.iter().try_fold(0u64, |sum, block| Some(sum.saturating_add(of(block)?)))
+    };
+    let (size, free, reserved) =
+        (counted(|block| block.size)?, counted(|block| block.free)?, counted(|block| block.reserved)?);
     let (taken, resting) = (sum(|block| block.taken), sum(|block| block.resting));
-    let level = if taken.saturating_add(resting) >= size {
+    let level = if free == 0 {
         Level::Full
-    } else if taken.saturating_mul(100) >= size.saturating_mul(NEARLY_FULL) {
+    } else if taken.saturating_add(reserved).saturating_mul(100) >= size.saturating_mul(NEARLY_FULL) {
         Level::NearlyFull
     } else {
         return None;
     };
-    Some(Low { level, taken, resting, size, blocks: blocks.iter().map(|block| block.cidr).collect() })
+    Some(Low {
+        level,
+        taken,
+        resting,
+        reserved,
+        size,
+        blocks: blocks.iter().map(|block| block.cidr).collect(),
+    })
 }
 
 #[cfg(test)]
@@ -140,7 +166,7 @@ mod tests {
             BlockFile { cidr, pool: Some("p".into()), open: true, announced: true, cooldown_seconds: 0 };
         let bits = u32::from(cidr.max_prefix_len() - cidr.prefix_len());
         let size = 1u64.checked_shl(bits).unwrap_or(u64::MAX);
-        let told = json(&file, &BlockUsage { block: cidr, taken, size });
+        let told = json(&file, &BlockUsage { block: cidr, taken, size }, &[]);
         IpamBlockJson { resting, free: told.free.map(|free| free - resting), ..told }
     }
 
@@ -174,6 +200,20 @@ mod tests {
         empty.state = IpamBlockState::Open;
         empty.pool = None;
         assert_eq!(levels(&[full, empty]), [Level::Full], "another pool is another supply");
+    }
+
+    #[test]
+    fn reserved_addresses_are_not_free_unless_they_are_taken() {
+        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpNet>>();
+        let block: IpNet = "10.0.0.0/26".parse().unwrap();
+        let parts = reserved_in(block, &nets(&["10.0.0.0/28", "10.0.0.0/30", "10.0.0.16/28", "10.0.1.0/24"]));
+        assert_eq!(parts, nets(&["10.0.0.0/27"]));
+        assert_eq!(reserved_in(block, &nets(&["10.0.0.0/8"])), [block]);
+        let file = BlockFile { cidr: block, pool: None, open: true, announced: true, cooldown_seconds: 0 };
+        let usage = |block: IpNet, taken, size| BlockUsage { block, taken, size };
+        let told = json(&file, &usage(block, 34, 64), &[usage(parts[0], 2, 32)]);
+        assert_eq!((told.reserved, told.free), (Some(30), Some(0)));
+        assert_eq!(levels(&[told]), [Level::Full]);
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use ipnet::IpNet;
 use jiff::Timestamp;
-use weft_cni::ipam::{Entry, State as EntryState, Store};
-use weft_cni::node::{self, NodeFile, boot_id};
+use weft_cni::ipam::{BlockUsage, Entry, State as EntryState, Store};
+use weft_cni::node::{self, BlockFile, NodeFile, boot_id};
 use weft_routing::netlink::Socket;
 
 use super::blocks::{self, Low, Supply};
@@ -93,7 +94,11 @@ impl Keeper {
         let blocks = blocks::of(&node);
         let wanted: Vec<_> = blocks.iter().map(|block| block.cidr).collect();
         let usage = self.store.usage(&wanted)?;
-        Ok(blocks.iter().zip(&usage).map(|(block, usage)| blocks::json(block, usage)).collect())
+        let told = |(block, usage): (&BlockFile<IpNet>, &BlockUsage)| {
+            let reserved = self.store.usage(&blocks::reserved_in(block.cidr, &node.reserved))?;
+            Ok(blocks::json(block, usage, &reserved))
+        };
+        blocks.iter().zip(&usage).map(told).collect()
     }
 
     /// Takes down how full the blocks are; says so where it became worse.
