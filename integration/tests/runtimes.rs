@@ -2,6 +2,7 @@
 
 #![allow(clippy::indexing_slicing, reason = "a panic fails the test, which is what it is for")]
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
@@ -109,6 +110,19 @@ fn pod_routes(node: &Node) -> Result<Vec<Value>> {
     Ok(all)
 }
 
+/// What weft-cni's store holds: the addresses of each container, as the runtime calls it to CNI.
+fn stored(node: &Node) -> Result<BTreeMap<String, Vec<IpAddr>>> {
+    let mut all: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+    let shown: Value = node.weft.json("ipam show")?;
+    for entry in shown["addresses"].as_array().with_context(|| format!("no addresses in {shown}"))? {
+        let container = entry["container"].as_str().with_context(|| format!("no container in {entry}"))?;
+        let address = entry["address"].as_str().with_context(|| format!("no address in {entry}"))?;
+        ensure!(entry["state"] == "committed" && entry["network"] == "weft", "{entry}");
+        all.entry(container.to_owned()).or_default().push(address.parse()?);
+    }
+    Ok(all)
+}
+
 /// No container is left: nor are links, routes, rules of portmap, network namespaces, or what libcni and the store keep of one.
 fn nothing_left(node: &Node, host: &Host) -> Result<()> {
     let links = node.namespace.ip_json("link show")?.to_string();
@@ -119,6 +133,8 @@ fn nothing_left(node: &Node, host: &Host) -> Result<()> {
         let rules = host.exec(&[save, "-t", "nat"])?.success()?.stdout;
         ensure!(!rules.contains("CNI-DN-") && !rules.contains("DNAT --to"), "{save}: {rules}");
     }
+    let stored = stored(node)?;
+    ensure!(stored.is_empty(), "the store: {stored:?}");
     for folder in ["/run/netns", "/var/lib/cni/results"] {
         let files = host.exec(&["ls", folder])?.success()?.stdout;
         ensure!(files.is_empty(), "{folder}: {files}");
@@ -145,11 +161,14 @@ fn containers_of_all_runtimes_reach_each_other_under_their_own_addresses() -> Re
         const CONTAINER: &str = "one";
         let mut all = Vec::new();
         for (node, machine) in site.lan.nodes.iter().zip(&mut site.machines) {
+            let mut expected = BTreeMap::new();
             for runtime in machine.runtimes_mut() {
                 runtime.run(CONTAINER, &[])?;
                 let addresses = own_addresses(node, runtime, CONTAINER)?;
+                expected.insert(runtime.container_id(CONTAINER)?, addresses.clone());
                 all.push((node.name.clone(), runtime.name(), addresses));
             }
+            ensure!(stored(node)? == expected, "{:?} is stored, not {expected:?}", stored(node)?);
         }
         let runtimes: Vec<&dyn Runtime> = site.machines.iter().flat_map(Machine::runtimes).collect();
         for (from, runtime) in all.iter().zip(&runtimes) {
@@ -262,7 +281,9 @@ fn containers_come_and_go_while_weftd_is_dead() -> Result<()> {
             }
             runtime.remove("one")?;
         }
-        far.podman.remove("server")
+        far.podman.remove("server")?;
+        site.lan.nodes[0].weft.start()?;
+        site.lan.nodes[0].weft.wait_answers()
     })
 }
 
@@ -279,13 +300,14 @@ fn gc_frees_what_a_runtime_forgot() -> Result<()> {
         let forgotten = own_addresses(node, &machine.containerd, "forgotten")?;
         let id = machine.containerd.container_id("forgotten")?;
         machine.containerd.remove_detached("forgotten")?;
+        ensure!(stored(node)?.get(&id) == Some(&forgotten), "{id} is not in {:?}", stored(node)?);
 
-        let valid: Vec<Value> = machine
-            .runtimes()
-            .iter()
-            .map(|runtime| Ok(json!({"containerID": runtime.container_id("kept")?, "ifname": "eth0"})))
-            .collect::<Result<_>>()?;
+        let kept: Vec<String> =
+            machine.runtimes().iter().map(|runtime| runtime.container_id("kept")).collect::<Result<_>>()?;
+        let valid: Vec<Value> = kept.iter().map(|id| json!({"containerID": id, "ifname": "eth0"})).collect();
         machine.host.plugin("GC", &json!({"cni.dev/valid-attachments": valid}))?;
+        let left = stored(node)?;
+        ensure!(left.len() == kept.len() && kept.iter().all(|id| left.contains_key(id)), "{left:?}");
         for address in forgotten {
             ensure!(node.namespace.routes_to(address.into())?.is_empty(), "a route to {address} is left");
         }

@@ -24,7 +24,6 @@ pub struct Containerd {
     /// Commands inside containers need a name of their own each.
     commands: AtomicU32,
     log: PathBuf,
-    _daemon: Process,
     host: Rc<Host>,
 }
 
@@ -37,14 +36,11 @@ impl Containerd {
         let program = foreign_program(&["/usr/bin/containerd"], "containerd")?;
         foreign_program(&["/usr/sbin/runc", "/usr/bin/runc"], "runc")?;
         host.write("/etc/containerd/config.toml", CONFIG)?;
-        let name = format!("containerd of {}", host.node());
-        let log = lab.log(&format!("{}-containerd", host.node()));
-        let daemon = Process::start(name, &mut host.command(program), &log)?;
+        host.start(&program, &lab.log(&format!("{}-containerd", host.node())))?;
         let containerd = Self {
             containers: BTreeMap::new(),
             commands: AtomicU32::new(0),
             log: lab.log(&format!("{}-ctr", host.node())),
-            _daemon: daemon,
             host: Rc::clone(host),
         };
         wait_until(format!("containerd of {}", host.node()), PATIENCE, || {

@@ -1,5 +1,6 @@
 //! A machine around a node's network namespace: files, mounts and processes that only it has.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use super::{PATIENCE, request, seen, url};
 use crate::lab::Lab;
 use crate::node::Node;
-use crate::process::{Finished, SHORT, foreign_program, own_program, run, run_with_input, tail};
+use crate::process::{Finished, Process, SHORT, foreign_program, own_program, run, run_with_input, tail};
 use crate::wait::wait_until;
 
 const SCRIPT: &str = include_str!("host.sh");
@@ -34,6 +35,8 @@ pub struct Host {
     lifeline: Option<ChildStdin>,
     /// The first process of its process namespace, as this machine numbers it.
     init: u32,
+    /// The parents, outside, of what runs inside until the end: the kernel lets the process namespace go when they have reaped it.
+    daemons: RefCell<Vec<Process>>,
 }
 
 impl Host {
@@ -66,7 +69,8 @@ impl Host {
         command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);
         let mut supervisor = command.spawn().context("cannot start bash")?;
         let lifeline = supervisor.stdin.take();
-        let mut host = Self { name, node: node.name.clone(), conflist, log, supervisor, lifeline, init: 0 };
+        let (node, daemons) = (node.name.clone(), RefCell::default());
+        let mut host = Self { name, node, conflist, log, supervisor, lifeline, init: 0, daemons };
         host.init = host.wait_ready(&directory.join("ready"))?;
         host.write(CONFLIST, &host.conflist.to_string())?;
         Ok(host)
@@ -115,6 +119,17 @@ impl Host {
         let (program, arguments) = command.split_first().context("an empty command")?;
         run(self.command(program).args(arguments), PATIENCE)
             .with_context(|| format!("on the host of {}", self.node))
+    }
+
+    /// Starts a program that runs there as long as the host.
+    ///
+    /// # Errors
+    /// If the log cannot be opened or the program cannot be started.
+    pub fn start(&self, program: &Path, log: &Path) -> Result<()> {
+        let name = format!("{} on the host of {}", program.display(), self.node);
+        let daemon = Process::start(name, &mut self.command(program), log)?;
+        self.daemons.borrow_mut().push(daemon);
+        Ok(())
     }
 
     /// Writes a file there; its folder is made.
