@@ -110,3 +110,14 @@ fn a_change_of_our_tables_is_heard_and_of_others_not() {
         }
     });
 }
+
+#[test]
+fn the_guard_is_asked_for_without_nft() {
+    in_fresh_namespace(|| {
+        assert!(!nft::is_guarded().unwrap());
+        nft_by_hand("add table inet weft-nat");
+        assert!(!nft::is_guarded().unwrap());
+        nft::apply_guard().unwrap();
+        assert!(nft::is_guarded().unwrap());
+    });
+}

@@ -2,10 +2,12 @@
 
 use weft_routing::netlink::{Link, LinkName, Mac, Neighbour, Socket};
 use weft_routing::route::{Protocol, Route};
+use weft_routing::sysctl;
 
+use super::step::HOST_PARAMETERS_V4;
 use super::{
     Error, HOST_MAC, Interface, LOOPBACK_INDEX, PodNamespace, default_route, host_address, pod_address,
-    refused,
+    refused, speaks_ipv6,
 };
 
 /// What is not as [`super::create`] left it, one sentence each; empty when all is well. An MTU may have been changed
@@ -57,6 +59,7 @@ fn check_host(socket: &mut Socket, interface: &Interface) -> Result<Vec<String>,
     let Some(link) = find(socket, name, "on the host", HOST_MAC, &mut faults)? else {
         return Ok(faults);
     };
+    faults.extend(check_host_parameters(name));
     let seen = Seen::by(socket, Protocol::WEFT_PODS)?;
     for pod in &interface.addresses {
         if pod.gateway.is_ipv6()
@@ -73,6 +76,20 @@ fn check_host(socket: &mut Socket, interface: &Interface) -> Result<Vec<String>,
         }
     }
     Ok(faults)
+}
+
+fn check_host_parameters(name: &LinkName) -> Vec<String> {
+    let ipv4 = HOST_PARAMETERS_V4.iter().map(|sysctl| ("ipv4", sysctl.name, sysctl.value));
+    let ipv6 = speaks_ipv6(name).then_some(("ipv6", "accept_ra", 0));
+    let fault = |(family, parameter, wanted): (&str, &str, u32)| {
+        let key = format!("net/{family}/conf/{name}/{parameter}");
+        match sysctl::read(&key) {
+            Ok(value) if value == wanted.to_string() => None,
+            Ok(value) => Some(format!("sysctl {key} is {value} and not {wanted}")),
+            Err(error) => Some(error.to_string()),
+        }
+    };
+    ipv4.chain(ipv6).filter_map(fault).collect()
 }
 
 /// The link, where it is there; says what is wrong with it.

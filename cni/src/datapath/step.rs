@@ -22,12 +22,19 @@ const IPV4_DEVCONF_RP_FILTER: u16 = 8;
 
 /// What a host end has in `net/ipv4/conf`. The kernel takes them in one message instead of a file each. Strict
 /// reverse path filtering drops what a pod sends under an address that is not its own.
-const HOST_PARAMETERS_V4: [(u16, u32); 4] = [
-    (IPV4_DEVCONF_FORWARDING, 1),
-    (IPV4_DEVCONF_PROXY_ARP, 0),
-    (IPV4_DEVCONF_SEND_REDIRECTS, 0),
-    (IPV4_DEVCONF_RP_FILTER, 1),
+pub(super) const HOST_PARAMETERS_V4: [HostParameter; 4] = [
+    HostParameter { number: IPV4_DEVCONF_FORWARDING, name: "forwarding", value: 1 },
+    HostParameter { number: IPV4_DEVCONF_PROXY_ARP, name: "proxy_arp", value: 0 },
+    HostParameter { number: IPV4_DEVCONF_SEND_REDIRECTS, name: "send_redirects", value: 0 },
+    HostParameter { number: IPV4_DEVCONF_RP_FILTER, name: "rp_filter", value: 1 },
 ];
+
+/// One file of `net/ipv4/conf/LINK`.
+pub(super) struct HostParameter {
+    number: u16,
+    pub(super) name: &'static str,
+    pub(super) value: u32,
+}
 
 /// One request.
 #[derive(Debug)]
@@ -84,15 +91,33 @@ pub(super) fn perform(socket: &mut Socket, steps: &[Step]) -> Result<(), Error> 
 
 /// The request that deletes a link by its name.
 pub(super) fn delete_link(name: &LinkName) -> Request {
+    Request::new(&RouteNetlinkMessage::DelLink(link(vec![named(name)])), 0)
+}
+
+/// The request that puts a link into a group (`IFLA_GROUP`, ip-link(8)).
+pub(super) fn join_group(name: &LinkName, group: u32) -> Request {
+    Request::new(&RouteNetlinkMessage::SetLink(link(vec![named(name), LinkAttribute::Group(group)])), 0)
+}
+
+/// The request that deletes all links of a group, in the time of one.
+pub(super) fn delete_group(group: u32) -> Request {
+    Request::new(&RouteNetlinkMessage::DelLink(link(vec![LinkAttribute::Group(group)])), 0)
+}
+
+fn named(name: &LinkName) -> LinkAttribute {
+    LinkAttribute::IfName(name.as_str().to_owned())
+}
+
+fn link(attributes: Vec<LinkAttribute>) -> LinkMessage {
     let mut message = LinkMessage::default();
-    message.attributes = vec![LinkAttribute::IfName(name.as_str().to_owned())];
-    Request::new(&RouteNetlinkMessage::DelLink(message), 0)
+    message.attributes = attributes;
+    message
 }
 
 fn host_parameters(link: u32, ipv6: bool) -> Request {
     // The codec's own type leaves out what is zero.
     let attributes =
-        HOST_PARAMETERS_V4.map(|(kind, value)| DefaultNla::new(kind, value.to_ne_bytes().to_vec()));
+        HOST_PARAMETERS_V4.map(|sysctl| DefaultNla::new(sysctl.number, sysctl.value.to_ne_bytes().to_vec()));
     let attributes = attributes.as_slice();
     let mut values = vec![0; attributes.buffer_len()];
     attributes.emit(&mut values);
@@ -101,8 +126,7 @@ fn host_parameters(link: u32, ipv6: bool) -> Request {
     if ipv6 {
         families.push(AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]));
     }
-    let mut message = LinkMessage::default();
+    let mut message = self::link(vec![LinkAttribute::AfSpecUnspec(families)]);
     message.header.index = link;
-    message.attributes = vec![LinkAttribute::AfSpecUnspec(families)];
     Request::new(&RouteNetlinkMessage::SetLink(message), 0)
 }

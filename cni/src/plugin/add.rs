@@ -62,7 +62,7 @@ pub(super) fn add(
             Some(patience) => announced::wait(&config.run_dir, &boot_id, &entry.addresses, patience),
         });
     match done {
-        Ok(()) => Ok(answer(&interface, mtu, netns, request)),
+        Ok(()) => Ok(AddResult { dns: request.dns.clone(), ..answer(&interface, Some(mtu), netns) }),
         Err(error) => Err(undo(&mut hold, &mut socket, &interface.host_link, error)),
     }
 }
@@ -108,13 +108,14 @@ fn preferred_sources(node: &NodeFile) -> PreferredSources {
     }
 }
 
-fn answer(interface: &Interface, mtu: u32, netns: &str, request: &AddRequest) -> AddResult {
+/// What ADD answers, and CHECK finds again in `prevResult`.
+pub(super) fn answer(interface: &Interface, mtu: Option<u32>, netns: &str) -> AddResult {
     /// Index of the pod's end below.
     const POD_END: usize = 1;
     let end = |name: &LinkName, mac, sandbox: &str| spec::Interface {
         name: name.to_string(),
         mac: mac::to_text(mac),
-        mtu: Some(mtu),
+        mtu,
         sandbox: sandbox.to_owned(),
     };
     let ip = |pod: &PodAddress| IpConfig {
@@ -130,6 +131,6 @@ fn answer(interface: &Interface, mtu: u32, netns: &str, request: &AddRequest) ->
         ],
         ips: interface.addresses.iter().map(ip).collect(),
         routes: interface.addresses.iter().map(route).collect(),
-        dns: request.dns.clone(),
+        dns: None,
     }
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use super::add::answer;
 use super::{
     datapath_error, host_link_name, interface, key, namespace_error, node_error, open_socket, open_store,
     store_error,
@@ -35,6 +36,7 @@ pub(super) fn check(config: &NetworkConfig, attachment: &Attachment, netns: &str
     }
     let namespace = PodNamespace::open(Path::new(netns)).map_err(namespace_error)?;
     let interface = interface(&entry, attachment, host_link_name(attachment)?);
+    faults.extend(previous.lacks(&answer(&interface, None, &entry.netns)));
     faults.extend(datapath::check(&mut open_socket()?, &namespace, &interface).map_err(datapath_error)?);
     if faults.is_empty() {
         return Ok(());

@@ -136,20 +136,67 @@ pub struct PreviousResult {
     /// All addresses of the chain.
     #[serde(default)]
     pub ips: Vec<IpConfig>,
+    /// All routes of the chain.
+    #[serde(default)]
+    pub routes: Vec<PreviousRoute>,
+}
+
+/// One route of `prevResult`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct PreviousRoute {
+    /// The destination.
+    pub dst: IpNet,
+    /// The gateway, where it has one.
+    pub gw: Option<IpAddr>,
 }
 
 impl PreviousResult {
     /// The addresses that the result gives to the container's interface `ifname`, sorted.
     pub fn addresses_of(&self, ifname: &str) -> Vec<IpAddr> {
-        let on_interface = |ip: &&IpConfig| {
-            ip.interface
-                .and_then(|index| self.interfaces.get(index))
-                .is_some_and(|interface| interface.name == ifname && !interface.sandbox.is_empty())
-        };
         let mut addresses: Vec<IpAddr> =
-            self.ips.iter().filter(on_interface).map(|ip| ip.address.addr()).collect();
+            self.ips.iter().filter(|ip| self.is_on(ip, ifname)).map(|ip| ip.address.addr()).collect();
         addresses.sort_unstable();
         addresses
+    }
+
+    fn is_on(&self, ip: &IpConfig, ifname: &str) -> bool {
+        let interface = ip.interface.and_then(|index| self.interfaces.get(index));
+        interface.is_some_and(|interface| interface.name == ifname && !interface.sandbox.is_empty())
+    }
+
+    /// What of this plugin's own answer to ADD is missing or changed, one sentence each.
+    pub fn lacks(&self, own: &AddResult) -> Vec<String> {
+        let mut lacking = Vec::new();
+        for wanted in &own.interfaces {
+            let same = |found: &&Interface| found.name == wanted.name && found.sandbox == wanted.sandbox;
+            match self.interfaces.iter().find(same) {
+                Some(found) if found.mac.eq_ignore_ascii_case(&wanted.mac) => {}
+                Some(found) => lacking.push(format!(
+                    "prevResult gives interface {} the MAC address {:?} and not {}",
+                    wanted.name, found.mac, wanted.mac
+                )),
+                None => lacking.push(format!("prevResult has no interface {}", wanted.name)),
+            }
+        }
+        for wanted in &own.ips {
+            let ifname = wanted.interface.and_then(|index| own.interfaces.get(index));
+            let same = |found: &&IpConfig| {
+                (found.address, found.gateway) == (wanted.address, wanted.gateway)
+                    && ifname.is_some_and(|interface| self.is_on(found, &interface.name))
+            };
+            if !self.ips.iter().any(|found| same(&found)) {
+                let gateway =
+                    wanted.gateway.map(|gateway| format!(" with gateway {gateway}")).unwrap_or_default();
+                lacking.push(format!("prevResult has no address {}{gateway}", wanted.address));
+            }
+        }
+        for wanted in &own.routes {
+            let same = |found: &&PreviousRoute| (found.dst, found.gw) == (wanted.dst, Some(wanted.gw));
+            if !self.routes.iter().any(|found| same(&found)) {
+                lacking.push(format!("prevResult has no route {} via {}", wanted.dst, wanted.gw));
+            }
+        }
+        lacking
     }
 }
 

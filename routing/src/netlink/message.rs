@@ -85,7 +85,7 @@ impl<'a> Received<'a> {
 
     /// The result an `NLMSG_ERROR` or `NLMSG_DONE` message carries: an acknowledgement (error 0) or a refusal
     /// with the kernel's text where it gave one.
-    pub(super) fn outcome(&self) -> Result<(), Refusal> {
+    pub(crate) fn outcome(&self) -> Result<(), Refusal> {
         let Some((code, rest)) = self.payload.split_first_chunk::<4>() else {
             return Ok(());
         };

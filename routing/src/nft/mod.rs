@@ -16,10 +16,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{Ipv4Net, Ipv6Net};
 
 mod list;
+mod query;
 mod run;
 mod watch;
 
 pub use list::{Installed, Spoofed, Table, list};
+pub use query::is_guarded;
 pub use run::Error;
 pub use watch::Watch;
 
