@@ -34,6 +34,7 @@ use weft_routing::{Engine, Kernel, NextHopRef, Resolution, RouteChange, Settings
 use super::args::Args;
 use super::clock::Moment;
 use super::coalesce::Coalesced;
+use super::conflist::{self, Conflist};
 use super::events::{Events, NewEvent};
 use super::happened::Happened;
 use super::kernel_news::KernelNews;
@@ -69,6 +70,8 @@ pub(super) struct Agent {
     pub(super) pods_node: watch::Sender<Option<pods::Node>>,
     /// What nftables must do; none: not planned yet.
     pub(super) packet_filter: watch::Sender<Option<Ruleset>>,
+    /// Whether the container runtime may be told that the node takes pods.
+    pub(super) takes_pods: watch::Sender<bool>,
     pub(super) kernel: Arc<Kernel>,
     pub(super) bgp: Option<Bgp>,
     pub(super) events: Events,
@@ -113,6 +116,10 @@ pub(super) struct Knowledge {
     pub(super) strangers: Strangers,
     /// Weft's tables in nftables.
     pub(super) packet_filter: PacketFilter,
+    /// The plugin has been told what it needs to know.
+    pub(super) node_file_written: bool,
+    /// What is wrong with the container runtime's configuration.
+    pub(super) conflist: Option<Problem>,
     /// The pods of this node.
     pub(super) pods: Pods,
     /// Their addresses.
@@ -176,6 +183,18 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
     let pods = follow_pods(&args.state_dir, node_told)?;
     let (packet_filter, filter_wanted) = watch::channel(None);
     let filtered = packet_filter::keep(filter_wanted);
+    let absolute = |path: &Path| std::path::absolute(path).context("a directory is not named");
+    let conflist = match args.cni_conf_dir {
+        Some(directory) => Some(Conflist {
+            directory,
+            bin_dir: args.cni_bin_dir,
+            run_dir: absolute(run_dir.path())?,
+            state_dir: absolute(&args.state_dir)?,
+        }),
+        None => None,
+    };
+    let (takes_pods, ready) = watch::channel(false);
+    let conflist = conflist::keep(conflist, ready).context("cannot watch the directory of --cni-conf-dir")?;
     let news: Coalesced<KernelNews> = Coalesced::default();
     let kernel = Kernel::start(Settings::default(), KernelNews::sink(news.clone()))
         .context("cannot keep the kernel's routes")?;
@@ -184,13 +203,14 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
         run_dir: run_dir.path().to_owned(),
         pods_node,
         packet_filter,
+        takes_pods,
         kernel: Arc::new(kernel),
         bgp: None,
         events,
         log: RateLimit::default(),
         known: Knowledge::default(),
     };
-    agent.run(Sources { readings, pods, ipam, news, filtered, asked }).await
+    agent.run(Sources { readings, pods, ipam, news, filtered, conflist, asked }).await
 }
 
 /// Serves the socket and the metrics port for as long as the process lives.
@@ -223,6 +243,7 @@ struct Sources {
     ipam: watch::Receiver<ipam::State>,
     news: Coalesced<KernelNews>,
     filtered: watch::Receiver<PacketFilter>,
+    conflist: watch::Receiver<Option<Problem>>,
     asked: mpsc::Receiver<Ask>,
 }
 
@@ -246,6 +267,10 @@ impl Agent {
                     changed.context("the task that keeps nftables has stopped")?;
                     let state = sources.filtered.borrow_and_update().clone();
                     self.packet_filter_said(state);
+                }
+                changed = sources.conflist.changed() => {
+                    changed.context("the task that keeps the runtime's configuration has stopped")?;
+                    self.known.conflist = sources.conflist.borrow_and_update().clone();
                 }
                 changed = sources.ipam.changed() => {
                     changed.context("the task that keeps the pods' addresses has stopped")?;
@@ -348,6 +373,7 @@ impl Agent {
                     "every live peer has told its routes; what nobody told again is swept".into(),
                 );
                 block_in_place(|| self.kernel.sweep())?;
+                self.tell_runtime();
             }
             Notice::Event(event) => self.speaker_event(&event),
             Notice::EventsLost(count) => {

@@ -89,6 +89,7 @@ impl Knowledge {
         found.extend(self.plan.iter().flat_map(|plan| &plan.diagnostics).cloned());
         found.extend(self.failed.values().cloned());
         found.extend(self.packet_filter.problem.clone());
+        found.extend(self.conflist.clone());
         found.extend(self.ipam.problems.iter().cloned());
         found
     }

@@ -149,6 +149,16 @@ impl Agent {
             }
         }
         self.known.failed.remove(&Task::NodeFile);
+        self.known.node_file_written = true;
+        self.tell_runtime();
+    }
+
+    /// Lets the container runtime know that the node takes pods, once it does: its routes are there, and the plugin has what
+    /// it needs.
+    pub(super) fn tell_runtime(&self) {
+        if self.known.converged && self.known.node_file_written {
+            self.takes_pods.send_if_modified(|takes| !std::mem::replace(takes, true));
+        }
     }
 
     /// Tells whoever reads the store of pods' addresses what node it is read for.

@@ -36,6 +36,15 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "/var/lib/cni/results")]
     pub cni_cache_dir: PathBuf,
 
+    /// Where to write 10-weft.conflist, from which the container runtime learns that this node takes pods (in a cluster
+    /// /etc/cni/net.d); with --cleanup, where to remove it. It is not written unless this is given
+    #[arg(long, value_name = "DIR")]
+    pub cni_conf_dir: Option<PathBuf>,
+
+    /// Where the container runtime finds plugins: a portmap in there is chained behind weft-cni
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+    pub cni_bin_dir: PathBuf,
+
     /// How long a pod's address must be missing before it is freed
     #[arg(long, value_name = "DURATION", default_value = "15m")]
     pub ipam_grace: Duration,

@@ -9,21 +9,26 @@ use weft_routing::netlink::{Socket, delete_link};
 use weft_routing::nft;
 use weft_routing::route::Route;
 
+use super::conflist;
 use super::lock::RunDir;
 
 /// How many requests go to the kernel in one batch.
 const BATCH: usize = 1024;
 
-/// Removes routes of both of Weft's protocols, pods' links, the nftables tables, and the files of the run directory, and writes a line for each to
-/// `out`. What is gone already is no error; what cannot be removed does not keep the rest from being removed.
+/// Removes the runtime's configuration in `cni_conf_dir`, routes of both of Weft's protocols, pods' links, the nftables tables, and the files of the
+/// run directory, and writes a line for each to `out`. What is gone already is no error; what cannot be removed does not keep the rest from being removed.
 ///
 /// The pods' addresses in the state directory stay: the plugin frees them with each pod.
 ///
 /// # Errors
 /// Something could not be removed; the text says what and why.
-pub(super) fn run(run_dir: &RunDir, out: &mut dyn Write) -> Result<()> {
+pub(super) fn run(run_dir: &RunDir, cni_conf_dir: Option<&Path>, out: &mut dyn Write) -> Result<()> {
     let mut socket = Socket::new().context("cannot speak to the kernel")?;
     let mut failures = Vec::new();
+    // First, so that the runtime brings no more pods.
+    if let Some(file) = cni_conf_dir.map(|directory| directory.join(conflist::FILE_NAME)) {
+        report(&file, fs::remove_file(&file), out, &mut failures)?;
+    }
     remove_routes(&mut socket, out, &mut failures)?;
     remove_links(&mut socket, out, &mut failures)?;
     remove_tables(out, &mut failures)?;

@@ -8,6 +8,7 @@ mod apply;
 mod cleanup;
 mod clock;
 mod coalesce;
+mod conflist;
 mod events;
 mod facts;
 mod happened;

@@ -29,7 +29,7 @@ pub fn main() -> ExitCode {
 
 fn clean_up(args: &Args) -> Result<()> {
     let run_dir = RunDir::acquire(&args.run_dir)?;
-    cleanup::run(&run_dir, &mut io::stdout().lock())
+    cleanup::run(&run_dir, args.cni_conf_dir.as_deref(), &mut io::stdout().lock())
 }
 
 fn serve(args: Args) -> Result<()> {
