@@ -63,18 +63,19 @@ impl Site {
             pool["spec"]["natOutgoing"] = json!(true);
             pool
         });
-        for node in &mut lan.nodes {
-            documents::write(&node.weft.manifests(), "pools.yaml", &pools)?;
-            node.weft.start()?;
-        }
         let image = write_image(lab)?;
         let mut machines = Vec::new();
         for node in &mut lan.nodes {
+            documents::write(&node.weft.manifests(), "pools.yaml", &pools)?;
             let host = Rc::new(Host::new(lab, node)?);
+            node.weft.start()?;
             let containerd = Containerd::start(lab, &host, &image)?;
             let podman = Podman::start(&host, &image)?;
-            node.wait_ready_for_pods()?;
             machines.push(Machine { containerd, podman, host });
+        }
+        for machine in &machines {
+            let conflist = || machine.host.conflist();
+            wait_until(format!("the network of {}", machine.host.node()), CONVERGENCE, conflist)?;
         }
         let site = Self { machines, lan };
         site.wait_converged()?;
@@ -123,6 +124,17 @@ fn stored(node: &Node) -> Result<BTreeMap<String, Vec<IpAddr>>> {
     Ok(all)
 }
 
+/// weftd compares the store with the kernel and with what libcni noted for its runtimes: all have as many containers, and fit.
+fn ensure_fits(node: &Node, containers: usize) -> Result<()> {
+    let found: Value = node.weft.json("ipam check")?;
+    let compared = &found["compared"];
+    for what in [&compared["entries"], &compared["links"], &compared["runtime"]["interfaces"]] {
+        ensure!(*what == containers, "not {containers} containers: {found}");
+    }
+    ensure!(found["ok"] == true, "{found}");
+    Ok(())
+}
+
 /// No container is left: nor are links, routes, rules of portmap, network namespaces, or what libcni and the store keep of one.
 fn nothing_left(node: &Node, host: &Host) -> Result<()> {
     let links = node.namespace.ip_json("link show")?.to_string();
@@ -135,6 +147,7 @@ fn nothing_left(node: &Node, host: &Host) -> Result<()> {
     }
     let stored = stored(node)?;
     ensure!(stored.is_empty(), "the store: {stored:?}");
+    ensure_fits(node, 0)?;
     for folder in ["/run/netns", "/var/lib/cni/results"] {
         let files = host.exec(&["ls", folder])?.success()?.stdout;
         ensure!(files.is_empty(), "{folder}: {files}");
@@ -169,6 +182,7 @@ fn containers_of_all_runtimes_reach_each_other_under_their_own_addresses() -> Re
                 all.push((node.name.clone(), runtime.name(), addresses));
             }
             ensure!(stored(node)? == expected, "{:?} is stored, not {expected:?}", stored(node)?);
+            ensure_fits(node, expected.len())?;
         }
         let runtimes: Vec<&dyn Runtime> = site.machines.iter().flat_map(Machine::runtimes).collect();
         for (from, runtime) in all.iter().zip(&runtimes) {

@@ -17,9 +17,8 @@ use crate::wait::wait_until;
 
 const SCRIPT: &str = include_str!("host.sh");
 
-/// Where runtimes look for networks and plugins when nobody tells them otherwise.
-const CONFLIST: &str = "/etc/cni/net.d/10-weft.conflist";
-const PLUGIN: &str = "/opt/cni/bin/weft-cni";
+/// Where runtimes look for plugins when nobody tells them otherwise.
+const PLUGINS: &str = "/opt/cni/bin";
 /// Where Debian has other people's plugins.
 const FOREIGN_PLUGINS: &str = "/usr/lib/cni";
 
@@ -28,7 +27,8 @@ const FOREIGN_PLUGINS: &str = "/usr/lib/cni";
 pub struct Host {
     name: String,
     node: String,
-    conflist: Value,
+    /// Where weftd tells runtimes of its network, `/etc/cni/net.d` there.
+    conf_dir: PathBuf,
     log: PathBuf,
     supervisor: Child,
     /// The host is there until this is closed.
@@ -40,11 +40,12 @@ pub struct Host {
 }
 
 impl Host {
-    /// Makes the host of `node`, with the plugins `weft-cni` and `portmap` and a conflist that chains them.
+    /// Makes the host of `node`, with the plugins `weft-cni` and `portmap`, and has the node's weftd, which is not started yet,
+    /// tell runtimes of them.
     ///
     /// # Errors
     /// If a program is missing or the kernel does not let it be made.
-    pub fn new(lab: &Lab, node: &Node) -> Result<Self> {
+    pub fn new(lab: &Lab, node: &mut Node) -> Result<Self> {
         foreign_program(&["/usr/sbin/iptables", "/sbin/iptables"], "iptables, which portmap calls")?;
         let folder = format!("{}-host", node.name);
         let plugins = lab.directory(&format!("{folder}/plugins"))?;
@@ -53,26 +54,25 @@ impl Host {
             let path = format!("{FOREIGN_PLUGINS}/{plugin}");
             copy_program(&foreign_program(&[&path], "containernetworking-plugins")?, &plugins)?;
         }
-        let conflist = json!({
-            "cniVersion": "1.0.0",
-            "name": "weft",
-            "plugins": [
-                {"type": "weft-cni", "runDir": node.weft.run_dir(), "stateDir": node.weft.state_dir()},
-                {"type": "portmap", "capabilities": {"portMappings": true}},
-            ],
-        });
+        let conf_dir = lab.directory(&format!("{folder}/net.d"))?;
+        node.weft.set_flags(&format!(
+            "--cni-conf-dir {} --cni-bin-dir {}",
+            conf_dir.display(),
+            plugins.display()
+        ));
+        let cache = node.weft.cni_cache_dir();
+        fs::create_dir(&cache).with_context(|| format!("cannot make {}", cache.display()))?;
         let name = format!("{}-{}", lab.name(), node.name);
         let (directory, log) = (lab.directory(&folder)?, lab.log(&folder));
         let mut command = node.namespace.command("bash");
-        command.args(["-c", SCRIPT, "host"]).arg(&directory).arg(&name);
+        command.args(["-c", SCRIPT, "host"]).arg(&directory).arg(&cache).arg(&name);
         let output = File::create(&log)?;
         command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);
         let mut supervisor = command.spawn().context("cannot start bash")?;
         let lifeline = supervisor.stdin.take();
         let (node, daemons) = (node.name.clone(), RefCell::default());
-        let mut host = Self { name, node, conflist, log, supervisor, lifeline, init: 0, daemons };
+        let mut host = Self { name, node, conf_dir, log, supervisor, lifeline, init: 0, daemons };
         host.init = host.wait_ready(&directory.join("ready"))?;
-        host.write(CONFLIST, &host.conflist.to_string())?;
         Ok(host)
     }
 
@@ -145,20 +145,31 @@ impl Host {
         Ok(())
     }
 
-    /// Calls `weft-cni` as a runtime of CNI 1.1 does that has read the host's conflist; `extra` is added to the configuration.
-    /// bookworm's runtimes call neither GC nor STATUS.
+    /// The network that weftd tells runtimes of.
+    ///
+    /// # Errors
+    /// If it has not done so yet.
+    pub fn conflist(&self) -> Result<Value> {
+        let path = self.conf_dir.join("10-weft.conflist");
+        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is no JSON", path.display()))
+    }
+
+    /// Calls `weft-cni` as a runtime of CNI 1.1 does; `extra` is added to the configuration. bookworm's runtimes call neither GC nor
+    /// STATUS.
     ///
     /// # Errors
     /// If it cannot be started, or fails.
     pub fn plugin(&self, command: &str, extra: &Value) -> Result<Finished> {
-        let mut config = self.conflist["plugins"][0].clone();
+        let conflist = self.conflist()?;
+        let mut config = conflist["plugins"][0].clone();
         config["cniVersion"] = json!("1.1.0");
-        config["name"] = self.conflist["name"].clone();
+        config["name"] = conflist["name"].clone();
         for (key, value) in extra.as_object().into_iter().flatten() {
             config[key] = value.clone();
         }
-        let mut process = self.command(PLUGIN);
-        process.env("CNI_COMMAND", command).env("CNI_PATH", "/opt/cni/bin");
+        let mut process = self.command(Path::new(PLUGINS).join("weft-cni"));
+        process.env("CNI_COMMAND", command).env("CNI_PATH", PLUGINS);
         run_with_input(&mut process, config.to_string().as_bytes(), SHORT)?
             .success()
             .with_context(|| format!("weft-cni {command} on {}", self.node))

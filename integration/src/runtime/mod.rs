@@ -24,7 +24,7 @@ pub use image::{IMAGE, SERVED, write as write_image};
 pub use podman::Podman;
 
 /// How long one call of a runtime may take; most take a tenth of a second.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A port of the node that leads to a container, TCP.
 #[derive(Clone, Copy, Debug)]
