@@ -1,5 +1,6 @@
 //! Links: requests that make, change and delete them, and the lookup.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -11,6 +12,11 @@ use netlink_packet_route::link::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Error, Request, Socket};
+
+/// The group that links are in unless told otherwise (`INIT_NETDEV_GROUP`, linux/netdevice.h).
+const DEFAULT_GROUP: u32 = 0;
+/// The first group that is tried for links about to be deleted: far from the small numbers people use.
+const FIRST_GROUP: u32 = 0x7765_6674;
 
 /// A MAC address.
 pub type Mac = [u8; 6];
@@ -218,6 +224,10 @@ pub fn delete(index: u32) -> Request {
     Request::new(&RouteNetlinkMessage::DelLink(change(index, Vec::new())), 0)
 }
 
+fn set_group(index: u32, group: u32) -> Request {
+    Request::new(&RouteNetlinkMessage::SetLink(change(index, vec![LinkAttribute::Group(group)])), 0)
+}
+
 impl Socket {
     /// All links of the namespace, in the kernel's order.
     pub fn links(&mut self) -> Result<Vec<Link>, Error> {
@@ -233,6 +243,54 @@ impl Socket {
     /// The link with this index; `None` when there is none.
     pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, Error> {
         self.link(change(index, Vec::new()))
+    }
+
+    /// Deletes links, each with its veth peer, and returns one result per index.
+    ///
+    /// The kernel waits for every processor to let go of a link, tens of milliseconds, once per request. Therefore the
+    /// links are put into a group (`IFLA_GROUP`) of their own, which one request deletes. Where the kernel refuses that,
+    /// for the sake of one of them, it is asked for each alone.
+    pub fn delete_links(&mut self, indexes: &[u32]) -> Vec<Result<(), Error>> {
+        let delete_each = |socket: &mut Self| {
+            let requests: Vec<Request> = indexes.iter().map(|index| delete(*index)).collect();
+            socket.batch(&requests)
+        };
+        if indexes.len() < 2 {
+            return delete_each(self);
+        }
+        let group = match self.free_group() {
+            Ok(group) => group,
+            Err(error) => return vec![Err(error); indexes.len()],
+        };
+        let requests: Vec<Request> = indexes.iter().map(|index| set_group(*index, group)).collect();
+        let grouped = self.batch(&requests);
+        let mut message = LinkMessage::default();
+        message.attributes = vec![LinkAttribute::Group(group)];
+        let deleted = self.execute(&Request::new(&RouteNetlinkMessage::DelLink(message), 0));
+        // An absent group: each of them was gone already, and says so.
+        if deleted.is_ok() || deleted.is_err_and(|error| error.is_absent()) {
+            return grouped;
+        }
+        let results = delete_each(self);
+        let left = indexes.iter().zip(&results).filter(|(_, result)| result.is_err());
+        let back: Vec<Request> = left.map(|(index, _)| set_group(*index, DEFAULT_GROUP)).collect();
+        // What is gone has no group, and what stays is told by the results.
+        self.batch(&back);
+        results
+    }
+
+    /// The number of a group that no link is in.
+    fn free_group(&mut self) -> Result<u32, Error> {
+        let request = Request::new(&RouteNetlinkMessage::GetLink(LinkMessage::default()), 0);
+        let groups = self.dump(&request, |_, payload| {
+            LinkMessage::parse(payload).ok()?.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::Group(group) => Some(*group),
+                _ => None,
+            })
+        })?;
+        let taken: BTreeSet<u32> = groups.into_iter().collect();
+        let free = (FIRST_GROUP..=u32::MAX).find(|group| !taken.contains(group));
+        free.ok_or_else(|| Error::Malformed("every group has a link".to_owned()))
     }
 
     fn link(&mut self, message: LinkMessage) -> Result<Option<Link>, Error> {
