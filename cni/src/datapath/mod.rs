@@ -24,7 +24,7 @@ use std::thread;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use weft_routing::netlink::{self, Address, LinkName, Mac, Neighbour, Scope, Socket, Veth};
+use weft_routing::netlink::{self, Address, Link, LinkName, Mac, Neighbour, Scope, Socket, Veth};
 use weft_routing::route::{Action, NextHop, Protocol, Route, RouteKey};
 use weft_routing::{PodRoute, netns, sysctl};
 
@@ -137,13 +137,27 @@ impl PodNamespace {
     }
 }
 
+/// What the names of host ends begin with.
+const HOST_LINK_PREFIX: &str = "weft";
+/// How many hex digits follow: 15 characters in all, as many as a name may have.
+const HOST_LINK_DIGITS: usize = 11;
+
 /// The name of the host end: `weft` and 44 bits of FNV-1a of container id and interface name, xor-folded, as 11 hex
-/// digits: 15 characters, as many as a name may have.
+/// digits.
 pub fn host_link_name(container_id: &str, ifname: &LinkName) -> Result<LinkName, netlink::InvalidLinkName> {
     const BITS: u32 = 44;
     let hash = fnv1a(&[container_id.as_bytes(), b"/", ifname.as_str().as_bytes()]);
     let folded = (hash >> BITS) ^ (hash & ((1 << BITS) - 1));
-    format!("weft{folded:011x}").parse()
+    format!("{HOST_LINK_PREFIX}{folded:0HOST_LINK_DIGITS$x}").parse()
+}
+
+/// Whether `link` is the host end of a pod's link, of whichever pod: by its kind, its MAC address and the pattern of
+/// [`host_link_name`].
+pub fn is_host_end(link: &Link) -> bool {
+    let digits = link.name.strip_prefix(HOST_LINK_PREFIX).unwrap_or_default();
+    let named = digits.len() == HOST_LINK_DIGITS
+        && digits.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    named && link.mac == Some(HOST_MAC) && link.kind.as_deref() == Some("veth")
 }
 
 /// The default route's destination in the family of `address`.
@@ -344,6 +358,28 @@ mod tests {
         assert_eq!(name, host_link_name("c1", &eth0).unwrap());
         assert_ne!(name, host_link_name("c2", &eth0).unwrap());
         assert_ne!(name, host_link_name("c1", &"eth1".parse().unwrap()).unwrap());
+    }
+
+    #[test]
+    fn a_host_end_is_told_by_kind_mac_and_name() {
+        let end = Link {
+            index: 2,
+            name: host_link_name("c1", &"eth0".parse().unwrap()).unwrap().to_string(),
+            mac: Some(HOST_MAC),
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            operational: true,
+            loopback: false,
+            kind: Some("veth".to_owned()),
+            peer: Some(2),
+        };
+        assert!(is_host_end(&end));
+        for name in ["weft0123456789", "weft0123456789A", "weftuplink", "veth0123456789a", "weft"] {
+            assert!(!is_host_end(&Link { name: name.to_owned(), ..end.clone() }), "{name}");
+        }
+        assert!(!is_host_end(&Link { mac: Some([2; 6]), ..end.clone() }));
+        assert!(!is_host_end(&Link { kind: Some("dummy".to_owned()), ..end }));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Open-file-description locks (fcntl(2), `F_OFD_SETLK`) on ranges of one file: they end with the process, exclude
 //! threads of one process too, and one file serves the store and every key.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -46,20 +47,10 @@ pub(super) struct Lock {
 impl Lock {
     /// Waits for the lock, at most [`PATIENCE`].
     pub(super) fn acquire(path: &Path, subject: Subject) -> Result<Self, Error> {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|source| Error::Io { action: "open", path: path.to_owned(), source })?;
+        let file = open(path)?;
         let mut waited = Duration::ZERO;
         let mut pause = FIRST_PAUSE;
-        while !try_lock(&file, subject).map_err(|errno| Error::Io {
-            action: "lock",
-            path: path.to_owned(),
-            source: errno.into(),
-        })? {
+        while !try_lock(&file, subject).map_err(cannot_lock(path))? {
             if waited >= PATIENCE {
                 return Err(Error::Busy { path: path.to_owned(), waited });
             }
@@ -69,6 +60,37 @@ impl Lock {
         }
         Ok(Self { _file: file })
     }
+
+    /// Locks those of `keys` that nobody holds, without waiting, and says which they are.
+    pub(super) fn of_free(
+        path: &Path,
+        keys: impl IntoIterator<Item = Key>,
+    ) -> Result<(Self, BTreeSet<Key>), Error> {
+        let file = open(path)?;
+        let mut locked = BTreeSet::new();
+        for key in keys {
+            // Keys that share a byte do not exclude each other here: the lock is the open file's.
+            if try_lock(&file, Subject::of_key(&key)).map_err(cannot_lock(path))? {
+                locked.insert(key);
+            }
+        }
+        Ok((Self { _file: file }, locked))
+    }
+}
+
+fn open(path: &Path) -> Result<File, Error> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|source| Error::Io { action: "open", path: path.to_owned(), source })
+}
+
+/// `map_err` for a lock that the kernel did not even try to take.
+fn cannot_lock(path: &Path) -> impl Fn(Errno) -> Error {
+    move |errno| Error::Io { action: "lock", path: path.to_owned(), source: errno.into() }
 }
 
 /// Takes the lock unless somebody holds it; says whether it did.

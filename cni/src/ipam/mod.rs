@@ -11,6 +11,7 @@
 mod allocate;
 mod disk;
 mod entry;
+mod holds;
 mod journal;
 mod lock;
 
@@ -26,6 +27,7 @@ use ipnet::IpNet;
 use weft_routing::netlink::Mac;
 
 pub use self::entry::{Entry, Key, State};
+pub use self::holds::Holds;
 pub use self::journal::FILE_NAME;
 
 use self::disk::Directory;
@@ -269,12 +271,14 @@ impl Hold<'_> {
     /// Gives the addresses back and forgets the entry; returns it. `None` when there was none.
     pub fn release(&mut self) -> Result<Option<Entry>, Error> {
         let key = &self.key;
-        self.store.transaction(|journal| {
-            let Some(entry) = journal.ledger().entries().get(key).cloned() else { return Ok(None) };
-            journal.append(Record::Release(key.clone())).map_err(Failure::Journal)?;
-            Ok(Some(entry))
-        })
+        self.store.transaction(|journal| release(journal, key).map_err(Failure::Journal))
     }
+}
+
+fn release(journal: &mut Journal<Directory>, key: &Key) -> Result<Option<Entry>, journal::Error> {
+    let Some(entry) = journal.ledger().entries().get(key).cloned() else { return Ok(None) };
+    journal.append(Record::Release(key.clone()))?;
+    Ok(Some(entry))
 }
 
 /// Seconds since 1970; `None` on a machine whose clock is before.
