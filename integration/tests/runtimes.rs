@@ -224,10 +224,12 @@ fn a_host_port_answers_from_everywhere() -> Result<()> {
             }
             ensure!(near.host.source_to(server)? == site.address(0, family)?, "the own node");
             // ...but where the answer would not come back through the node.
-            near.podman.source_to("server", server).context("the server's own host port")?;
+            let seen = near.podman.source_to("server", server).context("the server's own host port")?;
+            ensure!(seen == site.address(0, family)?, "the server itself is seen as {seen}");
         }
         let localhost = SocketAddr::from((Ipv4Addr::LOCALHOST, port.node));
-        site.machines[0].host.source_to(localhost).context("the node's localhost")?;
+        let seen = site.machines[0].host.source_to(localhost).context("the node's localhost")?;
+        ensure!(seen == site.address(0, Family::V4)?, "the node's localhost is seen as {seen}");
 
         // The port leads nowhere else once its container is gone.
         site.machines[0].podman.remove("server")?;
