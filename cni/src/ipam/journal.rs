@@ -21,6 +21,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,8 @@ const NEW_FILE_NAME: &str = "addresses.journal.new";
 const FORMAT: u32 = 1;
 /// How many lines more than twice the entries make the journal be rewritten.
 const SLACK_LINES: usize = 256;
+/// How many addresses are known to have been released: enough for a rest of minutes at hundreds of pods a minute.
+const RELEASED_MAX: usize = 1024;
 /// Length of the checksum and the space behind it.
 const PREFIX_LEN: usize = 17;
 
@@ -67,7 +70,13 @@ pub(super) enum Record {
     /// The reserved entry of this key is committed.
     Commit(Key),
     /// The entry of this key is gone.
-    Release(Key),
+    Release {
+        #[serde(flatten)]
+        key: Key,
+        /// When, in milliseconds since the boot ([`super::uptime`]).
+        #[serde(default)]
+        at: u64,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +87,9 @@ pub(super) struct Header {
     boot_id: String,
     /// The address given out last, of each family.
     last: Vec<IpAddr>,
+    /// When addresses that are free now were released, as in [`Record::Release`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    released: BTreeMap<IpAddr, u64>,
 }
 
 /// What the lines add up to.
@@ -86,6 +98,8 @@ pub(super) struct Ledger {
     entries: BTreeMap<Key, Entry>,
     taken: BTreeSet<IpAddr>,
     last: Vec<IpAddr>,
+    /// Free addresses that were released in this boot, at most [`RELEASED_MAX`].
+    released: BTreeMap<IpAddr, u64>,
 }
 
 impl Ledger {
@@ -97,9 +111,19 @@ impl Ledger {
         &self.taken
     }
 
-    /// The address given out last of the family of `like`.
-    pub(super) fn last(&self, like: IpAddr) -> Option<IpAddr> {
-        self.last.iter().copied().find(|last| last.is_ipv4() == like.is_ipv4())
+    /// The address of one family that was given out last.
+    pub(super) fn last(&self, ipv4: bool) -> Option<IpAddr> {
+        self.last.iter().copied().find(|last| last.is_ipv4() == ipv4)
+    }
+
+    /// When a free address was released in this boot, since the boot; `None` where that is not known or long ago.
+    pub(super) fn released(&self, address: IpAddr) -> Option<Duration> {
+        self.released.get(&address).copied().map(Duration::from_millis)
+    }
+
+    /// The addresses that [`Self::released`] knows.
+    pub(super) fn all_released(&self) -> impl Iterator<Item = IpAddr> {
+        self.released.keys().copied()
     }
 
     /// Applies a record, or says why it makes no sense here and changes nothing.
@@ -123,9 +147,9 @@ impl Ledger {
                 }
                 None => Err(format!("commits {key}, which has no entry")),
             },
-            Record::Release(key) => match self.entries.remove(&key) {
+            Record::Release { key, at } => match self.entries.remove(&key) {
                 Some(entry) => {
-                    self.free(&entry);
+                    self.free(&entry, at);
                     Ok(())
                 }
                 None => Err(format!("releases {key}, which has no entry")),
@@ -143,20 +167,32 @@ impl Ledger {
         for address in &own {
             self.taken.remove(address);
         }
-        self.taken.extend(&entry.addresses);
+        for address in &entry.addresses {
+            self.released.remove(address);
+            self.taken.insert(*address);
+        }
         self.entries.insert(entry.key.clone(), entry);
         Ok(())
     }
 
-    fn free(&mut self, entry: &Entry) {
+    fn free(&mut self, entry: &Entry, at: u64) {
         for address in &entry.addresses {
             self.taken.remove(address);
+            self.released.insert(*address, at);
+        }
+        while self.released.len() > RELEASED_MAX {
+            let oldest = self.released.iter().map(|(address, at)| (*at, *address)).min();
+            self.released.retain(|address, _| oldest.is_none_or(|(_, oldest)| oldest != *address));
         }
     }
 
     fn lines(&self, boot_id: &str) -> Vec<u8> {
-        let header = Header { format: FORMAT, boot_id: boot_id.to_owned(), last: self.last.clone() };
-        let mut out = encode(&Record::Header(header));
+        let mut out = encode(&Record::Header(Header {
+            format: FORMAT,
+            boot_id: boot_id.to_owned(),
+            last: self.last.clone(),
+            released: self.released.clone(),
+        }));
         for entry in self.entries.values() {
             out.extend(encode(&Record::Keep(entry.clone())));
         }
@@ -225,7 +261,7 @@ impl<D: Disk> Journal<D> {
             return Err(Error::Format(header.format));
         }
         let of_this_boot = header.boot_id == self.boot_id;
-        self.ledger = Ledger { last: header.last, ..Ledger::default() };
+        self.ledger = Ledger { last: header.last, released: header.released, ..Ledger::default() };
         let mut count = 1usize;
         for line in lines {
             count = count.saturating_add(1);
@@ -233,6 +269,10 @@ impl<D: Disk> Journal<D> {
                 Err(reason) if of_this_boot => return Err(damaged(count, reason)),
                 _ => {}
             }
+        }
+        if !of_this_boot {
+            // No packet for a pod of the earlier boot is on its way any more, and its clock has ended.
+            self.ledger.released.clear();
         }
         let open = Open { file, inode, length: complete_len(&bytes), lines: count };
         self.cut_tail(open, bytes.len())?;
@@ -319,7 +359,7 @@ fn damaged(line: usize, reason: String) -> Error {
 }
 
 fn encode(record: &Record) -> Vec<u8> {
-    // Serialization cannot fail: structures of text and numbers, no maps.
+    // Serialization cannot fail: structures of text and numbers, and a map whose keys are text.
     let json = serde_json::to_vec(record).unwrap_or_default();
     let mut line = format!("{:016x} ", fnv1a(&[&json])).into_bytes();
     line.extend(json);

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
+use nix::time::{ClockId, clock_gettime};
 use weft_routing::netlink::Mac;
 
 pub use self::entry::{Entry, Key, State};
@@ -50,10 +51,12 @@ pub struct Store {
 /// What an attachment wants to be remembered with.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
-    /// The blocks of each family that the attachment gets one address of, in the order in which they are used up.
-    pub families: &'a [Vec<IpNet>],
+    /// The families of which the attachment gets one address each.
+    pub families: &'a [FamilyRequest],
     /// Addresses inside the blocks that no pod may get.
     pub excluded: &'a BTreeSet<IpAddr>,
+    /// Ranges whose addresses are given only to who asks for one of them by number.
+    pub reserved: &'a [IpNet],
     /// Name of the host end of its link.
     pub host_link: &'a str,
     /// MAC address of the pod end.
@@ -62,6 +65,24 @@ pub struct Request<'a> {
     pub netns: &'a str,
     /// The Kubernetes pod, where known.
     pub pod: Option<&'a PodName>,
+}
+
+/// Where an address of one family comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FamilyRequest {
+    /// The blocks, all of one family, in the order in which they are used up. Without any no address is given.
+    pub blocks: Vec<Block>,
+    /// The very address, whether it is reserved, rests or neither.
+    pub address: Option<IpAddr>,
+}
+
+/// A block that addresses are given out of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    /// The block.
+    pub cidr: IpNet,
+    /// How long an address rests after its release until it is given to who did not ask for it.
+    pub cooldown: Duration,
 }
 
 /// How full a block is.
@@ -120,13 +141,23 @@ pub enum Error {
         /// Which format was found and wanted.
         reason: String,
     },
-    /// All addresses of one family are taken.
-    #[error("no {family} address is free: {}", list(blocks))]
+    /// All addresses of one family are taken, reserved or rest.
+    #[error("no {family} address is free: {}{}", list(blocks), rest(*resting))]
     Exhausted {
         /// `IPv4` or `IPv6`.
         family: &'static str,
         /// The blocks, in the order in which they are used up.
         blocks: Vec<BlockUsage>,
+        /// How long until the first address that rests can be given; `None` when none does.
+        resting: Option<Duration>,
+    },
+    /// The address that was asked for is that of another attachment.
+    #[error("{address} is the address of {holder}")]
+    Taken {
+        /// The address.
+        address: IpAddr,
+        /// Whose it is.
+        holder: Key,
     },
     /// Another attachment has a link of the same name: the hash of the names collided.
     #[error("the link name {host_link} is that of {holder}")]
@@ -143,6 +174,13 @@ pub enum Error {
 
 fn list(blocks: &[BlockUsage]) -> String {
     blocks.iter().map(BlockUsage::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn rest(resting: Option<Duration>) -> String {
+    match resting {
+        Some(left) => format!("; the next one rests for {} s more", left.as_secs().saturating_add(1)),
+        None => String::new(),
+    }
 }
 
 impl Store {
@@ -238,7 +276,7 @@ impl Hold<'_> {
     pub fn reserve(&mut self, request: &Request<'_>) -> Result<Entry, Error> {
         let (key, boot_id) = (&self.key, &self.store.boot_id.clone());
         self.store.transaction(|journal| {
-            let addresses = choose(journal.ledger(), key, request).map_err(Failure::Store)?;
+            let addresses = choose(journal.ledger(), key, request, uptime()).map_err(Failure::Store)?;
             let entry = Entry {
                 key: key.clone(),
                 state: State::Reserved,
@@ -277,7 +315,8 @@ impl Hold<'_> {
 
 fn release(journal: &mut Journal<Directory>, key: &Key) -> Result<Option<Entry>, journal::Error> {
     let Some(entry) = journal.ledger().entries().get(key).cloned() else { return Ok(None) };
-    journal.append(Record::Release(key.clone()))?;
+    let at = u64::try_from(uptime().as_millis()).unwrap_or(u64::MAX);
+    journal.append(Record::Release { key: key.clone(), at })?;
     Ok(Some(entry))
 }
 
@@ -286,7 +325,12 @@ fn wall_clock() -> Option<u64> {
     SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
 }
 
-fn choose(ledger: &journal::Ledger, key: &Key, request: &Request<'_>) -> Result<Vec<IpAddr>, Error> {
+fn choose(
+    ledger: &journal::Ledger,
+    key: &Key,
+    request: &Request<'_>,
+    now: Duration,
+) -> Result<Vec<IpAddr>, Error> {
     let same_link = |entry: &&Entry| entry.host_link == request.host_link && entry.key != *key;
     if let Some(holder) = ledger.entries().values().find(same_link) {
         return Err(Error::LinkNameTaken {
@@ -294,23 +338,69 @@ fn choose(ledger: &journal::Ledger, key: &Key, request: &Request<'_>) -> Result<
             holder: holder.key.clone(),
         });
     }
-    let held = ledger.entries().get(key).map(|entry| entry.addresses.as_slice()).unwrap_or_default();
-    let families = request.families.iter().filter_map(|blocks| Some((blocks, blocks.first()?.network())));
+    let families = request.families.iter().filter(|family| !family.blocks.is_empty());
     families
-        .map(|(blocks, any)| {
-            let excluded = |address: &IpAddr| request.excluded.contains(address);
-            let fits =
-                |address: &&IpAddr| blocks.iter().any(|block| block.contains(*address)) && !excluded(address);
-            if let Some(address) = held.iter().find(fits) {
-                return Ok(*address);
-            }
-            let is_taken = |address| ledger.taken().contains(&address) || excluded(&address);
-            allocate::next_free(blocks, ledger.last(any), is_taken).ok_or_else(|| Error::Exhausted {
-                family: if any.is_ipv4() { "IPv4" } else { "IPv6" },
-                blocks: usage(blocks, ledger.taken()),
-            })
+        .map(|family| match family.address {
+            Some(address) => asked_for(ledger, key, address),
+            None => any(ledger, key, request, &family.blocks, now),
         })
         .collect()
+}
+
+fn asked_for(ledger: &journal::Ledger, key: &Key, address: IpAddr) -> Result<IpAddr, Error> {
+    let has_it = |entry: &&Entry| entry.key != *key && entry.addresses.contains(&address);
+    match ledger.entries().values().find(has_it) {
+        Some(holder) => Err(Error::Taken { address, holder: holder.key.clone() }),
+        None => Ok(address),
+    }
+}
+
+/// The address of the blocks that the key has already, else the next free one.
+fn any(
+    ledger: &journal::Ledger,
+    key: &Key,
+    request: &Request<'_>,
+    blocks: &[Block],
+    now: Duration,
+) -> Result<IpAddr, Error> {
+    let reserved = |address: &IpAddr| request.reserved.iter().find(|net| net.contains(address));
+    let rests_until = |address: IpAddr| {
+        let block = blocks.iter().find(|block| block.cidr.contains(&address))?;
+        Some(ledger.released(address)?.saturating_add(block.cooldown)).filter(|until| *until > now)
+    };
+    let cidrs: Vec<IpNet> = blocks.iter().map(|block| block.cidr).collect();
+    let held = ledger.entries().get(key).map(|entry| entry.addresses.as_slice()).unwrap_or_default();
+    let fits = |address: &&IpAddr| {
+        cidrs.iter().any(|block| block.contains(*address))
+            && !request.excluded.contains(address)
+            && reserved(address).is_none()
+    };
+    if let Some(address) = held.iter().find(fits) {
+        return Ok(*address);
+    }
+    let is_ipv4 = cidrs.first().is_some_and(|block| block.network().is_ipv4());
+    let obstacle = |address: IpAddr| match reserved(&address) {
+        Some(net) => Some(net.broadcast()),
+        None => (ledger.taken().contains(&address)
+            || request.excluded.contains(&address)
+            || rests_until(address).is_some())
+        .then_some(address),
+    };
+    allocate::next_free(&cidrs, ledger.last(is_ipv4), obstacle).ok_or_else(|| Error::Exhausted {
+        family: if is_ipv4 { "IPv4" } else { "IPv6" },
+        blocks: usage(&cidrs, ledger.taken()),
+        resting: ledger
+            .all_released()
+            .filter(|address| reserved(address).is_none() && !request.excluded.contains(address))
+            .filter_map(rests_until)
+            .min()
+            .map(|until| until.saturating_sub(now)),
+    })
+}
+
+/// Time since the boot, asleep or awake (`CLOCK_BOOTTIME`): one clock for all processes, which no one sets.
+fn uptime() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
 }
 
 fn usage(blocks: &[IpNet], taken: &BTreeSet<IpAddr>) -> Vec<BlockUsage> {

@@ -4,11 +4,12 @@ fn key(container_id: &str) -> Key {
     Key { network: "weft".into(), container_id: container_id.into(), ifname: "eth0".into() }
 }
 
-fn add(store: &mut Store, container_id: &str, families: &[Vec<IpNet>]) -> Result<Entry, Error> {
+fn add(store: &mut Store, container_id: &str, families: &[FamilyRequest]) -> Result<Entry, Error> {
     let mut hold = store.hold(key(container_id))?;
     let entry = hold.reserve(&Request {
         families,
         excluded: &BTreeSet::new(),
+        reserved: &[],
         host_link: &format!("weft-{container_id}"),
         mac: [2, 0, 0, 0, 0, 1],
         netns: "/run/netns/x",
@@ -18,8 +19,15 @@ fn add(store: &mut Store, container_id: &str, families: &[Vec<IpNet>]) -> Result
     Ok(entry)
 }
 
-fn dual_stack() -> Vec<Vec<IpNet>> {
-    vec![vec!["10.244.1.0/26".parse().unwrap()], vec!["fd00::/122".parse().unwrap()]]
+fn family(cidr: &str) -> FamilyRequest {
+    FamilyRequest {
+        blocks: vec![Block { cidr: cidr.parse().unwrap(), cooldown: Duration::ZERO }],
+        address: None,
+    }
+}
+
+fn dual_stack() -> Vec<FamilyRequest> {
+    vec![family("10.244.1.0/26"), family("fd00::/122")]
 }
 
 #[test]
@@ -40,13 +48,13 @@ fn addresses_are_given_taken_back_and_not_used_again_at_once() {
 fn a_family_that_is_full_takes_nothing_of_the_other() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path(), "boot").unwrap();
-    let families = [vec!["10.0.0.0/30".parse().unwrap()], vec!["fd00::/127".parse().unwrap()]];
+    let families = [family("10.0.0.0/30"), family("fd00::/127")];
     add(&mut store, "a", &families).unwrap();
     add(&mut store, "b", &families).unwrap();
     let error = add(&mut store, "c", &families).unwrap_err();
     assert_eq!(error.to_string(), "no IPv6 address is free: fd00::/127 (2 of 2 addresses taken)");
-    let used = store.usage(&[families[0][0]]).unwrap();
-    assert_eq!(used, [BlockUsage { block: families[0][0], taken: 2, size: 4 }]);
+    let used = store.usage(&[families[0].blocks[0].cidr]).unwrap();
+    assert_eq!(used, [BlockUsage { block: families[0].blocks[0].cidr, taken: 2, size: 4 }]);
 }
 
 #[test]
@@ -54,8 +62,9 @@ fn excluded_addresses_are_not_given() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path(), "boot").unwrap();
     let request = Request {
-        families: &[vec!["10.0.0.0/31".parse().unwrap()]],
+        families: &[family("10.0.0.0/31")],
         excluded: &BTreeSet::from(["10.0.0.0".parse().unwrap()]),
+        reserved: &[],
         host_link: "weft1",
         mac: [2, 0, 0, 0, 0, 1],
         netns: "/run/netns/x",
@@ -81,6 +90,79 @@ fn a_reservation_left_behind_is_taken_over_with_its_addresses() {
 }
 
 #[test]
+fn an_address_asked_for_is_given_unless_another_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path(), "boot").unwrap();
+    let mut families = dual_stack();
+    families[0].address = Some("10.244.1.9".parse().unwrap());
+    let entry = add(&mut store, "a", &families).unwrap();
+    assert_eq!(entry.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>(), ["10.244.1.9", "fd00::"]);
+    let error = add(&mut store, "b", &families).unwrap_err().to_string();
+    assert_eq!(error, "10.244.1.9 is the address of interface eth0 of container a in network weft");
+    assert_eq!(store.entries().unwrap().len(), 1);
+    // Its own again, and another of its own.
+    assert_eq!(add(&mut store, "a", &families).unwrap().addresses, entry.addresses);
+    families[0].address = Some("10.244.1.10".parse().unwrap());
+    assert_eq!(add(&mut store, "a", &families).unwrap().addresses[0].to_string(), "10.244.1.10");
+    families[0].address = Some("10.244.1.9".parse().unwrap());
+    add(&mut store, "b", &families).unwrap();
+}
+
+/// What [`choose`] gives of a /30 `now`, where the ledger is that of `store`.
+fn next_of(store: &mut Store, cooldown: u64, reserved: &[&str], now: u64) -> Result<String, String> {
+    let mut families = [family("10.0.0.0/30")];
+    families[0].blocks[0].cooldown = Duration::from_secs(cooldown);
+    let reserved: Vec<IpNet> = reserved.iter().map(|net| net.parse().unwrap()).collect();
+    store.journal.refresh().unwrap();
+    let request = Request {
+        families: &families,
+        excluded: &BTreeSet::new(),
+        reserved: &reserved,
+        host_link: "weft9",
+        mac: [2, 0, 0, 0, 0, 9],
+        netns: "/run/netns/x",
+        pod: None,
+    };
+    let chosen = choose(store.journal.ledger(), &key("z"), &request, Duration::from_secs(now));
+    chosen.map(|addresses| addresses[0].to_string()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_released_address_rests_and_a_reserved_one_is_not_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Store::open(dir.path(), "boot").unwrap();
+    for (name, last) in [("a", 0), ("b", 1), ("c", 2)] {
+        let mut families = [family("10.0.0.0/30")];
+        families[0].address = Some(IpAddr::from([10, 0, 0, last]));
+        add(&mut store, name, &families).unwrap();
+    }
+    store
+        .transaction(|journal| {
+            for (name, at) in [("a", 100_000), ("b", 110_000)] {
+                journal.append(Record::Release { key: key(name), at }).map_err(Failure::Journal)?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(next_of(&mut store, 30, &[], 115).unwrap(), "10.0.0.3");
+    let full = ["10.0.0.3/32"];
+    assert_eq!(next_of(&mut store, 0, &full, 115).unwrap(), "10.0.0.0");
+    assert_eq!(
+        next_of(&mut store, 30, &full, 115).unwrap_err(),
+        "no IPv4 address is free: 10.0.0.0/30 (1 of 4 addresses taken); the next one rests for 16 s more"
+    );
+    assert_eq!(next_of(&mut store, 30, &full, 130).unwrap(), "10.0.0.0");
+    assert_eq!(next_of(&mut store, 30, &["10.0.0.3/32", "10.0.0.0/32"], 140).unwrap(), "10.0.0.1");
+    assert_eq!(
+        next_of(&mut store, 30, &["10.0.0.0/30"], 140).unwrap_err(),
+        "no IPv4 address is free: 10.0.0.0/30 (1 of 4 addresses taken)"
+    );
+    // In another boot nothing rests.
+    let mut later = Store::open(dir.path(), "next boot").unwrap();
+    assert_eq!(next_of(&mut later, 30, &full, 1).unwrap(), "10.0.0.0");
+}
+
+#[test]
 fn one_link_name_has_one_holder() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path(), "boot").unwrap();
@@ -89,6 +171,7 @@ fn one_link_name_has_one_holder() {
     let request = Request {
         families: &families,
         excluded: &none,
+        reserved: &[],
         host_link: "weft1",
         mac: [2, 0, 0, 0, 0, 1],
         netns: "/run/netns/x",

@@ -26,11 +26,6 @@ pub(super) fn add(
     let boot_id = node::boot_id().map_err(node_error)?;
     let node = NodeFile::read(&config.run_dir, &boot_id).map_err(node_error)?;
     let families = choose(&node, request)?;
-    if let Some(asked) = &request.addresses {
-        return Err(asked.invalid("an address cannot be requested from this plugin"));
-    }
-    let blocks: Vec<Vec<_>> =
-        families.iter().map(|family| family.blocks.iter().map(|block| block.cidr).collect()).collect();
     let mtu = request.mtu.unwrap_or(node.mtu);
     let ipv6 = families.iter().flat_map(|family| &family.blocks).any(|block| block.cidr.network().is_ipv6());
     check_mtu(mtu, ipv6).map_err(|reason| Error::new(Code::InvalidConfig, format!("mtu: {reason}")))?;
@@ -43,8 +38,9 @@ pub(super) fn add(
     refuse_second_add(&mut hold, &mut socket, &host_link, &boot_id)?;
     let entry = hold
         .reserve(&Request {
-            families: &blocks,
+            families: &families,
             excluded: &node.own_addresses(),
+            reserved: &node.reserved,
             host_link: host_link.as_str(),
             mac: request
                 .mac

@@ -7,22 +7,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::ipam::{Block, FamilyRequest};
 use crate::node::{BlockFile, Family, NodeFile, PoolFile};
 use crate::spec::{AddRequest, Asked, Code, Error};
-
-/// What one family is to give.
-#[derive(Debug)]
-pub(super) struct FamilyRequest {
-    pub(super) blocks: Vec<Block>,
-    pub(super) address: Option<IpAddr>,
-}
-
-/// One block.
-#[derive(Debug)]
-pub(super) struct Block {
-    pub(super) cidr: IpNet,
-    pub(super) cooldown: Duration,
-}
 
 /// What the store is asked for, IPv4 first. A family without a block for this pod is left out; one family at least
 /// remains.

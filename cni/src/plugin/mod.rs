@@ -170,6 +170,9 @@ fn store_error(error: ipam::Error) -> Error {
         ipam::Error::Exhausted { .. } => {
             Error::new(Code::TryAgainLater, msg).details("delete pods, or give the node another block")
         }
+        ipam::Error::Taken { .. } => {
+            Error::new(Code::TryAgainLater, msg).details("ask for another address, or delete that one first")
+        }
         ipam::Error::Damaged { path, .. } => Error::new(Code::StoreDamaged, msg).details(format!(
             "no address is given out from it; drain the node, remove {}, and start its pods again",
             path.display()

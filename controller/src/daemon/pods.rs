@@ -89,7 +89,7 @@ mod tests {
 
     use ipnet::IpNet;
     use tokio::time::timeout;
-    use weft_cni::ipam::{FILE_NAME, Key, Request};
+    use weft_cni::ipam::{Block, FILE_NAME, FamilyRequest, Key, Request};
 
     use super::*;
 
@@ -104,8 +104,12 @@ mod tests {
         let key = Key { network: "weft".into(), container_id: container.into(), ifname: "eth0".into() };
         let mut hold = store.hold(key).unwrap();
         hold.reserve(&Request {
-            families: &[vec![block()]],
+            families: &[FamilyRequest {
+                blocks: vec![Block { cidr: block(), cooldown: Duration::ZERO }],
+                address: None,
+            }],
             excluded: &BTreeSet::new(),
+            reserved: &[],
             host_link,
             mac: [2, 0, 0, 0, 0, 1],
             netns: "/run/netns/pod",

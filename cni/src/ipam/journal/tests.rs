@@ -3,7 +3,7 @@ use std::rc::Rc;
 
 use proptest::prelude::*;
 
-use super::super::{Request, choose};
+use super::super::{Block, FamilyRequest, Request, choose};
 use super::*;
 
 const BLOCK_SIZE: usize = 8;
@@ -143,8 +143,12 @@ fn key(number: usize) -> Key {
     Key { network: "n".into(), container_id: format!("c{number}"), ifname: "eth0".into() }
 }
 
-fn families() -> Vec<Vec<ipnet::IpNet>> {
-    vec![vec!["10.0.0.8/29".parse().unwrap()], vec!["fd00::8/125".parse().unwrap()]]
+fn families() -> Vec<FamilyRequest> {
+    let family = |cidr: &str| FamilyRequest {
+        blocks: vec![Block { cidr: cidr.parse().unwrap(), cooldown: Duration::ZERO }],
+        address: None,
+    };
+    vec![family("10.0.0.8/29"), family("fd00::8/125")]
 }
 
 fn reserve(journal: &mut Journal<Memory>, key: &Key) -> Result<bool, Error> {
@@ -154,12 +158,13 @@ fn reserve(journal: &mut Journal<Memory>, key: &Key) -> Result<bool, Error> {
     let request = Request {
         families: &families,
         excluded: &excluded,
+        reserved: &[],
         host_link: &host_link,
         mac: [2, 0, 0, 0, 0, 1],
         netns: "/run/netns/x",
         pod: None,
     };
-    let Ok(addresses) = choose(journal.ledger(), key, &request) else { return Ok(false) };
+    let Ok(addresses) = choose(journal.ledger(), key, &request, Duration::MAX) else { return Ok(false) };
     let entry = Entry {
         key: key.clone(),
         state: State::Reserved,
@@ -183,7 +188,7 @@ fn commit(journal: &mut Journal<Memory>, key: &Key) -> Result<(), Error> {
 fn release(journal: &mut Journal<Memory>, key: &Key) -> Result<(), Error> {
     journal.refresh()?;
     if journal.ledger().entries().contains_key(key) {
-        journal.append(Record::Release(key.clone()))?;
+        journal.append(Record::Release { key: key.clone(), at: 5 })?;
     }
     Ok(())
 }
@@ -383,7 +388,7 @@ fn any_changed_byte_is_noticed_in_the_boot_that_wrote_it_and_passed_over_in_the_
 
 #[test]
 fn another_format_is_named() {
-    let header = Header { format: 9, boot_id: "first".into(), last: Vec::new() };
+    let header = Header { format: 9, boot_id: "first".into(), last: Vec::new(), released: BTreeMap::new() };
     let error = journal(&with_bytes(encode(&Record::Header(header))), "first").refresh().unwrap_err();
     assert_eq!(error.to_string(), "format 9, this release reads 1");
 }
@@ -408,11 +413,56 @@ fn the_address_given_out_last_is_remembered_over_a_rewrite() {
     let disk = sample();
     let mut first = journal(&disk, "first");
     first.refresh().unwrap();
-    let last = first.ledger().last("10.0.0.8".parse().unwrap());
+    let last = first.ledger().last(true);
     let mut second = journal(&disk, "second");
     second.refresh().unwrap();
     assert_eq!(last, Some("10.0.0.10".parse().unwrap()));
-    assert_eq!(second.ledger().last("10.0.0.8".parse().unwrap()), last);
+    assert_eq!(second.ledger().last(true), last);
+}
+
+#[test]
+fn a_release_is_remembered_over_a_rewrite_and_not_over_a_boot() {
+    let disk = Memory::default();
+    run(&disk, &[Operation::Add(0), Operation::Add(1), Operation::Del(0)]);
+    let address = "10.0.0.8".parse().unwrap();
+    let released = |boot_id| {
+        let mut journal = journal(&disk, boot_id);
+        journal.refresh().unwrap();
+        journal.ledger().released(address)
+    };
+    let inodes = || disk.0.borrow().inodes.len();
+    let before = inodes();
+    run(&disk, &[Operation::Add(1), Operation::Del(1)].repeat(8));
+    assert!(inodes() > before, "it was rewritten");
+    let known = released("first");
+    assert!(known == Some(Duration::from_millis(5)) || known.is_none(), "{known:?}");
+    run(&disk, &[Operation::Del(1)]);
+    assert_eq!(released("second"), None);
+}
+
+#[test]
+fn what_is_known_of_releases_is_bounded() {
+    let mut ledger = Ledger::default();
+    for number in 0..2 * RELEASED_MAX {
+        let number = u16::try_from(number).unwrap();
+        let address = IpAddr::from([10, 0, number.to_be_bytes()[0], number.to_be_bytes()[1]]);
+        let entry = Entry {
+            key: key(0),
+            state: State::Reserved,
+            addresses: vec![address],
+            host_link: "weft0".into(),
+            mac: [2, 0, 0, 0, 0, 1],
+            netns: "/run/netns/x".into(),
+            pod: None,
+            boot_id: "first".into(),
+            since: None,
+        };
+        ledger.apply(Record::Reserve(entry)).unwrap();
+        ledger.apply(Record::Release { key: key(0), at: number.into() }).unwrap();
+    }
+    assert_eq!(ledger.all_released().count(), RELEASED_MAX);
+    assert_eq!(ledger.released([10, 0, 0, 0].into()), None, "the oldest are forgotten");
+    assert!(ledger.released([10, 0, 7, 255].into()).is_some());
 }
 
 #[test]
