@@ -1,76 +1,81 @@
-//! STATUS says whether ADD can be served: what weftd must have put in place is there. weftd itself is not asked: while it
-//! is stopped or restarts, ADD goes on. Full blocks are no reason either: the runtime would take the whole node for
-//! broken, where one ADD fails with a clear error.
+//! STATUS says whether ADD would succeed, from what is on the host: weftd is not asked, and need not run. A full block is
+//! no reason: the node is not to lose the pods it has because it takes no more.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use weft_routing::netlink::Socket;
-use weft_routing::route::Protocol;
+use ipnet::IpNet;
+use weft_routing::route::{Protocol, Route};
 use weft_routing::{nft, sysctl};
 
-use super::{open_socket, open_store, store_error};
-use crate::ipam::{Entry, State};
+use super::{node_error, open_socket, open_store, store_error};
+use crate::ipam::{Entry, Key, State};
 use crate::node::{self, NodeFile};
 use crate::spec::{Code, Error, NetworkConfig};
 
-pub(super) fn status(config: &NetworkConfig) -> Result<(), Error> {
-    let Some(reason) = missing(config) else { return Ok(()) };
-    let error = |code| Error::new(code, reason.clone());
-    // What cannot be found out about the pods that are there does not hide why there can be no new ones.
-    match unreachable(config) {
-        Ok(pods) if pods.is_empty() => Err(error(Code::NotAvailable)),
-        Ok(pods) => {
-            Err(error(Code::LimitedConnectivity).details(format!("no route leads to {}", pods.join(", "))))
-        }
-        Err(cause) => Err(error(Code::NotAvailable).details(cause.msg)),
-    }
-}
+/// How many pods without a route are named.
+const NAMED: usize = 5;
 
-/// What ADD needs and is not there.
-fn missing(config: &NetworkConfig) -> Option<String> {
-    let read = node::boot_id().and_then(|boot_id| NodeFile::read(&config.run_dir, &boot_id));
-    let node = match read {
-        Ok(node) => node,
-        Err(error) => return Some(format!("weftd has not made this node ready: {error}")),
+pub(super) fn status(config: &NetworkConfig) -> Result<(), Error> {
+    let boot_id = node::boot_id().map_err(node_error)?;
+    let reasons = match NodeFile::read(&config.run_dir, &boot_id) {
+        Ok(node) => unready(&node),
+        Err(error) => vec![error.to_string()],
     };
-    match nft::is_guarded() {
-        Ok(true) => {}
-        Ok(false) => {
-            return Some("the nftables table inet weft is missing: pods could forge sources".to_owned());
-        }
-        Err(error) => return Some(format!("cannot ask for the nftables table inet weft: {error}")),
+    if reasons.is_empty() {
+        return Ok(());
     }
-    let forwarding =
-        [(node.ipv4.is_some(), "net/ipv4/ip_forward"), (node.ipv6.is_some(), "net/ipv6/conf/all/forwarding")];
-    forwarding.into_iter().filter(|(wanted, _)| *wanted).find_map(|(_, key)| match sysctl::read(key) {
-        Ok(value) if value == "1" => None,
-        Ok(value) => Some(format!("sysctl {key} is {value}, and must be 1 for pods to be reached")),
-        Err(error) => Some(error.to_string()),
+    let msg = format!("pods cannot be added: {}", reasons.join("; "));
+    Err(match pods_without_route(config, &boot_id) {
+        Ok(pods) if pods.is_empty() => Error::new(Code::NotAvailable, msg).details("see `weftctl status`"),
+        Ok(pods) => Error::new(Code::LimitedConnectivity, msg).details(describe(&pods)),
+        Err(error) => Error::new(Code::NotAvailable, msg)
+            .details(format!("whether pods are cut off cannot be told: {}", error.msg)),
     })
 }
 
-/// The addresses of living pods that the host has no route to.
-fn unreachable(config: &NetworkConfig) -> Result<Vec<String>, Error> {
-    /// How many are named.
-    const NAMED_MAX: usize = 10;
-    let kernel = |error: weft_routing::netlink::Error| Error::new(Code::Kernel, error.to_string());
-    let boot_id = node::boot_id().map_err(super::node_error)?;
-    let entries = open_store(config, &boot_id)?.entries().map_err(store_error)?;
-    let mut socket = open_socket()?;
-    let links: BTreeSet<String> = socket.links().map_err(kernel)?.into_iter().map(|link| link.name).collect();
-    let routed = routed(&mut socket).map_err(kernel)?;
-    // A pod whose link is gone is gone itself, and DEL is on its way.
-    let lives = |entry: &&Entry| {
-        entry.state == State::Committed && entry.boot_id == boot_id && links.contains(&entry.host_link)
+/// What weftd sets up before it first writes `node.json`, and is not so any more.
+fn unready(node: &NodeFile) -> Vec<String> {
+    let guard = match nft::is_guarded() {
+        Ok(true) => None,
+        Ok(false) => Some(format!("nftables has no table inet {}", nft::GUARD_TABLE)),
+        Err(error) => Some(format!("cannot look for the nftables table inet {}: {error}", nft::GUARD_TABLE)),
     };
-    let addresses = entries.iter().filter(lives).flat_map(|entry| &entry.addresses);
-    let lost = addresses.filter(|address| !routed.contains(address));
-    Ok(lost.take(NAMED_MAX).map(IpAddr::to_string).collect())
+    let ipv4 = node.ipv4.as_ref().and_then(|_| not_forwarding("net/ipv4/ip_forward"));
+    let ipv6 = node.ipv6.as_ref().and_then(|_| not_forwarding("net/ipv6/conf/all/forwarding"));
+    guard.into_iter().chain(ipv4).chain(ipv6).collect()
 }
 
-/// The addresses that pod routes lead to.
-fn routed(socket: &mut Socket) -> Result<BTreeSet<IpAddr>, weft_routing::netlink::Error> {
-    let routes = socket.routes_of(Protocol::WEFT_PODS)?;
-    Ok(routes.iter().map(|route| route.key.destination().addr()).collect())
+fn not_forwarding(key: &str) -> Option<String> {
+    match sysctl::read(key) {
+        Ok(value) if value == "1" => None,
+        Ok(value) => Some(format!("{key} is {value}, not 1")),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// The pods that were added, have their link, and lack the host's route to one of their addresses.
+fn pods_without_route(config: &NetworkConfig, boot_id: &str) -> Result<Vec<Key>, Error> {
+    let entries = open_store(config, boot_id)?.entries().map_err(store_error)?;
+    let mut socket = open_socket()?;
+    let unread = |error: weft_routing::netlink::Error| Error::new(Code::Kernel, error.to_string());
+    let links: BTreeSet<String> = socket.links().map_err(unread)?.into_iter().map(|link| link.name).collect();
+    let routes = socket.routes_of(Protocol::WEFT_PODS).map_err(unread)?;
+    let reached: BTreeSet<IpNet> = routes.iter().map(|route: &Route| route.key.destination()).collect();
+    let cut_off = |entry: &Entry| {
+        let lives =
+            entry.state == State::Committed && entry.boot_id == boot_id && links.contains(&entry.host_link);
+        let routed = |address: &IpAddr| reached.contains(&IpNet::from(*address));
+        lives && !entry.addresses.iter().all(routed)
+    };
+    Ok(entries.into_iter().filter(cut_off).map(|entry| entry.key).collect())
+}
+
+fn describe(pods: &[Key]) -> String {
+    let named: Vec<String> = pods.iter().take(NAMED).map(Key::to_string).collect();
+    let more = match pods.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and of {more} more"),
+    };
+    format!("the host lacks a route to an address of {}{more}", named.join(", of "))
 }

@@ -30,7 +30,7 @@ impl Request {
     }
 
     /// A request with a payload encoded by hand.
-    pub(super) fn raw(kind: u16, flags: u16, payload: Vec<u8>) -> Self {
+    pub(crate) fn raw(kind: u16, flags: u16, payload: Vec<u8>) -> Self {
         Self { kind, flags: flags | NLM_F_REQUEST, payload }
     }
 

@@ -6,6 +6,7 @@ use netlink_packet_core::{NLM_F_REPLACE, Parseable};
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::route::RouteMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{SockFilter, SockRef};
 
@@ -43,7 +44,7 @@ pub(super) struct Monitor {
 
 impl Monitor {
     pub(super) fn new(ignored_port: u32, receive_buffer: Option<usize>) -> Result<Self, Error> {
-        let mut socket = socket::open()?;
+        let mut socket = socket::open(NETLINK_ROUTE)?;
         if let Some(size) = receive_buffer {
             setsockopt(&socket, sockopt::RcvBuf, &size)
                 .map_err(|errno| Error::Socket { action: "set SO_RCVBUF", errno })?;

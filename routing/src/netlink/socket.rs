@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
-use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -44,7 +44,16 @@ impl Socket {
     /// Opens a socket in the calling thread's network namespace, with extended error texts, errors that do not
     /// echo the request, strict checking of dump requests, and a large receive buffer where permitted.
     pub fn new() -> Result<Self, Error> {
-        let mut inner = open()?;
+        Self::bound(open(NETLINK_ROUTE)?)
+    }
+
+    /// The same for requests of the `NETLINK_NETFILTER` family, which the kernel handles inside the sending system
+    /// call too.
+    pub(crate) fn netfilter() -> Result<Self, Error> {
+        Self::bound(open(NETLINK_NETFILTER)?)
+    }
+
+    fn bound(mut inner: netlink_sys::Socket) -> Result<Self, Error> {
         let port = inner.bind_auto().map_err(|error| Error::from_io("bind", &error))?.port_number();
         let buffer =
             inner.get_rx_buf_sz().map_err(|error| Error::from_io("read the receive buffer size", &error))?;
@@ -236,10 +245,10 @@ impl Socket {
     }
 }
 
-/// Opens a rtnetlink socket with the options every socket of this crate has.
-pub(super) fn open() -> Result<netlink_sys::Socket, Error> {
+/// Opens a socket of a netlink family with the options every socket of this crate has.
+pub(super) fn open(protocol: isize) -> Result<netlink_sys::Socket, Error> {
     let socket =
-        netlink_sys::Socket::new(NETLINK_ROUTE).map_err(|error| Error::from_io("open a socket", &error))?;
+        netlink_sys::Socket::new(protocol).map_err(|error| Error::from_io("open a socket", &error))?;
     socket.set_ext_ack(true).map_err(|error| Error::from_io("set NETLINK_EXT_ACK", &error))?;
     socket.set_cap_ack(true).map_err(|error| Error::from_io("set NETLINK_CAP_ACK", &error))?;
     socket

@@ -6,7 +6,7 @@
 //!
 //! - `inet weft`: a packet from a pod's link is dropped, before connection tracking, unless the route back to its
 //!   source leaves by that link. The rule is the same for all pods, so that adding one touches no nftables. The table is
-//!   changed in place: its counters go on.
+//!   changed in place: its counters go on. [`is_guarded`] asks whether it is there, and needs no program.
 //! - `inet weft-nat`: pods of given pools speak to the outside with the node's address.
 
 use std::collections::BTreeSet;
@@ -29,6 +29,9 @@ pub use watch::Watch;
 pub const GUARD_TABLE: &str = "weft";
 /// The translation of sources, of family `inet`. It is there only while a pool asks for it.
 pub const NAT_TABLE: &str = "weft-nat";
+
+/// `NFNL_SUBSYS_NFTABLES` (linux/netfilter/nfnetlink.h), the upper half of a message's type.
+const SUBSYSTEM: u16 = 10;
 
 /// The counter of IPv4 packets with a forged source.
 const SPOOFED_V4: &str = "spoofed-ipv4";

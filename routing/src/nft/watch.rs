@@ -7,13 +7,11 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{GUARD_TABLE, NAT_TABLE};
+use super::{GUARD_TABLE, NAT_TABLE, SUBSYSTEM};
 use crate::netlink::{self, Messages, Received};
 
 /// The multicast group of nf_tables (`enum nfnetlink_groups`, linux/netfilter/nfnetlink.h).
 const NFNLGRP_NFTABLES: u32 = 7;
-/// `NFNL_SUBSYS_NFTABLES`, the upper half of a message's type.
-const SUBSYSTEM: u16 = 10;
 /// Bytes of `struct nfgenmsg`, which precedes the attributes.
 const HEADER: usize = 4;
 /// The attribute that names the table: the number is the same for tables, chains, rules, sets, elements and objects
