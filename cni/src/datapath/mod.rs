@@ -12,7 +12,6 @@
 //! added without detection, and both MAC addresses are known before the link is made.
 
 mod check;
-mod removal;
 mod step;
 
 use std::fs::File;
@@ -29,7 +28,6 @@ use weft_routing::route::{Action, NextHop, Protocol, Route, RouteKey};
 use weft_routing::{PodRoute, netns, sysctl};
 
 pub use self::check::check;
-pub use self::removal::{Doomed, host_links, remove};
 
 use self::step::{Step, perform};
 use crate::hash::fnv1a;
@@ -199,6 +197,16 @@ pub fn create(
     namespace.run(|| configure_pod(interface))?;
     wait_operational(socket, &interface.host_link, link)?;
     configure_host(socket, interface, link, sources)
+}
+
+/// Takes the interface away, with everything that hangs on it: both ends, addresses, routes, neighbours. Says
+/// whether there was one.
+pub fn remove(socket: &mut Socket, host_link: &LinkName) -> Result<bool, Error> {
+    match socket.execute(&step::delete_link(host_link)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_absent() => Ok(false),
+        Err(error) => Err(refused(format_args!("delete link {host_link}"))(error)),
+    }
 }
 
 /// Whether the host end is there.

@@ -91,27 +91,9 @@ pub(super) fn perform(socket: &mut Socket, steps: &[Step]) -> Result<(), Error> 
 
 /// The request that deletes a link by its name.
 pub(super) fn delete_link(name: &LinkName) -> Request {
-    Request::new(&RouteNetlinkMessage::DelLink(link(vec![named(name)])), 0)
-}
-
-/// The request that puts a link into a group (`IFLA_GROUP`, ip-link(8)).
-pub(super) fn join_group(name: &LinkName, group: u32) -> Request {
-    Request::new(&RouteNetlinkMessage::SetLink(link(vec![named(name), LinkAttribute::Group(group)])), 0)
-}
-
-/// The request that deletes all links of a group, in the time of one.
-pub(super) fn delete_group(group: u32) -> Request {
-    Request::new(&RouteNetlinkMessage::DelLink(link(vec![LinkAttribute::Group(group)])), 0)
-}
-
-fn named(name: &LinkName) -> LinkAttribute {
-    LinkAttribute::IfName(name.as_str().to_owned())
-}
-
-fn link(attributes: Vec<LinkAttribute>) -> LinkMessage {
     let mut message = LinkMessage::default();
-    message.attributes = attributes;
-    message
+    message.attributes = vec![LinkAttribute::IfName(name.as_str().to_owned())];
+    Request::new(&RouteNetlinkMessage::DelLink(message), 0)
 }
 
 fn host_parameters(link: u32, ipv6: bool) -> Request {
@@ -126,7 +108,8 @@ fn host_parameters(link: u32, ipv6: bool) -> Request {
     if ipv6 {
         families.push(AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]));
     }
-    let mut message = self::link(vec![LinkAttribute::AfSpecUnspec(families)]);
+    let mut message = LinkMessage::default();
     message.header.index = link;
+    message.attributes = vec![LinkAttribute::AfSpecUnspec(families)];
     Request::new(&RouteNetlinkMessage::SetLink(message), 0)
 }
