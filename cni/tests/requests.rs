@@ -248,20 +248,41 @@ fn a_reserved_address_is_given_to_nobody_who_does_not_ask() {
 }
 
 #[test]
-fn an_add_that_was_killed_gives_its_successor_the_address_asked_for() {
+fn a_released_address_rests_before_another_pod_gets_it() {
+    let host = host();
+    let mut node = node_file();
+    let cooldown = |node: &mut NodeFile, seconds| {
+        let block = &mut node.ipv4.as_mut().unwrap().blocks[0];
+        (block.cidr, block.cooldown_seconds) = ("10.244.1.0/31".parse().unwrap(), seconds);
+        host.write_node_file(node);
+    };
+    node.reserved.clear();
+    cooldown(&mut node, 3600);
+    let pods = [Namespace::new(), Namespace::new(), Namespace::new()];
+    let first = addresses(&add(&host, "c1", &pods[0], &json!({}), "").unwrap());
+    add(&host, "c2", &pods[1], &json!({}), "").unwrap();
+    host.del("c1").unwrap();
+    let error = add(&host, "c3", &pods[2], &json!({}), "").unwrap_err();
+    assert_error(&error, 11, "no IPv4 address is free: 10.244.1.0/31 (1 of 2 addresses taken");
+    assert_error(&error, 11, "the next one rests for ");
+    assert_eq!(host.entries().len(), 1, "nothing of the other family is taken");
+    cooldown(&mut node, 0);
+    assert_eq!(addresses(&add(&host, "c3", &pods[2], &json!({}), "").unwrap())[0], first[0]);
+}
+
+#[test]
+fn what_a_pod_without_a_namespace_still_has_does_not_bind_its_next_add() {
     let (host, one, two) = (host(), Namespace::new(), Namespace::new());
     let ips = |ip: &str| json!({"runtimeConfig": {"ips": [ip]}});
     add(&host, "c1", &one, &ips("10.244.1.9"), "").unwrap();
-    // Its namespace is gone and the link with it; the entry stays.
+    // The link goes with the namespace; the entry stays.
     drop(one);
-    let deadline = 400;
-    for attempt in 0.. {
-        if host.namespace.links().is_empty() {
-            break;
-        }
-        assert!(attempt < deadline, "the kernel has not taken the link away within 2 s");
+    const TRIES: u32 = 2000;
+    let gone = (0..TRIES).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+        host.namespace.links().is_empty()
+    });
+    assert!(gone, "the kernel has not taken the link away within 10 s");
     let result = add(&host, "c1", &two, &ips("10.244.1.10"), "").unwrap();
     assert_eq!(addresses(&result)[0].to_string(), "10.244.1.10");
     assert_eq!(host.entries().len(), 1);
