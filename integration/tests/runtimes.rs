@@ -241,6 +241,32 @@ fn a_host_port_answers_from_everywhere() -> Result<()> {
     })
 }
 
+/// `ctr` cannot ask for addresses either.
+#[test]
+fn a_container_gets_the_addresses_that_it_asks_for() -> Result<()> {
+    Site::test(|site| {
+        let node = &site.lan.nodes[0];
+        let [near, far] = &mut site.machines[..] else { anyhow::bail!("not two machines") };
+        let asked: [IpAddr; 2] = ["10.244.1.40".parse()?, "fd00:10:244:1::28".parse()?];
+        let mac = "02:00:00:00:00:2a";
+        let flags =
+            [format!("--ip={}", asked[0]), format!("--ip6={}", asked[1]), format!("--mac-address={mac}")];
+        near.podman.run_with("asks", &flags.each_ref().map(String::as_str))?;
+        let own = own_addresses(node, &near.podman, "asks")?;
+        ensure!(own == asked, "{own:?}");
+        let link = near.podman.exec("asks", &["ip", "link", "show", "dev", "eth0"])?.success()?.stdout;
+        ensure!(link.contains(mac), "{link}");
+        let again = near.podman.run_with("late", &flags.each_ref().map(String::as_str));
+        let error = format!("{:#}", again.err().context("one address was given to two")?);
+        ensure!(error.contains(&asked[0].to_string()), "{error}");
+        far.containerd.run("client", &[])?;
+        asked.iter().try_for_each(|address| far.containerd.ping("client", *address))?;
+        far.containerd.remove("client")?;
+        near.podman.remove("late")?;
+        near.podman.remove("asks")
+    })
+}
+
 #[test]
 fn containers_start_again_and_survive_their_watchers_death_without_a_trace() -> Result<()> {
     Site::test(|site| {

@@ -61,6 +61,19 @@ impl Podman {
         Ok(podman)
     }
 
+    /// Starts a container with `flags` of `podman run`.
+    ///
+    /// # Errors
+    /// podman's error.
+    pub fn run_with(&self, container: &str, flags: &[&str]) -> Result<()> {
+        // podman, unlike containerd, gives no container what ping needs.
+        let mut command = vec!["run", "--detach", "--pull=never", "--cap-add=NET_RAW", "--name", container];
+        command.extend(flags);
+        command.push(IMAGE);
+        self.podman(&command)?.success()?;
+        self.wait_serving(container)
+    }
+
     fn podman(&self, arguments: &[&str]) -> Result<Finished> {
         let command: Vec<&str> = ["podman"].into_iter().chain(arguments.iter().copied()).collect();
         self.host.exec(&command)
@@ -82,14 +95,9 @@ impl Runtime for Podman {
     }
 
     fn run(&mut self, container: &str, ports: &[HostPort]) -> Result<()> {
-        let ports: Vec<String> =
-            ports.iter().map(|port| format!("--publish={}:{}", port.node, port.container)).collect();
-        // podman, unlike containerd, gives no container what ping needs.
-        let mut command = vec!["run", "--detach", "--pull=never", "--cap-add=NET_RAW", "--name", container];
-        command.extend(ports.iter().map(String::as_str));
-        command.push(IMAGE);
-        self.podman(&command)?.success()?;
-        self.wait_serving(container)
+        let publish = |port: &HostPort| format!("--publish={}:{}", port.node, port.container);
+        let flags: Vec<String> = ports.iter().map(publish).collect();
+        self.run_with(container, &flags.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     fn exec(&self, container: &str, command: &[&str]) -> Result<Finished> {
