@@ -17,7 +17,7 @@ use std::time::Duration;
 use common::{HOST_V4, HOST_V6, Host, Namespace, addresses, one_datagram_each_way, outcome};
 use serde_json::{Value, json};
 use weft_cni::ipam::State;
-use weft_routing::netlink::{Neighbour, Request, delete_link, set_up};
+use weft_routing::netlink::delete_link;
 use weft_routing::route::{Action, NextHop, Protocol, Route, RouteKey};
 use weft_routing::sync::POD_METRIC;
 use weft_routing::sysctl;
@@ -297,88 +297,6 @@ fn an_add_killed_anywhere_is_made_good_by_the_next_command() {
         host.del("c1").unwrap();
         host.assert_empty();
     }
-}
-
-/// Takes something away, sees that CHECK says so, and puts it right with DEL and ADD.
-fn assert_noticed(host: &Host, expected: &str, damage: impl FnOnce(&Namespace, &[IpAddr], u32, u32)) {
-    let pod = Namespace::new();
-    let result = host.add("c1", &pod).unwrap();
-    host.check("c1", &pod, &result).unwrap();
-    let inside = pod.socket().link_by_name(&"eth0".parse().unwrap()).unwrap().unwrap().index;
-    let name = host.namespace.links().remove(0).parse().unwrap();
-    let outside = host.namespace.socket().link_by_name(&name).unwrap().unwrap().index;
-    damage(&pod, &addresses(&result), inside, outside);
-    let error = host.check("c1", &pod, &result).unwrap_err();
-    assert_eq!(error["code"], 102, "{expected}: {error}");
-    assert!(error["details"].as_str().unwrap().contains(expected), "{expected}: {error}");
-    host.del("c1").unwrap();
-}
-
-fn execute(namespace: &Namespace, request: &Request) {
-    namespace.socket().execute(request).unwrap();
-}
-
-#[test]
-fn check_notices_what_is_missing() {
-    let host = host();
-    let default = |text: &str| RouteKey::new(text.parse().unwrap(), 0);
-    for (family, gateway, all) in [(0, "169.254.1.1", "0.0.0.0/0"), (1, "fe80::1", "::/0")] {
-        assert_noticed(&host, &format!("the pod has no route {all} via {gateway}"), |pod, _, _, _| {
-            execute(pod, &Route::delete(default(all), Protocol::BOOT));
-        });
-        assert_noticed(
-            &host,
-            &format!("in the pod has no permanent neighbour {gateway}"),
-            |pod, _, inside, _| {
-                execute(
-                    pod,
-                    &Neighbour { link: inside, address: gateway.parse().unwrap(), mac: [0xee; 6] }.delete(),
-                );
-            },
-        );
-        assert_noticed(&host, "in the pod has no address", |pod, addresses, inside, _| {
-            let found = pod.socket().addresses().unwrap();
-            let address = found.iter().find(|a| a.link == inside && a.ip() == addresses[family]).unwrap();
-            execute(pod, &address.delete());
-        });
-        assert_noticed(&host, "the host has no route to", |_, addresses, _, _| {
-            let key = RouteKey::new(addresses[family].into(), POD_METRIC);
-            execute(&host.namespace, &Route::delete(key, Protocol::WEFT_PODS));
-        });
-        assert_noticed(&host, "on the host has no permanent neighbour", |_, addresses, _, outside| {
-            let neighbour = Neighbour { link: outside, address: addresses[family], mac: [0; 6] };
-            execute(&host.namespace, &neighbour.delete());
-        });
-    }
-    assert_noticed(&host, "eth0 in the pod is down", |pod, _, inside, _| {
-        execute(pod, &set_up(inside, false));
-    });
-    assert_noticed(&host, "lo in the pod is down", |pod, _, _, _| execute(pod, &set_up(1, false)));
-    assert_noticed(&host, "on the host is down", |_, _, _, outside| {
-        execute(&host.namespace, &set_up(outside, false));
-    });
-    assert_noticed(&host, "there is no link eth0 in the pod", |_, _, _, outside| {
-        execute(&host.namespace, &delete_link(outside));
-    });
-}
-
-#[test]
-fn check_compares_what_the_runtime_remembers() {
-    let (host, pod) = (host(), Namespace::new());
-    let result = host.add("c1", &pod).unwrap();
-    let mut other = result.clone();
-    other["ips"][0]["address"] = json!("10.244.1.9/32");
-    let error = host.check("c1", &pod, &other).unwrap_err();
-    assert!(error["details"].as_str().unwrap().contains("prevResult gives 10.244.1.9"), "{error}");
-    let error = host.check("c2", &pod, &result).unwrap_err();
-    assert_eq!(error["code"], 3, "{error}");
-    let error = host.check("c1", &pod, &Value::Null).unwrap_err();
-    assert_eq!(error["code"], 7, "{error}");
-    // A later plugin of the chain may add interfaces and addresses of its own.
-    let mut chained = result;
-    chained["interfaces"].as_array_mut().unwrap().push(json!({"name": "other0"}));
-    chained["ips"].as_array_mut().unwrap().push(json!({"address": "192.0.2.9/24", "interface": 2}));
-    host.check("c1", &pod, &chained).unwrap();
 }
 
 #[test]

@@ -27,7 +27,7 @@ use weft_routing::netlink::{self, Address, Link, LinkName, Mac, Neighbour, Scope
 use weft_routing::route::{Action, NextHop, Protocol, Route, RouteKey};
 use weft_routing::{PodRoute, netns, sysctl};
 
-pub use self::check::check;
+pub use self::check::{Told, check};
 
 use self::step::{Step, perform};
 use crate::hash::fnv1a;

@@ -97,7 +97,7 @@ fn undo(hold: &mut Hold<'_>, socket: &mut Socket, host_link: &LinkName, error: E
     error.details(details.trim_start().to_owned())
 }
 
-fn preferred_sources(node: &NodeFile) -> PreferredSources {
+pub(super) fn preferred_sources(node: &NodeFile) -> PreferredSources {
     PreferredSources {
         ipv4: node.ipv4.as_ref().and_then(|family| family.node_address),
         ipv6: node.ipv6.as_ref().and_then(|family| family.node_address),

@@ -1,16 +1,17 @@
 //! CHECK compares the interface with the store and with what ADD answered.
 
-use std::net::IpAddr;
 use std::path::Path;
 
-use super::add::answer;
+use weft_routing::netlink::LinkName;
+
+use super::add::{answer, preferred_sources};
 use super::{
     datapath_error, host_link_name, interface, key, namespace_error, node_error, open_socket, open_store,
     store_error,
 };
-use crate::datapath::{self, PodNamespace};
-use crate::ipam::State;
-use crate::node;
+use crate::datapath::{self, Interface, PodNamespace, Told};
+use crate::ipam::{Entry, State};
+use crate::node::{self, NodeFile};
 use crate::spec::{Attachment, Code, Error, NetworkConfig, PreviousResult};
 
 pub(super) fn check(config: &NetworkConfig, attachment: &Attachment, netns: &str) -> Result<(), Error> {
@@ -27,17 +28,15 @@ pub(super) fn check(config: &NetworkConfig, attachment: &Attachment, netns: &str
         Error::new(Code::UnknownContainer, format!("{} was not added, or was deleted", hold.key()))
     })?;
 
-    let mut faults = Vec::new();
-    let told = previous.addresses_of(attachment.ifname.as_str());
-    let mut held = entry.addresses.clone();
-    held.sort_unstable();
-    if told != held {
-        faults.push(format!("prevResult gives {} to the interface, the store {}", list(&told), list(&held)));
-    }
     let namespace = PodNamespace::open(Path::new(netns)).map_err(namespace_error)?;
     let interface = interface(&entry, attachment, host_link_name(attachment)?);
-    faults.extend(previous.lacks(&answer(&interface, None, &entry.netns)));
-    faults.extend(datapath::check(&mut open_socket()?, &namespace, &interface).map_err(datapath_error)?);
+    let mut faults = previous.lacks(&answer(&interface, None, &entry.netns));
+    let given = previous.addresses_of(attachment.ifname.as_str());
+    let foreign = given.iter().filter(|address| !entry.addresses.contains(address));
+    faults.extend(foreign.map(|address| format!("prevResult gives the pod {address}, ADD did not")));
+    let told = told(config, &previous, &interface, &entry, &boot_id)?;
+    faults
+        .extend(datapath::check(&mut open_socket()?, &namespace, &interface, &told).map_err(datapath_error)?);
     if faults.is_empty() {
         return Ok(());
     }
@@ -45,9 +44,22 @@ pub(super) fn check(config: &NetworkConfig, attachment: &Attachment, netns: &str
         .details(faults.join("; ")))
 }
 
-fn list(addresses: &[IpAddr]) -> String {
-    if addresses.is_empty() {
-        return "no address".to_owned();
-    }
-    addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ")
+/// A later plugin of the chain may have changed an MTU, and says so in the result from version 1.1.0 on. Before, only the
+/// configuration tells; what the node's MTU was at the time of ADD, nobody knows any more.
+fn told(
+    config: &NetworkConfig,
+    previous: &PreviousResult,
+    interface: &Interface,
+    entry: &Entry,
+    boot_id: &str,
+) -> Result<Told, Error> {
+    let configured = config.mtu()?;
+    let mtu = |name: &LinkName, sandbox: &str| previous.mtu_of(name.as_str(), sandbox).or(configured);
+    // CHECK works without weftd's file, as everything else that is about a pod that is there.
+    let node = NodeFile::read(&config.run_dir, boot_id).ok();
+    Ok(Told {
+        host_mtu: mtu(&interface.host_link, ""),
+        pod_mtu: mtu(&interface.ifname, &entry.netns),
+        sources: node.as_ref().map(preferred_sources).unwrap_or_default(),
+    })
 }

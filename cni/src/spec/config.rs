@@ -77,6 +77,11 @@ impl NetworkConfig {
         Section::top(&self.document)
     }
 
+    /// MTU of pods' links in bytes, instead of the node's.
+    pub fn mtu(&self) -> Result<Option<u32>, Error> {
+        self.section().get("mtu")
+    }
+
     /// The attachments that GC leaves alone. A list that is missing is an error, not an empty one: GC would free what
     /// every running pod has.
     pub fn valid_attachments(&self) -> Result<BTreeSet<AttachmentId>, Error> {

@@ -55,7 +55,7 @@ impl AddRequest {
         };
         Ok(Self {
             pod: arguments.pod.clone(),
-            mtu: top.get("mtu")?,
+            mtu: config.mtu()?,
             pools: pools(&top, annotation("weft.network/pools"))?,
             addresses: asked::agree(
                 [

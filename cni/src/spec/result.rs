@@ -164,6 +164,13 @@ impl PreviousResult {
         interface.is_some_and(|interface| interface.name == ifname && !interface.sandbox.is_empty())
     }
 
+    /// The MTU that the result gives to an interface, from version 1.1.0 on.
+    pub fn mtu_of(&self, name: &str, sandbox: &str) -> Option<u32> {
+        let interface =
+            self.interfaces.iter().find(|interface| interface.name == name && interface.sandbox == sandbox);
+        interface?.mtu
+    }
+
     /// What of this plugin's own answer to ADD is missing or changed, one sentence each.
     pub fn lacks(&self, own: &AddResult) -> Vec<String> {
         let mut lacking = Vec::new();
