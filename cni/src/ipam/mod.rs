@@ -92,6 +92,8 @@ pub struct BlockUsage {
     pub block: IpNet,
     /// How many of its addresses are taken.
     pub taken: u64,
+    /// How many were released a moment ago, and are given only to who asks for one of them by number.
+    pub resting: u64,
     /// How many addresses it has, at most `u64::MAX`.
     pub size: u64,
 }
@@ -211,8 +213,8 @@ impl Store {
     }
 
     /// How full each of `blocks` is.
-    pub fn usage(&mut self, blocks: &[IpNet]) -> Result<Vec<BlockUsage>, Error> {
-        self.transaction(|journal| Ok(usage(blocks, journal.ledger().taken())))
+    pub fn usage(&mut self, blocks: &[Block]) -> Result<Vec<BlockUsage>, Error> {
+        self.transaction(|journal| Ok(usage(blocks, journal.ledger(), uptime())))
     }
 
     /// Takes the right to change the entry of `key`, which lasts as long as the value: a concurrent command for the
@@ -364,10 +366,7 @@ fn any(
     now: Duration,
 ) -> Result<IpAddr, Error> {
     let reserved = |address: &IpAddr| request.reserved.iter().find(|net| net.contains(address));
-    let rests_until = |address: IpAddr| {
-        let block = blocks.iter().find(|block| block.cidr.contains(&address))?;
-        Some(ledger.released(address)?.saturating_add(block.cooldown)).filter(|until| *until > now)
-    };
+    let rests_until = |address: IpAddr| blocks.iter().find_map(|block| rests(block, address, ledger, now));
     let cidrs: Vec<IpNet> = blocks.iter().map(|block| block.cidr).collect();
     let held = ledger.entries().get(key).map(|entry| entry.addresses.as_slice()).unwrap_or_default();
     let fits = |address: &&IpAddr| {
@@ -388,7 +387,7 @@ fn any(
     };
     allocate::next_free(&cidrs, ledger.last(is_ipv4), obstacle).ok_or_else(|| Error::Exhausted {
         family: if is_ipv4 { "IPv4" } else { "IPv6" },
-        blocks: usage(&cidrs, ledger.taken()),
+        blocks: usage(blocks, ledger, now),
         resting: ledger
             .all_released()
             .filter(|address| reserved(address).is_none() && !request.excluded.contains(address))
@@ -403,11 +402,19 @@ fn uptime() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
 }
 
-fn usage(blocks: &[IpNet], taken: &BTreeSet<IpAddr>) -> Vec<BlockUsage> {
-    let of_block = |block: &IpNet| BlockUsage {
-        block: *block,
-        taken: taken.range(block.network()..=block.broadcast()).count() as u64,
-        size: allocate::size(block),
+/// Until when an address of `block` rests, if it does.
+fn rests(block: &Block, address: IpAddr, ledger: &journal::Ledger, now: Duration) -> Option<Duration> {
+    let released = ledger.released(address).filter(|_| block.cidr.contains(&address))?;
+    Some(released.saturating_add(block.cooldown)).filter(|until| *until > now)
+}
+
+fn usage(blocks: &[Block], ledger: &journal::Ledger, now: Duration) -> Vec<BlockUsage> {
+    let of_block = |block: &Block| BlockUsage {
+        block: block.cidr,
+        taken: ledger.taken().range(block.cidr.network()..=block.cidr.broadcast()).count() as u64,
+        resting: ledger.all_released().filter(|address| rests(block, *address, ledger, now).is_some()).count()
+            as u64,
+        size: allocate::size(&block.cidr),
     };
     blocks.iter().map(of_block).collect()
 }

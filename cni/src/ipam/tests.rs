@@ -53,8 +53,8 @@ fn a_family_that_is_full_takes_nothing_of_the_other() {
     add(&mut store, "b", &families).unwrap();
     let error = add(&mut store, "c", &families).unwrap_err();
     assert_eq!(error.to_string(), "no IPv6 address is free: fd00::/127 (2 of 2 addresses taken)");
-    let used = store.usage(&[families[0].blocks[0].cidr]).unwrap();
-    assert_eq!(used, [BlockUsage { block: families[0].blocks[0].cidr, taken: 2, size: 4 }]);
+    let used = store.usage(&families[0].blocks).unwrap();
+    assert_eq!(used, [BlockUsage { block: families[0].blocks[0].cidr, taken: 2, resting: 0, size: 4 }]);
 }
 
 #[test]
@@ -157,6 +157,11 @@ fn a_released_address_rests_and_a_reserved_one_is_not_given() {
         next_of(&mut store, 30, &["10.0.0.0/30"], 140).unwrap_err(),
         "no IPv4 address is free: 10.0.0.0/30 (1 of 4 addresses taken)"
     );
+    let resting = |store: &Store, cooldown, now| {
+        let block = Block { cidr: "10.0.0.0/30".parse().unwrap(), cooldown: Duration::from_secs(cooldown) };
+        usage(&[block], store.journal.ledger(), Duration::from_secs(now))[0].resting
+    };
+    assert_eq!([(30, 115), (30, 130), (30, 140), (0, 115)].map(|(c, n)| resting(&store, c, n)), [2, 1, 0, 0]);
     // In another boot nothing rests.
     let mut later = Store::open(dir.path(), "next boot").unwrap();
     assert_eq!(next_of(&mut later, 30, &full, 1).unwrap(), "10.0.0.0");

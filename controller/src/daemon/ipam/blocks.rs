@@ -1,9 +1,10 @@
 //! How full the node's blocks are, and who should hear of it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ipnet::IpNet;
-use weft_cni::ipam::BlockUsage;
+use weft_cni::ipam::{Block, BlockUsage};
 use weft_cni::node::{BlockFile, NodeFile};
 
 use crate::api::ipam::{IpamBlockJson, IpamBlockState};
@@ -19,12 +20,17 @@ pub(super) fn of(node: &NodeFile) -> Vec<BlockFile<IpNet>> {
     node.families().into_iter().flat_map(|family| family.blocks).collect()
 }
 
+/// A block as the store knows it.
+pub(super) fn stored(block: &BlockFile<IpNet>) -> Block {
+    Block { cidr: block.cidr, cooldown: Duration::from_secs(block.cooldown_seconds.into()) }
+}
+
 /// The parts of a block that lie in reserved ranges. They do not overlap.
-pub(super) fn reserved_in(block: IpNet, reserved: &[IpNet]) -> Vec<IpNet> {
+pub(super) fn reserved_in(block: Block, reserved: &[IpNet]) -> Vec<Block> {
     let apart = IpNet::aggregate(&reserved.to_vec());
     let part = |range: IpNet| match range {
-        range if block.contains(&range) => Some(range),
-        range if range.contains(&block) => Some(block),
+        range if block.cidr.contains(&range) => Some(Block { cidr: range, ..block }),
+        range if range.contains(&block.cidr) => Some(block),
         _ => None,
     };
     apart.into_iter().filter_map(part).collect()
@@ -32,7 +38,7 @@ pub(super) fn reserved_in(block: IpNet, reserved: &[IpNet]) -> Vec<IpNet> {
 
 /// What people are told of one block, and of its `reserved` parts.
 pub(super) fn json(block: &BlockFile<IpNet>, usage: &BlockUsage, reserved: &[BlockUsage]) -> IpamBlockJson {
-    let unused = |usage: &BlockUsage| usage.size.saturating_sub(usage.taken);
+    let unused = |usage: &BlockUsage| usage.size.saturating_sub(usage.taken).saturating_sub(usage.resting);
     let reserved = reserved.iter().fold(0u64, |sum, part| sum.saturating_add(unused(part)));
     let size = Some(usage.size).filter(|size| *size <= JSON_EXACT_MAX);
     IpamBlockJson {
@@ -41,7 +47,7 @@ pub(super) fn json(block: &BlockFile<IpNet>, usage: &BlockUsage, reserved: &[Blo
         state: if block.open { IpamBlockState::Open } else { IpamBlockState::Closed },
         size,
         taken: usage.taken,
-        resting: 0,
+        resting: usage.resting,
         reserved: size.map(|_| reserved),
         free: size.map(|_| unused(usage).saturating_sub(reserved)),
         announced: block.announced,
@@ -166,8 +172,7 @@ mod tests {
             BlockFile { cidr, pool: Some("p".into()), open: true, announced: true, cooldown_seconds: 0 };
         let bits = u32::from(cidr.max_prefix_len() - cidr.prefix_len());
         let size = 1u64.checked_shl(bits).unwrap_or(u64::MAX);
-        let told = json(&file, &BlockUsage { block: cidr, taken, size }, &[]);
-        IpamBlockJson { resting, free: told.free.map(|free| free - resting), ..told }
+        json(&file, &BlockUsage { block: cidr, taken, resting, size }, &[])
     }
 
     fn levels(blocks: &[IpamBlockJson]) -> Vec<Level> {
@@ -206,11 +211,15 @@ mod tests {
     fn reserved_addresses_are_not_free_unless_they_are_taken() {
         let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpNet>>();
         let block: IpNet = "10.0.0.0/26".parse().unwrap();
-        let parts = reserved_in(block, &nets(&["10.0.0.0/28", "10.0.0.0/30", "10.0.0.16/28", "10.0.1.0/24"]));
+        let reserved_in = |texts: &[&str]| -> Vec<IpNet> {
+            let block = Block { cidr: block, cooldown: Duration::ZERO };
+            reserved_in(block, &nets(texts)).iter().map(|part| part.cidr).collect()
+        };
+        let parts = reserved_in(&["10.0.0.0/28", "10.0.0.0/30", "10.0.0.16/28", "10.0.1.0/24"]);
         assert_eq!(parts, nets(&["10.0.0.0/27"]));
-        assert_eq!(reserved_in(block, &nets(&["10.0.0.0/8"])), [block]);
+        assert_eq!(reserved_in(&["10.0.0.0/8"]), [block]);
         let file = BlockFile { cidr: block, pool: None, open: true, announced: true, cooldown_seconds: 0 };
-        let usage = |block: IpNet, taken, size| BlockUsage { block, taken, size };
+        let usage = |block: IpNet, taken, size| BlockUsage { block, taken, resting: 0, size };
         let told = json(&file, &usage(block, 34, 64), &[usage(parts[0], 2, 32)]);
         assert_eq!((told.reserved, told.free), (Some(30), Some(0)));
         assert_eq!(levels(&[told]), [Level::Full]);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use anyhow::Result;
 use ipnet::IpNet;
 use weft_cni::datapath;
-use weft_cni::ipam::{Entry, Error};
+use weft_cni::ipam::Entry;
 use weft_routing::netlink::{LinkName, Neighbour, Request, Socket};
 use weft_routing::route::{Protocol, Route};
 
@@ -25,31 +25,36 @@ fn list(addresses: &[IpAddr]) -> String {
 }
 
 impl Keeper {
-    /// Frees an entry whose addresses were nowhere for long enough, if that is still so now that no ADD or DEL of it can be
-    /// at work.
-    pub(super) fn free(&mut self, socket: &mut Socket, entry: &Entry) -> Result<Option<IpamFreedJson>> {
-        let mut hold = match self.store.hold(entry.key.clone()) {
-            // A command is at work on it: that changes it, or the next look finds it as it is.
-            Err(Error::Busy { .. }) => return Ok(None),
-            hold => hold?,
-        };
-        if hold.entry()?.as_ref() != Some(entry) {
-            return Ok(None);
+    /// Frees the entries whose addresses were nowhere for long enough, if that is still so now that no ADD or DEL of them can
+    /// be at work. One that is at work changes its entry, or the next look finds it as it is.
+    pub(super) fn free(&mut self, socket: &mut Socket, due: &[Entry]) -> Result<Vec<IpamFreedJson>> {
+        if due.is_empty() {
+            return Ok(Vec::new());
         }
-        let Whereabouts::Nowhere { earlier_boot } = find(socket, entry, &self.boot_id)? else {
-            return Ok(None);
-        };
-        hold.release()?;
-        self.looks.forget(&entry.key);
-        self.freed = self.freed.saturating_add(entry.addresses.len() as u64);
-        let why = if earlier_boot {
-            "an earlier boot, in which its network namespace went"
-        } else {
-            "no link and no network namespace had it"
-        };
-        let told = freed(entry, Vec::new());
-        self.happened("address-freed", format!("freed {} of {}: {why}", list(&entry.addresses), entry.key));
-        Ok(Some(told))
+        let mut holds = self.store.hold_free(due.iter().map(|entry| entry.key.clone()))?;
+        let entries = holds.entries()?;
+        let held = holds.keys();
+        let mut lost = Vec::new();
+        for entry in entries.into_iter().filter(|entry| held.contains(&entry.key) && due.contains(entry)) {
+            if let Whereabouts::Nowhere { earlier_boot } = find(socket, &entry, &self.boot_id)? {
+                lost.push((entry, earlier_boot));
+            }
+        }
+        holds.release(&lost.iter().map(|(entry, _)| entry.key.clone()).collect())?;
+        for (entry, earlier_boot) in &lost {
+            self.looks.forget(&entry.key);
+            self.freed = self.freed.saturating_add(entry.addresses.len() as u64);
+            let why = if *earlier_boot {
+                "an earlier boot, in which its network namespace went"
+            } else {
+                "no link and no network namespace had it"
+            };
+            self.happened(
+                "address-freed",
+                format!("freed {} of {}: {why}", list(&entry.addresses), entry.key),
+            );
+        }
+        Ok(lost.iter().map(|(entry, _)| freed(entry, Vec::new())).collect())
     }
 
     /// Frees what an admin names.

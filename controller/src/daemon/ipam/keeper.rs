@@ -92,10 +92,10 @@ impl Keeper {
             Err(error) => return Err(error.into()),
         };
         let blocks = blocks::of(&node);
-        let wanted: Vec<_> = blocks.iter().map(|block| block.cidr).collect();
+        let wanted: Vec<_> = blocks.iter().map(blocks::stored).collect();
         let usage = self.store.usage(&wanted)?;
         let told = |(block, usage): (&BlockFile<IpNet>, &BlockUsage)| {
-            let reserved = self.store.usage(&blocks::reserved_in(block.cidr, &node.reserved))?;
+            let reserved = self.store.usage(&blocks::reserved_in(blocks::stored(block), &node.reserved))?;
             Ok(blocks::json(block, usage, &reserved))
         };
         blocks.iter().zip(&usage).map(told).collect()
@@ -138,10 +138,8 @@ impl Keeper {
             findings.retain(|finding| before.iter().any(|other| other.identity() == finding.identity()));
         }
         let now = Moment::now();
-        let mut freed = Vec::new();
-        for entry in self.looks.take(now.instant, now.timestamp, &seen, grace) {
-            freed.extend(self.free(&mut socket, &entry)?);
-        }
+        let due = self.looks.take(now.instant, now.timestamp, &seen, grace);
+        let freed = self.free(&mut socket, &due)?;
         let is_freed = |finding: &Finding| {
             finding.key.is_some() && freed.iter().any(|freed| freed.addresses == finding.addresses)
         };

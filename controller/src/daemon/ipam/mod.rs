@@ -22,7 +22,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use weft_cni::ipam::FILE_NAME as STORE_FILE;
 use weft_cni::node::FILE_NAME as NODE_FILE;
 
@@ -39,6 +39,8 @@ pub(super) use self::http::routes;
 const LOOK: Duration = Duration::from_secs(60);
 /// The shortest, however short the grace period.
 const LOOK_MIN: Duration = Duration::from_secs(1);
+/// How often addresses that rest are counted: they become free without a word.
+const RESTING: Duration = Duration::from_secs(5);
 /// How many questions may wait.
 const ASKS_MAX: usize = 16;
 
@@ -113,6 +115,7 @@ pub(super) fn start(
                 },
                 () = store_changes.changed() => Work::Refresh,
                 () = node_changes.changed() => Work::Refresh,
+                () = sleep(RESTING), if keeper.state().blocks.iter().any(|block| block.resting > 0) => Work::Refresh,
                 _ = looks.tick() => Work::Look,
             };
             let done = spawn_blocking(move || {

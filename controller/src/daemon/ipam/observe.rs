@@ -7,13 +7,11 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use nix::errno::Errno;
-use weft_cni::datapath::HOST_MAC;
+use weft_cni::datapath::is_host_end;
 use weft_cni::ipam::{Entry, Key};
-use weft_routing::netlink::{Error, Link, LinkName, Socket};
+use weft_routing::netlink::{Error, LinkName, Socket};
 use weft_routing::netns;
 use weft_routing::route::{Action, Protocol, Route};
-
-use super::super::cleanup::is_pod_link;
 
 /// How many interfaces of the runtime's are read: many times what a node runs.
 const RUNTIME_MAX: usize = 100_000;
@@ -108,11 +106,6 @@ fn whereabouts(entry: &Entry, link: Option<u32>, boot_id: &str) -> Whereabouts {
         }
         None => Whereabouts::Nowhere { earlier_boot },
     }
-}
-
-/// The host end of a pod's veth, by its name and MAC address.
-pub(super) fn is_host_end(link: &Link) -> bool {
-    is_pod_link(&link.name) && link.mac == Some(HOST_MAC)
 }
 
 /// Whether one of `addresses` is in the network namespace at `path`. What cannot be told counts as yes: an address is
