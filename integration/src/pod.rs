@@ -1,7 +1,13 @@
 //! Pods: namespaces that the real `weft-cni` is called for, as a container runtime calls it.
 
+use std::fs;
+use std::io::Write as _;
 use std::net::IpAddr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use ipnet::IpNet;
@@ -95,14 +101,40 @@ impl Plugin {
         self.call_with(command, container, netns, &config)
     }
 
+    /// Calls it and kills it after a time, wherever it is by then. Says whether the plugin itself was killed: it may have
+    /// ended before, or not begun.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn kill_after(&self, command: &str, container: &str, netns: &Path, after: Duration) -> Result<bool> {
+        let mut process = self.process(command, container, netns);
+        process.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child =
+            process.spawn().with_context(|| format!("cannot start {}", self.program.display()))?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(self.config.to_string().as_bytes())?;
+        }
+        thread::sleep(after);
+        let runs = fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap_or_default();
+        child.kill()?;
+        Ok(child.wait()?.signal().is_some() && runs.trim_end() == "weft-cni")
+    }
+
+    /// GC, with the containers that are still in use.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub fn collect_garbage(&self, in_use: &[&str]) -> Result<Reply> {
+        let valid: Vec<Value> =
+            in_use.iter().map(|container| json!({"containerID": container, "ifname": INTERFACE})).collect();
+        let mut config = self.config.clone();
+        config["cniVersion"] = "1.1.0".into();
+        config["cni.dev/valid-attachments"] = valid.into();
+        self.call_with("GC", "", Path::new(""), &config)
+    }
+
     fn call_with(&self, command: &str, container: &str, netns: &Path, config: &Value) -> Result<Reply> {
-        let mut process = self.node.command(&self.program);
-        process.env("CNI_COMMAND", command);
-        process.env("CNI_CONTAINERID", container);
-        process.env("CNI_NETNS", netns);
-        process.env("CNI_IFNAME", INTERFACE);
-        process.env("CNI_ARGS", &self.arguments);
-        process.env("CNI_PATH", self.program.parent().unwrap_or(Path::new("/")));
+        let mut process = self.process(command, container, netns);
         let done = run_with_input(&mut process, config.to_string().as_bytes(), SHORT)?;
         let json = if done.stdout.trim().is_empty() {
             Value::Null
@@ -111,6 +143,17 @@ impl Plugin {
                 .with_context(|| format!("weft-cni {command} said {}", done.stdout))?
         };
         Ok(Reply { ok: done.status.success(), json })
+    }
+
+    fn process(&self, command: &str, container: &str, netns: &Path) -> Command {
+        let mut process = self.node.command(&self.program);
+        process.env("CNI_COMMAND", command);
+        process.env("CNI_CONTAINERID", container);
+        process.env("CNI_NETNS", netns);
+        process.env("CNI_IFNAME", INTERFACE);
+        process.env("CNI_ARGS", &self.arguments);
+        process.env("CNI_PATH", self.program.parent().unwrap_or(Path::new("/")));
+        process
     }
 }
 
