@@ -19,8 +19,8 @@ const SCRIPT: &str = include_str!("host.sh");
 
 /// Where runtimes look for plugins when nobody tells them otherwise.
 const PLUGINS: &str = "/opt/cni/bin";
-/// Where Debian has other people's plugins.
-const FOREIGN_PLUGINS: &str = "/usr/lib/cni";
+/// Where Debian has the plugin that is chained behind.
+const PORTMAP: &str = "/usr/lib/cni/portmap";
 
 /// Files and processes of one node, gone with all that runs in it when this value is dropped or the test's process ends.
 #[derive(Debug)]
@@ -50,10 +50,7 @@ impl Host {
         let folder = format!("{}-host", node.name);
         let plugins = lab.directory(&format!("{folder}/plugins"))?;
         copy_program(&own_program("weft-cni")?, &plugins)?;
-        for plugin in ["portmap", "loopback"] {
-            let path = format!("{FOREIGN_PLUGINS}/{plugin}");
-            copy_program(&foreign_program(&[&path], "containernetworking-plugins")?, &plugins)?;
-        }
+        copy_program(&foreign_program(&[PORTMAP], "containernetworking-plugins")?, &plugins)?;
         let conf_dir = lab.directory(&format!("{folder}/net.d"))?;
         node.weft.set_flags(&format!(
             "--cni-conf-dir {} --cni-bin-dir {}",
