@@ -74,7 +74,7 @@ async fn follow(
         let Ok(written) = spawn_blocking(move || step.write()).await else { return };
         match &written {
             Ok(true) => {
-                tracing::info!(file = FILE_NAME, "told the container runtime that this node takes pods")
+                tracing::info!(file = FILE_NAME, "told the container runtime that this node takes pods");
             }
             Ok(false) => {}
             Err(error) => tracing::error!(%error, "cannot write {FILE_NAME}; trying again"),
