@@ -222,6 +222,23 @@ fn values_that_do_not_go_together() {
         "116 to 128",
     );
     one("IPPool", "p", "  cidr: 127.0.0.0/8\n", 5, "spec.cidr", "not for pods", "private");
+    let pool = |more: &str| format!("  cidr: 10.1.0.0/16\n{more}");
+    for (more, line, field, message, remedy) in [
+        (
+            "  reserved: [10.1.0.0/30, 10.2.0.0/30]\n",
+            6,
+            "spec.reserved[1]",
+            "does not lie in",
+            "a part of the cidr",
+        ),
+        ("  reserved: [10.0.0.0/8]\n", 6, "spec.reserved[0]", "does not lie in", "a part of the cidr"),
+        ("  cooldown: 1500ms\n", 6, "spec.cooldown", "no time", "whole seconds from 0s to 24h"),
+        ("  cooldown: 25h\n", 6, "spec.cooldown", "no time", "whole seconds from 0s to 24h"),
+        ("  assignmentMode: Never\n", 6, "spec.assignmentMode", "unknown variant", "Manual"),
+        ("  namespaceSelector: 'team =='\n", 6, "spec.namespaceSelector", "", ""),
+    ] {
+        one("IPPool", "p", &pool(more), line, field, message, remedy);
+    }
 }
 
 #[test]
@@ -288,7 +305,7 @@ fn every_error_is_listed_each_at_its_line() {
 
 #[test]
 fn files_that_are_no_documents() {
-    let kinds = "write BGPConfiguration, BGPPeer, BGPFilter, IPPool or IPBlock of weft.network/v1alpha1, or Node of v1";
+    let kinds = "write BGPConfiguration, BGPPeer, BGPFilter, IPPool or IPBlock of weft.network/v1alpha1, or Node or Namespace of v1";
     for (text, want) in [
         ("", "x.yaml:1: the file holds no document; write one, or remove the file".to_owned()),
         ("# nothing\n---\n---\n", "x.yaml:1: the file holds no document; write one, or remove the file".into()),

@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Cidr;
+use super::{Cidr, Duration, Selector};
 
 /// A range that pods' addresses come from, cut into blocks.
 #[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -38,9 +38,41 @@ pub struct IPPoolSpec {
     /// Keep the blocks of this pool to the cluster: they are announced to other nodes, but to no BGPPeer with a `peerIP`.
     #[serde(default, rename = "disableBGPExport")]
     pub disable_bgp_export: bool,
+    /// The Namespaces whose pods get addresses of this pool, and of no pool that is for all; for all unless given. A Namespace
+    /// has its name as label `kubernetes.io/metadata.name`.
+    #[serde(default)]
+    pub namespace_selector: Option<Selector>,
+    /// Whether pods get addresses of this pool without asking for it by name.
+    #[serde(default)]
+    pub assignment_mode: AssignmentMode,
+    /// Ranges of the pool whose addresses are given only to who asks for one of them: 256 at most.
+    #[serde(default)]
+    pub reserved: Vec<Cidr>,
+    /// How long an address rests before it is given to another pod: 30s unless given, 24h at most.
+    #[serde(default)]
+    pub cooldown: Option<Duration>,
+}
+
+/// Who gets addresses of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AssignmentMode {
+    /// Every pod that the pool is for.
+    #[default]
+    Automatic,
+    /// Only who asks for the pool by name, or for an address in it.
+    Manual,
 }
 
 impl IPPoolSpec {
+    /// How long an address rests where no pool says otherwise.
+    pub const COOLDOWN: std::time::Duration = std::time::Duration::from_secs(30);
+
+    /// How long an address of this pool rests.
+    #[must_use]
+    pub fn cooldown(&self) -> std::time::Duration {
+        self.cooldown.map_or(Self::COOLDOWN, |cooldown| cooldown.0)
+    }
+
     /// The prefix length of this pool's blocks.
     #[must_use]
     pub fn block_len(&self) -> u8 {

@@ -25,6 +25,8 @@ pub struct Cluster {
     pub blocks: BTreeMap<String, Arc<IPBlockSpec>>,
     /// Nodes.
     pub nodes: BTreeMap<String, Arc<Node>>,
+    /// The labels of Namespaces, the one of the name among them.
+    pub namespaces: BTreeMap<String, Arc<Labels>>,
 }
 
 /// What Weft knows of a `v1` Node.
@@ -61,6 +63,8 @@ pub enum Kind {
     IpBlock,
     /// `v1` Node.
     Node,
+    /// `v1` Namespace.
+    Namespace,
 }
 
 /// An object without its name.
@@ -78,6 +82,8 @@ pub enum Object {
     IpBlock(Arc<IPBlockSpec>),
     /// A Node.
     Node(Arc<Node>),
+    /// The labels of a Namespace.
+    Namespace(Arc<Labels>),
 }
 
 impl Kind {
@@ -91,6 +97,7 @@ impl Kind {
             Self::IpPool => "IPPool",
             Self::IpBlock => "IPBlock",
             Self::Node => "Node",
+            Self::Namespace => "Namespace",
         }
     }
 }
@@ -106,6 +113,7 @@ impl Object {
             Self::IpPool(_) => Kind::IpPool,
             Self::IpBlock(_) => Kind::IpBlock,
             Self::Node(_) => Kind::Node,
+            Self::Namespace(_) => Kind::Namespace,
         }
     }
 }
@@ -121,6 +129,7 @@ impl Cluster {
             Object::IpPool(spec) => drop(self.pools.insert(name, spec)),
             Object::IpBlock(spec) => drop(self.blocks.insert(name, spec)),
             Object::Node(node) => drop(self.nodes.insert(name, node)),
+            Object::Namespace(labels) => drop(self.namespaces.insert(name, labels)),
         }
     }
 
@@ -133,6 +142,7 @@ impl Cluster {
             Kind::IpPool => drop(self.pools.remove(name)),
             Kind::IpBlock => drop(self.blocks.remove(name)),
             Kind::Node => drop(self.nodes.remove(name)),
+            Kind::Namespace => drop(self.namespaces.remove(name)),
         }
     }
 
@@ -145,6 +155,7 @@ impl Cluster {
             Kind::IpPool => self.pools.clear(),
             Kind::IpBlock => self.blocks.clear(),
             Kind::Node => self.nodes.clear(),
+            Kind::Namespace => self.namespaces.clear(),
         }
         for (name, object) in objects {
             self.apply(name, object);

@@ -16,6 +16,9 @@ use crate::api::json::DocumentError;
 use crate::api::{Cidr, GROUP, Invalid, Labels, VERSION};
 use crate::cluster::{Node, Object};
 
+/// Every Namespace carries its name as this label, so that selectors can name it.
+const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
 /// How many errors of one object are looked for.
 const MAX_ATTEMPTS: usize = 32;
 
@@ -66,7 +69,7 @@ struct Metadata {
 /// A `v1` Node: only what Weft reads of it. The rest is Kubernetes' to check.
 #[derive(Deserialize)]
 struct NodeDocument {
-    metadata: NodeMetadata,
+    metadata: CoreMetadata,
     #[serde(default)]
     spec: NodeSpec,
     #[serde(default)]
@@ -74,7 +77,7 @@ struct NodeDocument {
 }
 
 #[derive(Deserialize)]
-struct NodeMetadata {
+struct CoreMetadata {
     name: String,
     #[serde(default)]
     labels: Labels,
@@ -123,6 +126,21 @@ impl TryFrom<WrittenAddress> for NodeStatusAddress {
                 "write an IPv4 or IPv6 address without prefix length",
             )),
         }
+    }
+}
+
+/// A `v1` Namespace: only what Weft reads of it.
+#[derive(Deserialize)]
+struct NamespaceDocument {
+    metadata: CoreMetadata,
+}
+
+impl NamespaceDocument {
+    /// Its name, and its labels as the API server completes them.
+    fn named(self) -> (String, Labels) {
+        let CoreMetadata { name, mut labels } = self.metadata;
+        labels.insert(NAMESPACE_NAME_LABEL.into(), name.clone());
+        (name, labels)
     }
 }
 
@@ -216,6 +234,10 @@ fn object(located: &Located) -> Result<(String, Object), Vec<Fault>> {
             let (name, node) = typed::<NodeDocument>(json)?.named();
             (name, Object::Node(Arc::new(node)))
         }
+        (None, "Namespace") if api_version == "v1" => {
+            let (name, labels) = typed::<NamespaceDocument>(json)?.named();
+            (name, Object::Namespace(Arc::new(labels)))
+        }
         (Some((GROUP, VERSION)), "BGPConfiguration") => named(json, Object::BgpConfiguration)?,
         (Some((GROUP, VERSION)), "BGPPeer") => named(json, Object::BgpPeer)?,
         (Some((GROUP, VERSION)), "BGPFilter") => named(json, Object::BgpFilter)?,
@@ -240,7 +262,7 @@ fn object(located: &Located) -> Result<(String, Object), Vec<Fault>> {
 
 fn kinds() -> String {
     format!(
-        "write BGPConfiguration, BGPPeer, BGPFilter, IPPool or IPBlock of {GROUP}/{VERSION}, or Node of v1"
+        "write BGPConfiguration, BGPPeer, BGPFilter, IPPool or IPBlock of {GROUP}/{VERSION}, or Node or Namespace of v1"
     )
 }
 

@@ -22,7 +22,7 @@ pub(super) fn each(parsed: &[Parsed]) -> Vec<DocumentError> {
             Object::BgpPeer(s) => spec::peer(s),
             Object::BgpFilter(s) => spec::filter(s),
             Object::IpPool(s) => spec::pool(s),
-            Object::IpBlock(_) | Object::Node(_) => Vec::new(),
+            Object::IpBlock(_) | Object::Node(_) | Object::Namespace(_) => Vec::new(),
         };
         errors.extend(faults.into_iter().map(|(field, invalid)| object.error(&field, invalid)));
     }
@@ -95,7 +95,7 @@ fn dangling(parsed: &[Parsed], cluster: &Cluster) -> Vec<DocumentError> {
                 }
             }
             Object::IpBlock(spec) => errors.extend(no_node(object, "spec.node", &spec.node)),
-            Object::BgpFilter(_) | Object::IpPool(_) | Object::Node(_) => {}
+            Object::BgpFilter(_) | Object::IpPool(_) | Object::Node(_) | Object::Namespace(_) => {}
         }
     }
     errors
@@ -126,7 +126,11 @@ fn ranges<'a>(parsed: &'a [Parsed], cluster: &Cluster) -> Vec<Range<'a>> {
                     add(Kind::IpBlock, *net, field);
                 }
             }
-            Object::Node(_) | Object::BgpConfiguration(_) | Object::BgpPeer(_) | Object::BgpFilter(_) => {}
+            Object::Node(_)
+            | Object::Namespace(_)
+            | Object::BgpConfiguration(_)
+            | Object::BgpPeer(_)
+            | Object::BgpFilter(_) => {}
         }
     }
     ranges

@@ -14,6 +14,12 @@ use crate::api::{
 /// How many destinations may be left out of NAT.
 const NAT_EXCLUDED_MAX: usize = 256;
 
+/// How many ranges of a pool may be reserved.
+const RESERVED_MAX: usize = 256;
+
+/// How long an address may rest.
+const COOLDOWN_MAX: StdDuration = StdDuration::from_secs(24 * 3600);
+
 /// Faults, each with the path of its field.
 type Faults = Vec<(String, Invalid)>;
 
@@ -266,5 +272,21 @@ pub(super) fn pool(spec: &IPPoolSpec) -> Faults {
             &format!("widen cidr, or write a blockSize of {} to {most}", net.prefix_len()),
         );
     }
+    reserved(&mut faults, net, &spec.reserved);
+    if let Some(cooldown) = spec.cooldown.filter(|c| c.0.subsec_nanos() > 0 || c.0 > COOLDOWN_MAX) {
+        let message = format!("{cooldown} is no time for an address to rest");
+        fault(&mut faults, "cooldown", message, "write whole seconds from 0s to 24h");
+    }
     faults
+}
+
+fn reserved(faults: &mut Faults, pool: IpNet, ranges: &[Cidr]) {
+    if ranges.len() > RESERVED_MAX {
+        let message = format!("reserved has {} ranges", ranges.len());
+        fault(faults, "reserved", message, "write 256 at most; put ranges together that lie side by side");
+    }
+    for (index, range) in ranges.iter().enumerate().filter(|(_, range)| !pool.contains(&range.net())) {
+        let message = format!("{} does not lie in the pool's cidr {pool}", range.net());
+        fault(faults, &format!("reserved[{index}]"), message, "give a part of the cidr, or leave it out");
+    }
 }
