@@ -4,6 +4,7 @@
 
 mod sim_support;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -188,9 +189,51 @@ fn convergence_is_said_once() {
     let (mut alone, now) = (Speaker::new(SpeakerStart::default()), Instant::now());
     let converged = |outputs: Vec<Output>| outputs.iter().filter(|o| matches!(o, Output::Converged)).count();
     assert_eq!(converged(hear(&mut alone, now, Input::Tick)), 0);
-    assert_eq!(converged(hear(&mut alone, now, Input::Configure(Arc::new(speaker(0, 1))))), 1);
+    let configured = hear(&mut alone, now, Input::Configure(Arc::new(speaker(0, 1))));
+    assert!(
+        matches!(&configured[..], [.., Output::Converged, Output::Announced(none)] if none.is_empty()),
+        "{configured:?}"
+    );
+    assert_eq!(converged(configured), 1);
     assert_eq!(converged(hear(&mut alone, now, Input::Configure(Arc::new(speaker(1, 2))))), 0);
     assert_eq!(alone.next_deadline(), None);
+}
+
+#[test]
+fn an_own_prefix_is_announced_when_it_has_left_for_a_peer_and_until_no_peer_knows_it() {
+    let (mut told, now) = (Speaker::new(SpeakerStart::default()), Instant::now());
+    let mut config = speaker(0, 1);
+    let peer = PeerConfig { passive: true, ..sim_support::peer(0, 1, 2) };
+    config.peers.insert([10, 0, 0, 2].into(), Arc::new(peer));
+    let own: BTreeSet<IpNet> = config.originate.keys().copied().filter(|p| p.addr().is_ipv4()).collect();
+    assert!(!own.is_empty());
+    let announced = |outputs: &[Output]| -> Vec<BTreeSet<IpNet>> {
+        let of = |output: &Output| if let Output::Announced(p) = output { Some(p.clone()) } else { None };
+        outputs.iter().filter_map(of).collect()
+    };
+    hear(&mut told, now, Input::Configure(Arc::new(config.clone())));
+    let connection = ConnectionId::Accepted(1);
+    let outputs = bring_up(&mut told, now, connection);
+    assert_eq!(announced(&outputs), [], "nothing has left yet");
+    let half = hear(&mut told, now, Input::Written { connection, bytes: octets(&outputs) - 1 });
+    assert_eq!(announced(&half), [], "the last octet has not left yet");
+    assert_eq!(
+        announced(&hear(&mut told, now, Input::Written { connection, bytes: 1 })),
+        std::slice::from_ref(&own)
+    );
+    let mut fewer = config.clone();
+    let withdrawn = fewer.originate.keys().copied().find(|p| own.contains(p)).unwrap();
+    fewer.originate.remove(&withdrawn);
+    let left: BTreeSet<IpNet> = own.iter().copied().filter(|p| *p != withdrawn).collect();
+    assert_eq!(
+        announced(&hear(&mut told, now, Input::Configure(Arc::new(fewer)))),
+        std::slice::from_ref(&left)
+    );
+    let again = hear(&mut told, now, Input::Configure(Arc::new(config)));
+    assert_eq!(announced(&again), [], "it is on its way");
+    assert_eq!(announced(&hear(&mut told, now, Input::Written { connection, bytes: usize::MAX })), [own]);
+    let closed = hear(&mut told, now, Input::Closed { connection, error: None });
+    assert_eq!(announced(&closed), [BTreeSet::new()]);
 }
 
 #[test]

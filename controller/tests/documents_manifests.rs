@@ -38,7 +38,7 @@ fn the_examples_are_good_and_every_node_in_them_has_sessions() {
             let addresses =
                 node.addresses.iter().map(|a| ipnet::IpNet::new(*a, 24).expect("a length")).collect();
             let eth0 = plan::InterfaceFacts { addresses, mtu: 1500, ..Default::default() };
-            let host = plan::HostFacts { interfaces: [("eth0".into(), eth0)].into() };
+            let host = plan::HostFacts { interfaces: [("eth0".into(), eth0)].into(), ..Default::default() };
             let plan = plan::plan(&cluster, name, &host).expect("a plan");
             assert_eq!(plan.speaker.peers.len(), sessions, "{example} {name}");
             assert_eq!(plan.diagnostics, [], "{example} {name}");

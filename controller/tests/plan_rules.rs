@@ -17,7 +17,7 @@ use weft_bgp::policy::{CompiledPolicy, Policy, RouteSource, Subject};
 use weft_bgp::types::{Asn, Family, PeerType};
 use weft_controller::cluster::Cluster;
 use weft_controller::documents::load;
-use weft_controller::plan::{HostFacts, InterfaceFacts, NodePlan, plan};
+use weft_controller::plan::{Block, HostFacts, InterfaceFacts, NodePlan, Pool, plan};
 
 /// Three nodes on one link, dual-stack, racks a, a and b.
 const NODES: &str = r#"
@@ -58,7 +58,8 @@ fn host(interfaces: &[(&str, &[&str])]) -> HostFacts {
         mtu: 1500,
         ..InterfaceFacts::default()
     };
-    HostFacts { interfaces: interfaces.iter().map(|(name, a)| ((*name).into(), facts(a))).collect() }
+    let interfaces = interfaces.iter().map(|(name, a)| ((*name).into(), facts(a))).collect();
+    HostFacts { interfaces, ..HostFacts::default() }
 }
 
 /// The host of n1.
@@ -356,9 +357,82 @@ fn an_address_is_found_or_missed_but_never_guessed() {
 fn blocks_are_the_ip_blocks_else_the_pod_cidrs() {
     assert_eq!(plan1(&[]).blocks.len(), 2);
     let plan = plan1(&["kind: IPBlock\nmetadata: {name: b}\nspec: {cidr: 10.9.0.0/26, node: n1}\n"]);
-    assert_eq!(plan.blocks.iter().map(IpNet::to_string).collect::<Vec<_>>(), ["10.9.0.0/26"]);
+    assert_eq!(plan.blocks.iter().map(|block| block.cidr.to_string()).collect::<Vec<_>>(), ["10.9.0.0/26"]);
     let pool = "kind: IPPool\nmetadata: {name: a}\nspec: {cidr: 10.200.0.0/16}\n";
     assert_eq!(codes(&plan1(&[pool])), ["block-outside-pools"]);
+}
+
+/// A block as `CIDR POOL STATE COOLDOWN`.
+fn told(plan: &NodePlan) -> Vec<String> {
+    let told = |block: &Block| {
+        let pool = block.pool.as_deref().unwrap_or("-");
+        format!("{} {pool} {:?} {}s", block.cidr, block.state, block.cooldown.as_secs())
+    };
+    plan.blocks.iter().map(told).collect()
+}
+
+#[test]
+fn a_block_is_as_its_pool_says() {
+    let pools = [
+        "kind: IPPool\nmetadata: {name: a}\nspec: {cidr: 10.244.0.0/16, cooldown: 2m, reserved: [10.244.1.0/30]}\n",
+        "kind: IPPool\nmetadata: {name: b}\nspec: {cidr: \"fd00:244::/32\", blockSize: 122, disabled: true}\n",
+        "kind: IPPool\nmetadata: {name: other}\nspec: {cidr: 10.9.0.0/16, reserved: [10.9.0.0/30]}\n",
+    ];
+    let plan = plan1(&pools);
+    assert_eq!(told(&plan), ["10.244.1.0/26 a Open 120s", "fd00:244:1::/122 b Disabled 30s"]);
+    assert_eq!(plan.pools.keys().collect::<Vec<_>>(), ["a", "b"], "only pools that it has a block of");
+    assert_eq!(plan.reserved, ["10.244.1.0/30".parse().expect("a range")].into());
+    let disabled = "fd00:244:1::/122".parse().expect("a block");
+    assert!(plan.speaker.originate.contains_key(&disabled), "what is disabled stays announced");
+    assert_eq!(told(&plan1(&[])), ["10.244.1.0/26 - Open 30s", "fd00:244:1::/122 - Open 30s"]);
+}
+
+#[test]
+fn a_pool_is_for_the_namespaces_that_it_selects() {
+    let pool =
+        |more: &str| format!("kind: IPPool\nmetadata: {{name: a}}\nspec: {{cidr: 10.244.0.0/16, {more}}}\n");
+    let of = |more: &str, objects: &str| {
+        let plan = plan1(&[&format!("{}{objects}", pool(more))]);
+        (plan.pools["a"].clone(), codes(&plan).iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let namespaces = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: red, labels: {team: x}}\n\
+                      ---\napiVersion: v1\nkind: Namespace\nmetadata: {name: blue}\nspec: {finalizers: [kubernetes]}\n";
+    let for_all = Pool { namespaces: None, automatic: true };
+    assert_eq!(of("", namespaces), (for_all, vec![]));
+    for (selector, expected) in [
+        ("'team == \"x\"'", vec!["red"]),
+        ("'kubernetes.io/metadata.name in {\"blue\"}'", vec!["blue"]),
+        ("{matchLabels: {kubernetes.io/metadata.name: red}}", vec!["red"]),
+        ("all()", vec!["blue", "red"]),
+    ] {
+        let (pool, codes) = of(&format!("assignmentMode: Manual, namespaceSelector: {selector}"), namespaces);
+        let expected = expected.into_iter().map(str::to_owned).collect();
+        assert_eq!(pool, Pool { namespaces: Some(expected), automatic: false }, "{selector}");
+        assert!(codes.is_empty(), "{codes:?}");
+    }
+    let (nobodys, codes) = of("namespaceSelector: 'team == \"y\"'", namespaces);
+    assert_eq!(nobodys.namespaces, Some([].into()));
+    assert_eq!(codes, ["pool-without-namespaces"]);
+}
+
+#[test]
+fn a_block_that_pods_are_in_stays_announced_whatever_the_documents_say() {
+    let gone: IpNet = "10.7.0.0/26".parse().expect("a block");
+    let mut facts = host1();
+    facts.held_blocks = [gone, "10.244.1.0/26".parse().expect("a block")].into();
+    let plan = plan(&cluster(&[TOR]), "n1", &facts).expect("a plan");
+    assert_eq!(
+        told(&plan),
+        ["10.7.0.0/26 - Leaving 30s", "10.244.1.0/26 - Open 30s", "fd00:244:1::/122 - Open 30s"]
+    );
+    assert_eq!(codes(&plan), ["block-closed"]);
+    assert!(plan.diagnostics[0].text.contains("10.7.0.0/26"), "{:?}", plan.diagnostics);
+    assert!(plan.speaker.originate.contains_key(&gone));
+    for (address, router) in [("192.0.2.254", "tor"), ("192.0.2.2", "n2")] {
+        let config = peer(&plan, address);
+        assert_eq!(export(&config, "10.7.0.0/26", RouteSource::Local), "accept", "{router}");
+    }
+    assert_eq!(import(&peer(&plan, "192.0.2.254"), "10.7.0.5/32"), "own-block");
 }
 
 #[test]

@@ -196,6 +196,13 @@ impl Egress {
     pub fn advertised(&self, peer: PeerId, family: Family) -> usize {
         self.peers.get(&peer).map_or(0, |peer| peer.advertised(family))
     }
+
+    /// The peers that have been told a prefix and not been told to forget it.
+    pub fn told(&self, prefix: &IpNet) -> impl Iterator<Item = PeerId> {
+        let id = self.table.slots().find(prefix);
+        let told = move |peer: &Peer| id.is_some_and(|id| peer.was_told(id));
+        self.peers.iter().filter(move |(_, peer)| told(peer)).map(|(id, _)| *id)
+    }
 }
 
 #[cfg(test)]

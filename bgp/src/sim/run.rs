@@ -115,7 +115,7 @@ impl World {
                     self.stirred = self.now;
                 }
             }
-            Output::Event(_) => {}
+            Output::Announced(_) | Output::Event(_) => {}
         }
     }
 

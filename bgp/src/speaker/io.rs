@@ -1,5 +1,6 @@
 //! What reaches a speaker and what it gives.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,6 +152,9 @@ pub enum Output {
     /// Every peer that is alive has told us its table, or the time for that is up: what the kernel holds and the Loc-RIB does not
     /// may be swept. Said once.
     Converged,
+    /// Our own prefixes that at least one established peer has been told, all of them: on every change, and right after
+    /// [`Output::Converged`].
+    Announced(BTreeSet<IpNet>),
     /// Something to tell people.
     Event(Event),
 }

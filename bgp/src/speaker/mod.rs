@@ -22,6 +22,7 @@ pub use self::io::{
     TrackedNextHop,
 };
 
+use self::announced::Announced;
 use self::convergence::Convergence;
 use self::outbox::{Maker, Outbox};
 use self::peer::Peer;
@@ -33,6 +34,7 @@ use crate::session::State;
 use crate::status::SpeakerCounters;
 use crate::types::{ConnectionId, FamilySet, PeerId};
 
+mod announced;
 mod configure;
 mod convergence;
 mod io;
@@ -67,6 +69,7 @@ pub struct Speaker {
     deferring: bool,
     /// After a restart, until the first convergence: what the kernel holds is better than what the first peers to come back know.
     held: Option<BTreeMap<IpNet, NextHops>>,
+    announced: Announced,
     counters: SpeakerCounters,
     /// Refused connections that no event has told of, and when one was told last.
     refused: (u64, Option<Instant>),
@@ -91,6 +94,7 @@ impl Speaker {
             convergence: Convergence::new(start.restarting),
             deferring: true,
             held: start.restarting.then(BTreeMap::new),
+            announced: Announced::default(),
             counters: SpeakerCounters::default(),
             refused: (0, None),
             outputs: VecDeque::new(),
@@ -331,7 +335,8 @@ impl Speaker {
             self.rib.handle(now, RibInput::Advertise);
             self.settle_rib(now);
         }
-        if self.convergence.reached(now) {
+        let converges = self.convergence.reached(now);
+        if converges {
             let restart = self.local_restart();
             for address in self.peers.keys().copied().collect::<Vec<_>>() {
                 self.tell_peer(now, address, IngressInput::Restart(restart));
@@ -343,6 +348,7 @@ impl Speaker {
             }
             self.outputs.push_back(Output::Converged);
         }
+        self.tell_announced(converges);
     }
 
     fn settle_rib(&mut self, now: Instant) {
@@ -355,6 +361,7 @@ impl Speaker {
     }
 
     fn settle_group(&mut self, now: Instant, group: GroupId) {
+        self.announced.stir();
         while let Some(output) = self.egress.get_mut(&group).and_then(Egress::poll) {
             match output {
                 EgressOutput::Write { peer, bytes, messages } => {
@@ -396,6 +403,7 @@ impl Speaker {
             RibOutput::Egress(group, input) => self.pass_on(now, group, input),
             RibOutput::EgressClosed(group) => {
                 self.egress.remove(&group);
+                self.announced.stir();
             }
         }
     }

@@ -61,6 +61,11 @@ impl Outbox {
         credit
     }
 
+    /// Whether nothing that a group made is left.
+    pub(super) fn group_is_out(&self) -> bool {
+        self.unsent.iter().all(|(maker, _)| *maker != Maker::Group)
+    }
+
     /// The SendHoldTimer (RFC 9687): when the peer has taken nothing for too long.
     pub(super) fn send_hold_deadline(&self, hold_time: Duration) -> Option<Instant> {
         let wait = SEND_HOLD_MIN.max(hold_time * 2);

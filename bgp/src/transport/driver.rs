@@ -241,6 +241,7 @@ impl Driver {
             Output::TrackNextHop(next_hop) => self.notices.track(next_hop),
             Output::UntrackNextHop(next_hop) => self.notices.untrack(next_hop),
             Output::Converged => self.notices.converged(),
+            Output::Announced(prefixes) => self.notices.announced(prefixes),
             Output::Event(event) => self.notices.event(event),
         }
     }

@@ -16,6 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
@@ -71,6 +72,9 @@ pub enum Notice {
     UntrackNextHop(TrackedNextHop),
     /// The first convergence; every change of best paths that led to it was told before.
     Converged,
+    /// Our own prefixes that at least one established peer has been told, all of them: the last word on them, and one after
+    /// [`Notice::Converged`].
+    Announced(BTreeSet<IpNet>),
     /// Something to tell people.
     Event(Event),
     /// So many events were dropped because the daemon did not take them in time.

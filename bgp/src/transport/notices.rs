@@ -1,6 +1,6 @@
 //! What the daemon has not heard yet, in bounded memory.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
@@ -22,6 +22,7 @@ pub(super) struct Notices {
     tracking: BTreeMap<TrackedNextHop, Tracking>,
     best_paths: BTreeMap<IpNet, NextHops>,
     converged: bool,
+    announced: Option<BTreeSet<IpNet>>,
     events: VecDeque<Event>,
     events_lost: u64,
 }
@@ -64,6 +65,10 @@ impl Notices {
         self.converged = true;
     }
 
+    pub(super) fn announced(&mut self, prefixes: BTreeSet<IpNet>) {
+        self.announced = Some(prefixes);
+    }
+
     pub(super) fn event(&mut self, event: Event) {
         if self.events.len() < EVENTS_MAX {
             self.events.push_back(event);
@@ -77,6 +82,7 @@ impl Notices {
             && self.tracking.is_empty()
             && self.best_paths.is_empty()
             && !self.converged
+            && self.announced.is_none()
             && self.events.is_empty()
             && self.events_lost == 0
     }
@@ -104,6 +110,9 @@ impl Notices {
         }
         if std::mem::take(&mut self.converged) {
             return Some(Notice::Converged);
+        }
+        if let Some(prefixes) = self.announced.take() {
+            return Some(Notice::Announced(prefixes));
         }
         if let Some(event) = self.events.pop_front() {
             return Some(Notice::Event(event));

@@ -120,7 +120,10 @@ async fn collect(mut notices: mpsc::Receiver<Notice>, known: watch::Sender<Known
                 known.listeners.insert(address, state);
             }
             Notice::Event(event) => known.events.push(event),
-            Notice::TrackNextHop(_) | Notice::UntrackNextHop(_) | Notice::EventsLost(_) => {}
+            Notice::TrackNextHop(_)
+            | Notice::UntrackNextHop(_)
+            | Notice::Announced(_)
+            | Notice::EventsLost(_) => {}
         });
     }
 }

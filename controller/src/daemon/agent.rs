@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -37,6 +38,7 @@ use super::coalesce::Coalesced;
 use super::conflist::{self, Conflist};
 use super::events::{Events, NewEvent};
 use super::happened::Happened;
+use super::held::HeldBlocks;
 use super::kernel_news::KernelNews;
 use super::lock::RunDir;
 use super::metrics::Counts;
@@ -47,7 +49,7 @@ use super::ratelimit::RateLimit;
 use super::socket::{Ask, Serving};
 use super::source::{FolderWatch, Reading};
 use super::sysctl::Finding;
-use super::{facts, happened, ipam, packet_filter, pods, preflight, socket, source};
+use super::{facts, happened, ipam, node_file, packet_filter, pods, preflight, socket, source};
 use crate::api::json::{ConfigStatusJson, Problem};
 use crate::cluster::Cluster;
 use crate::plan::{HostFacts, NodePlan};
@@ -116,6 +118,10 @@ pub(super) struct Knowledge {
     pub(super) strangers: Strangers,
     /// Weft's tables in nftables.
     pub(super) packet_filter: PacketFilter,
+    /// The own prefixes that peers have been told.
+    pub(super) announced: BTreeSet<IpNet>,
+    /// The blocks that pods have addresses of.
+    pub(super) held: HeldBlocks,
     /// The plugin has been told what it needs to know.
     pub(super) node_file_written: bool,
     /// What is wrong with the container runtime's configuration.
@@ -193,6 +199,7 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
         }),
         None => None,
     };
+    let remembered = node_file::remembered(run_dir.path())?;
     let (takes_pods, ready) = watch::channel(false);
     let conflist = conflist::keep(conflist, ready).context("cannot watch the directory of --cni-conf-dir")?;
     let news: Coalesced<KernelNews> = Coalesced::default();
@@ -208,7 +215,11 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
         bgp: None,
         events,
         log: RateLimit::default(),
-        known: Knowledge::default(),
+        known: Knowledge {
+            announced: remembered.announced,
+            held: HeldBlocks::new(remembered.blocks),
+            ..Knowledge::default()
+        },
     };
     agent.run(Sources { readings, pods, ipam, news, filtered, conflist, asked }).await
 }
@@ -260,7 +271,7 @@ impl Agent {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 Some(reading) = sources.readings.recv() => self.read(reading).await?,
-                Some(reading) = sources.pods.recv() => self.pods_read(reading)?,
+                Some(reading) = sources.pods.recv() => self.pods_read(reading).await?,
                 news = sources.news.take() => self.kernel_said(news).await?,
                 notice = next_notice(self.bgp.as_mut()) => self.speaker_said(notice?)?,
                 changed = sources.filtered.changed() => {
@@ -345,6 +356,7 @@ impl Agent {
             (facts::of(topology), topology.links().map(|link| link.name.clone()).collect::<BTreeSet<_>>())
         };
         let (facts, links) = block_in_place(|| self.kernel.inspect(look))?;
+        let facts = HostFacts { held_blocks: self.known.facts.held_blocks.clone(), ..facts };
         self.known.links = links;
         self.follow_pods();
         if self.known.facts == facts && self.known.plan.is_some() {
@@ -375,6 +387,7 @@ impl Agent {
                 block_in_place(|| self.kernel.sweep())?;
                 self.tell_runtime();
             }
+            Notice::Announced(prefixes) => self.announced(prefixes),
             Notice::Event(event) => self.speaker_event(&event),
             Notice::EventsLost(count) => {
                 self.note("events-lost", format!("{count} events of the speaker's were dropped"));

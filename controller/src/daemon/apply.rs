@@ -1,8 +1,10 @@
 //! From documents and facts to a plan, and from a plan to everyone whose part has changed.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::Result;
+use ipnet::IpNet;
 use tokio::task::block_in_place;
 use weft_cni::ipam;
 use weft_routing::Settings;
@@ -27,7 +29,10 @@ impl Agent {
                 if self.known.cluster.as_deref() != Some(&cluster) {
                     self.note("documents", "the documents are good and in force".into());
                     self.known.cluster = Some(Arc::new(cluster));
+                    self.known.held.await_reading();
                     self.replan().await?;
+                    // With the blocks closed that the documents give to the node no more, the store says which of them may go.
+                    self.pods_node.send_modify(|_| {});
                 } else if !before.ok {
                     self.note("documents", "the documents are good again".into());
                 }
@@ -53,6 +58,7 @@ impl Agent {
     /// made, the last one stays.
     pub(super) async fn replan(&mut self) -> Result<()> {
         let (Some(cluster), Some(_)) = (&self.known.cluster, self.known.adopted) else { return Ok(()) };
+        self.known.facts.held_blocks = self.known.held.blocks();
         let wanted = match plan(cluster, &self.node, &self.known.facts) {
             Ok(wanted) => Arc::new(wanted),
             Err(problem) => {
@@ -137,7 +143,7 @@ impl Agent {
         if !self.known.packet_filter.guarded {
             return;
         }
-        match node_file::write(&self.run_dir, plan) {
+        match node_file::write(&self.run_dir, plan, &self.known.announced) {
             Ok(true) => tracing::info!("wrote node.json"),
             Ok(false) => {}
             Err(error) => {
@@ -150,7 +156,21 @@ impl Agent {
         }
         self.known.failed.remove(&Task::NodeFile);
         self.known.node_file_written = true;
+        self.known.held.tell(plan.blocks.iter().map(|block| block.cidr).collect());
         self.tell_runtime();
+    }
+
+    /// Takes down which own prefixes peers have been told, and tells the plugin. Until the first convergence what an earlier
+    /// run told counts too: peers keep that over a restart.
+    pub(super) fn announced(&mut self, prefixes: BTreeSet<IpNet>) {
+        if self.known.converged {
+            self.known.announced = prefixes;
+        } else {
+            self.known.announced.extend(prefixes);
+        }
+        if let Some(plan) = self.known.plan.clone() {
+            self.write_node_file(&plan);
+        }
     }
 
     /// Lets the container runtime know that the node takes pods, once it does: its routes are there, and the plugin has what
@@ -171,15 +191,19 @@ impl Agent {
         });
     }
 
-    /// Tells the kernel's side which routes belong to pods.
-    pub(super) fn pods_read(&mut self, reading: Result<Pods, ipam::Error>) -> Result<()> {
+    /// Tells the kernel's side which routes belong to pods, and plans anew where a block came into use or fell out of it.
+    pub(super) async fn pods_read(&mut self, reading: Result<Pods, ipam::Error>) -> Result<()> {
         match reading {
             Ok(pods) => {
                 self.known.failed.remove(&Task::Store);
                 let routes = (self.known.pods.routes != pods.routes).then(|| pods.routes.clone());
+                self.known.held.read(pods.taken.clone());
                 self.known.pods = pods;
                 if let Some(routes) = routes {
                     block_in_place(|| self.kernel.pods(routes))?;
+                }
+                if self.known.held.blocks() != self.known.facts.held_blocks {
+                    self.replan().await?;
                 }
             }
             Err(error) => {
@@ -199,6 +223,6 @@ fn kernel_settings(plan: &NodePlan) -> Settings {
         metric: plan.route_metric,
         preferred_source_v4: plan.addresses.v4,
         preferred_source_v6: plan.addresses.v6,
-        own_blocks: plan.blocks.iter().copied().collect(),
+        own_blocks: plan.blocks.iter().map(|block| block.cidr).collect(),
     }
 }

@@ -12,7 +12,7 @@ use crate::plan::{HostFacts, InterfaceFacts};
 /// `RTPROT_RA` (rtnetlink.h): a route out of a router advertisement.
 const PROTOCOL_RA: u8 = 9;
 
-/// The interfaces but those of pods. An address still under duplicate address detection is nobody's yet.
+/// The interfaces but those of pods; of held blocks the kernel knows nothing. An address still under duplicate address detection is nobody's yet.
 pub(super) fn of(topology: &Topology) -> HostFacts {
     let default_routes = topology.default_route_links();
     let advertised = links_with_advertised_default_route(topology);
@@ -34,7 +34,7 @@ pub(super) fn of(topology: &Topology) -> HostFacts {
             (link.name.clone(), facts)
         })
         .collect();
-    HostFacts { interfaces }
+    HostFacts { interfaces, held_blocks: BTreeSet::new() }
 }
 
 fn links_with_advertised_default_route(topology: &Topology) -> BTreeSet<u32> {

@@ -12,6 +12,7 @@ mod conflist;
 mod events;
 mod facts;
 mod happened;
+mod held;
 mod ipam;
 mod kernel_news;
 mod lock;

@@ -1,6 +1,7 @@
 //! The pods of this node as the plugin's store has them, and the routes that follow.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(super) struct Pods {
     pub(super) count: usize,
     /// The routes to their addresses.
     pub(super) routes: Vec<PodRoute>,
+    /// Every address that is taken, whether its pod is there or not.
+    pub(super) taken: BTreeSet<IpAddr>,
 }
 
 /// Reads the store whenever it or the node changes, on a task of its own, as the store's lock may have to be waited for.
@@ -66,6 +69,7 @@ pub(super) fn follow(
 fn read(store: &mut Store, node: &Node) -> Result<Pods, Error> {
     let mut pods = Pods::default();
     for entry in store.entries()? {
+        pods.taken.extend(&entry.addresses);
         if entry.state == State::Committed && node.links.contains(&entry.host_link) {
             pods.count += 1;
             pods.routes.extend(routes(&entry));

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use weft_bgp::types::Family;
 
 use super::address;
+use super::blocks::BlockState;
 use super::make::Context;
 use super::session::{Origin, Wanted};
 use super::settings::{Settings, node_configuration_name};
@@ -160,10 +161,11 @@ fn large_mesh(sessions: &[Wanted<'_>]) -> Option<Problem> {
 
 fn blocks_outside_pools(context: &Context<'_>) -> Vec<Problem> {
     let pools = || context.cluster.pools.values();
-    let outside = context.blocks.iter().filter(|block| {
+    let given = context.blocks.iter().filter(|block| block.state != BlockState::Leaving);
+    let outside = given.map(|block| block.cidr).filter(|block| {
         let family = Family::of(block);
         pools().any(|p| Family::of(&p.cidr.net()) == family)
-            && !pools().any(|p| !p.disabled && p.cidr.net().contains(*block))
+            && !pools().any(|p| !p.disabled && p.cidr.net().contains(block))
     });
     outside
         .map(|block| {

@@ -11,7 +11,7 @@ use weft_bgp::types::{Family, FamilySet};
 use super::policy::Policies;
 use super::session::{Wanted, wanted};
 use super::settings::{BGP_PORT, Settings};
-use super::{HostFacts, NodeAddresses, NodePlan, Sysctl, address, diagnose, nat};
+use super::{Block, HostFacts, NodeAddresses, NodePlan, Sysctl, address, blocks, diagnose, nat};
 use crate::api::json::Problem;
 use crate::api::{AdvertiseNodeAddress, NextHopMode, PeerAs, SourceAddress};
 use crate::cluster::{Cluster, Node};
@@ -33,7 +33,7 @@ pub(super) struct Context<'a> {
     pub(super) declared: NodeAddresses,
     /// Those of them, or those chosen by configuration, that the host has.
     pub(super) local: NodeAddresses,
-    pub(super) blocks: Vec<IpNet>,
+    pub(super) blocks: Vec<Block>,
 }
 
 impl<'a> Context<'a> {
@@ -41,8 +41,13 @@ impl<'a> Context<'a> {
         let settings = Settings::of(cluster, name);
         let declared = address::declared(node, &settings);
         let local = address::local(node, &settings, host);
-        let blocks = cluster.blocks_of(name);
+        let blocks = blocks::blocks(cluster, name, &host.held_blocks);
         Self { cluster, name, node, settings, host, declared, local, blocks }
+    }
+
+    /// The blocks, as prefixes.
+    pub(super) fn cidrs(&self) -> Vec<IpNet> {
+        self.blocks.iter().map(|block| block.cidr).collect()
     }
 
     /// The addresses that sessions are made with. One that is off its interface for a moment, as IPv6 addresses are while
@@ -62,6 +67,8 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
     let sessions = wanted(cluster, name, node);
     let (peers, mut diagnostics) = peers(&context, &sessions);
     diagnostics.extend(diagnose::all(&context, &sessions));
+    let pools = blocks::pools(cluster, &context.blocks);
+    diagnostics.extend(blocks::diagnose(&context.blocks, &pools));
     let (packet_filter, without_nat) = nat::ruleset(&context);
     diagnostics.extend(without_nat);
     diagnostics.sort();
@@ -85,6 +92,8 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
         addresses: context.local,
         route_metric: settings.route_metric,
         manage_sysctls: settings.manage_sysctls,
+        reserved: blocks::reserved(cluster, &context.blocks),
+        pools,
         blocks: context.blocks,
         diagnostics,
     })
@@ -94,7 +103,8 @@ fn peers(
     context: &Context<'_>,
     sessions: &[Wanted<'_>],
 ) -> (BTreeMap<IpAddr, Arc<PeerConfig>>, Vec<Problem>) {
-    let policies = Policies::new(context.cluster, context.name, &context.blocks, context.known());
+    let cidrs = context.cidrs();
+    let policies = Policies::new(context.cluster, context.name, &cidrs, context.known());
     let mut peers: BTreeMap<IpAddr, Arc<PeerConfig>> = BTreeMap::new();
     let mut problems = Vec::new();
     for session in sessions {
@@ -209,7 +219,7 @@ fn originate(context: &Context<'_>) -> BTreeMap<IpNet, Origination> {
             AdvertiseNodeAddress::Never => false,
             AdvertiseNodeAddress::Auto => context.host.interface_of(*address) == Some(LOOPBACK),
         });
-    let prefixes = context.blocks.iter().copied().chain(own_addresses.map(IpNet::from));
+    let prefixes = context.cidrs().into_iter().chain(own_addresses.map(IpNet::from));
     prefixes.map(|prefix| (prefix, Origination::default())).collect()
 }
 
@@ -234,7 +244,7 @@ fn mtu(context: &Context<'_>, speaker: &SpeakerConfig) -> u32 {
 fn sysctls(context: &Context<'_>) -> Vec<Sysctl> {
     let uses = |family| {
         let addresses = context.known();
-        context.blocks.iter().any(|b| Family::of(b) == family)
+        context.blocks.iter().any(|b| Family::of(&b.cidr) == family)
             || addresses.iter().any(|a| Family::of_address(a) == family)
     };
     let mut sysctls = Vec::new();

@@ -14,6 +14,7 @@ use weft_routing::nft::Ruleset;
 use crate::api::json::Problem;
 
 mod address;
+mod blocks;
 mod diagnose;
 mod make;
 mod nat;
@@ -21,6 +22,7 @@ mod policy;
 mod session;
 mod settings;
 
+pub use blocks::{Block, BlockState, Pool};
 pub use make::plan;
 pub(crate) use session::wanted;
 
@@ -29,6 +31,9 @@ pub(crate) use session::wanted;
 pub struct HostFacts {
     /// The interfaces, by name; the pods' own (`weft*`) may be left out.
     pub interfaces: BTreeMap<String, InterfaceFacts>,
+    /// Blocks that pods on it have addresses of, and others that are to be kept: they are the node's even where the documents
+    /// do not give them to it.
+    pub held_blocks: BTreeSet<IpNet>,
 }
 
 /// One interface.
@@ -54,7 +59,11 @@ pub struct NodePlan {
     /// Where to listen for BGP; IPv6 sockets for IPv6 only.
     pub listeners: BTreeSet<SocketAddr>,
     /// The node's own blocks, in order: pods get their addresses from them, and each is an unreachable route in the kernel.
-    pub blocks: Vec<IpNet>,
+    pub blocks: Vec<Block>,
+    /// The pools of the blocks, by name.
+    pub pools: BTreeMap<String, Pool>,
+    /// Ranges whose addresses are given only to who asks for one of them.
+    pub reserved: BTreeSet<IpNet>,
     /// The node's addresses: the preferred source of pod routes and learned routes.
     pub addresses: NodeAddresses,
     /// The metric of learned routes in the kernel.

@@ -49,7 +49,7 @@ pub(super) fn ruleset(context: &Context<'_>) -> (Ruleset, Vec<Problem>) {
 fn inside<'a>(context: &'a Context<'_>) -> impl Iterator<Item = IpNet> + 'a {
     let cluster = context.cluster;
     let pools = cluster.pools.values().map(|pool| pool.cidr.net());
-    let blocks = cluster.blocks.values().map(|block| block.cidr.net());
+    let blocks = cluster.blocks.values().map(|block| block.cidr.net()).chain(context.cidrs());
     let pod_cidrs = cluster.nodes.values().flat_map(|node| node.pod_cidrs.iter().copied());
     let nodes = cluster.nodes.values().flat_map(|node| node.addresses.iter().copied().map(IpNet::from));
     let own = context.known().iter().map(IpNet::from);

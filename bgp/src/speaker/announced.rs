@@ -1,0 +1,60 @@
+//! Which of our own prefixes somebody knows.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+use super::peer::Peer;
+use super::{Output, Speaker};
+use crate::egress::{Egress, GroupId};
+
+/// The own prefixes that at least one established peer has been told.
+#[derive(Debug, Default)]
+pub(super) struct Announced {
+    /// As they were told last.
+    told: BTreeSet<IpNet>,
+    /// Whether that may have changed.
+    due: bool,
+}
+
+impl Announced {
+    /// Something was sent to a peer, left for it, or a peer is gone.
+    pub(super) fn stir(&mut self) {
+        self.due = true;
+    }
+}
+
+impl Speaker {
+    /// Tells which own prefixes are announced, if that has changed, or in any case if `always`.
+    pub(super) fn tell_announced(&mut self, always: bool) {
+        if !std::mem::take(&mut self.announced.due) && !always {
+            return;
+        }
+        let originated = self.config.iter().flat_map(|config| config.originate.keys());
+        let now: BTreeSet<IpNet> = originated.filter(|prefix| self.is_announced(prefix)).copied().collect();
+        if always || now != self.announced.told {
+            self.announced.told.clone_from(&now);
+            self.outputs.push_back(Output::Announced(now));
+        }
+    }
+
+    /// A prefix becomes announced once everything has left for one peer that was told it, and stays so while any peer knows it: of
+    /// a peer that is sent much, it is not known at each moment how far it has read.
+    fn is_announced(&self, prefix: &IpNet) -> bool {
+        let before = self.announced.told.contains(prefix);
+        self.egress.iter().any(|(&group, egress)| self.is_told(group, egress, prefix, before))
+    }
+
+    fn is_told(&self, group: GroupId, egress: &Egress, prefix: &IpNet, before: bool) -> bool {
+        egress.told(prefix).any(|id| {
+            let peer = self.addresses.get(&id).and_then(|address| self.peers.get(address));
+            peer.is_some_and(|peer| peer.group == Some(group) && (before || self.has_all(peer)))
+        })
+    }
+
+    /// Whether all that was packed for a peer has left for it.
+    fn has_all(&self, peer: &Peer) -> bool {
+        let outbox = peer.established.and_then(|connection| self.connections.get(&connection));
+        outbox.is_some_and(|outbox| outbox.group_is_out())
+    }
+}
