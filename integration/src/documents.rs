@@ -50,13 +50,14 @@ pub fn bgp_peer(name: &str, node: &str, mut spec: Value) -> Value {
     resource("BGPPeer", name, &spec)
 }
 
-/// The IPPool that all pods of the lab are in.
+/// The IPPool that all pods of the lab are in. Its addresses do not rest: the lab's pods come and go faster.
 #[must_use]
 pub fn pod_pool(family: Family) -> Value {
-    match family {
-        Family::V4 => resource("IPPool", "pods-ipv4", &json!({"cidr": "10.244.0.0/16", "blockSize": 26})),
-        Family::V6 => resource("IPPool", "pods-ipv6", &json!({"cidr": "fd00:10:244::/48", "blockSize": 122})),
-    }
+    let (name, cidr, block_size) = match family {
+        Family::V4 => ("pods-ipv4", "10.244.0.0/16", 26),
+        Family::V6 => ("pods-ipv6", "fd00:10:244::/48", 122),
+    };
+    resource("IPPool", name, &json!({"cidr": cidr, "blockSize": block_size, "cooldown": "0s"}))
 }
 
 /// A BGPFilter that makes a router of a weftd: it accepts the lab's pods and node addresses, and passes on what it learned and `own`.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::indexing_slicing, reason = "a panic fails the test, which is what it is for")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
@@ -13,8 +14,9 @@ use weft_integration::documents;
 use weft_integration::fabric::wait_reachable;
 use weft_integration::lab::Lab;
 use weft_integration::lan::{Lan, LanSpec};
+use weft_integration::netns::Namespace;
 use weft_integration::node::{self, Node};
-use weft_integration::pod::{Plugin, Pod};
+use weft_integration::pod::{Plugin, Pod, addresses};
 use weft_integration::probe::ping;
 use weft_integration::wait::{stays, wait_until};
 
@@ -172,5 +174,89 @@ fn a_block_that_no_pod_is_in_goes_at_once_and_a_disabled_pool_keeps_its_blocks()
         Pod::add(lab, &node.weft, "after")?.delete()?;
         ensure!(problems(&node, "block-closed")? == 0, "{}", node.weft.status()?);
         Ok(())
+    })
+}
+
+/// Three pools of four addresses each: for namespaces of team x, for all, and for who asks.
+fn node_of_three_pools(lab: &Lab) -> Result<Node> {
+    let blocks: Vec<IpNet> = ["10.244.1.0/30", "10.244.2.0/30", "10.244.3.0/30"]
+        .iter()
+        .map(|b| b.parse())
+        .collect::<Result<_, _>>()?;
+    let mut node = Node::new(lab, "node", node::loopback(&[Family::V4], 1), blocks)?;
+    node.namespace.ip(&format!("addr add {} dev lo", node.addresses[0]))?;
+    let pool = |name: &str, cidr: &str, more: Value| {
+        let mut spec = json!({"cidr": cidr, "blockSize": 30, "cooldown": "3s"});
+        if let (Some(spec), Value::Object(more)) = (spec.as_object_mut(), more) {
+            spec.extend(more);
+        }
+        documents::resource("IPPool", name, &spec)
+    };
+    let team = json!({"namespaceSelector": "team == \"x\"", "reserved": ["10.244.1.0/31"]});
+    let mut all = vec![
+        documents::node("node", &[], &[], &node.addresses),
+        documents::bgp_configuration(&json!({"asNumber": 64601, "nodeToNodeMeshEnabled": false})),
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "red", "labels": {"team": "x"}}}),
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "blue"}}),
+        pool("team", "10.244.1.0/24", team),
+        pool("common", "10.244.2.0/24", json!({})),
+        pool("manual", "10.244.3.0/24", json!({"assignmentMode": "Manual"})),
+    ];
+    all.extend(node.blocks.iter().enumerate().map(|(index, block)| {
+        documents::resource("IPBlock", &format!("block-{index}"), &json!({"cidr": block, "node": "node"}))
+    }));
+    documents::write(&node.weft.manifests(), "all.yaml", &all)?;
+    node.weft.start()?;
+    node.wait_ready_for_pods()?;
+    Ok(node)
+}
+
+#[test]
+fn a_pool_says_who_gets_which_of_its_addresses_and_when() -> Result<()> {
+    Lab::test(|lab| {
+        let node = node_of_three_pools(lab)?;
+        let plugin = |arguments: &str| -> Result<Plugin> {
+            Ok(Plugin::new(&node.weft)?
+                .with_arguments(&format!("K8S_POD_NAME=p;K8S_POD_NAMESPACE={arguments}")))
+        };
+        // The addresses that ADD answers with, or the error.
+        let add = |plugin: &Plugin, pod: &Namespace| -> Result<String> {
+            let reply = plugin.call("ADD", pod.label(), &pod.path())?;
+            if let Some(code) = reply.code() {
+                return Ok(format!("{code}: {}", reply.json["msg"].as_str().unwrap_or_default()));
+            }
+            let addresses = addresses(&reply.result()?)?;
+            Ok(addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(","))
+        };
+        let pods: Vec<Namespace> =
+            (0..9).map(|number| lab.namespace(&format!("pod{number}"))).collect::<Result<_>>()?;
+        let (red, blue) = (plugin("red")?, plugin("blue")?);
+        let of = |plugin: &Plugin, pods: &[Namespace]| -> Result<BTreeSet<String>> {
+            pods.iter().map(|pod| add(plugin, pod)).collect()
+        };
+        let expected = |last: std::ops::Range<u8>, third: u8| -> BTreeSet<String> {
+            last.map(|last| format!("10.244.{third}.{last}")).collect()
+        };
+        let reds = of(&red, &pods[..2])?;
+        ensure!(reds == expected(2..4, 1), "{reds:?}, not what the team's pool has besides what is reserved");
+        let blues = of(&blue, &pods[2..6])?;
+        ensure!(blues == expected(0..4, 2), "{blues:?}, not what the pool for all has");
+        for (plugin, what) in [(&red, "the reserved addresses"), (&blue, "the pool for who asks")] {
+            let answer = add(plugin, &pods[6])?;
+            ensure!(answer.starts_with("11: "), "{answer}: {what} was taken unasked");
+        }
+        for asked in ["10.244.1.0", "10.244.3.1"] {
+            let pod = lab.namespace(asked)?;
+            let answer = add(&plugin(&format!("blue;IP={asked}"))?, &pod)?;
+            ensure!(answer == asked, "{answer}, not {asked}, which was asked for");
+        }
+        red.call("DEL", pods[0].label(), &pods[0].path())?.result()?;
+        let answer = add(&red, &pods[7])?;
+        ensure!(answer.starts_with("11: ") && answer.contains("rests"), "an address did not rest: {answer}");
+        wait_until("an address to have rested", PATIENCE, || {
+            let answer = add(&red, &pods[7])?;
+            ensure!(reds.contains(&answer), "{answer}");
+            Ok(())
+        })
     })
 }
