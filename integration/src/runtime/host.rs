@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::{PATIENCE, request, seen, url};
+use super::{PATIENCE, copy_program, request, seen, url};
 use crate::lab::Lab;
 use crate::node::Node;
 use crate::process::{Finished, Process, SHORT, foreign_program, own_program, run, run_with_input, tail};
@@ -208,12 +208,4 @@ fn only_child(process: u32) -> Result<u32> {
         .trim()
         .parse()
         .with_context(|| format!("process {process} has the children {children:?}, not one"))
-}
-
-/// Copies a program to a folder under its own name.
-fn copy_program(program: &Path, folder: &Path) -> Result<()> {
-    let name = program.file_name().with_context(|| format!("{} has no name", program.display()))?;
-    fs::copy(program, folder.join(name))
-        .with_context(|| format!("cannot copy {} to {}", program.display(), folder.display()))?;
-    Ok(())
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
+use super::copy_program;
 use crate::lab::Lab;
 use crate::process::{SHORT, foreign_program, run};
 
@@ -32,7 +33,7 @@ pub fn write(lab: &Lab) -> Result<PathBuf> {
     for directory in ["bin", "etc", "tmp", "www/cgi-bin"] {
         lab.directory(&format!("image/root/{directory}"))?;
     }
-    fs::copy(busybox, root.join("bin/busybox"))?;
+    copy_program(&busybox, &root.join("bin"))?;
     for applet in ["cat", "httpd", "ip", "ping", "sh"] {
         symlink("busybox", root.join("bin").join(applet))?;
     }

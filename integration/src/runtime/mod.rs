@@ -10,12 +10,14 @@ mod podman;
 
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
 
-use crate::process::Finished;
+use crate::process::{Finished, SHORT, run};
 use crate::wait::wait_until;
 
 pub use containerd::Containerd;
@@ -155,4 +157,13 @@ fn seen(said: Finished) -> Result<IpAddr> {
     let address: IpAddr =
         said.trim().trim_matches(['[', ']']).parse().with_context(|| format!("it said {said:?}"))?;
     Ok(address.to_canonical())
+}
+
+/// Copies a program to a folder under its own name. `cp` does it: a copy that this process has open for writing is open too in what
+/// another thread forks at that moment, and cannot be executed as long (ETXTBSY of execve(2)).
+fn copy_program(program: &Path, folder: &Path) -> Result<()> {
+    run(Command::new("cp").arg(program).arg(folder), SHORT)?
+        .success()
+        .with_context(|| format!("cannot copy {} to {}", program.display(), folder.display()))?;
+    Ok(())
 }
