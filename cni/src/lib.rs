@@ -8,8 +8,8 @@
 //!
 //! weftd links this crate for [`node`] and [`ipam`]; the binary `weft-cni` runs [`plugin`].
 //!
-//! The plugin is synchronous and starts one thread, to enter the pod's network namespace. It works while weftd is
-//! down: `node.json` is its only source and the store its only memory.
+//! The plugin is synchronous, and its one thread enters the pod's network namespace and comes back. It works while
+//! weftd is down: `node.json` is its only source and the store its only memory.
 
 pub mod datapath;
 mod hash;

@@ -16,16 +16,16 @@ mod step;
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use nix::sched::{CloneFlags, setns};
 use weft_routing::netlink::{self, Address, Link, LinkName, Mac, Neighbour, Scope, Socket, Veth};
 use weft_routing::route::{Action, NextHop, Protocol, Route, RouteKey};
-use weft_routing::{PodRoute, netns, sysctl};
+use weft_routing::{PodRoute, sysctl};
 
 pub use self::check::{Told, check};
 
@@ -111,27 +111,40 @@ fn refused(step: impl std::fmt::Display) -> impl FnOnce(netlink::Error) -> Error
 pub struct PodNamespace {
     path: PathBuf,
     file: File,
+    /// The caller's own, to come back to.
+    own: File,
 }
 
 impl PodNamespace {
     /// Opens the namespace at `path`, which must not be the caller's own: the host would lose its default route.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let unusable = |reason: String| Error::Namespace { path: path.to_owned(), reason };
-        let file = File::open(path).map_err(|error| unusable(error.to_string()))?;
-        let id = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
-        let own = File::open("/proc/thread-self/ns/net").and_then(|own| id(&own));
-        match (own, id(&file)) {
-            (Ok(own), Ok(pod)) if own != pod => Ok(Self { path: path.to_owned(), file }),
-            (Ok(_), Ok(_)) => Err(unusable("it is the host's own network namespace".to_owned())),
-            (Err(error), _) | (_, Err(error)) => Err(unusable(error.to_string())),
+        let open = |path: &Path| File::open(path).map_err(|error| unusable(error.to_string()));
+        let id = |file: &File| -> Result<(u64, u64), Error> {
+            let metadata = file.metadata().map_err(|error| unusable(error.to_string()))?;
+            Ok((metadata.dev(), metadata.ino()))
+        };
+        let (file, own) = (open(path)?, open(Path::new("/proc/thread-self/ns/net"))?);
+        if id(&file)? == id(&own)? {
+            return Err(unusable("it is the host's own network namespace".to_owned()));
         }
+        Ok(Self { path: path.to_owned(), file, own })
     }
 
-    /// Runs `work` inside, on a thread of its own.
-    fn run<T: Send>(&self, work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
-        let path = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
-        netns::run(&path, work)
-            .map_err(|error| Error::Namespace { path: self.path.clone(), reason: error.to_string() })?
+    /// Runs `work` inside. The calling thread goes there and comes back, which in a process of one thread is cheaper than
+    /// a second one. After an error that says it could not come back, it is good only for what has sockets already.
+    fn run<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        self.enter(&self.file, "enter it")?;
+        let done = work();
+        self.enter(&self.own, "come back from it")?;
+        done
+    }
+
+    fn enter(&self, namespace: &File, what: &str) -> Result<(), Error> {
+        setns(namespace, CloneFlags::CLONE_NEWNET).map_err(|errno| Error::Namespace {
+            path: self.path.clone(),
+            reason: format!("cannot {what}: {} ({errno:?})", errno.desc()),
+        })
     }
 }
 
@@ -185,6 +198,8 @@ impl PreferredSources {
 }
 
 /// Makes the interface. On an error parts of it may be there: [`remove`] takes them away.
+///
+/// The pod's end is set up first, so that the host's finds a carrier and its part is one batch.
 pub fn create(
     socket: &mut Socket,
     namespace: &PodNamespace,
@@ -192,11 +207,10 @@ pub fn create(
     mtu: u32,
     sources: &PreferredSources,
 ) -> Result<(), Error> {
-    create_link(socket, namespace, interface, mtu)?;
-    let link = raise_host(socket, interface)?;
-    namespace.run(|| configure_pod(interface))?;
-    wait_operational(socket, &interface.host_link, link)?;
-    configure_host(socket, interface, link, sources)
+    let ends = create_link(socket, namespace, interface, mtu)?;
+    let mut inside = namespace.run(|| configure_pod(interface, ends.pod))?;
+    configure_host(socket, interface, ends.host, sources)?;
+    wait_operational(&mut inside, &interface.ifname, ends.pod)
 }
 
 /// Takes the interface away, with everything that hangs on it: both ends, addresses, routes, neighbours. Says
@@ -215,14 +229,21 @@ pub fn exists(socket: &mut Socket, host_link: &LinkName) -> Result<bool, Error> 
     Ok(link.is_some())
 }
 
+/// The indexes of the two ends, each in its namespace.
+struct Ends {
+    host: u32,
+    pod: u32,
+}
+
 fn create_link(
     socket: &mut Socket,
     namespace: &PodNamespace,
     interface: &Interface,
     mtu: u32,
-) -> Result<(), Error> {
+) -> Result<Ends, Error> {
+    let name = &interface.host_link;
     let request = Veth {
-        name: &interface.host_link,
+        name,
         mac: HOST_MAC,
         peer_name: &interface.ifname,
         peer_mac: Some(interface.mac),
@@ -232,23 +253,26 @@ fn create_link(
     .create();
     let mut result = socket.execute(&request);
     // The host end of this very attachment can only be what an ADD left that was killed.
-    if result.as_ref().is_err_and(netlink::Error::is_present) && remove(socket, &interface.host_link)? {
+    if result.as_ref().is_err_and(netlink::Error::is_present) && remove(socket, name)? {
         result = socket.execute(&request);
     }
     match result {
-        Err(error) if error.is_present() => Err(Error::NameTaken(interface.ifname.clone())),
-        result => result.map_err(refused(format_args!(
-            "make link {} with its peer {}",
-            interface.host_link, interface.ifname
-        ))),
+        Err(error) if error.is_present() => return Err(Error::NameTaken(interface.ifname.clone())),
+        result => {
+            result.map_err(refused(format_args!("make link {name} with its peer {}", interface.ifname)))?
+        }
     }
+    let step = || format!("look up link {name}");
+    let link = socket.link_by_name(name).map_err(|source| Error::Refused { step: step(), source })?;
+    let gone = || netlink::Error::Malformed("the link that was just made is not there".to_owned());
+    link.and_then(|link| Some(Ends { host: link.index, pod: link.peer? }))
+        .ok_or_else(|| Error::Refused { step: step(), source: gone() })
 }
 
-/// Runs inside the pod's namespace.
-fn configure_pod(interface: &Interface) -> Result<(), Error> {
+/// Runs inside the pod's namespace, and gives a socket that stays there.
+fn configure_pod(interface: &Interface, link: u32) -> Result<Socket, Error> {
     let ifname = &interface.ifname;
     let mut socket = Socket::new().map_err(refused("open a netlink socket in the pod"))?;
-    let link = link_index(&mut socket, ifname)?;
     if interface.has_ipv6() {
         // Runtimes may have taken IPv6 off every interface of the namespace.
         sysctl::ensure("net/ipv6/conf/lo/disable_ipv6", "0")?;
@@ -266,38 +290,8 @@ fn configure_pod(interface: &Interface) -> Result<(), Error> {
         steps.push(Step::Neighbour(Neighbour { link, address: pod.gateway, mac: HOST_MAC }));
         steps.push(Step::Route(default_route(pod, link)));
     }
-    perform(&mut socket, &steps)
-}
-
-/// Sets the host end up, and gives its index.
-fn raise_host(socket: &mut Socket, interface: &Interface) -> Result<u32, Error> {
-    let name = &interface.host_link;
-    let link = link_index(socket, name)?;
-    if interface.has_ipv6() {
-        sysctl::ensure(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0")?;
-    }
-    let ipv6 = speaks_ipv6(name);
-    if ipv6 {
-        sysctl::write(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
-    }
-    // Before the link is up, so that the kernel makes no link-local address of its own.
-    perform(socket, &[Step::HostParameters { link, ipv6 }, Step::SetUp { name: name.to_string(), link }])?;
-    Ok(link)
-}
-
-/// Waits until the host end sends. The end that is set up last finds a carrier and sends at once; the other one drops
-/// every packet until the kernel's link watch has seen the carrier, a moment later (`dev_activate`, net/sched/sch_generic.c).
-fn wait_operational(socket: &mut Socket, name: &LinkName, link: u32) -> Result<(), Error> {
-    const TRIES: u32 = 2000;
-    const PAUSE: Duration = Duration::from_micros(500);
-    for _ in 0..TRIES {
-        let state = socket.link_by_index(link).map_err(refused(format_args!("look up link {name}")))?;
-        if state.is_some_and(|link| link.operational) {
-            return Ok(());
-        }
-        thread::sleep(PAUSE);
-    }
-    Err(Error::NotOperational(name.clone()))
+    perform(&mut socket, &steps)?;
+    Ok(socket)
 }
 
 fn configure_host(
@@ -306,7 +300,16 @@ fn configure_host(
     link: u32,
     sources: &PreferredSources,
 ) -> Result<(), Error> {
-    let mut steps = Vec::new();
+    let name = &interface.host_link;
+    if interface.has_ipv6() {
+        sysctl::ensure(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0")?;
+    }
+    let ipv6 = speaks_ipv6(name);
+    if ipv6 {
+        sysctl::write(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
+    }
+    // The parameters before the link is up, so that the kernel makes no link-local address of its own.
+    let mut steps = vec![Step::HostParameters { link, ipv6 }, Step::SetUp { name: name.to_string(), link }];
     for pod in &interface.addresses {
         if pod.gateway.is_ipv6() {
             steps.push(Step::Address(host_address(pod.gateway, link)));
@@ -318,11 +321,20 @@ fn configure_host(
     perform(socket, &steps)
 }
 
-fn link_index(socket: &mut Socket, name: &LinkName) -> Result<u32, Error> {
-    let step = || format!("look up link {name}");
-    let link = socket.link_by_name(name).map_err(|source| Error::Refused { step: step(), source })?;
-    let gone = || netlink::Error::Malformed("the link that was just made is not there".to_owned());
-    Ok(link.ok_or_else(|| Error::Refused { step: step(), source: gone() })?.index)
+/// Waits until the pod's end sends. The end that is set up last finds a carrier and sends at once; the other one drops
+/// every packet until the kernel's link watch has seen the carrier, a moment later (`dev_activate`, net/sched/sch_generic.c).
+/// Since Linux 6.8 the look itself makes it see (`linkwatch_sync_dev`).
+fn wait_operational(socket: &mut Socket, name: &LinkName, link: u32) -> Result<(), Error> {
+    const TRIES: u32 = 2000;
+    const PAUSE: Duration = Duration::from_micros(500);
+    for _ in 0..TRIES {
+        let state = socket.link_by_index(link).map_err(refused(format_args!("look up link {name}")))?;
+        if state.is_some_and(|link| link.operational) {
+            return Ok(());
+        }
+        thread::sleep(PAUSE);
+    }
+    Err(Error::NotOperational(name.clone()))
 }
 
 /// False on a kernel that was started with `ipv6.disable=1`, and for a link whose MTU is below IPv6's least.
