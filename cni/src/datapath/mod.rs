@@ -256,12 +256,10 @@ fn create_link(
     if result.as_ref().is_err_and(netlink::Error::is_present) && remove(socket, name)? {
         result = socket.execute(&request);
     }
-    match result {
-        Err(error) if error.is_present() => return Err(Error::NameTaken(interface.ifname.clone())),
-        result => {
-            result.map_err(refused(format_args!("make link {name} with its peer {}", interface.ifname)))?
-        }
+    if result.as_ref().is_err_and(netlink::Error::is_present) {
+        return Err(Error::NameTaken(interface.ifname.clone()));
     }
+    result.map_err(refused(format_args!("make link {name} with its peer {}", interface.ifname)))?;
     let step = || format!("look up link {name}");
     let link = socket.link_by_name(name).map_err(|source| Error::Refused { step: step(), source })?;
     let gone = || netlink::Error::Malformed("the link that was just made is not there".to_owned());
