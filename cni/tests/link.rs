@@ -1,4 +1,4 @@
-//! The pod's link as ADD leaves it: MTU, offloads, IPv6 without waiting. In real network namespaces, as root.
+//! The pod's link as ADD leaves it: MTU, offloads, IPv6 without waiting. In real network namespaces, as root. Needs `ip`.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,6 +12,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
 
 use common::{HOST_V6, Host, Namespace, addresses};
 use serde_json::{Value, json};
@@ -57,6 +58,19 @@ fn a_pod_without_ipv6_may_have_the_small_mtu_of_ipv4() {
     config["mtu"] = json!(576);
     let result = host.call("ADD", "c1", pod.path.to_str().unwrap(), &config).unwrap();
     assert_eq!((addresses(&result).len(), mtu(&pod, "eth0")), (1, 576));
+}
+
+/// More than one costs ADD time that grows with the number of processors, and is not used.
+#[test]
+fn both_ends_have_one_queue_each_way() {
+    let (host, pod) = (host(), Namespace::new());
+    host.add("c1", &pod).unwrap();
+    for namespace in [&host.namespace, &pod] {
+        let output =
+            namespace.run(|| Command::new("ip").args(["-details", "link", "show", "type", "veth"]).output());
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        assert!(text.contains("numtxqueues 1 numrxqueues 1 "), "{text}");
+    }
 }
 
 /// Duplicate address detection takes a second, in which an address can be neither bound nor used as a source.
