@@ -237,6 +237,26 @@ fn an_own_prefix_is_announced_when_it_has_left_for_a_peer_and_until_no_peer_know
 }
 
 #[test]
+fn what_is_announced_after_a_restart_is_told_once_it_has_left() {
+    let (start, now) = (SpeakerStart { restarting: true, ..SpeakerStart::default() }, Instant::now());
+    let (mut back, connection) = (Speaker::new(start), ConnectionId::Accepted(1));
+    let mut config = speaker(0, 1);
+    let peer = PeerConfig { passive: true, ..sim_support::peer(0, 1, 2) };
+    config.peers.insert([10, 0, 0, 2].into(), Arc::new(peer));
+    hear(&mut back, now, Input::Configure(Arc::new(config)));
+    let opening = octets(&bring_up(&mut back, now, connection));
+    hear(&mut back, now, Input::Written { connection, bytes: opening });
+    let later = now + Duration::from_secs(1);
+    let outputs = hear(&mut back, later, Input::Tick);
+    assert!(outputs.iter().any(|output| matches!(output, Output::Converged)), "{outputs:?}");
+    let is_announced = |output: &Output| matches!(output, Output::Announced(_));
+    assert!(!outputs.iter().any(is_announced), "peers are about to hear of the prefixes: {outputs:?}");
+    let written = hear(&mut back, later, Input::Written { connection, bytes: octets(&outputs) });
+    let [Output::Announced(own)] = &written[..] else { panic!("{written:?}") };
+    assert!(own.contains(&prefixes(0)[0]), "{own:?}");
+}
+
+#[test]
 fn a_stopped_speaker_only_closes() {
     let (mut stopped, now) = (Speaker::new(SpeakerStart::default()), Instant::now());
     let mut config = speaker(0, 1);

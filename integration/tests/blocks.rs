@@ -18,7 +18,7 @@ use weft_integration::netns::Namespace;
 use weft_integration::node::{self, Node};
 use weft_integration::pod::{Plugin, Pod, addresses};
 use weft_integration::probe::ping;
-use weft_integration::wait::{stays, wait_until};
+use weft_integration::wait::{now, stays, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -84,7 +84,21 @@ fn the_plugin_is_told_whether_a_peer_knows_the_blocks() -> Result<()> {
         lan.nodes[1].weft.kill9()?;
         wait_told(&lan.nodes[0], "announced", "after the only peer died", &all(&blocks, false))?;
         lan.nodes[1].weft.start()?;
-        wait_told(&lan.nodes[0], "announced", "after it came back", &all(&blocks, true))
+        wait_told(&lan.nodes[0], "announced", "after it came back", &all(&blocks, true))?;
+        // The peer keeps what it knows while we restart, so the plugin is never told otherwise.
+        lan.nodes[0].weft.kill9()?;
+        lan.nodes[0].weft.start()?;
+        let node = &lan.nodes[0];
+        let (end, mut is_ready) = (now() + PATIENCE, false);
+        while !is_ready {
+            ensure!(now() < end, "{} did not converge within {PATIENCE:?}", node.name);
+            ensure!(told(node, "announced")? == all(&blocks, true), "taken back before convergence");
+            is_ready = node.weft.http("/readyz").is_ok_and(|(code, _)| code == 200);
+        }
+        stays("what the peer knows, after convergence", Duration::from_secs(1), || {
+            ensure!(told(node, "announced")? == all(&blocks, true), "it was taken back");
+            Ok(())
+        })
     })
 }
 

@@ -15,6 +15,8 @@ pub(super) struct Announced {
     told: BTreeSet<IpNet>,
     /// Whether that may have changed.
     due: bool,
+    /// It is to be told after the first convergence, changed or not.
+    owed: bool,
 }
 
 impl Announced {
@@ -22,17 +24,25 @@ impl Announced {
     pub(super) fn stir(&mut self) {
         self.due = true;
     }
+
+    /// The first convergence is reached.
+    pub(super) fn converge(&mut self) {
+        (self.due, self.owed) = (true, true);
+    }
 }
 
 impl Speaker {
-    /// Tells which own prefixes are announced, if that has changed, or in any case if `always`.
-    pub(super) fn tell_announced(&mut self, always: bool) {
-        if !std::mem::take(&mut self.announced.due) && !always {
+    /// Tells which own prefixes are announced, if that has changed. After the first convergence it is told once in any case, when
+    /// all that was held back until then has left: a restart takes nothing back that peers are about to hear again.
+    pub(super) fn tell_announced(&mut self) {
+        if !std::mem::take(&mut self.announced.due) {
             return;
         }
         let originated = self.config.iter().flat_map(|config| config.originate.keys());
         let now: BTreeSet<IpNet> = originated.filter(|prefix| self.is_announced(prefix)).copied().collect();
-        if always || now != self.announced.told {
+        let all_out = || self.peers.values().filter(|p| p.established.is_some()).all(|p| self.has_all(p));
+        if now != self.announced.told || (self.announced.owed && all_out()) {
+            self.announced.owed = false;
             self.announced.told.clone_from(&now);
             self.outputs.push_back(Output::Announced(now));
         }

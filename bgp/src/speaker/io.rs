@@ -152,7 +152,7 @@ pub enum Output {
     /// Every peer that is alive has told us its table, or the time for that is up: what the kernel holds and the Loc-RIB does not
     /// may be swept. Said once.
     Converged,
-    /// Our own prefixes that at least one established peer has been told, all of them: on every change, and right after
+    /// Our own prefixes that at least one established peer has been told, all of them: on every change, and once after
     /// [`Output::Converged`].
     Announced(BTreeSet<IpNet>),
     /// Something to tell people.

@@ -335,8 +335,7 @@ impl Speaker {
             self.rib.handle(now, RibInput::Advertise);
             self.settle_rib(now);
         }
-        let converges = self.convergence.reached(now);
-        if converges {
+        if self.convergence.reached(now) {
             let restart = self.local_restart();
             for address in self.peers.keys().copied().collect::<Vec<_>>() {
                 self.tell_peer(now, address, IngressInput::Restart(restart));
@@ -347,8 +346,9 @@ impl Speaker {
                 self.outputs.push_back(Output::BestPaths(held.into_iter().map(change).collect()));
             }
             self.outputs.push_back(Output::Converged);
+            self.announced.converge();
         }
-        self.tell_announced(converges);
+        self.tell_announced();
     }
 
     fn settle_rib(&mut self, now: Instant) {
