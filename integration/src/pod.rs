@@ -83,6 +83,15 @@ impl Plugin {
         Self { arguments: arguments.to_owned(), ..self }
     }
 
+    /// The same, with these keys in its network configuration besides, as `{"mtu": 1400}`.
+    #[must_use]
+    pub fn with_keys(mut self, keys: &Value) -> Self {
+        for (key, value) in keys.as_object().into_iter().flatten() {
+            self.config[key] = value.clone();
+        }
+        self
+    }
+
     /// Calls it with `command` (ADD, DEL, CHECK, VERSION) for a container.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -187,6 +188,34 @@ fn a_block_that_no_pod_is_in_goes_at_once_and_a_disabled_pool_keeps_its_blocks()
         wait_told(&node, "open", "after the pool was enabled", &[(v4, true)])?;
         Pod::add(lab, &node.weft, "after")?.delete()?;
         ensure!(problems(&node, "block-closed")? == 0, "{}", node.weft.status()?);
+        Ok(())
+    })
+}
+
+#[test]
+fn an_add_that_waits_for_the_route_answers_when_the_peer_has_it() -> Result<()> {
+    Lab::test(|lab| {
+        let spec = LanSpec { nodes: vec![2], families: Family::BOTH.to_vec(), pods_per_node: 0 };
+        let mut lan = Lan::build(lab, spec)?;
+        lan.nodes[0].weft.start()?;
+        lan.nodes[0].wait_ready_for_pods()?;
+        let plugin = |seconds: u64| -> Result<Plugin> {
+            let keys = json!({"waitForRoute": true, "waitForRouteSeconds": seconds});
+            Ok(Plugin::new(&lan.nodes[0].weft)?.with_keys(&keys))
+        };
+        let (impatient, patient) = (plugin(1)?, plugin(PATIENCE.as_secs())?);
+        let pod = lab.namespace("pod")?;
+        let refused = impatient.call("ADD", "pod", &pod.path())?;
+        ensure!(refused.code() == Some(11), "{refused:?}");
+        let added = thread::scope(|scope| {
+            let waiting = scope.spawn(|| patient.call("ADD", "pod", &pod.path())?.result());
+            lan.nodes[1].weft.start()?;
+            waiting.join().map_err(|_| anyhow::anyhow!("the ADD panicked"))?
+        })?;
+        // The peer only has to take in what is on its way to it.
+        for address in addresses(&added)? {
+            wait_until("an answer from the pod", PATIENCE, || ping(&lan.nodes[1].namespace, address))?;
+        }
         Ok(())
     })
 }
