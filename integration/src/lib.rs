@@ -12,15 +12,18 @@
 //! | [`monitor`] | what happens to routes meanwhile |
 //! | [`probe`] | traffic, and what its receivers see |
 //! | [`promises`] | the promises of the network model, checked |
+//! | [`bench`] | how long the plugin takes, beside others and beside the kernel |
 //! | [`wait`] | waiting with a deadline |
 //!
-//! The lab knows the project only from outside: its programs, their command lines and their JSON.
+//! The lab knows the project only from outside: its programs, their command lines and their JSON. The benchmark alone links
+//! its crates, to ask the kernel as the plugin does and to write what weftd would.
 
 #![expect(
     clippy::indexing_slicing,
     reason = "JSON is indexed by name, which yields null for what is not there"
 )]
 
+pub mod bench;
 pub mod daemon;
 pub mod documents;
 pub mod fabric;

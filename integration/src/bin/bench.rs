@@ -1,0 +1,80 @@
+//! `make bench`: measures `weft-cni` beside Debian's `ptp` and `host-local` and beside the kernel's own share.
+//!
+//! Everything happens in network namespaces that end with this program, and in a directory of `TMPDIR` that is removed when it
+//! ends or is interrupted.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this program's output is what it is for")]
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::{SigSet, Signal};
+use weft_integration::bench::{self, Contender, Plan, Report, floor};
+use weft_integration::lab::Lab;
+
+const USAGE: &str = "weft-bench [--quick] [-o table|json]";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.split_first() {
+        Some((first, rest)) if first == floor::ARGUMENT => floor::run(rest),
+        _ => measure(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &[String]) -> Result<()> {
+    let (plan, json) = options(arguments)?;
+    let stop = stop_on_signals()?;
+    let mut report: Option<Report> = None;
+    Lab::test(|lab| {
+        report = Some(bench::run(&plan, &lab.directory("bench")?, &stop)?);
+        Ok(())
+    })?;
+    let report = report.context("nothing was measured")?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{report}");
+    }
+    let failures = report.failures(Contender::Weft);
+    ensure!(failures == 0, "{} failed {failures} times", Contender::Weft);
+    Ok(())
+}
+
+fn options(arguments: &[String]) -> Result<(Plan, bool)> {
+    let (mut plan, mut json) = (Plan::full(), false);
+    let mut arguments = arguments.iter().map(String::as_str);
+    while let Some(argument) = arguments.next() {
+        match (argument, if argument == "-o" { arguments.next() } else { None }) {
+            ("--quick", _) => plan = Plan::quick(),
+            ("-o", Some("json")) => json = true,
+            ("-o", Some("table")) => json = false,
+            (argument, value) => bail!("unknown: {argument} {}; usage: {USAGE}", value.unwrap_or_default()),
+        }
+    }
+    Ok((plan, json))
+}
+
+/// What becomes true with the first SIGINT, SIGTERM or SIGHUP. What runs then ends its round, and cleans up.
+fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    // Threads started from here on inherit this; processes do not.
+    signals.thread_block()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&stop);
+    std::thread::spawn(move || {
+        if signals.wait().is_ok() {
+            told.store(true, Ordering::Relaxed);
+        }
+    });
+    Ok(stop)
+}
