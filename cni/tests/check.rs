@@ -153,7 +153,7 @@ fn each_fault_of_the_pods_addresses() {
                 &["address IPV6 of eth0 in the pod has not passed duplicate address detection"],
             ),
             (
-                "sysctl net/ipv6/conf/eth0/accept_dad 0\naddr del IPV6/128 dev eth0\naddr add IPV6/128 dev eth0",
+                "addr change IPV6/128 dev eth0",
                 &["address IPV6 of eth0 in the pod was added with duplicate address detection"],
             ),
             (
@@ -262,7 +262,7 @@ fn each_fault_of_the_hosts_routes_and_neighbours() {
                 &["the host's route to IPV4 prefers none as source instead of 192.0.2.1"],
             ),
             (
-                "addr add 2001:db8::2/128 dev lo\n\
+                "addr add 2001:db8::2/128 dev lo nodad\n\
                  -6 route replace IPV6/128 dev LINK metric 32 proto 177 src 2001:db8::2",
                 &["the host's route to IPV6 prefers 2001:db8::2 as source instead of 2001:db8::1"],
             ),
