@@ -12,14 +12,13 @@
 //! added without detection, and both MAC addresses are known before the link is made.
 
 mod check;
+mod ready;
 mod step;
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::sched::{CloneFlags, setns};
@@ -96,6 +95,9 @@ pub enum Error {
     /// The link sends nothing although both its ends are up.
     #[error("link {0} is up at both ends and not operational after a second")]
     NotOperational(LinkName),
+    /// The pod does not take packets to its address although it has it.
+    #[error("the pod has no local route to its address {0} after a second")]
+    NotLocal(IpAddr),
     /// A kernel parameter could not be set.
     #[error(transparent)]
     Sysctl(#[from] sysctl::Error),
@@ -210,7 +212,7 @@ pub fn create(
     let ends = create_link(socket, namespace, interface, mtu)?;
     let mut inside = namespace.run(|| configure_pod(interface, ends.pod))?;
     configure_host(socket, interface, ends.host, sources)?;
-    wait_operational(&mut inside, &interface.ifname, ends.pod)
+    ready::wait(&mut inside, interface, ends.pod)
 }
 
 /// Takes the interface away, with everything that hangs on it: both ends, addresses, routes, neighbours. Says
@@ -317,22 +319,6 @@ fn configure_host(
         steps.push(Step::Route(way.route(link, sources.towards(pod.address))));
     }
     perform(socket, &steps)
-}
-
-/// Waits until the pod's end sends. The end that is set up last finds a carrier and sends at once; the other one drops
-/// every packet until the kernel's link watch has seen the carrier, a moment later (`dev_activate`, net/sched/sch_generic.c).
-/// Since Linux 6.8 the look itself makes it see (`linkwatch_sync_dev`).
-fn wait_operational(socket: &mut Socket, name: &LinkName, link: u32) -> Result<(), Error> {
-    const TRIES: u32 = 2000;
-    const PAUSE: Duration = Duration::from_micros(500);
-    for _ in 0..TRIES {
-        let state = socket.link_by_index(link).map_err(refused(format_args!("look up link {name}")))?;
-        if state.is_some_and(|link| link.operational) {
-            return Ok(());
-        }
-        thread::sleep(PAUSE);
-    }
-    Err(Error::NotOperational(name.clone()))
 }
 
 /// False on a kernel that was started with `ipv6.disable=1`, and for a link whose MTU is below IPv6's least.
