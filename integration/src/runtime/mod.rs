@@ -28,6 +28,9 @@ pub use podman::Podman;
 /// How long one call of a runtime may take; most take a tenth of a second.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long an answer may take, in seconds: on a machine with other work to do, processes stand still for a while.
+const PACKET: &str = "15";
+
 /// A port of the node that leads to a container, TCP.
 #[derive(Clone, Copy, Debug)]
 pub struct HostPort {
@@ -112,7 +115,7 @@ pub trait Runtime: Debug {
     /// # Errors
     /// If no answer comes.
     fn ping(&self, container: &str, to: IpAddr) -> Result<()> {
-        let command = ["ping", "-c", "1", "-W", "2", &to.to_string()];
+        let command = ["ping", "-c", "1", "-W", PACKET, &to.to_string()];
         self.exec(container, &command)?
             .success()
             .with_context(|| format!("{} container {container} does not reach {to}", self.name()))?;
@@ -144,7 +147,7 @@ pub trait Runtime: Debug {
 
 /// The command that asks a container's server who is asking. Busybox's wget knows no time limit.
 fn request(url: &str) -> [&str; 6] {
-    ["busybox", "timeout", "3", "wget", "-qO-", url]
+    ["busybox", "timeout", PACKET, "wget", "-qO-", url]
 }
 
 fn url(server: SocketAddr) -> String {
