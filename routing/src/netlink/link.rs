@@ -4,15 +4,17 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, Parseable};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NlaBuffer, NlasIterator};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask,
-    LinkFlags, LinkInfo, LinkMessage,
+    LinkFlags, LinkHeader, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Error, Request, Socket};
 
+/// Length of `struct ifinfomsg` (rtnetlink(7)).
+const HEADER_LEN: usize = 16;
 /// The group that links are in unless told otherwise (`INIT_NETDEV_GROUP`, linux/netdevice.h).
 const DEFAULT_GROUP: u32 = 0;
 /// The first group that is tried for links about to be deleted: far from the small numbers people use.
@@ -90,58 +92,72 @@ impl Link {
         self.up && self.carrier
     }
 
-    pub(crate) fn from_message(message: &LinkMessage) -> Self {
-        let flags = message.header.flags;
+    /// Reads what the kernel tells about a link; `None` where it tells about something else.
+    pub(super) fn decode(payload: &[u8]) -> Option<Self> {
+        let (header, attributes) = split(payload)?;
         let mut link = Self {
-            index: message.header.index,
+            index: header.index,
             name: String::new(),
             mac: None,
             mtu: 0,
-            up: flags.contains(LinkFlags::Up),
-            carrier: flags.contains(LinkFlags::LowerUp),
-            operational: flags.contains(LinkFlags::Running),
-            loopback: flags.contains(LinkFlags::Loopback),
+            up: header.flags.contains(LinkFlags::Up),
+            carrier: header.flags.contains(LinkFlags::LowerUp),
+            operational: header.flags.contains(LinkFlags::Running),
+            loopback: header.flags.contains(LinkFlags::Loopback),
             kind: None,
             peer: None,
         };
-        for attribute in &message.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => link.name.clone_from(name),
-                LinkAttribute::Address(mac) => link.mac = mac.as_slice().try_into().ok(),
-                LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-                LinkAttribute::Link(peer) => link.peer = Some(*peer),
-                LinkAttribute::LinkInfo(info) => {
-                    link.kind = info.iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind.to_string()),
-                        _ => None,
-                    });
+        for attribute in attributes {
+            let value = attribute.value();
+            match attribute.kind() {
+                libc::IFLA_IFNAME => link.name = text(value),
+                libc::IFLA_ADDRESS => link.mac = value.try_into().ok(),
+                libc::IFLA_MTU => link.mtu = number(value).unwrap_or(0),
+                libc::IFLA_LINK => link.peer = number(value),
+                libc::IFLA_LINKINFO => {
+                    let kind = read(value).find(|attribute| attribute.kind() == libc::IFLA_INFO_KIND);
+                    link.kind = kind.map(|kind| text(kind.value()));
                 }
                 _ => {}
             }
         }
-        link
-    }
-
-    pub(super) fn decode(payload: &[u8]) -> Option<Self> {
-        match LinkMessage::parse(payload) {
-            Ok(message) => is_link(&message).then(|| Self::from_message(&message)),
-            Err(error) => {
-                tracing::warn!(%error, "skipping a link the kernel described in an unknown way");
-                None
-            }
-        }
+        Some(link)
     }
 
     /// The index of the link that a `RTM_DELLINK` notification says is gone.
     pub(super) fn decode_removed(payload: &[u8]) -> Option<u32> {
-        LinkMessage::parse(payload).ok().filter(is_link).map(|message| message.header.index)
+        split(payload).map(|(header, _)| header.index)
     }
 }
 
-/// False for what bridges tell about their ports (`AF_BRIDGE`): a port that leaves its bridge is announced as
-/// `RTM_DELLINK` although the link stays.
-fn is_link(message: &LinkMessage) -> bool {
-    message.header.interface_family == AddressFamily::Unspec
+/// The group that a link is in.
+fn decode_group(payload: &[u8]) -> Option<u32> {
+    let (_, mut attributes) = split(payload)?;
+    number(attributes.find(|attribute| attribute.kind() == libc::IFLA_GROUP)?.value())
+}
+
+/// The header and the attributes of a message about a link. The codec's own type reads every attribute of every driver:
+/// much to do in each look, and a large part of a small program.
+///
+/// `None` for what bridges tell about their ports (`AF_BRIDGE`): a port that leaves its bridge is announced as `RTM_DELLINK`
+/// although the link stays.
+fn split(payload: &[u8]) -> Option<(LinkHeader, impl Iterator<Item = NlaBuffer<&[u8]>>)> {
+    let header = LinkHeader::parse(payload).ok()?;
+    let is_link = header.interface_family == AddressFamily::Unspec;
+    is_link.then_some((header, read(payload.get(HEADER_LEN..)?)))
+}
+
+/// Attributes up to the first that is cut off.
+fn read(bytes: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+    NlasIterator::new(bytes).map_while(Result::ok)
+}
+
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()
+}
+
+fn number(value: &[u8]) -> Option<u32> {
+    value.try_into().ok().map(u32::from_ne_bytes)
 }
 
 /// A veth pair: one end where the socket is, the peer made directly in another network namespace.
@@ -294,12 +310,7 @@ impl Socket {
 
     /// The number of a group that no link is in.
     fn free_group(&mut self) -> Result<u32, Error> {
-        let groups = self.dump(&look(0, Vec::new()), |_, payload| {
-            LinkMessage::parse(payload).ok()?.attributes.iter().find_map(|attribute| match attribute {
-                LinkAttribute::Group(group) => Some(*group),
-                _ => None,
-            })
-        })?;
+        let groups = self.dump(&look(0, Vec::new()), |_, payload| decode_group(payload))?;
         let taken: BTreeSet<u32> = groups.into_iter().collect();
         let free = (FIRST_GROUP..=u32::MAX).find(|group| !taken.contains(group));
         free.ok_or_else(|| Error::Malformed("every group has a link".to_owned()))
@@ -334,6 +345,44 @@ mod tests {
         };
         assert_eq!(removed(AddressFamily::Unspec), (Some(7), Some(7)));
         assert_eq!(removed(AddressFamily::Bridge), (None, None));
+    }
+
+    #[test]
+    fn a_link_is_read_from_what_the_kernel_tells_and_nothing_from_less() {
+        let mut message = change(
+            7,
+            vec![
+                LinkAttribute::IfName("weft0123456789a".to_owned()),
+                LinkAttribute::Mtu(1400),
+                LinkAttribute::TxQueueLen(1000),
+                LinkAttribute::Link(3),
+                LinkAttribute::Group(9),
+                LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]),
+                LinkAttribute::Address(vec![0xee; 6]),
+            ],
+        );
+        message.header.flags = LinkFlags::Up | LinkFlags::Running;
+        let mut payload = vec![0; message.buffer_len()];
+        message.emit(&mut payload);
+        let link = Link {
+            index: 7,
+            name: "weft0123456789a".to_owned(),
+            mac: Some([0xee; 6]),
+            mtu: 1400,
+            up: true,
+            carrier: false,
+            operational: true,
+            loopback: false,
+            kind: Some("veth".to_owned()),
+            peer: Some(3),
+        };
+        assert_eq!(Link::decode(&payload).as_ref(), Some(&link));
+        assert_eq!(decode_group(&payload), Some(9));
+        // Padding ends the last attribute.
+        for length in 0..payload.len() - 2 {
+            let cut = Link::decode(&payload[..length]);
+            assert!(cut.as_ref() != Some(&link) && cut.is_some() == (length >= HEADER_LEN), "{length} bytes");
+        }
     }
 
     #[test]
