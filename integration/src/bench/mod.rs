@@ -39,7 +39,7 @@ impl Plan {
     #[must_use]
     pub fn full() -> Self {
         let size = Size { parallel: vec![1, 10, 50], present: 200, burst: 250, burst_parallel: 50 };
-        Self { size, condition: Duration::from_secs(8), bursts: 3 }
+        Self { size, condition: Duration::from_secs(6), bursts: 3 }
     }
 
     /// One round of everything, with few pods: shows that it works, and no times worth reading.
