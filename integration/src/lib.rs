@@ -12,7 +12,7 @@
 //! | [`monitor`] | what happens to routes meanwhile |
 //! | [`probe`] | traffic, and what its receivers see |
 //! | [`promises`] | the promises of the network model, checked |
-//! | [`bench`] | how long the plugin takes, beside others and beside the kernel |
+//! | [`mod@bench`] | how long the plugin takes, beside others and beside the kernel |
 //! | [`wait`] | waiting with a deadline |
 //!
 //! The lab knows the project only from outside: its programs, their command lines and their JSON. The benchmark alone links

@@ -220,6 +220,13 @@ struct Open<File> {
     lines: usize,
 }
 
+/// A journal that was read from its beginning.
+struct Parsed {
+    ledger: Ledger,
+    lines: usize,
+    of_this_boot: bool,
+}
+
 impl<D: Disk> Journal<D> {
     pub(super) fn new(disk: D, boot_id: String) -> Self {
         Self { disk, boot_id, ledger: Ledger::default(), open: None, slack_lines: SLACK_LINES }
@@ -227,6 +234,23 @@ impl<D: Disk> Journal<D> {
 
     pub(super) fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Reads the journal without the store's lock, if it was not read yet, so that [`Self::refresh`] has only the rest to
+    /// read under the lock: lines are only ever added to a file, so those that are whole stay what they are. Whatever else is found
+    /// is left to that.
+    pub(super) fn look_ahead(&mut self) {
+        if self.open.is_some() {
+            return;
+        }
+        let Ok(Some(mut file)) = self.disk.open(FILE_NAME) else { return };
+        let (Ok((inode, _)), Ok(bytes)) = (self.disk.stat(&file), self.disk.read(&mut file, 0)) else {
+            return;
+        };
+        if let Ok(Parsed { ledger, lines, of_this_boot: true }) = self.parse(&bytes) {
+            self.ledger = ledger;
+            self.open = Some(Open { file, inode, length: complete_len(&bytes), lines });
+        }
     }
 
     /// Reads what was written since the last time, by whomever; makes the journal where there is none.
@@ -250,7 +274,16 @@ impl<D: Disk> Journal<D> {
 
     fn read_all(&mut self, mut file: D::File, inode: u64) -> Result<(), Error> {
         let bytes = self.disk.read(&mut file, 0).map_err(cannot("read the journal"))?;
-        let mut lines = complete_lines(&bytes);
+        let Parsed { ledger, lines, of_this_boot } = self.parse(&bytes)?;
+        self.ledger = ledger;
+        let open = Open { file, inode, length: complete_len(&bytes), lines };
+        self.cut_tail(open, bytes.len())?;
+        if of_this_boot { Ok(()) } else { self.rewrite() }
+    }
+
+    /// What a whole journal says.
+    fn parse(&self, bytes: &[u8]) -> Result<Parsed, Error> {
+        let mut lines = complete_lines(bytes);
         let header = match lines.next().map(decode) {
             Some(Ok(Record::Header(header))) => header,
             Some(Ok(_)) => return Err(damaged(1, "it is not a header".to_owned())),
@@ -261,22 +294,20 @@ impl<D: Disk> Journal<D> {
             return Err(Error::Format(header.format));
         }
         let of_this_boot = header.boot_id == self.boot_id;
-        self.ledger = Ledger { last: header.last, released: header.released, ..Ledger::default() };
+        let mut ledger = Ledger { last: header.last, released: header.released, ..Ledger::default() };
         let mut count = 1usize;
         for line in lines {
             count = count.saturating_add(1);
-            match decode(line).and_then(|record| self.ledger.apply(record)) {
+            match decode(line).and_then(|record| ledger.apply(record)) {
                 Err(reason) if of_this_boot => return Err(damaged(count, reason)),
                 _ => {}
             }
         }
         if !of_this_boot {
             // No packet for a pod of the earlier boot is on its way any more, and its clock has ended.
-            self.ledger.released.clear();
+            ledger.released.clear();
         }
-        let open = Open { file, inode, length: complete_len(&bytes), lines: count };
-        self.cut_tail(open, bytes.len())?;
-        if of_this_boot { Ok(()) } else { self.rewrite() }
+        Ok(Parsed { ledger, lines: count, of_this_boot })
     }
 
     fn read_on(&mut self, mut open: Open<D::File>, length: u64) -> Result<(), Error> {

@@ -18,11 +18,10 @@ use crate::hash::fnv1a;
 /// How long a lock is waited for in all. The store is held for well under a millisecond at a time; a key for as long
 /// as an ADD or DEL takes.
 const PATIENCE: Duration = Duration::from_secs(20);
-const FIRST_PAUSE: Duration = Duration::from_micros(100);
-const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
 
 /// What is locked: one byte of the lock file.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Subject(i64);
 
 impl Subject {
@@ -35,6 +34,11 @@ impl Subject {
             fnv1a(&[key.network.as_bytes(), b"/", key.container_id.as_bytes(), b"/", key.ifname.as_bytes()]);
         // 62 bits and one more stay below the largest file offset.
         Self(i64::try_from(hash >> 2).unwrap_or(0).saturating_add(1))
+    }
+
+    /// The longest pause between two tries: about as long as the lock is held.
+    fn longest_pause(self) -> Duration {
+        if self == Self::STORE { Duration::from_micros(400) } else { Duration::from_millis(5) }
     }
 }
 
@@ -56,7 +60,7 @@ impl Lock {
             }
             std::thread::sleep(pause);
             waited = waited.saturating_add(pause);
-            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+            pause = pause.saturating_mul(2).min(subject.longest_pause());
         }
         Ok(Self { _file: file })
     }

@@ -229,6 +229,7 @@ impl Store {
         &mut self,
         work: impl FnOnce(&mut Journal<Directory>) -> Result<T, Failure>,
     ) -> Result<T, Error> {
+        self.journal.look_ahead();
         let _lock = Lock::acquire(&self.lock, Subject::STORE)?;
         let done = self.journal.refresh().map_err(Failure::Journal).and_then(|()| work(&mut self.journal));
         done.map_err(|failure| match failure {

@@ -502,3 +502,42 @@ fn damage_done_in_the_new_boot_is_noticed_in_it() {
     let error = journal(&with_bytes(changed), "second").refresh().unwrap_err();
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
 }
+
+#[test]
+fn what_was_looked_at_ahead_is_read_on_from_under_the_lock() {
+    let disk = sample();
+    let mut ahead = journal(&disk, "first");
+    ahead.look_ahead();
+    assert!(ahead.ledger().entries().contains_key(&key(1)));
+    // Another process writes, and a writer was killed in the middle of a line.
+    run(&disk, &[Operation::Del(1), Operation::Add(3)]);
+    disk.append(&mut 0, b"0123").unwrap();
+    ahead.refresh().unwrap();
+    let mut fresh = journal(&disk, "first");
+    fresh.refresh().unwrap();
+    assert_eq!(ahead.ledger(), fresh.ledger());
+    assert!(
+        ahead.ledger().entries().contains_key(&key(3)) && !ahead.ledger().entries().contains_key(&key(1))
+    );
+}
+
+#[test]
+fn what_cannot_be_looked_at_ahead_is_left_to_the_lock() {
+    let mut none = journal(&Memory::default(), "first");
+    none.look_ahead();
+    none.refresh().unwrap();
+    // Replaced in between.
+    let disk = sample();
+    let mut ahead = journal(&disk, "first");
+    ahead.look_ahead();
+    let mut second = journal(&disk, "second");
+    second.look_ahead();
+    assert!(second.open.is_none(), "a journal of an earlier boot is made anew under the lock");
+    second.refresh().unwrap();
+    let mut text = bytes(&disk);
+    text[30] ^= 1;
+    let mut damaged = journal(&with_bytes(text), "second");
+    damaged.look_ahead();
+    assert!(damaged.open.is_none());
+    damaged.refresh().unwrap_err();
+}
