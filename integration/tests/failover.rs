@@ -200,6 +200,10 @@ fn what_went_away_meanwhile_is_swept() -> Result<()> {
         let mut fabric =
             Fabric::up(lab, FabricSpec { pods_per_node: 1, ..FabricSpec::one_rack(Software::Bird) })?;
         let gone = fabric.node("a2")?.blocks.clone();
+        // A block that pods are in stays.
+        for pod in std::mem::take(&mut fabric.node_mut("a2")?.pods) {
+            pod.delete()?;
+        }
         fabric.node_mut("a1")?.weft.kill9()?;
         documents::write(
             &fabric.node("a2")?.weft.manifests(),
