@@ -58,6 +58,17 @@ fn veth_is_made_across_namespaces() {
     assert_eq!((eth0.mac, eth0.mtu), (Some([2, 0, 0, 0, 0, 1]), 1450));
     assert_eq!((link.peer, eth0.peer), (Some(eth0.index), Some(link.index)));
     assert_eq!(socket.link_by_index(link.index).unwrap(), Some(link.clone()));
+    for (key, conf) in [("accept_ra", (false, 0)), ("disable_ipv6", (true, 0))] {
+        let value = u8::from(key == "disable_ipv6").to_string();
+        weft_routing::sysctl::write_in(pod.path(), &format!("net/ipv6/conf/eth0/{key}"), &value).unwrap();
+        let found = inside.ipv6_conf(eth0.index).unwrap().unwrap();
+        assert_eq!((found.disabled, found.accept_ra), conf);
+    }
+    weft_routing::sysctl::write_in(pod.path(), "net/ipv6/conf/eth0/disable_ipv6", "0").unwrap();
+    for (mtu, speaks) in [(1279, false), (1450, true)] {
+        inside.execute(&netlink::set_mtu(eth0.index, mtu)).unwrap();
+        assert_eq!(inside.ipv6_conf(eth0.index).unwrap().is_some(), speaks, "MTU {mtu}");
+    }
 
     let renamed: LinkName = "net1".parse().unwrap();
     for result in inside.batch(&[

@@ -273,14 +273,12 @@ fn create_link(
 fn configure_pod(interface: &Interface, link: u32) -> Result<Socket, Error> {
     let ifname = &interface.ifname;
     let mut socket = Socket::new().map_err(refused("open a netlink socket in the pod"))?;
+    // Runtimes may have taken IPv6 off every interface of the namespace.
     if interface.has_ipv6() {
-        // Runtimes may have taken IPv6 off every interface of the namespace.
-        sysctl::ensure("net/ipv6/conf/lo/disable_ipv6", "0")?;
-        sysctl::ensure(&format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0")?;
+        enable_ipv6(&mut socket, "lo", LOOPBACK_INDEX)?;
+        enable_ipv6(&mut socket, ifname.as_str(), link)?;
     }
-    if speaks_ipv6(ifname) {
-        sysctl::write(&format!("net/ipv6/conf/{ifname}/accept_ra"), "0")?;
-    }
+    refuse_advertisements(&mut socket, ifname, link)?;
     let mut steps = vec![
         Step::SetUp { name: "lo".to_owned(), link: LOOPBACK_INDEX },
         Step::SetUp { name: ifname.to_string(), link },
@@ -302,12 +300,9 @@ fn configure_host(
 ) -> Result<(), Error> {
     let name = &interface.host_link;
     if interface.has_ipv6() {
-        sysctl::ensure(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0")?;
+        enable_ipv6(socket, name.as_str(), link)?;
     }
-    let ipv6 = speaks_ipv6(name);
-    if ipv6 {
-        sysctl::write(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
-    }
+    let ipv6 = refuse_advertisements(socket, name, link)?;
     // The parameters before the link is up, so that the kernel makes no link-local address of its own.
     let mut steps = vec![Step::HostParameters { link, ipv6 }, Step::SetUp { name: name.to_string(), link }];
     for pod in &interface.addresses {
@@ -319,6 +314,25 @@ fn configure_host(
         steps.push(Step::Route(way.route(link, sources.towards(pod.address))));
     }
     perform(socket, &steps)
+}
+
+/// Gives a link IPv6 where it was taken off it. A file of `net/ipv6/conf` is opened only to be written: finding it takes the
+/// longer the more namespaces there are.
+fn enable_ipv6(socket: &mut Socket, name: &str, link: u32) -> Result<(), Error> {
+    let conf = socket.ipv6_conf(link).map_err(refused(format_args!("look at IPv6 on link {name}")))?;
+    if conf.is_none_or(|conf| conf.disabled) {
+        sysctl::write(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0")?;
+    }
+    Ok(())
+}
+
+/// Keeps a link from making addresses and routes of router advertisements; says whether it speaks IPv6 at all.
+fn refuse_advertisements(socket: &mut Socket, name: &LinkName, link: u32) -> Result<bool, Error> {
+    let conf = socket.ipv6_conf(link).map_err(refused(format_args!("look at IPv6 on link {name}")))?;
+    if conf.is_some_and(|conf| conf.accept_ra != 0) {
+        sysctl::write(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
+    }
+    Ok(conf.is_some())
 }
 
 /// False on a kernel that was started with `ipv6.disable=1`, and for a link whose MTU is below IPv6's least.

@@ -24,6 +24,12 @@ const FIRST_GROUP: u32 = 0x7765_6674;
 /// takes all but one away again (`veth_init_queues`, drivers/net/veth.c), which takes longer than all the rest.
 const QUEUES: u32 = 1;
 
+/// `AF_INET6` as an attribute of `IFLA_AF_SPEC`, and what is in it (linux/if_link.h, linux/ipv6.h).
+const AF_INET6: u16 = 10;
+const IFLA_INET6_CONF: u16 = 2;
+const DEVCONF_ACCEPT_RA: usize = 3;
+const DEVCONF_DISABLE_IPV6: usize = 26;
+
 /// A MAC address.
 pub type Mac = [u8; 6];
 
@@ -127,6 +133,31 @@ impl Link {
     /// The index of the link that a `RTM_DELLINK` notification says is gone.
     pub(super) fn decode_removed(payload: &[u8]) -> Option<u32> {
         split(payload).map(|(header, _)| header.index)
+    }
+}
+
+/// A link's `net/ipv6/conf`, as far as it is asked about. The files themselves are slow to find where there are many network
+/// namespaces: the kernel looks through those of the same name in all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ipv6Conf {
+    /// `disable_ipv6`.
+    pub disabled: bool,
+    /// `accept_ra`: 0, 1 or 2.
+    pub accept_ra: u32,
+}
+
+impl Ipv6Conf {
+    /// `None` for a link that does not speak IPv6.
+    fn decode(payload: &[u8]) -> Option<Self> {
+        let (_, mut attributes) = split(payload)?;
+        let of_families = attributes.find(|attribute| attribute.kind() == libc::IFLA_AF_SPEC)?;
+        let of_ipv6 = read(of_families.value()).find(|attribute| attribute.kind() == AF_INET6)?;
+        let values = read(of_ipv6.value()).find(|attribute| attribute.kind() == IFLA_INET6_CONF)?;
+        let value = |index: usize| {
+            let start = index.checked_mul(size_of::<u32>())?;
+            number(values.value().get(start..start.checked_add(size_of::<u32>())?)?)
+        };
+        Some(Self { disabled: value(DEVCONF_DISABLE_IPV6)? != 0, accept_ra: value(DEVCONF_ACCEPT_RA)? })
     }
 }
 
@@ -272,6 +303,12 @@ impl Socket {
     /// The link with this index; `None` when there is none.
     pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, Error> {
         self.link(&look(index, Vec::new()))
+    }
+
+    /// What the link with this index has in `net/ipv6/conf`; `None` for one that does not speak IPv6: the kernel was started
+    /// with `ipv6.disable=1`, or the link's MTU is below IPv6's least.
+    pub fn ipv6_conf(&mut self, index: u32) -> Result<Option<Ipv6Conf>, Error> {
+        self.get(&look(index, Vec::new()), |_, payload| Ok(Ipv6Conf::decode(payload)))
     }
 
     /// Deletes links, each with its veth peer, and returns one result per index.

@@ -36,8 +36,8 @@ pub use self::address::{Address, Scope};
 pub use self::error::{Error, Refusal};
 pub use self::fib::NetlinkFib;
 pub use self::link::{
-    InvalidLinkName, Link, LinkName, Mac, Veth, delete as delete_link, set_addr_gen_mode_none, set_mtu,
-    set_name, set_up,
+    InvalidLinkName, Ipv6Conf, Link, LinkName, Mac, Veth, delete as delete_link, set_addr_gen_mode_none,
+    set_mtu, set_name, set_up,
 };
 pub use self::message::Request;
 pub(crate) use self::message::{Messages, Received};
