@@ -1,6 +1,5 @@
 //! MAC addresses as text, and the one a pod gets.
 
-use serde::{Deserialize, Deserializer, Serializer};
 use weft_routing::netlink::Mac;
 
 use crate::hash::fnv1a;
@@ -29,15 +28,6 @@ pub fn from_text(text: &str) -> Option<Mac> {
         *octet = u8::from_str_radix(part, 16).ok()?;
     }
     parts.next().is_none().then_some(mac)
-}
-
-pub(crate) fn serialize<S: Serializer>(mac: &Mac, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&to_text(*mac))
-}
-
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mac, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    from_text(&text).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no MAC address")))
 }
 
 #[cfg(test)]

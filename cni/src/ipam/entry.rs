@@ -3,14 +3,12 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
 use weft_routing::netlink::Mac;
 
 use crate::spec::PodName;
 
 /// What the CNI specification tells attachments apart by.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// The network's name.
     pub network: String,
@@ -27,8 +25,7 @@ impl fmt::Display for Key {
 }
 
 /// How far the ADD of an entry came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Addresses are taken; the ADD is at work or was killed.
     Reserved,
@@ -37,8 +34,7 @@ pub enum State {
 }
 
 /// One interface of one container, and its addresses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Whose it is.
     pub key: Key,
@@ -49,7 +45,6 @@ pub struct Entry {
     /// Name of the host end of its link.
     pub host_link: String,
     /// MAC address of the pod end, which the host's neighbour entries carry.
-    #[serde(with = "crate::mac")]
     pub mac: Mac,
     /// Path of the pod's network namespace.
     pub netns: String,

@@ -1,7 +1,7 @@
 //! The journal: what was reserved, committed and released, in order.
 //!
-//! One line per record: 16 hex digits of FNV-1a over the rest, a space, the record as JSON. A line without its
-//! newline was not written to the end and counts as not written. The first line names the boot; the whole file is
+//! One line per record, with a checksum ([`line`]). A line without its newline was not written to the end and counts as not
+//! written. The first line names the boot; the whole file is
 //! rewritten (new file, `fsync`, `rename`, `fsync` of the directory) in each new boot and when it holds many more
 //! lines than entries.
 //!
@@ -18,28 +18,26 @@
 //! to two pods. [`Journal::sync`] makes sure that what a runtime was told survives, so that a pod's address is not
 //! soon used again while the rest of the cluster still takes it for the pod's.
 
+mod line;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use self::line::{decode, encode};
 use super::disk::Disk;
 use super::{Entry, Key, State};
-use crate::hash::fnv1a;
 
 /// Name of the journal in the state directory.
 pub const FILE_NAME: &str = "addresses.journal";
 const NEW_FILE_NAME: &str = "addresses.journal.new";
 /// The only format that is written and read.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// How many lines more than twice the entries make the journal be rewritten.
 const SLACK_LINES: usize = 256;
 /// How many addresses are known to have been released: enough for a rest of minutes at hundreds of pods a minute.
 const RELEASED_MAX: usize = 1024;
-/// Length of the checksum and the space behind it.
-const PREFIX_LEN: usize = 17;
 
 /// Why the journal cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -58,8 +56,7 @@ fn cannot(action: &'static str) -> impl Fn(io::Error) -> Error {
 }
 
 /// One line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Record {
     /// The first line, and only that.
     Header(Header),
@@ -71,16 +68,13 @@ pub(super) enum Record {
     Commit(Key),
     /// The entry of this key is gone.
     Release {
-        #[serde(flatten)]
         key: Key,
         /// When, in milliseconds since the boot ([`super::uptime`]).
-        #[serde(default)]
         at: u64,
     },
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Header {
     format: u32,
     /// The boot in which every line below was written or carried over.
@@ -88,7 +82,6 @@ pub(super) struct Header {
     /// The address given out last, of each family.
     last: Vec<IpAddr>,
     /// When addresses that are free now were released, as in [`Record::Release`].
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     released: BTreeMap<IpAddr, u64>,
 }
 
@@ -387,24 +380,6 @@ impl<D: Disk> Journal<D> {
 
 fn damaged(line: usize, reason: String) -> Error {
     Error::Damaged { line, reason }
-}
-
-fn encode(record: &Record) -> Vec<u8> {
-    // Serialization cannot fail: structures of text and numbers, and a map whose keys are text.
-    let json = serde_json::to_vec(record).unwrap_or_default();
-    let mut line = format!("{:016x} ", fnv1a(&[&json])).into_bytes();
-    line.extend(json);
-    line.push(b'\n');
-    line
-}
-
-fn decode(line: &[u8]) -> Result<Record, String> {
-    let (prefix, json) = line.split_at_checked(PREFIX_LEN).ok_or("it is too short")?;
-    let expected = format!("{:016x} ", fnv1a(&[json]));
-    if prefix != expected.as_bytes() {
-        return Err("its checksum is wrong".to_owned());
-    }
-    serde_json::from_slice(json).map_err(|error| error.to_string())
 }
 
 /// Length of `bytes` up to and with the last newline.

@@ -390,7 +390,7 @@ fn any_changed_byte_is_noticed_in_the_boot_that_wrote_it_and_passed_over_in_the_
 fn another_format_is_named() {
     let header = Header { format: 9, boot_id: "first".into(), last: Vec::new(), released: BTreeMap::new() };
     let error = journal(&with_bytes(encode(&Record::Header(header))), "first").refresh().unwrap_err();
-    assert_eq!(error.to_string(), "format 9, this release reads 1");
+    assert_eq!(error.to_string(), "format 9, this release reads 2");
 }
 
 #[test]
