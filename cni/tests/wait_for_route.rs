@@ -38,7 +38,7 @@ fn waiting(host: &Host, seconds: u64) -> Value {
 fn await_commit(host: &Host) {
     const TRIES: u32 = 2000;
     for _ in 0..TRIES {
-        if host.entries().iter().any(|entry| entry.state == State::Committed) {
+        if host.entries().iter().any(|entry| entry.state != State::Reserved) {
             return;
         }
         std::thread::sleep(Duration::from_millis(5));

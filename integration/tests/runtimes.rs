@@ -21,9 +21,6 @@ use weft_integration::wait::wait_until;
 /// How soon nodes that just started know each other's blocks.
 const CONVERGENCE: Duration = Duration::from_secs(20);
 
-/// How soon weftd knows that a container is gone.
-const FORGOTTEN: Duration = Duration::from_secs(5);
-
 /// A node's runtimes.
 struct Machine {
     containerd: Containerd,
@@ -288,12 +285,8 @@ fn containers_start_again_and_survive_their_watchers_death_without_a_trace() -> 
             }
             let lost: Vec<&IpAddr> = before.iter().filter(|address| !after.contains(address)).collect();
             for address in lost {
-                // weftd puts a pod's route back that it misses, and may not have heard of the DEL yet.
-                wait_until(format!("no route to {address}"), FORGOTTEN, || {
-                    let routes = node.namespace.routes_to((*address).into())?;
-                    ensure!(routes.is_empty(), "{routes:?}");
-                    Ok(())
-                })?;
+                let routes = node.namespace.routes_to((*address).into())?;
+                ensure!(routes.is_empty(), "{address} was lost and has {routes:?}");
             }
         }
         let server = SocketAddr::new(node.address(Family::V4)?, port.node);

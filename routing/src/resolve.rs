@@ -63,11 +63,6 @@ impl Topology {
         self.links.get(&index)
     }
 
-    /// The link with this name.
-    pub fn link_named(&self, name: &str) -> Option<&Link> {
-        self.links.values().find(|link| link.name == name)
-    }
-
     /// The addresses of all links.
     pub fn addresses(&self) -> &BTreeSet<Address> {
         &self.addresses

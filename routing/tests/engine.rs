@@ -262,7 +262,7 @@ fn an_unheard_foreign_route_at_our_key_is_found_and_left() {
 fn what_others_delete_or_change_is_repaired() {
     let settings = Settings { own_blocks: BTreeSet::from([net("10.7.0.0/26")]), ..Settings::default() };
     let mut lab = Lab::new(settings, &[]);
-    let pod = PodRoute { address: ip("10.7.0.1"), dev: "eth3".parse().unwrap(), mac: [2; 6] };
+    let pod = PodRoute { address: ip("10.7.0.1"), link: 3, mac: [2; 6] };
     lab.engine.pods(vec![pod]);
     lab.engine.learned(learn("10.1.0.0/24", &["10.0.1.2"]));
     lab.settle();
@@ -288,9 +288,23 @@ fn what_others_delete_or_change_is_repaired() {
 }
 
 #[test]
+fn a_later_link_of_the_same_name_gets_nothing_of_an_earlier_pod() {
+    const LATER: u32 = 9;
+    let mut lab = Lab::new(Settings::default(), &[]);
+    lab.engine.pods(vec![PodRoute { address: ip("10.7.0.1"), link: 3, mac: [2; 6] }]);
+    lab.settle();
+    assert_eq!(lab.weft().len(), 1);
+    lab.fib.remove_link(3);
+    lab.fib.set_link(Link { name: link(3, true).name, ..link(LATER, true) });
+    lab.pass(Duration::from_secs(61));
+    assert_eq!(lab.weft(), []);
+    assert_eq!(lab.fib.neighbours().get(&(LATER, ip("10.7.0.1"))), None);
+}
+
+#[test]
 fn pod_routes_are_restored_but_never_deleted() {
     let mut lab = Lab::new(Settings::default(), &[]);
-    let pod = PodRoute { address: ip("10.7.0.1"), dev: "eth3".parse().unwrap(), mac: [2; 6] };
+    let pod = PodRoute { address: ip("10.7.0.1"), link: 3, mac: [2; 6] };
     lab.engine.pods(vec![pod]);
     lab.settle();
     lab.engine.pods(Vec::new());
@@ -516,8 +530,7 @@ fn step(lab: &mut Lab, oracle: &mut Oracle, step: Step) {
             oracle.learned.insert(n, links);
         }
         Step::Pod { present, link } => {
-            let dev = format!("eth{link}").parse().unwrap();
-            let pod = PodRoute { address: ip("10.7.0.1"), dev, mac: [2; 6] };
+            let pod = PodRoute { address: ip("10.7.0.1"), link, mac: [2; 6] };
             lab.engine.pods(if present { vec![pod] } else { Vec::new() });
             oracle.pod = present.then_some(link);
         }

@@ -243,9 +243,10 @@ fn foreign_routes_stay_and_show() {
 fn what_others_delete_or_change_is_repaired_within_a_second() {
     let settings = Settings { own_blocks: BTreeSet::from([net("10.7.0.0/26")]), ..Settings::default() };
     let Some(mut lab) = Lab::new("what_others_delete_is_repaired", settings) else { return };
+    let link = lab.b;
     let pods: Vec<PodRoute> = ["10.7.0.1", "2001:db8:7::1"]
         .into_iter()
-        .map(|address| PodRoute { address: ip(address), dev: "b".parse().unwrap(), mac: [2; 6] })
+        .map(|address| PodRoute { address: ip(address), link, mac: [2; 6] })
         .collect();
     lab.kernel().pods(pods.clone()).unwrap();
     lab.kernel()
@@ -396,10 +397,9 @@ fn a_pod_lives_inside_its_one_address_block() {
     let blocks = BTreeSet::from([net("10.7.0.1/32"), net("2001:db8:7::1/128")]);
     let settings = Settings { own_blocks: blocks.clone(), ..Settings::default() };
     let Some(mut lab) = Lab::new("a_pod_lives_inside_its_one_address_block", settings) else { return };
-    let pods: Vec<PodRoute> = blocks
-        .iter()
-        .map(|block| PodRoute { address: block.addr(), dev: "b".parse().unwrap(), mac: [2; 6] })
-        .collect();
+    let link = lab.b;
+    let pods: Vec<PodRoute> =
+        blocks.iter().map(|block| PodRoute { address: block.addr(), link, mac: [2; 6] }).collect();
     lab.kernel().pods(pods.clone()).unwrap();
     let wanted = blocks.iter().zip(&pods).flat_map(|(block, pod)| {
         let unreachable = Route {
@@ -409,14 +409,14 @@ fn a_pod_lives_inside_its_one_address_block() {
             preferred_source: None,
         };
         assert_eq!(pod.key(), RouteKey::new(*block, POD_METRIC));
-        [unreachable, pod.route(lab.b, None)]
+        [unreachable, pod.route(None)]
     });
     let wanted = wanted.collect();
     lab.until_weft("the blocks and the pods", wanted);
     // The pod goes: weftd leaves its route to the CNI plugin.
     lab.kernel().pods(Vec::new()).unwrap();
     lab.kernel().configure(Settings::default()).unwrap();
-    lab.until_weft("only the pods", pods.iter().map(|pod| pod.route(lab.b, None)).collect());
+    lab.until_weft("only the pods", pods.iter().map(|pod| pod.route(None)).collect());
 }
 
 #[test]

@@ -119,9 +119,9 @@ fn check_host(socket: &mut Socket, interface: &Interface, told: &Told) -> Result
                 host_address(pod.gateway, link.index).address,
             ));
         }
-        let way = interface.host_route(pod);
-        faults.extend(seen.neighbour_fault(&end, &way.neighbour(link.index)));
-        let wanted = way.route(link.index, told.sources.towards(pod.address));
+        let way = interface.host_route(pod, link.index);
+        faults.extend(seen.neighbour_fault(&end, &way.neighbour()));
+        let wanted = way.route(told.sources.towards(pod.address));
         match seen.routes.iter().find(|found| found.key == wanted.key && found.action == wanted.action) {
             None => faults.push(format!("the host has no route to {} on {}", pod.address, end.name)),
             Some(found) => faults.extend(source_fault(pod.address, &wanted, found)),

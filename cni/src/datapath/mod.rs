@@ -65,8 +65,8 @@ impl Interface {
     }
 
     /// The host's route and neighbour entry for one address: what weftd restores, should it get lost.
-    fn host_route(&self, pod: &PodAddress) -> PodRoute {
-        PodRoute { address: pod.address, dev: self.host_link.clone(), mac: self.mac }
+    fn host_route(&self, pod: &PodAddress, link: u32) -> PodRoute {
+        PodRoute { address: pod.address, link, mac: self.mac }
     }
 }
 
@@ -199,7 +199,8 @@ impl PreferredSources {
     }
 }
 
-/// Makes the interface. On an error parts of it may be there: [`remove`] takes them away.
+/// Makes the interface, and says which index its host end has. On an error parts of it may be there: [`remove`] takes
+/// them away.
 ///
 /// The pod's end is set up first, so that the host's finds a carrier and its part is one batch.
 pub fn create(
@@ -208,11 +209,12 @@ pub fn create(
     interface: &Interface,
     mtu: u32,
     sources: &PreferredSources,
-) -> Result<(), Error> {
+) -> Result<u32, Error> {
     let ends = create_link(socket, namespace, interface, mtu)?;
     let mut inside = namespace.run(|| configure_pod(interface, ends.pod))?;
     configure_host(socket, interface, ends.host, sources)?;
-    ready::wait(&mut inside, interface, ends.pod)
+    ready::wait(&mut inside, interface, ends.pod)?;
+    Ok(ends.host)
 }
 
 /// Takes the interface away, with everything that hangs on it: both ends, addresses, routes, neighbours. Says
@@ -309,9 +311,9 @@ fn configure_host(
         if pod.gateway.is_ipv6() {
             steps.push(Step::Address(host_address(pod.gateway, link)));
         }
-        let way = interface.host_route(pod);
-        steps.push(Step::Neighbour(way.neighbour(link)));
-        steps.push(Step::Route(way.route(link, sources.towards(pod.address))));
+        let way = interface.host_route(pod, link);
+        steps.push(Step::Neighbour(way.neighbour()));
+        steps.push(Step::Route(way.route(sources.towards(pod.address))));
     }
     perform(socket, &steps)
 }

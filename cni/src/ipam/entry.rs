@@ -30,7 +30,10 @@ pub enum State {
     /// Addresses are taken; the ADD is at work or was killed.
     Reserved,
     /// The ADD answered: the pod has these addresses.
-    Committed,
+    Committed {
+        /// Index of the host end, which within the entry's boot is no other link's, whatever that is named.
+        host_index: u32,
+    },
 }
 
 /// One interface of one container, and its addresses.

@@ -65,7 +65,11 @@ pub(super) enum Record {
     /// Addresses are taken for an entry, in place of any other of its key.
     Reserve(Entry),
     /// The reserved entry of this key is committed.
-    Commit(Key),
+    Commit {
+        key: Key,
+        /// As in [`State::Committed`].
+        host_index: u32,
+    },
     /// The entry of this key is gone.
     Release {
         key: Key,
@@ -133,9 +137,9 @@ impl Ledger {
                 }
                 Ok(())
             }
-            Record::Commit(key) => match self.entries.get_mut(&key) {
+            Record::Commit { key, host_index } => match self.entries.get_mut(&key) {
                 Some(entry) => {
-                    entry.state = State::Committed;
+                    entry.state = State::Committed { host_index };
                     Ok(())
                 }
                 None => Err(format!("commits {key}, which has no entry")),

@@ -296,14 +296,15 @@ impl Hold<'_> {
         })
     }
 
-    /// Turns the reservation into an entry that stays, and returns once it would survive a power cut.
-    pub fn commit(&mut self) -> Result<(), Error> {
+    /// Turns the reservation into an entry that stays, of the link whose host end has this index, and returns once it would
+    /// survive a power cut.
+    pub fn commit(&mut self, host_index: u32) -> Result<(), Error> {
         let key = &self.key;
         self.store.transaction(|journal| {
             if !journal.ledger().entries().contains_key(key) {
                 return Err(Failure::Store(Error::NotReserved(key.clone())));
             }
-            journal.append(Record::Commit(key.clone())).map_err(Failure::Journal)
+            journal.append(Record::Commit { key: key.clone(), host_index }).map_err(Failure::Journal)
         })?;
         // Outside the lock: the syncs of concurrent ADDs share the disk's work.
         self.store.journal.sync().map_err(|error| in_journal(&self.store.path, error))

@@ -52,7 +52,7 @@ pub(super) fn add(
     let interface = interface(&entry, attachment, host_link);
     let done = datapath::create(&mut socket, &namespace, &interface, mtu, &preferred_sources(&node))
         .map_err(datapath_error)
-        .and_then(|()| hold.commit().map_err(store_error))
+        .and_then(|host_index| hold.commit(host_index).map_err(store_error))
         .and_then(|()| match request.wait_for_route {
             None => Ok(()),
             Some(patience) => announced::wait(&config.run_dir, &boot_id, &entry.addresses, patience),
@@ -72,7 +72,7 @@ fn refuse_second_add(
     boot_id: &str,
 ) -> Result<(), Error> {
     let Some(entry) = hold.entry().map_err(store_error)? else { return Ok(()) };
-    let lives = entry.state == State::Committed
+    let lives = entry.state != State::Reserved
         && entry.boot_id == boot_id
         && datapath::exists(socket, host_link).map_err(datapath_error)?;
     if lives {

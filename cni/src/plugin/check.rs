@@ -23,7 +23,7 @@ pub(super) fn check(config: &NetworkConfig, attachment: &Attachment, netns: &str
     let boot_id = node::boot_id().map_err(node_error)?;
     let mut store = open_store(config, &boot_id)?;
     let mut hold = store.hold(key(config, attachment)).map_err(store_error)?;
-    let entry = hold.entry().map_err(store_error)?.filter(|entry| entry.state == State::Committed);
+    let entry = hold.entry().map_err(store_error)?.filter(|entry| entry.state != State::Reserved);
     let entry = entry.ok_or_else(|| {
         Error::new(Code::UnknownContainer, format!("{} was not added, or was deleted", hold.key()))
     })?;

@@ -64,7 +64,7 @@ fn pods_without_route(config: &NetworkConfig, boot_id: &str) -> Result<Vec<Key>,
     let reached: BTreeSet<IpNet> = routes.iter().map(|route: &Route| route.key.destination()).collect();
     let cut_off = |entry: &Entry| {
         let lives =
-            entry.state == State::Committed && entry.boot_id == boot_id && links.contains(&entry.host_link);
+            entry.state != State::Reserved && entry.boot_id == boot_id && links.contains(&entry.host_link);
         let routed = |address: &IpAddr| reached.contains(&IpNet::from(*address));
         lives && !entry.addresses.iter().all(routed)
     };

@@ -98,8 +98,8 @@ pub(super) struct Knowledge {
     pub(super) plan: Option<Arc<NodePlan>>,
     /// This machine.
     pub(super) facts: HostFacts,
-    /// The names of all links.
-    pub(super) links: BTreeSet<String>,
+    /// The indexes of all links, by name.
+    pub(super) links: BTreeMap<String, u32>,
     /// How many of our routes were in the kernel at the start; none: not read yet.
     pub(super) adopted: Option<Adopted>,
     /// Every live peer has told its table once.
@@ -353,7 +353,10 @@ impl Agent {
     async fn host_changed(&mut self) -> Result<()> {
         let look = |engine: &Engine| {
             let topology = engine.topology();
-            (facts::of(topology), topology.links().map(|link| link.name.clone()).collect::<BTreeSet<_>>())
+            (
+                facts::of(topology),
+                topology.links().map(|link| (link.name.clone(), link.index)).collect::<BTreeMap<_, _>>(),
+            )
         };
         let (facts, links) = block_in_place(|| self.kernel.inspect(look))?;
         let facts = HostFacts { held_blocks: self.known.facts.held_blocks.clone(), ..facts };

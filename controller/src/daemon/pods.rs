@@ -1,14 +1,12 @@
 //! The pods of this node as the plugin's store has them, and the routes that follow.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use weft_cni::ipam::{Entry, Error, State, Store};
+use weft_cni::ipam::{Error, State, Store};
 use weft_routing::PodRoute;
-use weft_routing::netlink::LinkName;
 
 use super::source::FolderWatch;
 
@@ -18,8 +16,8 @@ const RETRY: Duration = Duration::from_secs(5);
 /// What the store is read for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Node {
-    /// The names of its links.
-    pub(super) links: BTreeSet<String>,
+    /// The indexes of its links, by name.
+    pub(super) links: BTreeMap<String, u32>,
 }
 
 /// What the store says.
@@ -65,26 +63,20 @@ pub(super) fn follow(
     receiver
 }
 
-/// Reads the store. A pod whose link is not there (any more) wants no route: the node was restarted, or its DEL is under way.
+/// Reads the store. A pod whose link is not there (any more) wants no route: the node was restarted, or its DEL is under way,
+/// even where a later link has the name.
 fn read(store: &mut Store, node: &Node) -> Result<Pods, Error> {
     let mut pods = Pods::default();
     for entry in store.entries()? {
         pods.taken.extend(&entry.addresses);
-        if entry.state == State::Committed && node.links.contains(&entry.host_link) {
+        let State::Committed { host_index: link } = entry.state else { continue };
+        if node.links.get(&entry.host_link) == Some(&link) {
+            let mac = entry.mac;
             pods.count += 1;
-            pods.routes.extend(routes(&entry));
+            pods.routes.extend(entry.addresses.iter().map(|&address| PodRoute { address, link, mac }));
         }
     }
     Ok(pods)
-}
-
-fn routes(entry: &Entry) -> impl Iterator<Item = PodRoute> {
-    let dev = LinkName::from_str(&entry.host_link).ok();
-    let mac = entry.mac;
-    let route = move |dev: LinkName| {
-        entry.addresses.iter().map(move |&address| PodRoute { address, dev: dev.clone(), mac })
-    };
-    dev.into_iter().flat_map(route)
 }
 
 #[cfg(test)]
@@ -103,7 +95,7 @@ mod tests {
         "10.244.1.0/26".parse().unwrap()
     }
 
-    fn add(state_dir: &Path, container: &str, host_link: &str, commit: bool) {
+    fn add(state_dir: &Path, container: &str, host_link: &str, commit: Option<u32>) {
         let mut store = Store::open(state_dir, "boot").unwrap();
         let key = Key { network: "weft".into(), container_id: container.into(), ifname: "eth0".into() };
         let mut hold = store.hold(key).unwrap();
@@ -120,23 +112,26 @@ mod tests {
             pod: None,
         })
         .unwrap();
-        if commit {
-            hold.commit().unwrap();
+        if let Some(host_index) = commit {
+            hold.commit(host_index).unwrap();
         }
     }
 
     #[test]
     fn committed_pods_with_a_link_want_routes() {
         let dir = tempfile::tempdir().unwrap();
-        add(dir.path(), "a", "weft00000000001", true);
-        add(dir.path(), "b", "weft00000000002", true);
-        add(dir.path(), "c", "weft00000000003", false);
+        add(dir.path(), "a", "weft00000000001", Some(11));
+        add(dir.path(), "b", "weft00000000002", Some(12));
+        add(dir.path(), "c", "weft00000000003", None);
+        // A later link has its name.
+        add(dir.path(), "d", "weft00000000004", Some(14));
         let mut store = Store::open(dir.path(), "boot").unwrap();
-        let links = ["weft00000000001", "weft00000000003"].map(str::to_owned).into();
+        let links = [("weft00000000001", 11), ("weft00000000003", 13), ("weft00000000004", 24)];
+        let links = links.map(|(name, index)| (name.to_owned(), index)).into();
         let pods = read(&mut store, &Node { links }).unwrap();
         assert_eq!(pods.count, 1);
-        let devs: Vec<_> = pods.routes.iter().map(|route| route.dev.to_string()).collect();
-        assert_eq!(devs, ["weft00000000001"]);
+        let links: Vec<_> = pods.routes.iter().map(|route| route.link).collect();
+        assert_eq!(links, [11]);
     }
 
     #[tokio::test]
@@ -146,12 +141,12 @@ mod tests {
         let watch = FolderWatch::start_for(dir.path(), FILE_NAME).unwrap();
         let (node, follows) = watch::channel(None);
         let mut readings = follow(store, watch, follows);
-        let links = BTreeSet::from(["weft00000000001".to_owned()]);
+        let links = BTreeMap::from([("weft00000000001".to_owned(), 11)]);
         node.send(Some(Node { links })).unwrap();
         let mut next =
             async || timeout(DEADLINE, readings.recv()).await.expect("a reading").unwrap().unwrap();
         assert_eq!(next().await.count, 0);
-        add(dir.path(), "a", "weft00000000001", true);
+        add(dir.path(), "a", "weft00000000001", Some(11));
         while next().await.count == 0 {}
         // A last reading may be due to the last change of the journal; then there is quiet.
         let quiet = Duration::from_millis(500);

@@ -70,7 +70,7 @@ fn add(number: u32, netns: &Path) -> Result<()> {
     let mut pod = Socket::new()?;
     let pod_link = index(&mut pod, &peer_name)?;
     perform(&mut pod, &in_pod(number, pod_link))?;
-    perform(&mut host, &on_host(number, &name, host_link))
+    perform(&mut host, &on_host(number, host_link))
 }
 
 fn in_pod(number: u32, link: u32) -> Vec<Request> {
@@ -94,7 +94,7 @@ fn in_pod(number: u32, link: u32) -> Vec<Request> {
     requests
 }
 
-fn on_host(number: u32, name: &LinkName, link: u32) -> Vec<Request> {
+fn on_host(number: u32, link: u32) -> Vec<Request> {
     let gateway = IpNet::new_assert(GATEWAY_V6, 64);
     let mut requests = vec![
         netlink::set_addr_gen_mode_none(link),
@@ -102,8 +102,8 @@ fn on_host(number: u32, name: &LinkName, link: u32) -> Vec<Request> {
         Address { link, address: gateway, scope: Scope::Link, tentative: false }.add(),
     ];
     for (address, _) in addresses(number) {
-        let way = PodRoute { address, dev: name.clone(), mac: POD_MAC };
-        requests.extend([way.neighbour(link).replace(), way.route(link, None).add()]);
+        let way = PodRoute { address, link, mac: POD_MAC };
+        requests.extend([way.neighbour().replace(), way.route(None).add()]);
     }
     requests
 }

@@ -385,8 +385,7 @@ impl Engine {
             IpNet::V6(_) => self.sources.v6,
         };
         if let Some(pod) = self.pods.get(&destination.addr()).filter(|pod| pod.key() == key) {
-            let link = self.view.topology.link_named(pod.dev.as_str()).filter(|link| link.up)?;
-            return Some(pod.route(link.index, preferred_source));
+            return self.is_up(pod.link).then(|| pod.route(preferred_source));
         }
         if key.metric() == OWN_BLOCK_METRIC && self.settings.own_blocks.contains(&destination) {
             return Some(Route {
@@ -398,6 +397,10 @@ impl Engine {
         }
         let legs = self.legs(key).filter(|legs| !legs.is_empty())?;
         Some(Route { key, protocol: Protocol::WEFT, action: Action::Forward(legs.clone()), preferred_source })
+    }
+
+    fn is_up(&self, link: u32) -> bool {
+        self.view.topology.link(link).is_some_and(|link| link.up)
     }
 
     fn legs(&self, key: RouteKey) -> Option<&NextHops> {
@@ -520,10 +523,9 @@ impl Engine {
     fn write_neighbours(&mut self, fib: &mut impl Fib) {
         let mut writes = Vec::new();
         for pod in self.pods.values() {
-            let link = self.view.topology.link_named(pod.dev.as_str()).filter(|link| link.up);
-            let Some(link) = link.map(|link| link.index) else { continue };
-            if self.view.neighbours.get(&(link, pod.address)) != Some(&pod.mac) {
-                writes.push(Write::Neighbour(pod.neighbour(link)));
+            let known = self.view.neighbours.get(&(pod.link, pod.address));
+            if self.is_up(pod.link) && known != Some(&pod.mac) {
+                writes.push(Write::Neighbour(pod.neighbour()));
             }
         }
         let results = if writes.is_empty() { Vec::new() } else { fib.apply(&writes) };

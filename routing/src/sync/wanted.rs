@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::netlink::{LinkName, Mac, Neighbour};
+use crate::netlink::{Mac, Neighbour};
 use crate::resolve::{NextHopRef, Resolved};
 use crate::route::{Action, NextHop, NextHops, Protocol, Route, RouteKey};
 
@@ -66,8 +66,8 @@ pub struct RouteChange {
 pub struct PodRoute {
     /// The pod's address.
     pub address: IpAddr,
-    /// The host end of the pod's veth.
-    pub dev: LinkName,
+    /// Index of the host end of the pod's veth. Unlike its name, no later link has it.
+    pub link: u32,
     /// The MAC address of the pod's end.
     pub mac: Mac,
 }
@@ -78,19 +78,19 @@ impl PodRoute {
         RouteKey::new(self.address.into(), POD_METRIC)
     }
 
-    /// The route, out of the host end with this link index.
-    pub fn route(&self, link: u32, preferred_source: Option<IpAddr>) -> Route {
+    /// The route, out of the host end.
+    pub fn route(&self, preferred_source: Option<IpAddr>) -> Route {
         Route {
             key: self.key(),
             protocol: Protocol::WEFT_PODS,
-            action: Action::Forward(NextHop::on_link(link).into()),
+            action: Action::Forward(NextHop::on_link(self.link).into()),
             preferred_source,
         }
     }
 
-    /// The permanent neighbour entry, on the host end with this link index.
-    pub fn neighbour(&self, link: u32) -> Neighbour {
-        Neighbour { link, address: self.address, mac: self.mac }
+    /// The permanent neighbour entry, on the host end.
+    pub fn neighbour(&self) -> Neighbour {
+        Neighbour { link: self.link, address: self.address, mac: self.mac }
     }
 }
 

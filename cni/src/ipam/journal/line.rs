@@ -29,7 +29,7 @@ pub(super) fn encode(record: &Record) -> Vec<u8> {
         Record::Header(header) => header_fields(header),
         Record::Keep(entry) => entry_fields('K', entry),
         Record::Reserve(entry) => entry_fields('R', entry),
-        Record::Commit(key) => key_fields('C', key),
+        Record::Commit { key, host_index } => key_fields('C', key).with(host_index),
         Record::Release { key, at } => key_fields('F', key).with(at),
     };
     let Fields(text) = fields;
@@ -48,7 +48,7 @@ pub(super) fn decode(line: &[u8]) -> Result<Record, String> {
         Some("H") => Record::Header(header(&mut fields)?),
         Some("K") => Record::Keep(entry(&mut fields)?),
         Some("R") => Record::Reserve(entry(&mut fields)?),
-        Some("C") => Record::Commit(key(&mut fields)?),
+        Some("C") => Record::Commit { key: key(&mut fields)?, host_index: parsed(&mut fields)? },
         Some("F") => Record::Release { key: key(&mut fields)?, at: parsed(&mut fields)? },
         _ => return Err("it is of no known kind".to_owned()),
     };
@@ -82,6 +82,13 @@ impl Fields {
         // Writing to a string does not fail.
         let _ = write!(self.0, "{SEPARATOR}{value}");
         self
+    }
+
+    fn with_optional(self, value: Option<impl Display>) -> Self {
+        match value {
+            Some(value) => self.with(value),
+            None => self.with(NONE),
+        }
     }
 
     fn with_text(self, text: &str) -> Self {
@@ -132,17 +139,16 @@ fn key(fields: &mut Split<'_, char>) -> Result<Key, String> {
 }
 
 fn entry_fields(kind: char, entry: &Entry) -> Fields {
-    let state = match entry.state {
-        State::Reserved => "reserved",
-        State::Committed => "committed",
+    let host_index = match entry.state {
+        State::Reserved => None,
+        State::Committed { host_index } => Some(host_index),
     };
     let (namespace, name) = match &entry.pod {
         Some(pod) => (pod.namespace.as_str(), pod.name.as_str()),
         None => (NONE, NONE),
     };
-    let since = entry.since.map(|since| since.to_string()).unwrap_or_default();
     key_fields(kind, &entry.key)
-        .with(state)
+        .with_optional(host_index)
         .with_list(&entry.addresses)
         .with_text(&entry.host_link)
         .with(mac::to_text(entry.mac))
@@ -150,16 +156,15 @@ fn entry_fields(kind: char, entry: &Entry) -> Fields {
         .with_text(namespace)
         .with_text(name)
         .with_text(&entry.boot_id)
-        .with(since)
+        .with_optional(entry.since)
 }
 
 fn entry(fields: &mut Split<'_, char>) -> Result<Entry, String> {
     Ok(Entry {
         key: key(fields)?,
-        state: match next(fields)? {
-            "reserved" => State::Reserved,
-            "committed" => State::Committed,
-            other => return Err(unreadable(other)),
+        state: match optional(fields)? {
+            None => State::Reserved,
+            Some(host_index) => State::Committed { host_index },
         },
         addresses: list(fields, parse)?,
         host_link: text(fields)?,
@@ -170,10 +175,7 @@ fn entry(fields: &mut Split<'_, char>) -> Result<Entry, String> {
             (namespace, name) => Some(PodName { namespace, name }),
         },
         boot_id: text(fields)?,
-        since: match next(fields)? {
-            NONE => None,
-            since => Some(parse(since)?),
-        },
+        since: optional(fields)?,
     })
 }
 
@@ -188,6 +190,13 @@ fn text(fields: &mut Split<'_, char>) -> Result<String, String> {
 
 fn parsed<T: FromStr>(fields: &mut Split<'_, char>) -> Result<T, String> {
     next(fields).and_then(parse)
+}
+
+fn optional<T: FromStr>(fields: &mut Split<'_, char>) -> Result<Option<T>, String> {
+    match next(fields)? {
+        NONE => Ok(None),
+        value => parse(value).map(Some),
+    }
 }
 
 fn list<T, C: FromIterator<T>>(
@@ -256,7 +265,10 @@ mod tests {
     fn entry() -> impl Strategy<Value = Entry> {
         let pod = prop::option::of((".{1,8}", ".{0,8}"))
             .prop_map(|pod| pod.map(|(namespace, name)| PodName { namespace, name }));
-        let state = prop_oneof![Just(State::Reserved), Just(State::Committed)];
+        let state = prop_oneof![
+            Just(State::Reserved),
+            any::<u32>().prop_map(|host_index| State::Committed { host_index })
+        ];
         let rest = (pod, any::<[u8; 6]>(), ".{0,30}", prop::option::of(any::<u64>()), "\\PC*");
         (key(), state, prop::collection::vec(any::<IpAddr>(), 0..3), "weft[0-9a-f]{11}", rest).prop_map(
             |(key, state, addresses, host_link, (pod, mac, netns, since, boot_id))| Entry {
@@ -283,7 +295,7 @@ mod tests {
             header,
             entry().prop_map(Record::Keep),
             entry().prop_map(Record::Reserve),
-            key().prop_map(Record::Commit),
+            (key(), any::<u32>()).prop_map(|(key, host_index)| Record::Commit { key, host_index }),
             (key(), any::<u64>()).prop_map(|(key, at)| Record::Release { key, at }),
         ]
     }
@@ -316,9 +328,9 @@ mod tests {
         let said = |text: &str| decode(&[&checksum(text.as_bytes()), text.as_bytes()].concat()).unwrap_err();
         assert_eq!(said("X"), "it is of no known kind");
         assert_eq!(said("C\tn\tc"), "it has too few fields");
-        assert_eq!(said("C\tn\tc\teth0\tmore"), "it has too many fields");
+        assert_eq!(said("C\tn\tc\teth0\t7\tmore"), "it has too many fields");
         assert_eq!(said("F\tn\tc\teth0\tsoon"), "\"soon\" cannot be read");
-        assert_eq!(said("C\tn%zz\tc\teth0"), "\"n%zz\" cannot be read");
+        assert_eq!(said("C\tn%zz\tc\teth0\t7"), "\"n%zz\" cannot be read");
         assert_eq!(decode(b"0123").unwrap_err(), "it is too short");
         assert_eq!(decode(b"0123456789abcdef C\tn\tc\teth0").unwrap_err(), "its checksum is wrong");
     }

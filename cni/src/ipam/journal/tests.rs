@@ -181,7 +181,7 @@ fn reserve(journal: &mut Journal<Memory>, key: &Key) -> Result<bool, Error> {
 
 fn commit(journal: &mut Journal<Memory>, key: &Key) -> Result<(), Error> {
     journal.refresh()?;
-    journal.append(Record::Commit(key.clone()))?;
+    journal.append(Record::Commit { key: key.clone(), host_index: 9 })?;
     journal.sync()
 }
 

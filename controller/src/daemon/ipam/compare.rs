@@ -91,7 +91,7 @@ fn missing(entry: &Entry, whereabouts: Whereabouts) -> Option<Finding> {
 /// A pod that has its link should have its routes and neighbours, too.
 fn unreachable(entry: &Entry, whereabouts: Whereabouts, seen: &Observation) -> Vec<Finding> {
     let Whereabouts::Linked { link } = whereabouts else { return Vec::new() };
-    if entry.state != State::Committed {
+    if entry.state == State::Reserved {
         return Vec::new();
     }
     let mut findings = Vec::new();
@@ -112,7 +112,7 @@ fn unreachable(entry: &Entry, whereabouts: Whereabouts, seen: &Observation) -> V
 fn unknown_to_runtime(entry: &Entry, whereabouts: Whereabouts, seen: &Observation) -> Option<Finding> {
     let known = seen.runtime.as_ref()?;
     // What is nowhere is told of as missing.
-    let lives = !matches!(whereabouts, Whereabouts::Nowhere { .. }) && entry.state == State::Committed;
+    let lives = !matches!(whereabouts, Whereabouts::Nowhere { .. }) && entry.state != State::Reserved;
     let young = entry.since.is_some_and(|since| seen.time < since.saturating_add(CHAIN_SECONDS));
     (lives && !young && !known.contains(&cache_file(&entry.key))).then(|| {
         let text = format!("{}: the runtime has no result of it, so it will never call DEL", entry.key);
@@ -172,7 +172,7 @@ pub(super) mod tests {
     pub(in super::super) fn entry(container: &str, address: [u8; 4], boot_id: &str) -> Entry {
         let key = Key { network: "weft".into(), container_id: container.into(), ifname: "eth0".into() };
         Entry {
-            state: State::Committed,
+            state: State::Committed { host_index: 7 },
             addresses: vec![address.into()],
             host_link: format!("weft0000000000{container}"),
             mac: [2, 0, 0, 0, 0, 1],
