@@ -36,8 +36,9 @@ const NEW_FILE_NAME: &str = "addresses.journal.new";
 const FORMAT: u32 = 2;
 /// How many lines more than twice the entries make the journal be rewritten.
 const SLACK_LINES: usize = 256;
-/// How many addresses are known to have been released: enough for a rest of minutes at hundreds of pods a minute.
-const RELEASED_MAX: usize = 1024;
+/// How many addresses at least are known to have been released: enough for a rest of minutes at hundreds of pods a minute.
+/// Twice as many are too many.
+const RELEASED_ENOUGH: usize = 1024;
 
 /// Why the journal cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +96,7 @@ pub(super) struct Ledger {
     entries: BTreeMap<Key, Entry>,
     taken: BTreeSet<IpAddr>,
     last: Vec<IpAddr>,
-    /// Free addresses that were released in this boot, at most [`RELEASED_MAX`].
+    /// Free addresses that were released in this boot, the last [`RELEASED_ENOUGH`] at least.
     released: BTreeMap<IpAddr, u64>,
 }
 
@@ -177,10 +178,18 @@ impl Ledger {
             self.taken.remove(address);
             self.released.insert(*address, at);
         }
-        while self.released.len() > RELEASED_MAX {
-            let oldest = self.released.iter().map(|(address, at)| (*at, *address)).min();
-            self.released.retain(|address, _| oldest.is_none_or(|(_, oldest)| oldest != *address));
+        if self.released.len() >= 2 * RELEASED_ENOUGH {
+            self.forget_oldest_released();
         }
+    }
+
+    /// Many at once, as each takes a look at all.
+    fn forget_oldest_released(&mut self) {
+        let mut times: Vec<u64> = self.released.values().copied().collect();
+        times.sort_unstable();
+        let surplus = times.len().saturating_sub(RELEASED_ENOUGH);
+        let oldest_kept = times.get(surplus).copied();
+        self.released.retain(|_, at| oldest_kept.is_none_or(|oldest| *at >= oldest));
     }
 
     fn lines(&self, boot_id: &str) -> Vec<u8> {

@@ -443,7 +443,7 @@ fn a_release_is_remembered_over_a_rewrite_and_not_over_a_boot() {
 #[test]
 fn what_is_known_of_releases_is_bounded() {
     let mut ledger = Ledger::default();
-    for number in 0..2 * RELEASED_MAX {
+    for number in 0..2 * RELEASED_ENOUGH {
         let number = u16::try_from(number).unwrap();
         let address = IpAddr::from([10, 0, number.to_be_bytes()[0], number.to_be_bytes()[1]]);
         let entry = Entry {
@@ -460,7 +460,7 @@ fn what_is_known_of_releases_is_bounded() {
         ledger.apply(Record::Reserve(entry)).unwrap();
         ledger.apply(Record::Release { key: key(0), at: number.into() }).unwrap();
     }
-    assert_eq!(ledger.all_released().count(), RELEASED_MAX);
+    assert_eq!(ledger.all_released().count(), RELEASED_ENOUGH);
     assert_eq!(ledger.released([10, 0, 0, 0].into()), None, "the oldest are forgotten");
     assert!(ledger.released([10, 0, 7, 255].into()).is_some());
 }
