@@ -43,7 +43,7 @@ fn host_and_pod_reach_each_other_and_del_takes_all_away() {
     }
     let entries = host.entries();
     assert_eq!(entries.len(), 1);
-    assert!(matches!(entries[0].state, State::Committed { .. }));
+    assert!(matches!(entries[0].state, State::Committed(_)));
     assert_eq!(entries[0].addresses, addresses(&result));
     assert_eq!(host.namespace.links(), [entries[0].host_link.clone()]);
 
@@ -254,6 +254,36 @@ fn concurrent_adds_never_share_an_address() {
         (0..PODS).map(|i| host.spawn("DEL", &format!("c{i}"), "", &host.config())).collect();
     for child in children {
         outcome(child).unwrap();
+    }
+    host.assert_empty();
+}
+
+#[test]
+fn a_delete_does_not_wait_for_what_goes_with_the_namespace_and_the_address_can_be_had_at_once() {
+    let host = host();
+    for round in 0..5 {
+        let (pod, next) = (Namespace::new(), Namespace::new());
+        let first = host.add("c1", &pod).unwrap();
+        let asked: Vec<String> = addresses(&first).iter().map(ToString::to_string).collect();
+        drop(pod);
+        host.del("c1").unwrap();
+        assert!(host.entries().is_empty(), "round {round}");
+        let mut same = host.config();
+        same["args"] = json!({ "cni": { "ips": asked } });
+        let second = host.call("ADD", "c2", next.path.to_str().unwrap(), &same).unwrap();
+        assert_eq!(addresses(&second), addresses(&first), "round {round}");
+        for address in addresses(&second) {
+            one_datagram_each_way(&host.namespace, &next, address);
+        }
+        host.del("c2").unwrap();
+        let gone = || host.namespace.links().is_empty();
+        let in_time = (0..10_000).any(|_| {
+            gone() || {
+                std::thread::sleep(Duration::from_millis(1));
+                false
+            }
+        });
+        assert!(in_time, "the kernel has not taken the link away for 10 s");
     }
     host.assert_empty();
 }

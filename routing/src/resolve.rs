@@ -232,6 +232,7 @@ mod tests {
             loopback: false,
             kind: None,
             peer: None,
+            peer_namespace: None,
         }
     }
 

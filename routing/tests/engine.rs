@@ -64,6 +64,7 @@ fn link(index: u32, up: bool) -> Link {
         loopback: false,
         kind: None,
         peer: None,
+        peer_namespace: None,
     }
 }
 

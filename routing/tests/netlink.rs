@@ -58,6 +58,7 @@ fn veth_is_made_across_namespaces() {
     assert_eq!((eth0.mac, eth0.mtu), (Some([2, 0, 0, 0, 0, 1]), 1450));
     assert_eq!((link.peer, eth0.peer), (Some(eth0.index), Some(link.index)));
     assert_eq!(socket.link_by_index(link.index).unwrap(), Some(link.clone()));
+    assert!(socket.namespace_lives(link.peer_namespace.unwrap()).unwrap());
     for (key, conf) in [("accept_ra", (false, 0)), ("disable_ipv6", (true, 0))] {
         let value = u8::from(key == "disable_ipv6").to_string();
         weft_routing::sysctl::write_in(pod.path(), &format!("net/ipv6/conf/eth0/{key}"), &value).unwrap();

@@ -22,7 +22,9 @@ use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::sched::{CloneFlags, setns};
-use weft_routing::netlink::{self, Address, Link, LinkName, Mac, Neighbour, Scope, Socket, Veth};
+use weft_routing::netlink::{
+    self, Address, Link, LinkName, Mac, NamespaceId, Neighbour, Scope, Socket, Veth,
+};
 use weft_routing::route::{Action, NextHop, Protocol, Route, RouteKey};
 use weft_routing::{PodRoute, sysctl};
 
@@ -68,6 +70,15 @@ impl Interface {
     fn host_route(&self, pod: &PodAddress, link: u32) -> PodRoute {
         PodRoute { address: pod.address, link, mac: self.mac }
     }
+}
+
+/// What the kernel has for the host end of a pod's link, as long as that lives and in one boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostEnd {
+    /// Its index, which is no later link's, whatever that is named.
+    pub index: u32,
+    /// The id of the pod's namespace; `None` if the kernel gave it none.
+    pub peer_namespace: Option<NamespaceId>,
 }
 
 /// Why the kernel's part failed.
@@ -199,7 +210,7 @@ impl PreferredSources {
     }
 }
 
-/// Makes the interface, and says which index its host end has. On an error parts of it may be there: [`remove`] takes
+/// Makes the interface, and says what the kernel calls it. On an error parts of it may be there: [`remove`] takes
 /// them away.
 ///
 /// The pod's end is set up first, so that the host's finds a carrier and its part is one batch.
@@ -209,12 +220,12 @@ pub fn create(
     interface: &Interface,
     mtu: u32,
     sources: &PreferredSources,
-) -> Result<u32, Error> {
+) -> Result<HostEnd, Error> {
     let ends = create_link(socket, namespace, interface, mtu)?;
     let mut inside = namespace.run(|| configure_pod(interface, ends.pod))?;
     configure_host(socket, interface, ends.host, sources)?;
     ready::wait(&mut inside, interface, ends.pod)?;
-    Ok(ends.host)
+    Ok(HostEnd { index: ends.host, peer_namespace: ends.pod_namespace })
 }
 
 /// Takes the interface away, with everything that hangs on it: both ends, addresses, routes, neighbours. Says
@@ -224,6 +235,17 @@ pub fn remove(socket: &mut Socket, host_link: &LinkName) -> Result<bool, Error> 
         Ok(()) => Ok(true),
         Err(error) if error.is_absent() => Ok(false),
         Err(error) => Err(refused(format_args!("delete link {host_link}"))(error)),
+    }
+}
+
+/// Whether the kernel takes the interface away by itself, a moment from now: nothing holds its pod's namespace any more.
+pub fn is_going(socket: &mut Socket, end: HostEnd) -> Result<bool, Error> {
+    match end.peer_namespace {
+        None => Ok(false),
+        Some(id) => {
+            let lives = socket.namespace_lives(id);
+            lives.map(|lives| !lives).map_err(refused("look whether the pod's network namespace is there"))
+        }
     }
 }
 
@@ -237,6 +259,7 @@ pub fn exists(socket: &mut Socket, host_link: &LinkName) -> Result<bool, Error> 
 struct Ends {
     host: u32,
     pod: u32,
+    pod_namespace: Option<NamespaceId>,
 }
 
 fn create_link(
@@ -267,7 +290,7 @@ fn create_link(
     let step = || format!("look up link {name}");
     let link = socket.link_by_name(name).map_err(|source| Error::Refused { step: step(), source })?;
     let gone = || netlink::Error::Malformed("the link that was just made is not there".to_owned());
-    link.and_then(|link| Some(Ends { host: link.index, pod: link.peer? }))
+    link.and_then(|link| Some(Ends { host: link.index, pod: link.peer?, pod_namespace: link.peer_namespace }))
         .ok_or_else(|| Error::Refused { step: step(), source: gone() })
 }
 
@@ -393,6 +416,7 @@ mod tests {
             loopback: false,
             kind: Some("veth".to_owned()),
             peer: Some(2),
+            peer_namespace: None,
         };
         assert!(is_host_end(&end));
         for name in ["weft0123456789", "weft0123456789A", "weftuplink", "veth0123456789a", "weft"] {

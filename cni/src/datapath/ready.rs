@@ -35,6 +35,20 @@ pub(super) fn wait(socket: &mut Socket, interface: &Interface, link: u32) -> Res
     Ok(())
 }
 
+/// Tries again as long as something is there already: the route to a pod whose namespace is gone, before the kernel has
+/// taken its link away, and now another one has its address.
+pub(super) fn try_until_free(socket: &mut Socket, request: &Request) -> Result<(), netlink::Error> {
+    let mut last = Ok(());
+    for _ in 0..TRIES {
+        thread::sleep(PAUSE);
+        last = socket.execute(request);
+        if !last.as_ref().is_err_and(netlink::Error::is_present) {
+            break;
+        }
+    }
+    last
+}
+
 fn becomes_true(mut look: impl FnMut() -> Result<bool, Error>) -> Result<bool, Error> {
     for attempt in 0..TRIES {
         if look()? {

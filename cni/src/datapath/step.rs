@@ -10,7 +10,7 @@ use netlink_packet_route::link::{
 use weft_routing::netlink::{self, Address, LinkName, Neighbour, Request, Socket};
 use weft_routing::route::Route;
 
-use super::{Error, refused};
+use super::{Error, ready, refused};
 
 /// Attribute numbers of linux/ip.h and linux/if_link.h.
 const IFLA_INET_CONF: u16 = 1;
@@ -86,7 +86,12 @@ impl fmt::Display for Step {
 pub(super) fn perform(socket: &mut Socket, steps: &[Step]) -> Result<(), Error> {
     let requests: Vec<Request> = steps.iter().map(Step::request).collect();
     let results = socket.batch(&requests);
-    steps.iter().zip(results).try_for_each(|(step, result)| result.map_err(refused(step)))
+    steps.iter().zip(requests).zip(results).try_for_each(|((step, request), result)| match result {
+        Err(error) if matches!(step, Step::Route(_)) && error.is_present() => {
+            ready::try_until_free(socket, &request).map_err(refused(step))
+        }
+        result => result.map_err(refused(step)),
+    })
 }
 
 /// The request that deletes a link by its name.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use weft_routing::netlink::Mac;
 
+use crate::datapath::HostEnd;
 use crate::spec::PodName;
 
 /// What the CNI specification tells attachments apart by.
@@ -30,10 +31,7 @@ pub enum State {
     /// Addresses are taken; the ADD is at work or was killed.
     Reserved,
     /// The ADD answered: the pod has these addresses.
-    Committed {
-        /// Index of the host end, which within the entry's boot is no other link's, whatever that is named.
-        host_index: u32,
-    },
+    Committed(HostEnd),
 }
 
 /// One interface of one container, and its addresses.

@@ -28,6 +28,7 @@ use std::time::Duration;
 use self::line::{decode, encode};
 use super::disk::Disk;
 use super::{Entry, Key, State};
+use crate::datapath::HostEnd;
 
 /// Name of the journal in the state directory.
 pub const FILE_NAME: &str = "addresses.journal";
@@ -66,11 +67,7 @@ pub(super) enum Record {
     /// Addresses are taken for an entry, in place of any other of its key.
     Reserve(Entry),
     /// The reserved entry of this key is committed.
-    Commit {
-        key: Key,
-        /// As in [`State::Committed`].
-        host_index: u32,
-    },
+    Commit { key: Key, host_end: HostEnd },
     /// The entry of this key is gone.
     Release {
         key: Key,
@@ -138,9 +135,9 @@ impl Ledger {
                 }
                 Ok(())
             }
-            Record::Commit { key, host_index } => match self.entries.get_mut(&key) {
+            Record::Commit { key, host_end } => match self.entries.get_mut(&key) {
                 Some(entry) => {
-                    entry.state = State::Committed { host_index };
+                    entry.state = State::Committed(host_end);
                     Ok(())
                 }
                 None => Err(format!("commits {key}, which has no entry")),

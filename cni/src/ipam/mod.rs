@@ -34,6 +34,7 @@ pub use self::journal::FILE_NAME;
 use self::disk::Directory;
 use self::journal::{Journal, Record};
 use self::lock::{Lock, Subject};
+use crate::datapath::HostEnd;
 use crate::spec::PodName;
 
 /// Name of the lock file beside the journal.
@@ -296,15 +297,14 @@ impl Hold<'_> {
         })
     }
 
-    /// Turns the reservation into an entry that stays, of the link whose host end has this index, and returns once it would
-    /// survive a power cut.
-    pub fn commit(&mut self, host_index: u32) -> Result<(), Error> {
+    /// Turns the reservation into an entry that stays, of the link with this host end, and returns once it would survive a power cut.
+    pub fn commit(&mut self, host_end: HostEnd) -> Result<(), Error> {
         let key = &self.key;
         self.store.transaction(|journal| {
             if !journal.ledger().entries().contains_key(key) {
                 return Err(Failure::Store(Error::NotReserved(key.clone())));
             }
-            journal.append(Record::Commit { key: key.clone(), host_index }).map_err(Failure::Journal)
+            journal.append(Record::Commit { key: key.clone(), host_end }).map_err(Failure::Journal)
         })?;
         // Outside the lock: the syncs of concurrent ADDs share the disk's work.
         self.store.journal.sync().map_err(|error| in_journal(&self.store.path, error))

@@ -1,5 +1,7 @@
 use super::*;
 
+const END: HostEnd = HostEnd { index: 9, peer_namespace: None };
+
 fn key(container_id: &str) -> Key {
     Key { network: "weft".into(), container_id: container_id.into(), ifname: "eth0".into() }
 }
@@ -15,7 +17,7 @@ fn add(store: &mut Store, container_id: &str, families: &[FamilyRequest]) -> Res
         netns: "/run/netns/x",
         pod: None,
     })?;
-    hold.commit(9)?;
+    hold.commit(END)?;
     Ok(entry)
 }
 
@@ -37,11 +39,11 @@ fn addresses_are_given_taken_back_and_not_used_again_at_once() {
     let first = add(&mut store, "a", &dual_stack()).unwrap();
     assert_eq!(first.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>(), ["10.244.1.0", "fd00::"]);
     let released = store.hold(key("a")).unwrap().release().unwrap().unwrap();
-    assert_eq!(released, Entry { state: State::Committed { host_index: 9 }, ..first });
+    assert_eq!(released, Entry { state: State::Committed(END), ..first });
     assert_eq!(store.hold(key("a")).unwrap().release().unwrap(), None);
     let second = add(&mut store, "b", &dual_stack()).unwrap();
     assert_eq!(second.addresses[0].to_string(), "10.244.1.1");
-    assert_eq!(store.entries().unwrap(), [Entry { state: State::Committed { host_index: 9 }, ..second }]);
+    assert_eq!(store.entries().unwrap(), [Entry { state: State::Committed(END), ..second }]);
 }
 
 #[test]
@@ -191,7 +193,7 @@ fn one_link_name_has_one_holder() {
 fn committing_what_is_not_reserved_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = Store::open(dir.path(), "boot").unwrap();
-    let error = store.hold(key("a")).unwrap().commit(9).unwrap_err();
+    let error = store.hold(key("a")).unwrap().commit(END).unwrap_err();
     assert!(matches!(error, Error::NotReserved(_)), "{error}");
 }
 

@@ -52,7 +52,7 @@ pub(super) fn add(
     let interface = interface(&entry, attachment, host_link);
     let done = datapath::create(&mut socket, &namespace, &interface, mtu, &preferred_sources(&node))
         .map_err(datapath_error)
-        .and_then(|host_index| hold.commit(host_index).map_err(store_error))
+        .and_then(|host_end| hold.commit(host_end).map_err(store_error))
         .and_then(|()| match request.wait_for_route {
             None => Ok(()),
             Some(patience) => announced::wait(&config.run_dir, &boot_id, &entry.addresses, patience),

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use weft_cni::datapath::HostEnd;
 use weft_cni::ipam::{Error, State, Store};
 use weft_routing::PodRoute;
 
@@ -69,7 +70,7 @@ fn read(store: &mut Store, node: &Node) -> Result<Pods, Error> {
     let mut pods = Pods::default();
     for entry in store.entries()? {
         pods.taken.extend(&entry.addresses);
-        let State::Committed { host_index: link } = entry.state else { continue };
+        let State::Committed(HostEnd { index: link, .. }) = entry.state else { continue };
         if node.links.get(&entry.host_link) == Some(&link) {
             let mac = entry.mac;
             pods.count += 1;
@@ -112,8 +113,8 @@ mod tests {
             pod: None,
         })
         .unwrap();
-        if let Some(host_index) = commit {
-            hold.commit(host_index).unwrap();
+        if let Some(index) = commit {
+            hold.commit(HostEnd { index, peer_namespace: None }).unwrap();
         }
     }
 

@@ -9,6 +9,7 @@ mod site;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -22,6 +23,9 @@ use crate::wait::now;
 const FILL_PARALLEL: u32 = 10;
 /// How many processes are measured under one condition at most.
 const SAMPLES_MAX: u32 = 200;
+
+/// How long a pod lives whose namespace is given up: what an ADD opened in there holds it for a moment beyond its end (RCU).
+const LIFE: Duration = Duration::from_millis(50);
 
 /// How much is measured.
 #[derive(Debug, Clone)]
@@ -120,6 +124,7 @@ impl Bench<'_> {
                     }
                     Turn::AddAbandonDel => {
                         let added = site.act(Action::Add, &workers, parallel)?;
+                        thread::sleep(LIFE);
                         workers.iter_mut().for_each(Pod::abandon);
                         record(Case::DelGone, site.act(Action::Del, &workers, parallel)?);
                         measured.unmeasured(contender, added);

@@ -11,7 +11,7 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{Error, Request, Socket};
+use super::{Error, NamespaceId, Request, Socket};
 
 /// Length of `struct ifinfomsg` (rtnetlink(7)).
 const HEADER_LEN: usize = 16;
@@ -90,6 +90,9 @@ pub struct Link {
     pub kind: Option<String>,
     /// Index of the veth peer or lower device (`IFLA_LINK`), in that device's own namespace.
     pub peer: Option<u32>,
+    /// The id that this namespace has for the peer's (`IFLA_LINK_NETNSID`); `None` for a peer in this one, or in one that is
+    /// about to be gone.
+    pub peer_namespace: Option<NamespaceId>,
 }
 
 impl Link {
@@ -112,6 +115,7 @@ impl Link {
             loopback: header.flags.contains(LinkFlags::Loopback),
             kind: None,
             peer: None,
+            peer_namespace: None,
         };
         for attribute in attributes {
             let value = attribute.value();
@@ -120,6 +124,7 @@ impl Link {
                 libc::IFLA_ADDRESS => link.mac = value.try_into().ok(),
                 libc::IFLA_MTU => link.mtu = number(value).unwrap_or(0),
                 libc::IFLA_LINK => link.peer = number(value),
+                libc::IFLA_LINK_NETNSID => link.peer_namespace = number(value).and_then(NamespaceId::new),
                 libc::IFLA_LINKINFO => {
                     let kind = read(value).find(|attribute| attribute.kind() == libc::IFLA_INFO_KIND);
                     link.kind = kind.map(|kind| text(kind.value()));
@@ -393,6 +398,7 @@ mod tests {
                 LinkAttribute::Mtu(1400),
                 LinkAttribute::TxQueueLen(1000),
                 LinkAttribute::Link(3),
+                LinkAttribute::LinkNetNsId(5),
                 LinkAttribute::Group(9),
                 LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]),
                 LinkAttribute::Address(vec![0xee; 6]),
@@ -412,6 +418,7 @@ mod tests {
             loopback: false,
             kind: Some("veth".to_owned()),
             peer: Some(3),
+            peer_namespace: NamespaceId::new(5),
         };
         assert_eq!(Link::decode(&payload).as_ref(), Some(&link));
         assert_eq!(decode_group(&payload), Some(9));

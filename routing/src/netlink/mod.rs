@@ -23,6 +23,7 @@ mod fib;
 mod link;
 mod message;
 mod monitor;
+mod namespace;
 mod neighbour;
 mod nexthop;
 mod route;
@@ -41,6 +42,7 @@ pub use self::link::{
 };
 pub use self::message::Request;
 pub(crate) use self::message::{Messages, Received};
+pub use self::namespace::{InvalidNamespaceId, NamespaceId};
 pub use self::neighbour::Neighbour;
 pub use self::socket::Socket;
 pub(crate) use self::socket::receive;

@@ -11,6 +11,7 @@ use std::str::{FromStr, Split};
 
 use super::super::{Entry, Key, State};
 use super::{Header, Record};
+use crate::datapath::HostEnd;
 use crate::hash::fnv1a_words;
 use crate::mac;
 use crate::spec::PodName;
@@ -29,7 +30,7 @@ pub(super) fn encode(record: &Record) -> Vec<u8> {
         Record::Header(header) => header_fields(header),
         Record::Keep(entry) => entry_fields('K', entry),
         Record::Reserve(entry) => entry_fields('R', entry),
-        Record::Commit { key, host_index } => key_fields('C', key).with(host_index),
+        Record::Commit { key, host_end } => key_fields('C', key).with_host_end(Some(host_end)),
         Record::Release { key, at } => key_fields('F', key).with(at),
     };
     let Fields(text) = fields;
@@ -48,7 +49,10 @@ pub(super) fn decode(line: &[u8]) -> Result<Record, String> {
         Some("H") => Record::Header(header(&mut fields)?),
         Some("K") => Record::Keep(entry(&mut fields)?),
         Some("R") => Record::Reserve(entry(&mut fields)?),
-        Some("C") => Record::Commit { key: key(&mut fields)?, host_index: parsed(&mut fields)? },
+        Some("C") => Record::Commit {
+            key: key(&mut fields)?,
+            host_end: host_end(&mut fields)?.ok_or("it commits no link")?,
+        },
         Some("F") => Record::Release { key: key(&mut fields)?, at: parsed(&mut fields)? },
         _ => return Err("it is of no known kind".to_owned()),
     };
@@ -89,6 +93,11 @@ impl Fields {
             Some(value) => self.with(value),
             None => self.with(NONE),
         }
+    }
+
+    fn with_host_end(self, host_end: Option<&HostEnd>) -> Self {
+        let index = host_end.map(|end| end.index);
+        self.with_optional(index).with_optional(host_end.and_then(|end| end.peer_namespace))
     }
 
     fn with_text(self, text: &str) -> Self {
@@ -139,16 +148,16 @@ fn key(fields: &mut Split<'_, char>) -> Result<Key, String> {
 }
 
 fn entry_fields(kind: char, entry: &Entry) -> Fields {
-    let host_index = match entry.state {
+    let host_end = match &entry.state {
         State::Reserved => None,
-        State::Committed { host_index } => Some(host_index),
+        State::Committed(host_end) => Some(host_end),
     };
     let (namespace, name) = match &entry.pod {
         Some(pod) => (pod.namespace.as_str(), pod.name.as_str()),
         None => (NONE, NONE),
     };
     key_fields(kind, &entry.key)
-        .with_optional(host_index)
+        .with_host_end(host_end)
         .with_list(&entry.addresses)
         .with_text(&entry.host_link)
         .with(mac::to_text(entry.mac))
@@ -162,10 +171,7 @@ fn entry_fields(kind: char, entry: &Entry) -> Fields {
 fn entry(fields: &mut Split<'_, char>) -> Result<Entry, String> {
     Ok(Entry {
         key: key(fields)?,
-        state: match optional(fields)? {
-            None => State::Reserved,
-            Some(host_index) => State::Committed { host_index },
-        },
+        state: host_end(fields)?.map_or(State::Reserved, State::Committed),
         addresses: list(fields, parse)?,
         host_link: text(fields)?,
         mac: next(fields).and_then(|field| mac::from_text(field).ok_or_else(|| unreadable(field)))?,
@@ -197,6 +203,11 @@ fn optional<T: FromStr>(fields: &mut Split<'_, char>) -> Result<Option<T>, Strin
         NONE => Ok(None),
         value => parse(value).map(Some),
     }
+}
+
+fn host_end(fields: &mut Split<'_, char>) -> Result<Option<HostEnd>, String> {
+    let (index, peer_namespace) = (optional(fields)?, optional(fields)?);
+    Ok(index.map(|index| HostEnd { index, peer_namespace }))
 }
 
 fn list<T, C: FromIterator<T>>(
@@ -262,13 +273,16 @@ mod tests {
         })
     }
 
+    fn host_end() -> impl Strategy<Value = HostEnd> {
+        let id = (0..=i32::MAX).prop_map(|id| id.to_string().parse().unwrap());
+        (any::<u32>(), prop::option::of(id))
+            .prop_map(|(index, peer_namespace)| HostEnd { index, peer_namespace })
+    }
+
     fn entry() -> impl Strategy<Value = Entry> {
         let pod = prop::option::of((".{1,8}", ".{0,8}"))
             .prop_map(|pod| pod.map(|(namespace, name)| PodName { namespace, name }));
-        let state = prop_oneof![
-            Just(State::Reserved),
-            any::<u32>().prop_map(|host_index| State::Committed { host_index })
-        ];
+        let state = prop_oneof![Just(State::Reserved), host_end().prop_map(State::Committed)];
         let rest = (pod, any::<[u8; 6]>(), ".{0,30}", prop::option::of(any::<u64>()), "\\PC*");
         (key(), state, prop::collection::vec(any::<IpAddr>(), 0..3), "weft[0-9a-f]{11}", rest).prop_map(
             |(key, state, addresses, host_link, (pod, mac, netns, since, boot_id))| Entry {
@@ -295,7 +309,7 @@ mod tests {
             header,
             entry().prop_map(Record::Keep),
             entry().prop_map(Record::Reserve),
-            (key(), any::<u32>()).prop_map(|(key, host_index)| Record::Commit { key, host_index }),
+            (key(), host_end()).prop_map(|(key, host_end)| Record::Commit { key, host_end }),
             (key(), any::<u64>()).prop_map(|(key, at)| Record::Release { key, at }),
         ]
     }
@@ -328,9 +342,9 @@ mod tests {
         let said = |text: &str| decode(&[&checksum(text.as_bytes()), text.as_bytes()].concat()).unwrap_err();
         assert_eq!(said("X"), "it is of no known kind");
         assert_eq!(said("C\tn\tc"), "it has too few fields");
-        assert_eq!(said("C\tn\tc\teth0\t7\tmore"), "it has too many fields");
+        assert_eq!(said("C\tn\tc\teth0\t7\t\tmore"), "it has too many fields");
         assert_eq!(said("F\tn\tc\teth0\tsoon"), "\"soon\" cannot be read");
-        assert_eq!(said("C\tn%zz\tc\teth0\t7"), "\"n%zz\" cannot be read");
+        assert_eq!(said("C\tn%zz\tc\teth0\t7\t"), "\"n%zz\" cannot be read");
         assert_eq!(decode(b"0123").unwrap_err(), "it is too short");
         assert_eq!(decode(b"0123456789abcdef C\tn\tc\teth0").unwrap_err(), "its checksum is wrong");
     }

@@ -181,7 +181,8 @@ fn reserve(journal: &mut Journal<Memory>, key: &Key) -> Result<bool, Error> {
 
 fn commit(journal: &mut Journal<Memory>, key: &Key) -> Result<(), Error> {
     journal.refresh()?;
-    journal.append(Record::Commit { key: key.clone(), host_index: 9 })?;
+    journal
+        .append(Record::Commit { key: key.clone(), host_end: HostEnd { index: 9, peer_namespace: None } })?;
     journal.sync()
 }
 

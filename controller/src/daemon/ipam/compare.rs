@@ -167,12 +167,14 @@ fn without_entry(seen: &Observation) -> Vec<Finding> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use weft_cni::datapath::HostEnd;
+
     use super::*;
 
     pub(in super::super) fn entry(container: &str, address: [u8; 4], boot_id: &str) -> Entry {
         let key = Key { network: "weft".into(), container_id: container.into(), ifname: "eth0".into() };
         Entry {
-            state: State::Committed { host_index: 7 },
+            state: State::Committed(HostEnd { index: 7, peer_namespace: None }),
             addresses: vec![address.into()],
             host_link: format!("weft0000000000{container}"),
             mac: [2, 0, 0, 0, 0, 1],

@@ -226,7 +226,7 @@ fn faults(findings: &[Finding]) -> Option<Problem> {
 fn taken(entry: &Entry) -> Vec<IpamAddressJson> {
     let state = match entry.state {
         EntryState::Reserved => IpamAddressState::Reserved,
-        EntryState::Committed { .. } => IpamAddressState::Committed,
+        EntryState::Committed(_) => IpamAddressState::Committed,
     };
     let taken = |address: &_| IpamAddressJson { address: *address, state, holder: holder(entry) };
     entry.addresses.iter().map(taken).collect()
