@@ -393,6 +393,42 @@ fn routes_outlive_the_thread_and_are_adopted_and_swept() {
 }
 
 #[test]
+fn a_later_link_of_the_same_name_gets_nothing_of_an_earlier_pod() {
+    let test = "a_later_link_of_the_same_name_gets_nothing_of_an_earlier_pod";
+    let Some(mut lab) = Lab::new(test, Settings::default()) else { return };
+    let pod = |number: u8, link| {
+        ["10.7.0.", "2001:db8:7::"].map(|prefix| PodRoute {
+            address: ip(&format!("{prefix}{number}")),
+            link,
+            mac: [number; 6],
+        })
+    };
+    let has = |snapshot: &Snapshot, pods: &[PodRoute]| {
+        pods.iter().all(|pod| {
+            snapshot.routes.contains(&pod.route(None)) && snapshot.neighbours.contains(&pod.neighbour())
+        })
+    };
+    let (earlier_link, _) = lab.namespace.veth("pod", "pod-peer", &[]);
+    let earlier = pod(1, earlier_link);
+    lab.kernel().pods(earlier.to_vec()).unwrap();
+    lab.until("the earlier pod", |snapshot| has(snapshot, &earlier));
+
+    lab.ip("link delete pod");
+    let (later_link, _) = lab.namespace.veth("pod", "pod-peer", &[]);
+    assert_ne!(later_link, earlier_link);
+    // The earlier pod's addresses come first in order, and all routes are written before any neighbour: where the later pod's
+    // last neighbour is, the earlier pod's would be.
+    let later = pod(2, later_link);
+    lab.kernel().pods([earlier.clone(), later.clone()].concat()).unwrap();
+    lab.until("the later pod", |snapshot| has(snapshot, &later));
+    let snapshot = lab.watcher.dump().unwrap();
+    let mut wanted = later.each_ref().map(|pod| pod.route(None)).to_vec();
+    wanted.sort_unstable();
+    assert_eq!(weft(&snapshot), wanted);
+    assert!(snapshot.neighbours.iter().all(|entry| !earlier.iter().any(|pod| pod.address == entry.address)));
+}
+
+#[test]
 fn a_pod_lives_inside_its_one_address_block() {
     let blocks = BTreeSet::from([net("10.7.0.1/32"), net("2001:db8:7::1/128")]);
     let settings = Settings { own_blocks: blocks.clone(), ..Settings::default() };
