@@ -47,6 +47,8 @@ impl NamespaceTraces {
         let mut addresses = socket.addresses().unwrap();
         // They come and go with loopback itself, which stays up in a pod.
         addresses.retain(|address| !on_loopback(address));
+        // Duplicate address detection of a link-local address takes its time.
+        addresses.iter_mut().for_each(|address| address.tentative = false);
         Self {
             links: namespace.links(),
             addresses,

@@ -8,7 +8,7 @@ use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkMessage,
 };
 use weft_routing::netlink::{self, Address, LinkName, Neighbour, Request, Socket};
-use weft_routing::route::Route;
+use weft_routing::route::{Protocol, Route};
 
 use super::{Error, ready, refused};
 
@@ -86,8 +86,10 @@ impl fmt::Display for Step {
 pub(super) fn perform(socket: &mut Socket, steps: &[Step]) -> Result<(), Error> {
     let requests: Vec<Request> = steps.iter().map(Step::request).collect();
     let results = socket.batch(&requests);
+    let leads_to_pod =
+        |step: &Step| matches!(step, Step::Route(route) if route.protocol == Protocol::WEFT_PODS);
     steps.iter().zip(requests).zip(results).try_for_each(|((step, request), result)| match result {
-        Err(error) if matches!(step, Step::Route(_)) && error.is_present() => {
+        Err(error) if error.is_present() && leads_to_pod(step) => {
             ready::try_until_free(socket, &request).map_err(refused(step))
         }
         result => result.map_err(refused(step)),
