@@ -10,8 +10,8 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value as Json;
 use serde_path_to_error::{Path, Segment};
 
-use super::Parsed;
 use super::yaml::{Located, Value};
+use super::{Origin, Parsed};
 use crate::api::json::DocumentError;
 use crate::api::{Cidr, GROUP, Invalid, Labels, VERSION};
 use crate::cluster::{Node, Object};
@@ -170,7 +170,8 @@ pub(super) fn document(
     parsed: &mut Vec<Parsed>,
     errors: &mut Vec<DocumentError>,
 ) {
-    let is_list = header(&located, "apiVersion") == Some("v1") && header(&located, "kind") == Some("List");
+    let text = |key: &str| located.get(key).and_then(Located::as_str);
+    let is_list = text("apiVersion") == Some("v1") && text("kind") == Some("List");
     if let Some(Value::List(items)) = located.get("items").map(|items| &items.value).filter(|_| is_list) {
         for item in items {
             object_of(file, item.clone(), parsed, errors);
@@ -181,19 +182,30 @@ pub(super) fn document(
 }
 
 fn object_of(file: &Arc<str>, located: Located, parsed: &mut Vec<Parsed>, errors: &mut Vec<DocumentError>) {
-    match object(&located) {
-        Ok((name, object)) => parsed.push(Parsed { file: Arc::clone(file), name, object, located }),
-        Err(faults) => {
-            let title = title(&located);
-            errors.extend(faults.into_iter().map(|fault| DocumentError {
-                file: Some(file.to_string()),
-                line: Some(located.line_of(fault.field.as_deref().unwrap_or_default())),
+    let (file, located) = (Arc::clone(file), Arc::new(located));
+    let origin = Origin::File { file, located: Arc::clone(&located) };
+    match one(located.to_json(), origin) {
+        Ok(one) => parsed.push(one),
+        Err(faults) => errors.extend(faults),
+    }
+}
+
+/// Reads one object, or finds every error in it.
+pub(super) fn one(json: Json, origin: Origin) -> Result<Parsed, Vec<DocumentError>> {
+    let title = title(&json);
+    match object(json) {
+        Ok((name, object)) => Ok(Parsed { name, object, origin }),
+        Err(faults) => Err(faults
+            .into_iter()
+            .map(|fault| DocumentError {
+                file: origin.file(),
+                line: origin.line_of(fault.field.as_deref().unwrap_or_default()),
                 object: title.clone(),
                 field: fault.field,
                 message: fault.invalid.message,
                 remedy: fault.invalid.remedy,
-            }));
-        }
+            })
+            .collect()),
     }
 }
 
@@ -209,27 +221,28 @@ impl Fault {
     }
 }
 
-fn header<'a>(located: &'a Located, key: &str) -> Option<&'a str> {
-    located.get(key).and_then(Located::as_str)
+fn header<'a>(json: &'a Json, key: &str) -> Option<&'a str> {
+    json.get(key).and_then(Json::as_str)
 }
 
-fn title(located: &Located) -> Option<String> {
-    let name = located.get("metadata").and_then(|metadata| header(metadata, "name"));
-    Some(format!("{}/{}", header(located, "kind")?, name.unwrap_or("?")))
+fn title(json: &Json) -> Option<String> {
+    let name = json.get("metadata").and_then(|metadata| header(metadata, "name"));
+    Some(format!("{}/{}", header(json, "kind")?, name.unwrap_or("?")))
 }
 
-fn object(located: &Located) -> Result<(String, Object), Vec<Fault>> {
-    if !matches!(located.value, Value::Map(_)) {
+fn object(json: Json) -> Result<(String, Object), Vec<Fault>> {
+    if !json.is_object() {
         let invalid =
             Invalid::new("the document is not a mapping", "write apiVersion, kind, metadata and spec");
         return Err(vec![Fault { field: None, invalid }]);
     }
-    let [Some(api_version), Some(kind)] = ["apiVersion", "kind"].map(|key| header(located, key)) else {
-        let missing = if header(located, "apiVersion").is_none() { "apiVersion" } else { "kind" };
+    let [Some(api_version), Some(kind)] =
+        ["apiVersion", "kind"].map(|key| header(&json, key).map(str::to_owned))
+    else {
+        let missing = if header(&json, "apiVersion").is_none() { "apiVersion" } else { "kind" };
         return Err(Fault::at(missing, Invalid::new(format!("{missing} is missing or not text"), kinds())));
     };
-    let json = located.to_json();
-    let (name, object) = match (api_version.split_once('/'), kind) {
+    let (name, object) = match (api_version.split_once('/'), kind.as_str()) {
         (None, "Node") if api_version == "v1" => {
             let (name, node) = typed::<NodeDocument>(json)?.named();
             (name, Object::Node(Arc::new(node)))

@@ -1,9 +1,11 @@
-//! Documents: a folder of YAML files made into a [`Cluster`], or every error that stands in the way.
+//! Documents: a folder of YAML files made into a [`Cluster`], or every error that stands in the way; or the objects of an API
+//! server, each of which stands alone ([`Admission`]).
 //!
 //! A folder is taken as a whole: `*.yaml` and `*.yml`, not its subfolders, no dotfiles, at most 4 MiB a file and 64 MiB
 //! altogether. Checked in three steps, each only on what passed the one before: the text (`yaml`), each object by its type
 //! (`decode`), and all objects together (`check`).
 
+mod admission;
 mod check;
 mod decode;
 mod yaml;
@@ -13,6 +15,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+pub use self::admission::{Admission, Admitted};
 use crate::api::Invalid;
 use crate::api::json::DocumentError;
 use crate::cluster::{Cluster, Object};
@@ -26,13 +29,47 @@ const MAX_FOLDER: u64 = 64 << 20;
 /// How many errors are listed; a folder with more is wrong in few ways, many times.
 const MAX_ERRORS: usize = 1000;
 
-/// An object and where it stands.
-#[derive(Debug)]
+/// An object and where it comes from.
+#[derive(Clone, Debug)]
 struct Parsed {
-    file: Arc<str>,
     name: String,
     object: Object,
-    located: yaml::Located,
+    origin: Origin,
+}
+
+/// Where an object comes from.
+#[derive(Clone, Debug)]
+enum Origin {
+    /// A document of a file.
+    File { file: Arc<str>, located: Arc<yaml::Located> },
+    /// The Kubernetes API.
+    Api,
+}
+
+impl Origin {
+    fn file(&self) -> Option<String> {
+        match self {
+            Self::File { file, .. } => Some(file.to_string()),
+            Self::Api => None,
+        }
+    }
+
+    fn line_of(&self, field: &str) -> Option<usize> {
+        match self {
+            Self::File { located, .. } => Some(located.line_of(field)),
+            Self::Api => None,
+        }
+    }
+
+    /// Whether a Node's podCIDRs are written as the one `podCIDR`.
+    fn has_single_pod_cidr(&self) -> bool {
+        match self {
+            Self::File { located, .. } => {
+                located.get("spec").is_some_and(|spec| spec.get("podCIDRs").is_none())
+            }
+            Self::Api => false,
+        }
+    }
 }
 
 impl Parsed {
@@ -42,8 +79,8 @@ impl Parsed {
 
     fn error(&self, field: &str, invalid: Invalid) -> DocumentError {
         DocumentError {
-            file: Some(self.file.to_string()),
-            line: Some(self.located.line_of(field)),
+            file: self.origin.file(),
+            line: self.origin.line_of(field),
             object: Some(self.title()),
             field: Some(field.into()),
             message: invalid.message,
@@ -146,7 +183,7 @@ impl Loader {
             cluster.apply(parsed.name.clone(), parsed.object.clone());
         }
         if understood {
-            self.errors.extend(check::together(&self.parsed, &cluster));
+            self.errors.extend(check::together(&self.parsed, &cluster, &check::Scope::Folder));
         }
         if self.errors.is_empty() {
             return Ok(cluster);

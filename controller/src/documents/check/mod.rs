@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::Parsed;
+use super::{Origin, Parsed};
 use crate::api::Invalid;
 use crate::api::json::DocumentError;
 use crate::cluster::{Cluster, Kind, Object};
@@ -48,23 +48,33 @@ pub(super) fn duplicates(parsed: &[Parsed]) -> Vec<DocumentError> {
     errors
 }
 
+/// What the objects are checked for.
+#[derive(Clone, Debug)]
+pub(super) enum Scope {
+    /// A folder, which is taken as a whole: what is named in it is there.
+    Folder,
+    /// An API server, whose objects come and go one by one, for the sake of the node of this name. A Node may come after
+    /// what names it, and go before.
+    Api(String),
+}
+
 /// What is wrong between objects.
-pub(super) fn together(parsed: &[Parsed], cluster: &Cluster) -> Vec<DocumentError> {
-    let mut errors = dangling(parsed, cluster);
+pub(super) fn together(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<DocumentError> {
+    let mut errors = dangling(parsed, cluster, scope);
     errors.extend(overlapping(
         ranges(parsed, cluster),
         "it overlaps",
         "pools and blocks must not overlap: narrow one",
     ));
     errors.extend(shared_addresses(parsed));
-    errors.extend(contested_peers(parsed, cluster));
+    errors.extend(contested_peers(parsed, cluster, scope));
     errors
 }
 
 /// Names of what is not there.
-fn dangling(parsed: &[Parsed], cluster: &Cluster) -> Vec<DocumentError> {
+fn dangling(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<DocumentError> {
     let no_node = |object: &Parsed, field: &str, node: &str| {
-        (!cluster.nodes.contains_key(node)).then(|| {
+        (matches!(scope, Scope::Folder) && !cluster.nodes.contains_key(node)).then(|| {
             let invalid =
                 Invalid::new(format!("there is no Node {node}"), "add its document, or correct the name");
             object.error(field, invalid)
@@ -119,10 +129,10 @@ fn ranges<'a>(parsed: &'a [Parsed], cluster: &Cluster) -> Vec<Range<'a>> {
             Object::IpPool(spec) => add(Kind::IpPool, spec.cidr.net(), "spec.cidr".into()),
             Object::IpBlock(spec) => add(Kind::IpBlock, spec.cidr.net(), "spec.cidr".into()),
             Object::Node(node) if !cluster.blocks.values().any(|b| b.node == object.name) => {
-                let listed = object.located.get("spec").and_then(|spec| spec.get("podCIDRs")).is_some();
+                let single = object.origin.has_single_pod_cidr();
                 for (index, net) in node.pod_cidrs.iter().enumerate() {
                     let field =
-                        if listed { format!("spec.podCIDRs[{index}]") } else { "spec.podCIDR".into() };
+                        if single { "spec.podCIDR".into() } else { format!("spec.podCIDRs[{index}]") };
                     add(Kind::IpBlock, *net, field);
                 }
             }
@@ -180,9 +190,13 @@ fn shared_addresses(parsed: &[Parsed]) -> Vec<DocumentError> {
 }
 
 /// Two BGPPeers that ask one node for sessions with one address.
-fn contested_peers(parsed: &[Parsed], cluster: &Cluster) -> Vec<DocumentError> {
+fn contested_peers(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<DocumentError> {
     let mut contests: BTreeMap<(&str, &str), (IpAddr, &str)> = BTreeMap::new();
-    for (node, facts) in &cluster.nodes {
+    let nodes = cluster.nodes.iter().filter(|(node, _)| match scope {
+        Scope::Folder => true,
+        Scope::Api(own) => *node == own,
+    });
+    for (node, facts) in nodes {
         let mut first: BTreeMap<IpAddr, &str> = BTreeMap::new();
         for session in wanted(cluster, node, facts) {
             let (Some(address), Some(peer)) = (session.address, session.peer()) else { continue };
@@ -197,7 +211,7 @@ fn contested_peers(parsed: &[Parsed], cluster: &Cluster) -> Vec<DocumentError> {
         let object = parsed.iter().find(|o| o.object.kind() == Kind::BgpPeer && o.name == second);
         errors.extend(object.map(|object| {
             let message = format!("BGPPeer/{first} asks for a session of Node {node} with {address} too");
-            let by_address = object.located.get("spec").and_then(|spec| spec.get("peerIP")).is_some();
+            let by_address = matches!(&object.object, Object::BgpPeer(spec) if spec.peer_ip.is_some());
             let field = if by_address { "spec.peerIP" } else { "spec.peerSelector" };
             object.error(field, Invalid::new(message, "keep one of the two, or part them by nodeSelector"))
         }));
@@ -206,5 +220,8 @@ fn contested_peers(parsed: &[Parsed], cluster: &Cluster) -> Vec<DocumentError> {
 }
 
 fn place(object: &Parsed) -> String {
-    format!("{} line {}", object.file, object.located.line)
+    match &object.origin {
+        Origin::File { file, located } => format!("{file} line {}", located.line),
+        Origin::Api => "in the cluster".to_owned(),
+    }
 }
