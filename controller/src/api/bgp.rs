@@ -205,6 +205,9 @@ pub enum NextHopMode {
     Keep,
 }
 
+/// How many rules a BGPFilter may have for one direction and family.
+pub const FILTER_RULES_MAX: usize = 1024;
+
 /// An ordered list of rules for each direction and family; the first that matches decides.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -220,15 +223,19 @@ pub enum NextHopMode {
 pub struct BGPFilterSpec {
     /// What is believed of the peer's IPv4 routes.
     #[serde(default)]
+    #[schemars(length(max = FILTER_RULES_MAX))]
     pub import_v4: Vec<BGPFilterRule>,
     /// Which IPv4 routes the peer is told.
     #[serde(default)]
+    #[schemars(length(max = FILTER_RULES_MAX))]
     pub export_v4: Vec<BGPFilterRule>,
     /// What is believed of the peer's IPv6 routes.
     #[serde(default)]
+    #[schemars(length(max = FILTER_RULES_MAX))]
     pub import_v6: Vec<BGPFilterRule>,
     /// Which IPv6 routes the peer is told.
     #[serde(default)]
+    #[schemars(length(max = FILTER_RULES_MAX))]
     pub export_v6: Vec<BGPFilterRule>,
 }
 

@@ -1,8 +1,67 @@
 //! The resource types as Kubernetes wants them described.
 
 use kube::CustomResourceExt;
+use serde_json::{Value as Json, json};
 
 use super::{BGPConfiguration, BGPFilter, BGPPeer, IPBlock, IPPool};
+
+/// A rule in CEL for what a schema cannot say: the kind, where in its schema, the expression, and what is wrong where it is false.
+type Rule = (&'static str, &'static str, &'static str, &'static str);
+
+/// Where in a CustomResourceDefinition the schema of an object is.
+const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
+
+const RULES: [Rule; 15] = [
+    (
+        "BGPConfiguration",
+        "",
+        "self.metadata.name == 'default' || self.metadata.name.matches('^node[.].+$')",
+        "name it default, or node.NAME for the Node NAME: under another name it holds for no node",
+    ),
+    ("BGPConfiguration", "/properties/spec", UNEVEN, KEEPALIVE),
+    (
+        "BGPConfiguration",
+        "/properties/spec",
+        "!has(self.maxPaths) || self.maxPaths <= 256",
+        "maxPaths: write 1 to 256",
+    ),
+    (
+        "BGPPeer",
+        "/properties/spec",
+        "!has(self.peerIP) || has(self.asNumber)",
+        "asNumber is missing: a number, X.Y, internal or external",
+    ),
+    ("BGPPeer", "/properties/spec", UNEVEN, KEEPALIVE),
+    (
+        "BGPPeer",
+        "/properties/spec",
+        "!has(self.families) || size(self.families) > 0",
+        "families: list one or both, or leave it out for both",
+    ),
+    ("BGPFilter", "/properties/spec/properties/importV4/items", RULE_CIDR, RULE_CIDR_WORDS),
+    ("BGPFilter", "/properties/spec/properties/exportV4/items", RULE_CIDR, RULE_CIDR_WORDS),
+    ("BGPFilter", "/properties/spec/properties/importV6/items", RULE_CIDR, RULE_CIDR_WORDS),
+    ("BGPFilter", "/properties/spec/properties/exportV6/items", RULE_CIDR, RULE_CIDR_WORDS),
+    ("BGPFilter", "/properties/spec/properties/importV4/items", RULE_V4, "cidr: IPv6 belongs to importV6"),
+    ("BGPFilter", "/properties/spec/properties/exportV4/items", RULE_V4, "cidr: IPv6 belongs to exportV6"),
+    ("BGPFilter", "/properties/spec/properties/importV6/items", RULE_V6, "cidr: IPv4 belongs to importV4"),
+    ("BGPFilter", "/properties/spec/properties/exportV6/items", RULE_V6, "cidr: IPv4 belongs to exportV4"),
+    (
+        "IPPool",
+        "/properties/spec",
+        "!has(self.blockSize) || (self.cidr.contains(':') ? self.blockSize >= 116 && self.blockSize <= 128 \
+         : self.blockSize >= 20 && self.blockSize <= 32)",
+        "blockSize: write 20 to 32 for IPv4, 116 to 128 for IPv6",
+    ),
+];
+
+const UNEVEN: &str = "!has(self.holdTime) || !has(self.keepaliveTime) || duration(self.keepaliveTime) < duration(self.holdTime)";
+const KEEPALIVE: &str = "keepaliveTime must be shorter than holdTime: a third or less, or leave it out";
+const RULE_CIDR: &str =
+    "has(self.cidr) == has(self.matchOperator) && (!has(self.prefixLength) || has(self.cidr))";
+const RULE_CIDR_WORDS: &str = "cidr and matchOperator belong together, and prefixLength to both";
+const RULE_V4: &str = "!has(self.cidr) || !self.cidr.contains(':')";
+const RULE_V6: &str = "!has(self.cidr) || self.cidr.contains(':')";
 
 /// The CustomResourceDefinitions of every kind, as YAML documents in order of their names.
 ///
@@ -12,8 +71,50 @@ pub fn crds() -> Result<String, serde_yaml::Error> {
     let mut text =
         String::from("# Generated from the types in controller/src/api by `make crds`. Do not edit.\n");
     for crd in [BGPConfiguration::crd(), BGPFilter::crd(), BGPPeer::crd(), IPBlock::crd(), IPPool::crd()] {
+        let kind = crd.spec.names.kind.clone();
+        let mut crd = serde_json::to_value(crd).map_err(<serde_yaml::Error as serde::ser::Error>::custom)?;
+        without_unknown_formats(&mut crd);
+        for (_, path, rule, message) in RULES.iter().filter(|rule| rule.0 == kind) {
+            if let Some(schema) = crd.pointer_mut(&format!("{SCHEMA}{path}")) {
+                let rule = json!({ "rule": rule, "message": message });
+                match &mut schema["x-kubernetes-validations"] {
+                    Json::Array(rules) => rules.push(rule),
+                    none => *none = json!([rule]),
+                }
+            }
+        }
         text.push_str("---\n");
         text.push_str(&serde_yaml::to_string(&crd)?);
     }
     Ok(text)
+}
+
+/// Takes out the formats of unsigned numbers, which Kubernetes warns of; their bounds stay.
+fn without_unknown_formats(json: &mut Json) {
+    match json {
+        Json::Object(fields) => {
+            fields.retain(|key, value| {
+                key != "format" || !value.as_str().is_some_and(|v| v.starts_with("uint"))
+            });
+            fields.values_mut().for_each(without_unknown_formats);
+        }
+        Json::Array(items) => items.iter_mut().for_each(without_unknown_formats),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_finds_its_place() {
+        let validations = crds().unwrap().matches("- message: ").count();
+        assert_eq!(validations, RULES.len());
+    }
+
+    #[test]
+    fn no_format_is_one_that_kubernetes_does_not_know() {
+        assert!(!crds().unwrap().contains("format: uint"));
+    }
 }

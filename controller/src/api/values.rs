@@ -16,6 +16,9 @@ use weft_bgp::types::Asn;
 
 use super::Invalid;
 
+/// No value is written longer. The API server wants a bound for the rules that look at text.
+const TEXT_MAX: usize = 128;
+
 /// A prefix without host bits: `10.0.0.0/8`, `2001:db8::/32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cidr(IpNet);
@@ -393,9 +396,11 @@ enum Form {
 impl Form {
     fn schema(&self, description: &str) -> Schema {
         match self {
-            Self::Text(None) => json_schema!({ "type": "string", "description": description }),
+            Self::Text(None) => {
+                json_schema!({ "type": "string", "maxLength": TEXT_MAX, "description": description })
+            }
             Self::Text(Some(pattern)) => {
-                json_schema!({ "type": "string", "pattern": pattern, "description": description })
+                json_schema!({ "type": "string", "maxLength": TEXT_MAX, "pattern": pattern, "description": description })
             }
             Self::NumberOrText => {
                 json_schema!({ "x-kubernetes-int-or-string": true, "description": description })

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use weft_bgp::types::Family;
 
 use crate::api::{
-    BGPConfigurationSpec, BGPFilterRule, BGPFilterSpec, BGPPeerSpec, Cidr, Duration, GracefulRestartSpec,
-    IPPoolSpec, Invalid, MatchOperator, SourceAddress,
+    BGPConfigurationSpec, BGPFilterRule, BGPFilterSpec, BGPPeerSpec, Cidr, Duration, FILTER_RULES_MAX,
+    GracefulRestartSpec, IPPoolSpec, Invalid, MatchOperator, SourceAddress,
 };
 
 /// How many destinations may be left out of NAT.
@@ -175,6 +175,11 @@ pub(super) fn filter(spec: &BGPFilterSpec) -> Faults {
         ("importV6", &spec.import_v6, Family::Ipv6Unicast),
         ("exportV6", &spec.export_v6, Family::Ipv6Unicast),
     ] {
+        if rules.len() > FILTER_RULES_MAX {
+            let message = format!("{list} has {} rules", rules.len());
+            let remedy = "write 1024 at most; a prefix with matchOperator In stands for all inside it";
+            fault(&mut faults, list, message, remedy);
+        }
         for (index, rule) in rules.iter().enumerate() {
             filter_rule(&mut faults, &format!("{list}[{index}]"), rule, family);
         }
