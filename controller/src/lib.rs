@@ -10,4 +10,5 @@ pub mod cluster;
 pub mod ctl;
 pub mod daemon;
 pub mod documents;
+mod kubernetes;
 pub mod plan;

@@ -267,6 +267,14 @@ pub struct ConfigStatusJson {
     pub errors: Vec<DocumentError>,
 }
 
+impl ConfigStatusJson {
+    /// Whether the errors are those of single objects, of an API: the others are in force. A folder is taken as a whole.
+    #[must_use]
+    pub fn is_by_object(&self) -> bool {
+        self.errors.iter().all(|error| error.file.is_none() && error.object.is_some())
+    }
+}
+
 /// The kernel's routes, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

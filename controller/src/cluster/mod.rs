@@ -87,6 +87,37 @@ pub enum Object {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::BgpConfiguration,
+        Self::BgpPeer,
+        Self::BgpFilter,
+        Self::IpPool,
+        Self::IpBlock,
+        Self::Node,
+        Self::Namespace,
+    ];
+
+    /// Whether it is a kind of Kubernetes' own `v1`, and not of Weft's group.
+    #[must_use]
+    pub fn is_core(self) -> bool {
+        matches!(self, Self::Node | Self::Namespace)
+    }
+
+    /// The kind as paths of the API write it.
+    #[must_use]
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::BgpConfiguration => "bgpconfigurations",
+            Self::BgpPeer => "bgppeers",
+            Self::BgpFilter => "bgpfilters",
+            Self::IpPool => "ippools",
+            Self::IpBlock => "ipblocks",
+            Self::Node => "nodes",
+            Self::Namespace => "namespaces",
+        }
+    }
+
     /// The kind as documents write it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

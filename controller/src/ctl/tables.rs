@@ -143,8 +143,13 @@ pub fn status(status: &StatusJson, wide: bool) -> String {
     let documents = match (status.config.ok, errors.len()) {
         (true, _) => "ok".to_owned(),
         (false, 0) => "not read yet".to_owned(),
-        (false, 1) => "not in force, 1 error".to_owned(),
-        (false, n) => format!("not in force, {n} errors"),
+        (false, n) => {
+            let count = if n == 1 { "1 error".to_owned() } else { format!("{n} errors") };
+            match status.config.is_by_object() {
+                true => format!("{count}; each object stays as it was last accepted"),
+                false => format!("not in force, {count}"),
+            }
+        }
     };
     line("Documents", documents);
     for error in errors {

@@ -47,11 +47,12 @@ use super::pods::Pods;
 use super::problems::Strangers;
 use super::ratelimit::RateLimit;
 use super::socket::{Ask, Serving};
-use super::source::{FolderWatch, Reading};
+use super::source::FolderWatch;
 use super::sysctl::Finding;
 use super::{facts, happened, ipam, node_file, packet_filter, pods, preflight, socket, source};
 use crate::api::json::{ConfigStatusJson, Problem};
 use crate::cluster::Cluster;
+use crate::kubernetes::{self, Access, Followed};
 use crate::plan::{HostFacts, NodePlan};
 
 /// How often the host is looked at: sysctls and what stands in the way.
@@ -124,6 +125,8 @@ pub(super) struct Knowledge {
     pub(super) held: HeldBlocks,
     /// The plugin has been told what it needs to know.
     pub(super) node_file_written: bool,
+    /// Why the API server cannot be used, while that is so.
+    pub(super) api_trouble: Option<String>,
     /// What is wrong with the container runtime's configuration.
     pub(super) conflist: Option<Problem>,
     /// The pods of this node.
@@ -171,9 +174,7 @@ impl Adopted {
 /// # Errors
 /// Something without which there is no daemon is not to be had: the socket, the metrics port, the state directory, netlink.
 pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
-    let (Some(node), Some(manifests)) = (args.node, args.manifests) else {
-        bail!("--node and --manifests are needed");
-    };
+    let Some(node) = args.node else { bail!("--node is needed") };
     let events = Events::default();
     let (asks, asked) = mpsc::channel(ASKS_MAX);
     let addresses = ipam::Settings {
@@ -184,7 +185,13 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
     };
     let (ipam_asks, ipam) = ipam::start(addresses, events.clone())?;
     serve(Serving { asks, events: events.clone(), ipam: ipam_asks }, run_dir, args.metrics).await?;
-    let readings = source::documents(&manifests).context("cannot watch the documents")?;
+    let documents = match args.manifests {
+        Some(folder) => source::documents(&folder).context("cannot watch the documents")?,
+        None => {
+            let access = Access { kubeconfig: args.kubeconfig, api_server: args.api_server };
+            kubernetes::follow(kubernetes::connect(&access).await?, &node)
+        }
+    };
     let (pods_node, node_told) = watch::channel(None);
     let pods = follow_pods(&args.state_dir, node_told)?;
     let (packet_filter, filter_wanted) = watch::channel(None);
@@ -221,7 +228,7 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
             ..Knowledge::default()
         },
     };
-    agent.run(Sources { readings, pods, ipam, news, filtered, conflist, asked }).await
+    agent.run(Sources { documents, pods, ipam, news, filtered, conflist, asked }).await
 }
 
 /// Serves the socket and the metrics port for as long as the process lives.
@@ -249,7 +256,7 @@ fn follow_pods(
 
 /// Where things come from.
 struct Sources {
-    readings: mpsc::Receiver<Reading>,
+    documents: Followed,
     pods: mpsc::Receiver<Result<Pods, weft_cni::ipam::Error>>,
     ipam: watch::Receiver<ipam::State>,
     news: Coalesced<KernelNews>,
@@ -270,7 +277,10 @@ impl Agent {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                Some(reading) = sources.readings.recv() => self.read(reading).await?,
+                Some(reading) = sources.documents.readings.recv() => self.read(reading).await?,
+                Ok(()) = sources.documents.trouble.changed() => {
+                    self.known.api_trouble = sources.documents.trouble.borrow_and_update().clone();
+                }
                 Some(reading) = sources.pods.recv() => self.pods_read(reading).await?,
                 news = sources.news.take() => self.kernel_said(news).await?,
                 notice = next_notice(self.bgp.as_mut()) => self.speaker_said(notice?)?,

@@ -90,6 +90,7 @@ impl Knowledge {
         found.extend(self.failed.values().cloned());
         found.extend(self.packet_filter.problem.clone());
         found.extend(self.conflist.clone());
+        found.extend(self.api_trouble.as_deref().map(problems::api));
         found.extend(self.ipam.problems.iter().cloned());
         found
     }

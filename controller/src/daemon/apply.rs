@@ -12,44 +12,46 @@ use weft_routing::Settings;
 use super::agent::{Agent, Task};
 use super::packet_filter::PacketFilter;
 use super::pods::Pods;
-use super::source::Reading;
 use super::{node_file, pods, sysctl};
 use crate::api::json::{ConfigStatusJson, Problem};
+use crate::documents::Reading;
 use crate::plan::{NodePlan, plan};
 
 impl Agent {
-    /// Takes in a reading of the documents. With errors everything stays as it is.
+    /// Takes in a reading of the documents. What it does not say stays as it is.
     pub(super) async fn read(&mut self, reading: Reading) -> Result<()> {
+        let Reading { cluster, errors } = reading;
         let counts = &mut self.known.counts;
-        let before = std::mem::take(&mut self.known.config);
-        match reading {
-            Ok(cluster) => {
-                counts.reloads_accepted = counts.reloads_accepted.saturating_add(1);
-                self.known.config.ok = true;
-                if self.known.cluster.as_deref() != Some(&cluster) {
-                    self.note("documents", "the documents are good and in force".into());
-                    self.known.cluster = Some(Arc::new(cluster));
-                    self.known.held.await_reading();
-                    self.replan().await?;
-                    // With the blocks closed that the documents give to the node no more, the store says which of them may go.
-                    self.pods_node.send_modify(|_| {});
-                } else if !before.ok {
-                    self.note("documents", "the documents are good again".into());
-                }
-            }
-            Err(errors) => {
-                counts.reloads_rejected = counts.reloads_rejected.saturating_add(1);
-                if before.errors != errors {
-                    errors.iter().for_each(|error| tracing::error!("{error}"));
-                    self.note(
-                        "documents",
-                        format!("nothing of the documents is taken; errors: {}", errors.len()),
-                    );
-                }
-                self.known.config = ConfigStatusJson { ok: false, errors };
-            }
+        let counter =
+            if errors.is_empty() { &mut counts.reloads_accepted } else { &mut counts.reloads_rejected };
+        *counter = counter.saturating_add(1);
+        let before =
+            std::mem::replace(&mut self.known.config, ConfigStatusJson { ok: errors.is_empty(), errors });
+        let changed = cluster.is_some() && self.known.cluster.as_deref() != cluster.as_ref();
+        self.tell_of_documents(&before, cluster.is_some(), changed);
+        if let Some(cluster) = cluster.filter(|_| changed) {
+            self.known.cluster = Some(Arc::new(cluster));
+            self.known.held.await_reading();
+            self.replan().await?;
+            // With the blocks closed that the documents give to the node no more, the store says which of them may go.
+            self.pods_node.send_modify(|_| {});
         }
         Ok(())
+    }
+
+    fn tell_of_documents(&mut self, before: &ConfigStatusJson, taken: bool, changed: bool) {
+        let errors = &self.known.config.errors;
+        if errors.is_empty() {
+            if changed {
+                self.note("documents", "the documents are good and in force".into());
+            } else if !before.ok {
+                self.note("documents", "the documents are good again".into());
+            }
+        } else if before.errors != *errors {
+            errors.iter().for_each(|error| tracing::error!("{error}"));
+            let what = if taken { "not all" } else { "nothing" };
+            self.note("documents", format!("{what} of the documents is taken; errors: {}", errors.len()));
+        }
     }
 
     /// Plans anew, and hands each part that differs from before to its owner.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use hyper::Uri;
 
 use crate::api::Duration;
 
@@ -20,9 +21,17 @@ pub struct Args {
     #[arg(long, required_unless_present = "cleanup")]
     pub node: Option<String>,
 
-    /// The folder of *.yaml and *.yml documents that describe the network
-    #[arg(long, value_name = "DIR", required_unless_present = "cleanup")]
+    /// The folder of *.yaml and *.yml documents that describe the network, in place of a Kubernetes API
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["kubeconfig", "api_server"])]
     pub manifests: Option<PathBuf>,
+
+    /// How to reach the Kubernetes API; unless this or --manifests is given, as the pod's service account does
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Where the API server is, such as https://192.0.2.1:6443, in place of what the kubeconfig or the environment says
+    #[arg(long, value_name = "URL", value_parser = server_url)]
+    pub api_server: Option<Uri>,
 
     /// Where the socket, the lock and node.json live; must be on a tmpfs
     #[arg(long, value_name = "DIR", default_value = "/run/weft")]
@@ -58,7 +67,7 @@ pub struct Args {
     pub log: LogFormat,
 
     /// Take everything of Weft off this host, tell what it was, and end
-    #[arg(long, conflicts_with_all = ["node", "manifests"])]
+    #[arg(long, conflicts_with_all = ["node", "manifests", "kubeconfig", "api_server"])]
     pub cleanup: bool,
 }
 
@@ -69,4 +78,12 @@ pub enum LogFormat {
     Json,
     /// For people
     Text,
+}
+
+fn server_url(text: &str) -> Result<Uri, String> {
+    let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("https" | "http"), Some(_)) => Ok(uri),
+        _ => Err("write a URL with scheme and host, such as https://192.0.2.1:6443".to_owned()),
+    }
 }

@@ -86,7 +86,9 @@ fn documents(config: &ConfigStatusJson, planned: bool) -> Option<Problem> {
         let remedy = "wait a moment: they are read at the start, and nothing is changed before";
         return Some(Problem::error("documents", "the documents are not read yet", remedy));
     }
-    let consequence = if planned {
+    let consequence = if config.is_by_object() {
+        "an object stays as it was last accepted, and is not in force if it never was"
+    } else if planned {
         "the last good documents stay in force"
     } else {
         "nothing is announced or withdrawn, and the kernel's routes stay as they are, until they are right"
@@ -98,8 +100,17 @@ fn documents(config: &ConfigStatusJson, planned: bool) -> Option<Problem> {
     Some(Problem::error(
         "documents",
         format!("{errors}; {consequence}"),
-        "correct what is listed under config.errors; the folder is read again when it changes",
+        "correct what is listed under config.errors; a change is taken in at once",
     ))
+}
+
+/// The API server is away, or does not let us in.
+pub(super) fn api(trouble: &str) -> Problem {
+    Problem::warning(
+        "api-unreachable",
+        format!("{trouble}; what was read of the cluster last stays in force"),
+        "see that the API server runs, that this node reaches it, and that weftd's account may list and watch",
+    )
 }
 
 fn down(peer: &PeerJson) -> Option<Problem> {

@@ -12,6 +12,9 @@ use super::args::{Args, LogFormat};
 use super::lock::RunDir;
 use super::{agent, cleanup};
 
+/// What is logged unless the environment says otherwise. The client of the API tells each failure again that weftd tells once.
+const QUIET: &str = "info,kube_client=off,kube_runtime=off";
+
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -44,10 +47,14 @@ fn serve(args: Args) -> Result<()> {
 }
 
 fn log_to_stderr(format: LogFormat) -> Result<()> {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .from_env()
-        .context("the environment variable RUST_LOG is not understood; write info or weft_bgp=debug,info")?;
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(wanted) if !wanted.is_empty() => {
+            EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse(wanted).context(
+                "the environment variable RUST_LOG is not understood; write info or weft_bgp=debug,info",
+            )?
+        }
+        _ => EnvFilter::new(QUIET),
+    };
     let log = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter);
     match format {
         LogFormat::Json => log.json().init(),

@@ -12,12 +12,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use inotify::{EventMask, EventStream, Inotify, WatchMask};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::api::json::DocumentError;
-use crate::cluster::Cluster;
 use crate::documents;
+use crate::kubernetes::Followed;
 
 /// A folder is read again this long after its last change.
 pub(super) const QUIET: Duration = Duration::from_millis(100);
@@ -26,14 +25,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How often to look for a folder that went away, or to try again to watch it.
 const REWATCH: Duration = Duration::from_secs(1);
 
-/// What a reading of the documents gives: the cluster, or every error.
-pub(super) type Reading = Result<Cluster, Vec<DocumentError>>;
-
 /// Reads a folder of documents now, and again whenever it changes or SIGHUP arrives, for as long as somebody listens.
 ///
 /// # Errors
 /// See [`FolderWatch::start`].
-pub(super) fn documents(folder: &Path) -> io::Result<mpsc::Receiver<Reading>> {
+pub(super) fn documents(folder: &Path) -> io::Result<Followed> {
     let watch = FolderWatch::start(folder)?;
     let (readings, receiver) = mpsc::channel(1);
     let folder = folder.to_owned();
@@ -42,14 +38,15 @@ pub(super) fn documents(folder: &Path) -> io::Result<mpsc::Receiver<Reading>> {
             let folder = folder.clone();
             // A panic in there is a bug that must not take the daemon with it; the last reading stays.
             if let Ok(reading) = tokio::task::spawn_blocking(move || documents::load(&folder)).await
-                && readings.send(reading).await.is_err()
+                && readings.send(reading.into()).await.is_err()
             {
                 return;
             }
             watch.changed().await;
         }
     });
-    Ok(receiver)
+    let (_, trouble) = watch::channel(None);
+    Ok(Followed { readings: receiver, trouble })
 }
 
 /// Watches a folder until dropped.
@@ -273,14 +270,14 @@ mod tests {
     async fn documents_are_read_at_once_and_again_when_they_change() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("pool.yaml"), POOL).unwrap();
-        let mut readings = documents(folder.path()).unwrap();
-        let first = awaited("the first reading", readings.recv()).await.unwrap().unwrap();
+        let mut readings = documents(folder.path()).unwrap().readings;
+        let first = awaited("the first reading", readings.recv()).await.unwrap().cluster.unwrap();
         assert!(first.pools.contains_key("pods"));
         fs::write(folder.path().join("pool.yaml"), POOL.replace("10.244.0.0", "10.244.0.1")).unwrap();
         let mut reading = awaited("the second reading", readings.recv()).await.unwrap();
-        while reading.is_ok() {
+        while reading.errors.is_empty() {
             reading = awaited("a reading with the error", readings.recv()).await.unwrap();
         }
-        assert_eq!(reading.unwrap_err().len(), 1);
+        assert_eq!((reading.cluster, reading.errors.len()), (None, 1));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
 
-use super::{Origin, Parsed, check, decode};
+use super::{Origin, Parsed, Reading, check, decode};
 use crate::api::json::DocumentError;
 use crate::cluster::{Cluster, Kind};
 
@@ -26,15 +26,6 @@ enum Seen {
     Good(Parsed),
     /// It is not.
     Bad(Vec<DocumentError>),
-}
-
-/// What is in force.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Admitted {
-    /// The objects that are accepted, or were before they became bad.
-    pub cluster: Cluster,
-    /// Every error, in order.
-    pub errors: Vec<DocumentError>,
 }
 
 impl Admission {
@@ -70,8 +61,8 @@ impl Admission {
         self.accepted.retain(|id, _| stays(id));
     }
 
-    /// Accepts what makes sense beside the rest, and says what is in force.
-    pub fn settle(&mut self) -> Admitted {
+    /// Accepts what makes sense beside the rest, and says what is in force: what is accepted, or was before it became bad.
+    pub fn settle(&mut self) -> Reading {
         // What a deletion has made of objects in force is nobody else's fault.
         let known: BTreeSet<DocumentError> = self.faults(&self.accepted).into_iter().collect();
         let changed = |(id, seen): (&Id, &Seen)| match seen {
@@ -99,7 +90,7 @@ impl Admission {
         errors.extend(self.faults(&self.accepted));
         errors.sort();
         errors.dedup();
-        Admitted { cluster: cluster(self.accepted.values()), errors }
+        Reading { cluster: Some(cluster(self.accepted.values())), errors }
     }
 
     /// Accepts as many of `pending` as go together, and returns the others with their errors. One bad object among many is found
@@ -188,6 +179,12 @@ mod tests {
         admission.apply(Kind::Node, name, node);
     }
 
+    /// What is in force, and the errors.
+    fn settled(admission: &mut Admission) -> (Cluster, Vec<DocumentError>) {
+        let reading = admission.settle();
+        (reading.cluster.unwrap(), reading.errors)
+    }
+
     fn objects(errors: &[DocumentError]) -> Vec<&str> {
         errors.iter().filter_map(|error| error.object.as_deref()).collect()
     }
@@ -197,23 +194,23 @@ mod tests {
         let mut admission = Admission::new("n1");
         node(&mut admission, "n1", "10.244.0.0/24");
         pool(&mut admission, "a", "10.244.0.0/16");
-        let good = admission.settle();
-        assert_eq!(good.errors, []);
+        let (good, errors) = settled(&mut admission);
+        assert_eq!(errors, []);
         pool(&mut admission, "a", "10.244.0.1/16");
         pool(&mut admission, "b", "10.9.0.0/16");
-        let admitted = admission.settle();
-        assert_eq!(objects(&admitted.errors), ["IPPool/a"]);
-        assert_eq!(admitted.cluster.pools["a"], good.cluster.pools["a"]);
-        assert!(admitted.cluster.pools.contains_key("b"));
-        let said = &admitted.errors[0];
+        let (cluster, errors) = settled(&mut admission);
+        assert_eq!(objects(&errors), ["IPPool/a"]);
+        assert_eq!(cluster.pools["a"], good.pools["a"]);
+        assert!(cluster.pools.contains_key("b"));
+        let said = &errors[0];
         assert_eq!((said.file.as_deref(), said.line, said.field.as_deref()), (None, None, Some("spec.cidr")));
         // Bad from the start, it is not in force at all; right again, it is.
         pool(&mut admission, "c", "nonsense");
-        assert!(!admission.settle().cluster.pools.contains_key("c"));
+        assert!(!settled(&mut admission).0.pools.contains_key("c"));
         pool(&mut admission, "c", "10.8.0.0/16");
         pool(&mut admission, "a", "10.244.0.0/16");
-        let admitted = admission.settle();
-        assert!(admitted.errors.is_empty() && admitted.cluster.pools.contains_key("c"), "{admitted:?}");
+        let (cluster, errors) = settled(&mut admission);
+        assert!(errors.is_empty() && cluster.pools.contains_key("c"), "{errors:?}");
     }
 
     #[test]
@@ -223,31 +220,31 @@ mod tests {
         admission.settle();
         // A wider one sorts first, and yet it is the one that came later.
         pool(&mut admission, "wide", "10.0.0.0/8");
-        let admitted = admission.settle();
-        assert_eq!(objects(&admitted.errors), ["IPPool/wide"]);
-        assert!(admitted.errors[0].message.starts_with("IPPool/a: "), "{:?}", admitted.errors);
-        assert_eq!(admitted.cluster.pools.keys().collect::<Vec<_>>(), ["a"]);
+        let (cluster, errors) = settled(&mut admission);
+        assert_eq!(objects(&errors), ["IPPool/wide"]);
+        assert!(errors[0].message.starts_with("IPPool/a: "), "{errors:?}");
+        assert_eq!(cluster.pools.keys().collect::<Vec<_>>(), ["a"]);
         admission.delete(Kind::IpPool, "a");
-        let admitted = admission.settle();
-        assert_eq!((admitted.errors.len(), admitted.cluster.pools.len()), (0, 1));
+        let (cluster, errors) = settled(&mut admission);
+        assert_eq!((errors.len(), cluster.pools.len()), (0, 1));
     }
 
     #[test]
     fn one_waits_for_another_whichever_comes_first() {
         let mut admission = Admission::new("n1");
         peer(&mut admission, "tor", &["from-tor"]);
-        let admitted = admission.settle();
-        assert_eq!(objects(&admitted.errors), ["BGPPeer/tor"]);
-        assert!(admitted.cluster.peers.is_empty());
+        let (cluster, errors) = settled(&mut admission);
+        assert_eq!(objects(&errors), ["BGPPeer/tor"]);
+        assert!(cluster.peers.is_empty());
         filter(&mut admission, "from-tor");
-        let admitted = admission.settle();
-        assert_eq!((admitted.errors.len(), admitted.cluster.peers.len()), (0, 1));
+        let (cluster, errors) = settled(&mut admission);
+        assert_eq!((errors.len(), cluster.peers.len()), (0, 1));
         // What is in force stays so, and the error is told.
         admission.delete(Kind::BgpFilter, "from-tor");
         pool(&mut admission, "a", "10.244.0.0/16");
-        let admitted = admission.settle();
-        assert_eq!(objects(&admitted.errors), ["BGPPeer/tor"]);
-        assert_eq!((admitted.cluster.peers.len(), admitted.cluster.pools.len()), (1, 1));
+        let (cluster, errors) = settled(&mut admission);
+        assert_eq!(objects(&errors), ["BGPPeer/tor"]);
+        assert_eq!((cluster.peers.len(), cluster.pools.len()), (1, 1));
     }
 
     #[test]
@@ -257,7 +254,7 @@ mod tests {
         admission.apply(Kind::IpBlock, "b", object("IPBlock", "b", spec));
         let configuration = object("BGPConfiguration", "node.n7", json!({"asNumber": 65001}));
         admission.apply(Kind::BgpConfiguration, "node.n7", configuration);
-        assert_eq!(admission.settle().errors, []);
+        assert_eq!(settled(&mut admission).1, []);
     }
 
     #[test]
@@ -267,11 +264,11 @@ mod tests {
             let block = if index == 77 { 3 } else { index };
             node(&mut admission, &format!("n{index:03}"), &format!("10.{block}.0.0/24"));
         }
-        let admitted = admission.settle();
-        assert_eq!(objects(&admitted.errors), ["Node/n077"]);
-        assert_eq!(admitted.cluster.nodes.len(), 199);
+        let (cluster, errors) = settled(&mut admission);
+        assert_eq!(objects(&errors), ["Node/n077"]);
+        assert_eq!(cluster.nodes.len(), 199);
         admission.retain(Kind::Node, &BTreeSet::from(["n077".to_owned()]));
-        let admitted = admission.settle();
-        assert_eq!((admitted.errors.len(), admitted.cluster.nodes.len()), (0, 1));
+        let (cluster, errors) = settled(&mut admission);
+        assert_eq!((errors.len(), cluster.nodes.len()), (0, 1));
     }
 }

@@ -15,7 +15,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-pub use self::admission::{Admission, Admitted};
+pub use self::admission::Admission;
 use crate::api::Invalid;
 use crate::api::json::DocumentError;
 use crate::cluster::{Cluster, Object};
@@ -28,6 +28,24 @@ const MAX_FOLDER: u64 = 64 << 20;
 
 /// How many errors are listed; a folder with more is wrong in few ways, many times.
 const MAX_ERRORS: usize = 1000;
+
+/// What a look at the documents gives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// What is to be in force; `None`: whatever was before.
+    pub cluster: Option<Cluster>,
+    /// Every error, in order.
+    pub errors: Vec<DocumentError>,
+}
+
+impl From<Result<Cluster, Vec<DocumentError>>> for Reading {
+    fn from(loaded: Result<Cluster, Vec<DocumentError>>) -> Self {
+        match loaded {
+            Ok(cluster) => Self { cluster: Some(cluster), errors: Vec::new() },
+            Err(errors) => Self { cluster: None, errors },
+        }
+    }
+}
 
 /// An object and where it comes from.
 #[derive(Clone, Debug)]

@@ -1,0 +1,301 @@
+//! Watches of every kind of object, made into what is in force.
+//!
+//! While the API server is away everything stays as it is; when it is back, the watches go on where they were or list anew.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher as _;
+use std::time::Duration;
+
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use kube::api::ApiResource;
+use kube::core::{DynamicObject, GroupVersionKind};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
+use serde_json::{Value as Json, json};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use crate::api::{GROUP, VERSION};
+use crate::cluster::Kind;
+use crate::documents::{Admission, Reading};
+
+/// Changes are taken together that come within this time of each other.
+const QUIET: Duration = Duration::from_millis(100);
+/// A cluster that never comes to rest is looked at all the same.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The first and the longest pause before a watch that failed is tried again, but for chance.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How often an API server that is away is asked whether it is back, and how long it may take to say so.
+const PROBE: Duration = Duration::from_secs(2);
+/// How many objects one answer may hold. A Node is large, and the text of a page is in memory at once.
+const PAGE: u32 = 100;
+
+/// What comes of the watches.
+#[derive(Debug)]
+pub(crate) struct Followed {
+    /// What is in force, anew after each change; the first once every kind was listed.
+    pub(crate) readings: mpsc::Receiver<Reading>,
+    /// Why the API server cannot be used, while that is so.
+    pub(crate) trouble: watch::Receiver<Option<String>>,
+}
+
+/// Watches every kind on behalf of a node, until the receiver is gone.
+pub(crate) fn follow(client: Client, node: &str) -> Followed {
+    let (out, readings) = mpsc::channel(1);
+    let (trouble_sender, trouble) = watch::channel(None);
+    let watches = Kind::ALL.map(|kind| events(&client, kind));
+    let follower = Follower {
+        admission: Admission::new(node),
+        listing: BTreeMap::new(),
+        listed: BTreeSet::new(),
+        trouble: trouble_sender,
+    };
+    tokio::spawn(follower.run(client, stream::select_all(watches).boxed(), out));
+    Followed { readings, trouble }
+}
+
+/// What a watch says, or why it failed.
+type News = (Kind, Result<Event<DynamicObject>, watcher::Error>);
+
+fn events(client: &Client, kind: Kind) -> BoxStream<'static, News> {
+    let (group, version) = if kind.is_core() { ("", "v1") } else { (GROUP, VERSION) };
+    let resource = ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk(group, version, kind.as_str()),
+        kind.plural(),
+    );
+    let config = watcher::Config { page_size: Some(PAGE), ..watcher::Config::default() };
+    watcher::watcher(Api::all_with(client.clone(), &resource), config)
+        .backoff(Pauses::default())
+        .into_stream()
+        .map(move |event| (kind, event))
+        .boxed()
+}
+
+/// The pauses between tries, each up to half as long again by chance: the nodes of a cluster must not all come at once.
+struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(FIRST_PAUSE)
+    }
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0;
+        self.0 = pause.saturating_mul(2).min(LONGEST_PAUSE);
+        let chance = RandomState::new().hash_one(()) % 1024;
+        Some(pause + pause.mul_f64(f64::from(u16::try_from(chance).unwrap_or(0)) / 2048.0))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+struct Follower {
+    admission: Admission,
+    /// The names that a list in progress has given so far.
+    listing: BTreeMap<Kind, BTreeSet<String>>,
+    /// The kinds that were listed once.
+    listed: BTreeSet<Kind>,
+    trouble: watch::Sender<Option<String>>,
+}
+
+impl Follower {
+    async fn run(mut self, client: Client, mut news: BoxStream<'static, News>, out: mpsc::Sender<Reading>) {
+        let mut probe = interval(PROBE);
+        probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut due: Option<Due> = None;
+        loop {
+            let at = due.as_ref().map(|due| due.at);
+            tokio::select! {
+                Some((kind, event)) = news.next() => {
+                    if self.take(kind, event) {
+                        due = Some(Due::after(due));
+                    }
+                }
+                () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => {
+                    due = None;
+                    if self.listed.len() == Kind::ALL.len() && out.send(self.admission.settle()).await.is_err() {
+                        return;
+                    }
+                }
+                _ = probe.tick(), if self.trouble.borrow().is_some() => {
+                    if let Ok(Ok(_)) = timeout(PROBE, client.apiserver_version()).await {
+                        self.trouble.send_replace(None);
+                    }
+                }
+                () = out.closed() => return,
+            }
+        }
+    }
+
+    /// Takes in what a watch says; tells whether something changed.
+    fn take(&mut self, kind: Kind, event: Result<Event<DynamicObject>, watcher::Error>) -> bool {
+        match event {
+            Ok(Event::Init) => drop(self.listing.insert(kind, BTreeSet::new())),
+            Ok(Event::InitApply(object)) => {
+                let name = object.metadata.name.clone().unwrap_or_default();
+                self.admission.apply(kind, &name, document(kind, object));
+                self.listing.entry(kind).or_default().insert(name);
+            }
+            Ok(Event::InitDone) => {
+                self.admission.retain(kind, &self.listing.remove(&kind).unwrap_or_default());
+                self.listed.insert(kind);
+                return true;
+            }
+            Ok(Event::Apply(object)) => {
+                let name = object.metadata.name.clone().unwrap_or_default();
+                self.admission.apply(kind, &name, document(kind, object));
+                return true;
+            }
+            Ok(Event::Delete(object)) => {
+                self.admission.delete(kind, &object.metadata.name.unwrap_or_default());
+                return true;
+            }
+            Err(error) => {
+                let text = format!("cannot watch {}: {}", kind.plural(), causes(&error));
+                self.trouble.send_if_modified(|trouble| {
+                    let first = trouble.is_none();
+                    if first {
+                        tracing::warn!("{text}");
+                        *trouble = Some(text);
+                    }
+                    first
+                });
+            }
+        }
+        false
+    }
+}
+
+/// When the changes so far are taken together.
+struct Due {
+    since: Instant,
+    at: Instant,
+}
+
+impl Due {
+    fn after(before: Option<Self>) -> Self {
+        let now = Instant::now();
+        let since = before.map_or(now, |before| before.since);
+        Self { since, at: (now + QUIET).min(since + PATIENCE) }
+    }
+}
+
+/// The object as a document of its kind. Of what the server adds to it only the labels count.
+fn document(kind: Kind, object: DynamicObject) -> Json {
+    let mut document = match object.data {
+        Json::Object(fields) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let group_version = if kind.is_core() { "v1".to_owned() } else { format!("{GROUP}/{VERSION}") };
+    document.insert("apiVersion".into(), group_version.into());
+    document.insert("kind".into(), kind.as_str().into());
+    let labels = object.metadata.labels.unwrap_or_default();
+    document.insert("metadata".into(), json!({ "name": object.metadata.name, "labels": labels }));
+    document.into()
+}
+
+/// An error with its causes: the first ones do not say what happened.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::server::Server;
+    use super::*;
+    use crate::cluster::Cluster;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    fn pool(cidr: &str) -> Json {
+        json!({"apiVersion": "weft.network/v1alpha1", "kind": "IPPool", "spec": {"cidr": cidr}})
+    }
+
+    fn node(index: usize) -> Json {
+        json!({"apiVersion": "v1", "kind": "Node", "spec": {"podCIDRs": [format!("10.{}.{}.0/24", index / 256, index % 256)]}})
+    }
+
+    /// Waits for a reading of which `good` holds.
+    async fn until(followed: &mut Followed, what: &str, good: impl Fn(&Cluster) -> bool) -> Reading {
+        let wait = async {
+            loop {
+                let reading = followed.readings.recv().await.expect("the watches go on");
+                if reading.cluster.as_ref().is_some_and(&good) {
+                    return reading;
+                }
+            }
+        };
+        timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    }
+
+    #[tokio::test]
+    async fn what_there_is_comes_at_once_and_what_changes_soon_after() {
+        let server = Server::start().await;
+        for index in 0..250 {
+            server.put("nodes", &format!("n{index}"), node(index));
+        }
+        server.put("ippools", "a", pool("10.0.0.0/8"));
+        server.put("ippools", "bad", pool("10.0.0.1/8"));
+        let mut followed = follow(server.client(), "n1");
+        let first = timeout(DEADLINE, followed.readings.recv()).await.unwrap().unwrap();
+        let cluster = first.cluster.unwrap();
+        assert_eq!((cluster.nodes.len(), cluster.pools.len()), (250, 1), "whole, in pages");
+        assert_eq!(first.errors.len(), 1, "{:?}", first.errors);
+        server.put("ippools", "bad", pool("192.0.2.0/24"));
+        server.delete("nodes", "n7");
+        let reading =
+            until(&mut followed, "both changes", |c| c.pools.len() == 2 && c.nodes.len() == 249).await;
+        assert_eq!(reading.errors, []);
+        assert_eq!(*followed.trouble.borrow(), None);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_was_away_and_forgot_is_caught_up_with() {
+        let mut server = Server::start().await;
+        server.put("ippools", "a", pool("10.0.0.0/8"));
+        server.put("ippools", "b", pool("192.0.2.0/24"));
+        let mut followed = follow(server.client(), "n1");
+        until(&mut followed, "the first reading", |c| c.pools.len() == 2).await;
+        server.stop().await;
+        let told = timeout(DEADLINE, followed.trouble.wait_for(Option::is_some)).await;
+        let told = told.expect("the server's absence to be told").unwrap().clone().unwrap();
+        assert!(told.starts_with("cannot watch "), "{told}");
+        server.delete("ippools", "a");
+        server.put("ippools", "c", pool("198.51.100.0/24"));
+        server.compact();
+        server.start_again().await;
+        let reading = until(&mut followed, "the changes made meanwhile", |c| c.pools.contains_key("c")).await;
+        assert_eq!(reading.cluster.unwrap().pools.keys().collect::<Vec<_>>(), ["b", "c"]);
+        timeout(DEADLINE, followed.trouble.wait_for(Option::is_none)).await.expect("all to be well").unwrap();
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound() {
+        let pauses: Vec<Duration> = Pauses::default().take(20).collect();
+        assert!(pauses[0] >= FIRST_PAUSE && pauses[0] <= FIRST_PAUSE.mul_f64(1.5), "{pauses:?}");
+        assert!(pauses.iter().all(|pause| *pause <= LONGEST_PAUSE.mul_f64(1.5)), "{pauses:?}");
+        assert!(pauses[19] >= LONGEST_PAUSE, "{pauses:?}");
+    }
+}
