@@ -60,6 +60,11 @@ demo-down: ## Remove a demo that KEEP=1 left up
 # The tests of the lab run the programs, which cargo builds for their own crates' tests only.
 test: test-packages build ## Run every test
 	$(CARGO) test --workspace --no-fail-fast
+ifdef KUBEBUILDER_ASSETS
+	$(CARGO) test --package weft-integration --test kubernetes -- --ignored
+else
+	@echo 'skipped: the tests against a real Kubernetes API server, as KUBEBUILDER_ASSETS names no folder with etcd, kube-apiserver and kubectl'
+endif
 
 bench: bench-packages ## Measure weft-cni beside ptp + host-local and beside the kernel, three minutes (BENCH="-o json")
 	$(STATIC) --package weft-cni --bin weft-cni --package weft-integration --bin weft-bench

@@ -27,6 +27,7 @@ pub mod bench;
 pub mod daemon;
 pub mod documents;
 pub mod fabric;
+pub mod kubernetes;
 pub mod lab;
 pub mod lan;
 pub mod link;

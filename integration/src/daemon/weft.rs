@@ -109,6 +109,7 @@ pub struct Weft {
     namespace: Namespace,
     directory: PathBuf,
     log: PathBuf,
+    kubeconfig: Option<PathBuf>,
     flags: Vec<String>,
     process: Option<Process>,
 }
@@ -128,6 +129,7 @@ impl Weft {
             namespace: namespace.clone(),
             directory,
             log: lab.log(node),
+            kubeconfig: None,
             flags: Vec::new(),
             process: None,
         })
@@ -175,6 +177,11 @@ impl Weft {
         &self.namespace
     }
 
+    /// Has it started with the cluster that this file leads to, and not with its folder of documents.
+    pub fn set_kubeconfig(&mut self, kubeconfig: &Path) {
+        self.kubeconfig = Some(kubeconfig.to_owned());
+    }
+
     /// Has it started with these flags besides, split at blanks.
     pub fn set_flags(&mut self, flags: &str) {
         self.flags = flags.split_whitespace().map(str::to_owned).collect();
@@ -197,7 +204,10 @@ impl Weft {
     pub fn command(&self) -> Result<Command> {
         let mut command = self.namespace.command(own_program("weftd")?);
         command.args(["--node", &self.node, "--metrics", METRICS, "--log", "text"]);
-        command.arg("--manifests").arg(self.manifests());
+        match &self.kubeconfig {
+            Some(kubeconfig) => command.arg("--kubeconfig").arg(kubeconfig),
+            None => command.arg("--manifests").arg(self.manifests()),
+        };
         command.arg("--run-dir").arg(self.run_dir());
         command.arg("--state-dir").arg(self.state_dir());
         // What the machine's own runtimes know is not about pods of the lab.

@@ -1,0 +1,184 @@
+//! A real API server with its etcd, in a namespace of the lab. The programs are found as the envtest convention has it.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::lab::Lab;
+use crate::netns::Namespace;
+use crate::process::{Process, SHORT, run, run_with_input};
+use crate::wait::wait_until;
+
+/// Names the folder with `etcd`, `kube-apiserver` and `kubectl`.
+pub const ASSETS: &str = "KUBEBUILDER_ASSETS";
+
+/// How long the API server may take to be ready.
+const START: Duration = Duration::from_secs(60);
+const PORT: u16 = 6443;
+/// Who may do everything; the server is in a namespace of its own.
+const TOKEN: &str = "lab";
+
+/// An API server that runs until this value is dropped.
+#[derive(Debug)]
+pub struct ControlPlane {
+    assets: PathBuf,
+    directory: PathBuf,
+    namespace: Namespace,
+    address: IpAddr,
+    logs: [PathBuf; 2],
+    etcd: Option<Process>,
+    api_server: Option<Process>,
+}
+
+impl ControlPlane {
+    /// Starts one in a namespace that has `address`.
+    ///
+    /// # Errors
+    /// If [`ASSETS`] does not name the programs, or they do not come up.
+    pub fn start(lab: &Lab, namespace: &Namespace, address: IpAddr) -> Result<Self> {
+        let assets = std::env::var_os(ASSETS).with_context(|| format!("{ASSETS} is not set"))?;
+        let mut plane = Self {
+            assets: assets.into(),
+            directory: lab.directory("control-plane")?,
+            namespace: namespace.clone(),
+            address,
+            logs: [lab.log("etcd"), lab.log("kube-apiserver")],
+            etcd: None,
+            api_server: None,
+        };
+        plane.write_files()?;
+        plane.start_etcd()?;
+        plane.start_api_server()?;
+        Ok(plane)
+    }
+
+    /// How the server is reached, from any namespace that has a way to it.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.directory.join("kubeconfig")
+    }
+
+    /// Kills the API server; etcd keeps what it had.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn kill_api_server(&mut self) -> Result<()> {
+        self.api_server.take().context("the API server does not run")?.kill9()
+    }
+
+    /// Starts the API server and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not get ready in time.
+    pub fn start_api_server(&mut self) -> Result<()> {
+        let file = |name: &str| self.directory.join(name).display().to_string();
+        let mut command = self.namespace.command(self.assets.join("kube-apiserver"));
+        command.args([
+            "--etcd-servers=http://127.0.0.1:2379".to_owned(),
+            format!("--cert-dir={}", file("certificates")),
+            format!("--bind-address={}", self.address),
+            format!("--advertise-address={}", self.address),
+            format!("--secure-port={PORT}"),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-key-file={}", file("service-account.key")),
+            format!("--service-account-signing-key-file={}", file("service-account.key")),
+            "--authorization-mode=RBAC".to_owned(),
+            format!("--token-auth-file={}", file("tokens.csv")),
+            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+        ]);
+        let [_, log] = &self.logs;
+        self.api_server = Some(Process::start("kube-apiserver", &mut command, log)?);
+        wait_until("the API server to be ready", START, || {
+            if let Some(api_server) = &mut self.api_server {
+                api_server.ensure_running()?;
+            }
+            run(self.kubectl().args(["get", "--raw", "/readyz"]), SHORT)?.success()
+        })?;
+        Ok(())
+    }
+
+    /// Applies objects, server-side.
+    ///
+    /// # Errors
+    /// If the server refuses one.
+    pub fn apply(&self, objects: &[Value]) -> Result<()> {
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
+        let mut command = self.kubectl();
+        command.args(["apply", "--server-side", "-f", "-"]);
+        run_with_input(&mut command, list.to_string().as_bytes(), SHORT)?.success()?;
+        Ok(())
+    }
+
+    /// Applies the file of CustomResourceDefinitions, and waits until they are served.
+    ///
+    /// # Errors
+    /// If the server refuses one.
+    pub fn apply_crds(&self, file: &Path) -> Result<()> {
+        run(self.kubectl().args(["apply", "--server-side", "-f"]).arg(file), SHORT)?.success()?;
+        let established = ["wait", "--for=condition=Established", "--timeout=20s", "-f"];
+        run(self.kubectl().args(established).arg(file), SHORT)?.success()?;
+        Ok(())
+    }
+
+    /// Runs kubectl with the words of `line`, and returns what it says.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn run(&self, line: &str) -> Result<String> {
+        Ok(run(self.kubectl().args(line.split_whitespace()), SHORT)?.success()?.stdout)
+    }
+
+    /// Puts a Node there with these labels, podCIDRs and addresses.
+    ///
+    /// # Errors
+    /// If the server refuses it.
+    pub fn add_node(&self, node: &Value) -> Result<()> {
+        // Its status goes a way of its own, where two addresses may be of one type.
+        let spec =
+            json!({ "apiVersion": "v1", "kind": "Node", "metadata": node["metadata"], "spec": node["spec"] });
+        self.apply(&[spec])?;
+        let name = node["metadata"]["name"].as_str().context("a Node has a name")?;
+        let status = json!({ "status": node["status"] }).to_string();
+        let mut command = self.kubectl();
+        command.args(["patch", "node", name, "--subresource=status", "--type=merge", "-p", &status]);
+        run(&mut command, SHORT)?.success()?;
+        Ok(())
+    }
+
+    fn kubectl(&self) -> Command {
+        let mut command = self.namespace.command(self.assets.join("kubectl"));
+        command.arg("--kubeconfig").arg(self.kubeconfig());
+        command.arg("--cache-dir").arg(self.directory.join("cache"));
+        command
+    }
+
+    fn start_etcd(&mut self) -> Result<()> {
+        let mut command = self.namespace.command(self.assets.join("etcd"));
+        command.arg("--data-dir").arg(self.directory.join("etcd")).arg("--unsafe-no-fsync");
+        let [log, _] = &self.logs;
+        self.etcd = Some(Process::start("etcd", &mut command, log)?);
+        Ok(())
+    }
+
+    fn write_files(&self) -> Result<()> {
+        let key = self.directory.join("service-account.key");
+        run(Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048"), SHORT)?.success()?;
+        ensure!(key.exists(), "openssl made no key");
+        fs::write(self.directory.join("tokens.csv"), format!("{TOKEN},admin,admin,system:masters\n"))?;
+        let server = format!("https://{}:{PORT}", self.address);
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+            "clusters": [{"name": "lab", "cluster": {"server": server, "insecure-skip-tls-verify": true}}],
+            "users": [{"name": "lab", "user": {"token": TOKEN}}],
+            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
+        });
+        fs::write(self.kubeconfig(), kubeconfig.to_string())?;
+        Ok(())
+    }
+}
