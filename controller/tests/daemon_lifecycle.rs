@@ -224,4 +224,8 @@ fn a_wrong_command_line_is_2_and_says_what_is_missing() {
     let output = Command::new(env!("CARGO_BIN_EXE_weftd")).args(["--node", "n1"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("--manifests"), "{output:?}");
+    let url = ["--node", "n1", "--api-server", "192.0.2.1:6443"];
+    let output = Command::new(env!("CARGO_BIN_EXE_weftd")).args(url).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("https://192.0.2.1:6443"), "{output:?}");
 }

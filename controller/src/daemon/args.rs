@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, ValueEnum};
 use hyper::Uri;
 
 use crate::api::Duration;
@@ -79,6 +80,22 @@ pub enum LogFormat {
     /// For people
     Text,
 }
+
+impl Args {
+    /// Reads the command line; one that makes no sense ends the program with exit code 2 and the reason.
+    pub(super) fn from_command_line() -> Self {
+        let args = Self::parse();
+        let named = args.manifests.is_some() || args.kubeconfig.is_some() || args.api_server.is_some();
+        if !named && !args.cleanup && std::env::var_os(IN_CLUSTER).is_none() {
+            let missing = "--manifests DIR or --kubeconfig FILE is needed: this is no pod of a cluster";
+            Self::command().error(ErrorKind::MissingRequiredArgument, missing).exit();
+        }
+        args
+    }
+}
+
+/// What every pod finds in its environment.
+const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
 
 fn server_url(text: &str) -> Result<Uri, String> {
     let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;

@@ -4,7 +4,6 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -18,7 +17,7 @@ const QUIET: &str = "info,kube_client=off,kube_runtime=off";
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::from_command_line();
     let result = if args.cleanup { clean_up(&args) } else { serve(args) };
     match result {
         Ok(()) => ExitCode::SUCCESS,
