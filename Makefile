@@ -77,9 +77,9 @@ lint: ## Check format, warnings, links of the docs, the dependencies between the
 	.ci/rooms
 	.ci/generated
 
-crds: ## Write manifests/crds.yaml anew from the Rust types
-	$(CARGO) run --quiet --package weft-controller --example crds >manifests/crds.yaml.new
-	mv manifests/crds.yaml.new manifests/crds.yaml
+crds: ## Write manifests/base/crds.yaml anew from the Rust types
+	$(CARGO) run --quiet --package weft-controller --example crds >manifests/base/crds.yaml.new
+	mv manifests/base/crds.yaml.new manifests/base/crds.yaml
 
 demo-packages:
 	@$(call install,$(DEMO_TOOLS))

@@ -1,4 +1,4 @@
-//! Prints the CustomResourceDefinitions: `cargo run -p weft-controller --example crds > manifests/crds.yaml`.
+//! Prints the CustomResourceDefinitions: `cargo run -p weft-controller --example crds > manifests/base/crds.yaml`.
 
 use std::io::Write as _;
 

@@ -12,10 +12,11 @@ fn manifests() -> PathBuf {
 
 #[test]
 fn the_crds_are_those_of_the_types() {
-    let committed = std::fs::read_to_string(manifests().join("crds.yaml")).expect("manifests/crds.yaml");
+    let committed =
+        std::fs::read_to_string(manifests().join("base/crds.yaml")).expect("manifests/base/crds.yaml");
     assert!(
         committed == api::crds().expect("the CRDs as YAML"),
-        "manifests/crds.yaml is out of date: run `make crds`"
+        "manifests/base/crds.yaml is out of date: run `make crds`"
     );
 }
 

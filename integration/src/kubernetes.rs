@@ -57,9 +57,8 @@ impl ControlPlane {
         Ok(plane)
     }
 
-    /// How the server is reached, from any namespace that has a way to it.
-    #[must_use]
-    pub fn kubeconfig(&self) -> PathBuf {
+    /// How the server is reached by who may do everything.
+    fn kubeconfig(&self) -> PathBuf {
         self.directory.join("kubeconfig")
     }
 
@@ -115,15 +114,24 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Applies the file of CustomResourceDefinitions, and waits until they are served.
+    /// Applies a kustomization, and waits until its CustomResourceDefinitions are served.
     ///
     /// # Errors
-    /// If the server refuses one.
-    pub fn apply_crds(&self, file: &Path) -> Result<()> {
-        run(self.kubectl().args(["apply", "--server-side", "-f"]).arg(file), SHORT)?.success()?;
-        let established = ["wait", "--for=condition=Established", "--timeout=20s", "-f"];
-        run(self.kubectl().args(established).arg(file), SHORT)?.success()?;
-        Ok(())
+    /// If the server refuses an object of it.
+    pub fn apply_folder(&self, folder: &Path) -> Result<()> {
+        run(self.kubectl().args(["apply", "--server-side", "-k"]).arg(folder), SHORT)?.success()?;
+        self.run("wait --for=condition=Established --timeout=20s crd --all").map(drop)
+    }
+
+    /// A kubeconfig for a ServiceAccount.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn kubeconfig_of(&self, namespace: &str, account: &str) -> Result<PathBuf> {
+        let token = self.run(&format!("create token {account} --namespace {namespace}"))?;
+        let file = self.directory.join(format!("{account}.kubeconfig"));
+        fs::write(&file, self.config(token.trim()).to_string())?;
+        Ok(file)
     }
 
     /// Runs kubectl with the words of `line`, and returns what it says.
@@ -171,14 +179,17 @@ impl ControlPlane {
         run(Command::new("openssl").args(["genrsa", "-out"]).arg(&key).arg("2048"), SHORT)?.success()?;
         ensure!(key.exists(), "openssl made no key");
         fs::write(self.directory.join("tokens.csv"), format!("{TOKEN},admin,admin,system:masters\n"))?;
+        fs::write(self.kubeconfig(), self.config(TOKEN).to_string())?;
+        Ok(())
+    }
+
+    fn config(&self, token: &str) -> Value {
         let server = format!("https://{}:{PORT}", self.address);
-        let kubeconfig = json!({
+        json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "lab",
             "clusters": [{"name": "lab", "cluster": {"server": server, "insecure-skip-tls-verify": true}}],
-            "users": [{"name": "lab", "user": {"token": TOKEN}}],
+            "users": [{"name": "lab", "user": {"token": token}}],
             "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
-        });
-        fs::write(self.kubeconfig(), kubeconfig.to_string())?;
-        Ok(())
+        })
     }
 }

@@ -21,7 +21,7 @@ use weft_integration::wait::wait_until;
 
 /// How soon a node has caught up with its API server.
 const CATCH_UP: Duration = Duration::from_secs(10);
-const CRDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/crds.yaml");
+const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base");
 
 /// Two nodes of a mesh and their API server.
 fn cluster(lab: &Lab) -> Result<(Lan, ControlPlane)> {
@@ -33,7 +33,7 @@ fn cluster(lab: &Lab) -> Result<(Lan, ControlPlane)> {
     machine.ip("route add default dev eth0")?;
     let address: IpAddr = "10.2.0.200".parse()?;
     let plane = ControlPlane::start(lab, &machine, address)?;
-    plane.apply_crds(Path::new(CRDS))?;
+    plane.apply_folder(Path::new(BASE))?;
     plane.apply(&[documents::bgp_configuration(&json!({"asNumber": 64512}))])?;
     plane.apply(&Family::BOTH.map(documents::pod_pool))?;
     for node in &lan.nodes {
@@ -67,8 +67,9 @@ fn wait_errors(node: &Node, count: usize) -> Result<()> {
 fn a_cluster_is_followed_and_its_api_server_may_go_away() -> Result<()> {
     Lab::test(|lab| {
         let (mut lan, mut plane) = cluster(lab)?;
+        let account = plane.kubeconfig_of("weft-system", "weftd")?;
         for node in &mut lan.nodes {
-            node.weft.set_kubeconfig(&plane.kubeconfig());
+            node.weft.set_kubeconfig(&account);
             node.weft.start()?;
         }
         for node in &mut lan.nodes {
