@@ -266,6 +266,18 @@ fn each_fault_of_the_hosts_routes_and_neighbours() {
                  -6 route replace IPV6/128 dev LINK metric 32 proto 177 src 2001:db8::2",
                 &["the host's route to IPV6 prefers 2001:db8::2 as source instead of 2001:db8::1"],
             ),
+            (
+                "route add IPV4/32 dev lo metric 1",
+                &["the host sends packets to IPV4 another way than by LINK"],
+            ),
+            (
+                "route add prohibit IPV4/32 metric 5",
+                &["the host sends no packets to IPV4: Permission denied (EACCES)"],
+            ),
+            (
+                "-6 route add blackhole IPV6/128 metric 5",
+                &["the host sends no packets to IPV6: Invalid argument (EINVAL)"],
+            ),
             ("neigh del IPV4 dev LINK", &["LINK on the host has no permanent neighbour IPV4"]),
             ("neigh del IPV6 dev LINK", &["LINK on the host has no permanent neighbour IPV6"]),
             (

@@ -11,6 +11,7 @@ use weft_routing::netlink::{Link, LinkName, Mac, Neighbour, Request, Socket};
 use weft_routing::route::{Protocol, Route};
 use weft_routing::sysctl;
 
+use super::lookup::{link_of, look_up};
 use super::step::HOST_PARAMETERS_V4;
 use super::{
     Error, HOST_MAC, Interface, LOOPBACK_INDEX, PodNamespace, PreferredSources, default_route, host_address,
@@ -124,7 +125,10 @@ fn check_host(socket: &mut Socket, interface: &Interface, told: &Told) -> Result
         let wanted = way.route(told.sources.towards(pod.address));
         match seen.routes.iter().find(|found| found.key == wanted.key && found.action == wanted.action) {
             None => faults.push(format!("the host has no route to {} on {}", pod.address, end.name)),
-            Some(found) => faults.extend(source_fault(pod.address, &wanted, found)),
+            Some(found) => {
+                faults.extend(source_fault(pod.address, &wanted, found));
+                faults.extend(way_fault(socket, pod.address, &end, &link));
+            }
         }
     }
     Ok((faults, Some(link)))
@@ -134,6 +138,15 @@ fn source_fault(address: IpAddr, wanted: &Route, found: &Route) -> Option<String
     let source = wanted.preferred_source.filter(|_| wanted.preferred_source != found.preferred_source)?;
     let instead = found.preferred_source.map_or_else(|| "none".to_owned(), |found| found.to_string());
     Some(format!("the host's route to {address} prefers {instead} as source instead of {source}"))
+}
+
+/// Another route, with a better metric or of another table, may take the packets away.
+fn way_fault(socket: &mut Socket, address: IpAddr, end: &End<'_>, link: &Link) -> Option<String> {
+    match look_up(socket, address) {
+        Ok(route) if link_of(&route) == Some(link.index) => None,
+        Ok(_) => Some(format!("the host sends packets to {address} another way than by {}", end.name)),
+        Err(error) => Some(format!("the host sends no packets to {address}: {error}")),
+    }
 }
 
 /// What is wrong between two ends each of which may be right.

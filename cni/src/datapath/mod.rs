@@ -12,6 +12,7 @@
 //! added without detection, and both MAC addresses are known before the link is made.
 
 mod check;
+mod lookup;
 mod ready;
 mod step;
 
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use weft_routing::netlink::{
     self, Address, Link, LinkName, Mac, NamespaceId, Neighbour, Scope, Socket, Veth,
 };
@@ -138,6 +140,9 @@ impl PodNamespace {
             Ok((metadata.dev(), metadata.ino()))
         };
         let (file, own) = (open(path)?, open(Path::new("/proc/thread-self/ns/net"))?);
+        if !fstatfs(&file).is_ok_and(|system| system.filesystem_type() == NSFS_MAGIC) {
+            return Err(unusable("it is no namespace".to_owned()));
+        }
         if id(&file)? == id(&own)? {
             return Err(unusable("it is the host's own network namespace".to_owned()));
         }
@@ -432,5 +437,7 @@ mod tests {
         assert!(error.to_string().contains("host's own"), "{error}");
         let error = PodNamespace::open(Path::new("/nonexistent")).unwrap_err();
         assert!(error.to_string().contains("/nonexistent"), "{error}");
+        let error = PodNamespace::open(Path::new("/dev/null")).unwrap_err();
+        assert!(error.to_string().contains("no namespace"), "{error}");
     }
 }

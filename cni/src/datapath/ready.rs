@@ -4,19 +4,16 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
-use netlink_packet_core::Parseable;
-use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_packet_route::route::RouteType;
 use weft_routing::netlink::{self, Request, Socket};
 
+use super::lookup::look_up;
 use super::{Error, Interface, refused};
 
 /// Looks, and the pauses between: 50 us, then 500 us, a second in all.
 const TRIES: u32 = 2000;
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
 const PAUSE: Duration = Duration::from_micros(500);
-/// Length of a prefix that is one IPv6 address.
-const HOST_PREFIX_V6: u8 = 128;
 
 /// Waits until the pod's end sends and the pod takes packets to its addresses; `socket` is inside.
 pub(super) fn wait(socket: &mut Socket, interface: &Interface, link: u32) -> Result<(), Error> {
@@ -69,12 +66,5 @@ fn is_operational(socket: &mut Socket, link: u32) -> Result<bool, netlink::Error
 /// Even without duplicate address detection a worker makes the local route of an IPv6 address (`addrconf_dad_work`,
 /// net/ipv6/addrconf.c). Until then packets to it would leave again by the default route, and are dropped.
 fn is_local(socket: &mut Socket, address: IpAddr) -> Result<bool, netlink::Error> {
-    let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet6;
-    message.header.destination_prefix_length = HOST_PREFIX_V6;
-    message.attributes = vec![RouteAttribute::Destination(address.into())];
-    socket.get(&Request::new(&RouteNetlinkMessage::GetRoute(message), 0), |_, payload| {
-        let unread = |error| netlink::Error::Malformed(format!("a route could not be read: {error}"));
-        RouteMessage::parse(payload).map_err(unread).map(|route| route.header.kind == RouteType::Local)
-    })
+    Ok(look_up(socket, address)?.header.kind == RouteType::Local)
 }
