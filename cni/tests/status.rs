@@ -82,11 +82,11 @@ fn without_the_guard_it_is_not() {
     let host = host();
     let delete = || Command::new("nft").args(["delete", "table", "inet", "weft"]).status().unwrap();
     assert!(host.namespace.run(delete).success());
-    assert_unavailable(&host, "nftables has no table inet weft");
+    assert_unavailable(&host, "nftables has no table inet weft with its rules");
     // A table of the same name in another family is no guard.
     let other = || Command::new("nft").args(["add", "table", "ip", "weft"]).status().unwrap();
     assert!(host.namespace.run(other).success());
-    assert_unavailable(&host, "nftables has no table inet weft");
+    assert_unavailable(&host, "nftables has no table inet weft with its rules");
     guard(&host);
     status(&host).unwrap();
 }

@@ -119,5 +119,11 @@ fn the_guard_is_asked_for_without_nft() {
         assert!(!nft::is_guarded().unwrap());
         nft::apply_guard().unwrap();
         assert!(nft::is_guarded().unwrap());
+        nft_by_hand("flush chain inet weft prerouting");
+        assert!(!nft::is_guarded().unwrap(), "a table without its rules guards nothing");
+        nft::apply_guard().unwrap();
+        assert!(nft::is_guarded().unwrap());
+        nft_by_hand("delete table inet weft");
+        assert!(!nft::is_guarded().unwrap());
     });
 }

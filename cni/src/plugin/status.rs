@@ -19,7 +19,11 @@ const NAMED: usize = 5;
 pub(super) fn status(config: &NetworkConfig) -> Result<(), Error> {
     let boot_id = node::boot_id().map_err(node_error)?;
     let reasons = match NodeFile::read(&config.run_dir, &boot_id) {
-        Ok(node) => unready(&node),
+        Ok(node) => {
+            let store =
+                open_store(config, &boot_id).and_then(|mut store| store.entries().map_err(store_error));
+            unready(&node).into_iter().chain(store.err().map(|error| error.msg)).collect()
+        }
         Err(error) => vec![error.to_string()],
     };
     if reasons.is_empty() {
@@ -38,7 +42,7 @@ pub(super) fn status(config: &NetworkConfig) -> Result<(), Error> {
 fn unready(node: &NodeFile) -> Vec<String> {
     let guard = match nft::is_guarded() {
         Ok(true) => None,
-        Ok(false) => Some(format!("nftables has no table inet {}", nft::GUARD_TABLE)),
+        Ok(false) => Some(format!("nftables has no table inet {} with its rules", nft::GUARD_TABLE)),
         Err(error) => Some(format!("cannot look for the nftables table inet {}: {error}", nft::GUARD_TABLE)),
     };
     let ipv4 = node.ipv4.as_ref().and_then(|_| not_forwarding("net/ipv4/ip_forward"));

@@ -16,6 +16,8 @@ use crate::api::json::Problem;
 const AUDIT: Duration = Duration::from_secs(30);
 /// How soon what failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// How often tables are put there that are gone when they are looked at.
+const TRIES: usize = 3;
 /// The shortest time between two looks that changes of the tables cause.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -151,13 +153,21 @@ impl<T: Tables> Keeper<T> {
             self.state.guarded = found.guard.is_some() && found.guard == as_applied.guard;
             self.state.repairs = self.state.repairs.saturating_add(1);
         }
-        self.tables.apply_guard()?;
-        self.state.guarded = true;
-        self.tables.apply(wanted)?;
-        let installed = self.tables.list()?;
-        self.state.spoofed = Some(installed.spoofed);
-        self.applied = Some((wanted.clone(), installed));
-        Ok(())
+        self.applied = None;
+        for _ in 0..TRIES {
+            self.tables.apply_guard()?;
+            self.state.guarded = true;
+            self.tables.apply(wanted)?;
+            let installed = self.tables.list()?;
+            self.state.spoofed = Some(installed.spoofed);
+            // What somebody takes away in between must not pass for what was wanted.
+            self.state.guarded = installed.guard.is_some();
+            if self.state.guarded && installed.nat.is_some() == wanted.translates() {
+                self.applied = Some((wanted.clone(), installed));
+                return Ok(());
+            }
+        }
+        Err(Error::Undone)
     }
 }
 
@@ -173,11 +183,13 @@ fn problem(error: &Error, guarded: bool) -> Problem {
             format!("{error}; {consequence}"),
             "install nftables (Debian: apt install nftables); weftd tries again every few seconds",
         ),
-        Error::Run(_) | Error::TimedOut | Error::Refused { .. } | Error::Json(_) => Problem::error(
-            "nft-failed",
-            format!("the tables inet weft and inet weft-nat cannot be kept: {error}; {consequence}"),
-            "run nft list tables inet by hand; the kernel needs nf_tables with CONFIG_NFT_FIB_INET and CONFIG_NFT_NAT",
-        ),
+        Error::Run(_) | Error::TimedOut | Error::Refused { .. } | Error::Json(_) | Error::Undone => {
+            Problem::error(
+                "nft-failed",
+                format!("the tables inet weft and inet weft-nat cannot be kept: {error}; {consequence}"),
+                "run nft list tables inet by hand; the kernel needs nf_tables with CONFIG_NFT_FIB_INET and CONFIG_NFT_NAT",
+            )
+        }
     }
 }
 
@@ -193,6 +205,8 @@ mod tests {
         no_nat: bool,
         /// Somebody took the tables away.
         flushed: bool,
+        /// How many times somebody takes them away at once.
+        undone: usize,
         real: Installed,
         applied: usize,
     }
@@ -210,7 +224,8 @@ mod tests {
                 return Err(Error::TimedOut);
             }
             self.applied += 1;
-            self.flushed = false;
+            self.flushed = self.undone > 0;
+            self.undone = self.undone.saturating_sub(1);
             Ok(())
         }
 
@@ -242,6 +257,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_taken_away_at_once_is_put_back_and_never_taken_for_what_was_wanted() {
+        let mut keeper = Keeper::new(Fake { real: listed(), undone: 1, ..Fake::default() });
+        keeper.step(&Ruleset::default());
+        assert_eq!((keeper.tables.applied, keeper.state.guarded), (2, true));
+        keeper.tables.flushed = true;
+        keeper.tables.undone = usize::MAX;
+        keeper.step(&Ruleset::default());
+        assert!(!keeper.state.guarded);
+        assert_eq!(keeper.state.problem.as_ref().map(|p| p.code.as_str()), Some("nft-failed"));
+        keeper.tables.undone = 0;
+        keeper.step(&Ruleset::default());
+        assert!(keeper.state.guarded && keeper.state.problem.is_none());
+    }
+
+    #[test]
     fn counts_are_read_with_every_look() {
         let mut keeper = Keeper::new(Fake { real: listed(), ..Fake::default() });
         keeper.step(&Ruleset::default());
@@ -253,7 +283,7 @@ mod tests {
 
     #[test]
     fn without_the_program_there_is_no_guard_until_it_is_there() {
-        let mut keeper = Keeper::new(Fake { absent: true, ..Fake::default() });
+        let mut keeper = Keeper::new(Fake { absent: true, real: listed(), ..Fake::default() });
         keeper.step(&Ruleset::default());
         assert!(!keeper.state.guarded);
         assert_eq!(keeper.state.problem.as_ref().map(|p| p.code.as_str()), Some("nft-missing"));
@@ -274,7 +304,12 @@ mod tests {
     async fn a_new_ruleset_is_applied_at_once_and_the_state_told() {
         let (wanted, told_wanted) = watch::channel(None);
         let (told, mut state) = watch::channel(PacketFilter::default());
-        let task = tokio::spawn(follow(Keeper::new(Fake::default()), told_wanted, Arc::default(), told));
+        let task = tokio::spawn(follow(
+            Keeper::new(Fake { real: listed(), ..Fake::default() }),
+            told_wanted,
+            Arc::default(),
+            told,
+        ));
         wanted.send_replace(Some(Ruleset::default()));
         state.changed().await.unwrap();
         assert!(state.borrow().guarded);

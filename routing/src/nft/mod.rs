@@ -6,7 +6,7 @@
 //!
 //! - `inet weft`: a packet from a pod's link is dropped, before connection tracking, unless the route back to its
 //!   source leaves by that link. The rule is the same for all pods, so that adding one touches no nftables. The table is
-//!   changed in place: its counters go on. [`is_guarded`] asks whether it is there, and needs no program.
+//!   changed in place: its counters go on. [`is_guarded`] asks whether it is there with its rules, and needs no program.
 //! - `inet weft-nat`: pods of given pools speak to the outside with the node's address.
 
 use std::collections::BTreeSet;
@@ -68,13 +68,19 @@ impl Ruleset {
         run::nft(&["-f", "-"], &self.render()).map(drop)
     }
 
+    /// Whether any source is translated: without it there is no table for that.
+    #[must_use]
+    pub fn translates(&self) -> bool {
+        self.nat_v4.is_some() || self.nat_v6.is_some()
+    }
+
     /// The text for `nft -f`: one transaction that leads from whatever table of this name there was to this.
     fn render(&self) -> String {
         let mut text = String::new();
         // A table must be there to be deleted.
         line(&mut text, format_args!("table inet {NAT_TABLE} {{ }}"));
         line(&mut text, format_args!("delete table inet {NAT_TABLE}"));
-        if self.nat_v4.is_none() && self.nat_v6.is_none() {
+        if !self.translates() {
             return text;
         }
         let (mut sets, mut rules) = (String::new(), String::new());
@@ -129,6 +135,9 @@ pub fn delete() -> Result<Vec<&'static str>, Error> {
     }
     Ok(ours)
 }
+
+/// How many rules [`guard`] writes.
+const GUARD_RULES: usize = 3;
 
 /// Chains are declared, emptied and filled, rather than deleted with their table: so the counters keep their values.
 fn guard() -> String {

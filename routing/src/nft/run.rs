@@ -34,6 +34,9 @@ pub enum Error {
     /// Its JSON is not as libnftables-json(5) says.
     #[error("nft said what is not understood: {0}")]
     Json(#[from] serde_json::Error),
+    /// What was put there is gone when it is looked at, time and again.
+    #[error("something takes the tables away as soon as they are there")]
+    Undone,
 }
 
 /// Runs `nft` to its end in the network namespace of the calling thread and gives its standard output.
