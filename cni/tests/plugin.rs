@@ -11,6 +11,7 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
@@ -285,6 +286,60 @@ fn a_delete_does_not_wait_for_what_goes_with_the_namespace_and_the_address_can_b
         });
         assert!(in_time, "the kernel has not taken the link away for 10 s");
     }
+    host.assert_empty();
+}
+
+#[test]
+fn a_delete_takes_no_link_of_another_network() {
+    let (host, pod) = (host(), Namespace::new());
+    let result = host.add("c1", &pod).unwrap();
+    let mut other = host.config();
+    other["name"] = json!("other");
+    let error = host.call("ADD", "c1", pod.path.to_str().unwrap(), &other).unwrap_err();
+    assert!(error["msg"].as_str().unwrap().contains("the link name"), "{error}");
+    host.call("DEL", "c1", pod.path.to_str().unwrap(), &other).unwrap();
+    host.check("c1", &pod, &result).unwrap();
+    host.del("c1").unwrap();
+    host.assert_empty();
+}
+
+#[test]
+fn adds_that_fail_use_up_no_address() {
+    let (host, pod, next) = (Host::new("10.244.1.0/30", "fd00::/126"), Namespace::new(), Namespace::new());
+    host.add("c1", &pod).unwrap();
+    for attempt in 0..8 {
+        // The pod has an eth0.
+        let error = host.add(&format!("c2-{attempt}"), &pod).unwrap_err();
+        assert_eq!(error["code"], 100, "{error}");
+    }
+    host.add("c3", &next).unwrap();
+    for container in ["c1", "c3"] {
+        host.del(container).unwrap();
+    }
+    host.assert_empty();
+}
+
+#[test]
+fn with_a_damaged_store_a_pod_can_end_and_none_begins() {
+    let (host, pod, next) = (host(), Namespace::new(), Namespace::new());
+    host.add("c1", &pod).unwrap();
+    let journal = host.dir.path().join("state/addresses.journal");
+    let good = fs::read(&journal).unwrap();
+    let mut bad = good.clone();
+    let last = bad.len() - 2;
+    bad[last] ^= 1;
+    fs::write(&journal, &bad).unwrap();
+    assert_eq!(host.add("c2", &next).unwrap_err()["code"], 103);
+    let error = host.del("c1").unwrap_err();
+    assert_eq!(error["code"], 103, "{error}");
+    assert!(host.namespace.links().is_empty() && pod.links().is_empty(), "{error}");
+    // The format before.
+    fs::write(&journal, "0123456789abcdef {\"header\":{\"format\":1,\"bootId\":\"x\",\"last\":[]}}\n")
+        .unwrap();
+    let error = host.add("c2", &next).unwrap_err();
+    assert!(error["msg"].as_str().unwrap().contains("format 1, this release reads 2"), "{error}");
+    fs::write(&journal, &good).unwrap();
+    host.del("c1").unwrap();
     host.assert_empty();
 }
 

@@ -35,6 +35,9 @@ pub const FILE_NAME: &str = "addresses.journal";
 const NEW_FILE_NAME: &str = "addresses.journal.new";
 /// The only format that is written and read.
 const FORMAT: u32 = 2;
+/// The format before, and what its first line has in it.
+const OLD_FORMAT: u32 = 1;
+const OLD_HEADER: &[u8] = b"{\"header\":{\"format\":1,";
 /// How many lines more than twice the entries make the journal be rewritten.
 const SLACK_LINES: usize = 256;
 /// How many addresses at least are known to have been released: enough for a rest of minutes at hundreds of pods a minute.
@@ -71,8 +74,8 @@ pub(super) enum Record {
     /// The entry of this key is gone.
     Release {
         key: Key,
-        /// When, in milliseconds since the boot ([`super::uptime`]).
-        at: u64,
+        /// When, in milliseconds since the boot ([`super::uptime`]), if the addresses are to rest.
+        at: Option<u64>,
     },
 }
 
@@ -170,10 +173,10 @@ impl Ledger {
         Ok(())
     }
 
-    fn free(&mut self, entry: &Entry, at: u64) {
+    fn free(&mut self, entry: &Entry, at: Option<u64>) {
         for address in &entry.addresses {
             self.taken.remove(address);
-            self.released.insert(*address, at);
+            self.released.extend(at.map(|at| (*address, at)));
         }
         if self.released.len() >= 2 * RELEASED_ENOUGH {
             self.forget_oldest_released();
@@ -290,6 +293,9 @@ impl<D: Disk> Journal<D> {
         let header = match lines.next().map(decode) {
             Some(Ok(Record::Header(header))) => header,
             Some(Ok(_)) => return Err(damaged(1, "it is not a header".to_owned())),
+            Some(Err(_)) if bytes.windows(OLD_HEADER.len()).any(|text| text == OLD_HEADER) => {
+                return Err(Error::Format(OLD_FORMAT));
+            }
             Some(Err(reason)) => return Err(damaged(1, reason)),
             None => return Err(damaged(1, "it is missing".to_owned())),
         };

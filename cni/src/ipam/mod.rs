@@ -255,6 +255,17 @@ fn in_journal(path: &Path, error: journal::Error) -> Error {
     }
 }
 
+/// Whose a link is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkOf {
+    /// The key's own, in this boot.
+    Own(State),
+    /// Another key's.
+    Other,
+    /// No entry of this boot has it.
+    Nobody,
+}
+
 /// The right to change the entry of one key.
 #[derive(Debug)]
 pub struct Hold<'a> {
@@ -273,6 +284,20 @@ impl Hold<'_> {
     pub fn entry(&mut self) -> Result<Option<Entry>, Error> {
         let key = &self.key;
         self.store.transaction(|journal| Ok(journal.ledger().entries().get(key).cloned()))
+    }
+
+    /// Whose the link of this name is.
+    pub fn own_or_others(&mut self, host_link: &str) -> Result<LinkOf, Error> {
+        let (key, boot_id) = (&self.key, &self.store.boot_id.clone());
+        self.store.transaction(|journal| {
+            let mut entries = journal.ledger().entries().values();
+            Ok(match journal.ledger().entries().get(key) {
+                Some(own) if own.boot_id == *boot_id => LinkOf::Own(own.state),
+                Some(_) => LinkOf::Nobody,
+                None if entries.any(|entry| entry.host_link == host_link) => LinkOf::Other,
+                None => LinkOf::Nobody,
+            })
+        })
     }
 
     /// Takes one address of each family that has blocks, all or none. What an entry of the key had is given back,
@@ -319,7 +344,11 @@ impl Hold<'_> {
 
 fn release(journal: &mut Journal<Directory>, key: &Key) -> Result<Option<Entry>, journal::Error> {
     let Some(entry) = journal.ledger().entries().get(key).cloned() else { return Ok(None) };
-    let at = u64::try_from(uptime().as_millis()).unwrap_or(u64::MAX);
+    // An address that no runtime was told of need not rest.
+    let at = match entry.state {
+        State::Reserved => None,
+        State::Committed(_) => Some(u64::try_from(uptime().as_millis()).unwrap_or(u64::MAX)),
+    };
     journal.append(Record::Release { key: key.clone(), at })?;
     Ok(Some(entry))
 }

@@ -141,7 +141,7 @@ fn a_released_address_rests_and_a_reserved_one_is_not_given() {
     store
         .transaction(|journal| {
             for (name, at) in [("a", 100_000), ("b", 110_000)] {
-                journal.append(Record::Release { key: key(name), at }).map_err(Failure::Journal)?;
+                journal.append(Record::Release { key: key(name), at: Some(at) }).map_err(Failure::Journal)?;
             }
             Ok(())
         })

@@ -1,10 +1,10 @@
 //! DEL takes the link away and frees the addresses; it succeeds where nothing is left to do.
 
-use weft_routing::netlink::Socket;
+use weft_routing::netlink::{LinkName, Socket};
 
 use super::{datapath_error, host_link_name, key, node_error, open_socket, open_store, store_error};
 use crate::datapath;
-use crate::ipam::{Hold, State};
+use crate::ipam::{LinkOf, State};
 use crate::node;
 use crate::spec::{Attachment, Error, NetworkConfig};
 
@@ -15,20 +15,26 @@ pub(super) fn del(config: &NetworkConfig, attachment: &Attachment) -> Result<(),
     let mut hold = store.hold(key(config, attachment)).map_err(store_error)?;
     let mut socket = open_socket()?;
     // The link first: an address is free when nothing answers to it any more.
-    if !is_going(&mut hold, &mut socket, &boot_id)? {
-        datapath::remove(&mut socket, &host_link).map_err(datapath_error)?;
+    match hold.own_or_others(host_link.as_str()) {
+        Ok(LinkOf::Nobody | LinkOf::Own(State::Reserved)) => remove(&mut socket, &host_link)?,
+        Ok(LinkOf::Own(State::Committed(end))) => {
+            // One that goes with its pod's namespace is left to the kernel, whose work on it would have to be waited for.
+            if !datapath::is_going(&mut socket, end).map_err(datapath_error)? {
+                remove(&mut socket, &host_link)?;
+            }
+        }
+        // The name does not depend on the network: an ADD of this one can only have failed.
+        Ok(LinkOf::Other) => return Ok(()),
+        Err(error) => {
+            // A pod must be able to end although nobody knows its addresses any more.
+            remove(&mut socket, &host_link)?;
+            return Err(store_error(error));
+        }
     }
     hold.release().map_err(store_error)?;
     Ok(())
 }
 
-/// Whether the link goes with its pod's namespace, which is gone. To take it away would wait for the kernel's own work on it.
-fn is_going(hold: &mut Hold<'_>, socket: &mut Socket, boot_id: &str) -> Result<bool, Error> {
-    match hold.entry().map_err(store_error)? {
-        Some(entry) if entry.boot_id == boot_id => match entry.state {
-            State::Committed(end) => datapath::is_going(socket, end).map_err(datapath_error),
-            State::Reserved => Ok(false),
-        },
-        _ => Ok(false),
-    }
+fn remove(socket: &mut Socket, host_link: &LinkName) -> Result<(), Error> {
+    datapath::remove(socket, host_link).map(drop).map_err(datapath_error)
 }

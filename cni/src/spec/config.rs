@@ -85,8 +85,9 @@ impl NetworkConfig {
     /// The attachments that GC leaves alone. A list that is missing is an error, not an empty one: GC would free what
     /// every running pod has.
     pub fn valid_attachments(&self) -> Result<BTreeSet<AttachmentId>, Error> {
-        let list =
-            self.document.get(VALID_ATTACHMENTS).or_else(|| self.document.get(VALID_ATTACHMENTS_EARLY));
+        let keys = [VALID_ATTACHMENTS, VALID_ATTACHMENTS_EARLY];
+        let given = || keys.iter().filter_map(|key| self.document.get(*key));
+        let list = given().find(|list| !list.is_null()).or_else(|| given().next());
         let invalid = |reason| self.section().invalid(VALID_ATTACHMENTS, reason);
         match list {
             None => Err(invalid("is missing: GC needs the list of what is still in use".to_owned())),
@@ -161,6 +162,8 @@ mod tests {
         }
         let both = format!(r#", "{VALID_ATTACHMENTS}": {list}, "{VALID_ATTACHMENTS_EARLY}": []"#);
         assert_eq!(parse(&both).unwrap(), one);
+        let early = format!(r#", "{VALID_ATTACHMENTS}": null, "{VALID_ATTACHMENTS_EARLY}": {list}"#);
+        assert_eq!(parse(&early).unwrap(), one, "a list counts more than none");
         for bad in ["", r#", "cni.dev/valid-attachments": [{"containerID": "c1"}]"#] {
             let error = parse(bad).unwrap_err();
             assert_eq!(error.code, Code::InvalidConfig);

@@ -78,8 +78,7 @@ impl Environment {
             Some(Command::Add | Command::Del | Command::Check) | None => {}
         }
         let container_id = reader.required("CNI_CONTAINERID", parse_container_id);
-        let ifname =
-            reader.required("CNI_IFNAME", |text| text.parse::<LinkName>().map_err(|error| error.to_string()));
+        let ifname = reader.required("CNI_IFNAME", parse_ifname);
         let netns = match command {
             Some(Command::Del) => None,
             _ => reader.required("CNI_NETNS", parse_netns),
@@ -156,6 +155,15 @@ fn parse_netns(text: &str) -> Result<String, String> {
     }
 }
 
+/// A name for an interface, and no pattern that the kernel makes one of (`dev_alloc_name`), nor what `net/ipv4/conf` has
+/// besides interfaces.
+fn parse_ifname(text: &str) -> Result<LinkName, String> {
+    if text.contains('%') || ["all", "default"].contains(&text) {
+        return Err(format!("{text:?} is not for an interface"));
+    }
+    text.parse::<LinkName>().map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
@@ -229,6 +237,8 @@ mod tests {
             ("CNI_CONTAINERID", long.as_str()),
             ("CNI_IFNAME", "a/b"),
             ("CNI_IFNAME", "sixteen-byte-nam"),
+            ("CNI_IFNAME", "eth%d"),
+            ("CNI_IFNAME", "all"),
             ("CNI_NETNS", "netns"),
             ("CNI_ARGS", "novalue"),
             ("CNI_ARGS", "IP=10.0.0"),

@@ -31,7 +31,7 @@ pub(super) fn encode(record: &Record) -> Vec<u8> {
         Record::Keep(entry) => entry_fields('K', entry),
         Record::Reserve(entry) => entry_fields('R', entry),
         Record::Commit { key, host_end } => key_fields('C', key).with_host_end(Some(host_end)),
-        Record::Release { key, at } => key_fields('F', key).with(at),
+        Record::Release { key, at } => key_fields('F', key).with_optional(*at),
     };
     let Fields(text) = fields;
     format!("{:016x} {text}\n", fnv1a_words(text.as_bytes())).into_bytes()
@@ -53,7 +53,7 @@ pub(super) fn decode(line: &[u8]) -> Result<Record, String> {
             key: key(&mut fields)?,
             host_end: host_end(&mut fields)?.ok_or("it commits no link")?,
         },
-        Some("F") => Record::Release { key: key(&mut fields)?, at: parsed(&mut fields)? },
+        Some("F") => Record::Release { key: key(&mut fields)?, at: optional(&mut fields)? },
         _ => return Err("it is of no known kind".to_owned()),
     };
     if fields.next().is_some() { Err("it has too many fields".to_owned()) } else { Ok(record) }
@@ -310,7 +310,7 @@ mod tests {
             entry().prop_map(Record::Keep),
             entry().prop_map(Record::Reserve),
             (key(), host_end()).prop_map(|(key, host_end)| Record::Commit { key, host_end }),
-            (key(), any::<u64>()).prop_map(|(key, at)| Record::Release { key, at }),
+            (key(), prop::option::of(any::<u64>())).prop_map(|(key, at)| Record::Release { key, at }),
         ]
     }
 
@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn a_line_is_readable() {
         let key = Key { network: "a\tb%".into(), container_id: "c1".into(), ifname: "eth0".into() };
-        let line = String::from_utf8(encode(&Record::Release { key, at: 7 })).unwrap();
+        let line = String::from_utf8(encode(&Record::Release { key, at: Some(7) })).unwrap();
         assert_eq!(line.split_at(PREFIX_LEN).1, "F\ta%09b%25\tc1\teth0\t7\n");
     }
 

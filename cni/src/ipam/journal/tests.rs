@@ -189,7 +189,7 @@ fn commit(journal: &mut Journal<Memory>, key: &Key) -> Result<(), Error> {
 fn release(journal: &mut Journal<Memory>, key: &Key) -> Result<(), Error> {
     journal.refresh()?;
     if journal.ledger().entries().contains_key(key) {
-        journal.append(Record::Release { key: key.clone(), at: 5 })?;
+        journal.append(Record::Release { key: key.clone(), at: Some(5) })?;
     }
     Ok(())
 }
@@ -459,7 +459,7 @@ fn what_is_known_of_releases_is_bounded() {
             since: None,
         };
         ledger.apply(Record::Reserve(entry)).unwrap();
-        ledger.apply(Record::Release { key: key(0), at: number.into() }).unwrap();
+        ledger.apply(Record::Release { key: key(0), at: Some(number.into()) }).unwrap();
     }
     assert_eq!(ledger.all_released().count(), RELEASED_ENOUGH);
     assert_eq!(ledger.released([10, 0, 0, 0].into()), None, "the oldest are forgotten");
