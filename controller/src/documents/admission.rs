@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::{Origin, Parsed, Reading, check, decode};
 use crate::api::json::DocumentError;
-use crate::cluster::{Cluster, Kind};
+use crate::cluster::{Cluster, Kind, Object};
 
 /// An object's kind and name.
 type Id = (Kind, String);
@@ -14,9 +14,16 @@ type Id = (Kind, String);
 /// Every object as it is, and as it was last accepted.
 #[derive(Debug)]
 pub struct Admission {
-    scope: check::Scope,
+    node: String,
     seen: BTreeMap<Id, Seen>,
     accepted: BTreeMap<Id, Parsed>,
+    /// The accepted objects again, and what is wrong between them.
+    cluster: Cluster,
+    faults: Vec<DocumentError>,
+    /// What is not accepted yet, or was changed since.
+    changed: BTreeSet<Id>,
+    /// An accepted object has gone, so that [`Self::faults`] may no longer be right.
+    gone: bool,
 }
 
 /// An object as it is.
@@ -32,7 +39,21 @@ impl Admission {
     /// No objects yet, on the node of this name.
     #[must_use]
     pub fn new(node: &str) -> Self {
-        Self { scope: check::Scope::Api(node.to_owned()), seen: BTreeMap::new(), accepted: BTreeMap::new() }
+        Self {
+            node: node.to_owned(),
+            seen: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            cluster: Cluster::default(),
+            faults: Vec::new(),
+            changed: BTreeSet::new(),
+            gone: false,
+        }
+    }
+
+    /// How many Nodes are accepted.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.cluster.nodes.len()
     }
 
     /// Takes in an object as it is now.
@@ -44,94 +65,126 @@ impl Admission {
                 if errors.is_empty() { Seen::Good(parsed) } else { Seen::Bad(errors) }
             }
         };
-        self.seen.insert((kind, name.to_owned()), seen);
+        let id = (kind, name.to_owned());
+        self.changed.insert(id.clone());
+        self.seen.insert(id, seen);
     }
 
     /// Forgets an object; one that is not there is no error.
     pub fn delete(&mut self, kind: Kind, name: &str) {
         let id = (kind, name.to_owned());
         self.seen.remove(&id);
-        self.accepted.remove(&id);
+        self.changed.remove(&id);
+        if self.accepted.remove(&id).is_some() {
+            self.cluster.delete(kind, name);
+            // Only filters are named by others; the absence of anything else can but mend.
+            self.gone |= kind == Kind::BgpFilter || !self.faults.is_empty();
+        }
     }
 
     /// Forgets the objects of a kind that are not among `names`, as after a fresh list.
     pub fn retain(&mut self, kind: Kind, names: &BTreeSet<String>) {
-        let stays = |id: &Id| id.0 != kind || names.contains(&id.1);
-        self.seen.retain(|id, _| stays(id));
-        self.accepted.retain(|id, _| stays(id));
+        let of_kind = self.seen.keys().filter(|id| id.0 == kind && !names.contains(&id.1));
+        let gone: Vec<String> = of_kind.map(|id| id.1.clone()).collect();
+        gone.iter().for_each(|name| self.delete(kind, name));
     }
 
     /// Accepts what makes sense beside the rest, and says what is in force: what is accepted, or was before it became bad.
     pub fn settle(&mut self) -> Reading {
-        // What a deletion has made of objects in force is nobody else's fault.
-        let known: BTreeSet<DocumentError> = self.faults(&self.accepted).into_iter().collect();
-        let changed = |(id, seen): (&Id, &Seen)| match seen {
-            Seen::Good(parsed) if self.accepted.get(id).is_none_or(|old| old.object != parsed.object) => {
-                Some((id.clone(), parsed.clone()))
-            }
-            _ => None,
-        };
-        let mut pending: Vec<(Id, Parsed)> = self.seen.iter().filter_map(changed).collect();
-        // Peers name filters: those first.
-        pending.sort_by_key(|((kind, _), _)| *kind == Kind::BgpPeer);
+        if std::mem::take(&mut self.gone) {
+            // What a deletion has made of objects in force is nobody else's fault.
+            self.faults = self.together(&self.accepted);
+        }
+        let mut pending = self.pending();
         let rejected = loop {
-            let rejected = self.admit(&pending, &known);
+            let rejected = self.admit(&pending);
             // One may have waited for another that came behind it.
             if rejected.len() == pending.len() || rejected.is_empty() {
                 break rejected;
             }
             pending.retain(|(id, _)| rejected.contains_key(id));
         };
+        self.changed = rejected.keys().cloned().collect();
         let bad = self.seen.values().filter_map(|seen| match seen {
             Seen::Good(_) => None,
             Seen::Bad(errors) => Some(errors.clone()),
         });
         let mut errors: Vec<DocumentError> = bad.chain(rejected.into_values()).flatten().collect();
-        errors.extend(self.faults(&self.accepted));
+        errors.extend(self.faults.iter().cloned());
         errors.sort();
         errors.dedup();
-        Reading { cluster: Some(cluster(self.accepted.values())), errors }
+        Reading { cluster: Some(self.cluster.clone()), errors }
+    }
+
+    /// What is to be looked at beside the rest. What the check between objects does not look at is accepted here.
+    fn pending(&mut self) -> Vec<(Id, Parsed)> {
+        let mut pending = Vec::new();
+        for id in std::mem::take(&mut self.changed) {
+            let Some(Seen::Good(parsed)) = self.seen.get(&id) else { continue };
+            let parsed = parsed.clone();
+            match self.accepted.get(&id) {
+                Some(before) if before.object == parsed.object => {}
+                Some(before) if self.alike(before, &parsed) => self.accept(id, parsed),
+                _ => pending.push((id, parsed)),
+            }
+        }
+        // Peers name filters: those first.
+        pending.sort_by_key(|((kind, _), _)| *kind == Kind::BgpPeer);
+        pending
+    }
+
+    /// Whether the check between objects can tell no difference: nodes' labels change often, and count for the own node only.
+    fn alike(&self, before: &Parsed, now: &Parsed) -> bool {
+        match (&before.object, &now.object) {
+            (Object::Node(before), Object::Node(after)) => {
+                now.name != self.node
+                    && (&before.pod_cidrs, &before.addresses) == (&after.pod_cidrs, &after.addresses)
+            }
+            (Object::Namespace(_), Object::Namespace(_)) => true,
+            _ => false,
+        }
+    }
+
+    fn accept(&mut self, id: Id, parsed: Parsed) {
+        self.cluster.apply(parsed.name.clone(), parsed.object.clone());
+        self.accepted.insert(id, parsed);
     }
 
     /// Accepts as many of `pending` as go together, and returns the others with their errors. One bad object among many is found
     /// by halves.
-    fn admit(
-        &mut self,
-        pending: &[(Id, Parsed)],
-        known: &BTreeSet<DocumentError>,
-    ) -> BTreeMap<Id, Vec<DocumentError>> {
+    fn admit(&mut self, pending: &[(Id, Parsed)]) -> BTreeMap<Id, Vec<DocumentError>> {
+        if pending.is_empty() {
+            return BTreeMap::new();
+        }
         let mut trial = self.accepted.clone();
         trial.extend(pending.iter().cloned());
-        let faults: Vec<DocumentError> =
-            self.faults(&trial).into_iter().filter(|fault| !known.contains(fault)).collect();
-        if faults.is_empty() {
-            self.accepted = trial;
+        let faults = self.together(&trial);
+        let new: Vec<DocumentError> =
+            faults.iter().filter(|fault| !self.faults.contains(fault)).cloned().collect();
+        if new.is_empty() {
+            pending.iter().cloned().for_each(|(id, parsed)| self.accept(id, parsed));
+            self.faults = faults;
             return BTreeMap::new();
         }
         match pending {
-            [] => BTreeMap::new(),
-            [(id, object)] => BTreeMap::from([(id.clone(), blame(object, faults))]),
+            [(id, object)] => BTreeMap::from([(id.clone(), blame(object, new))]),
             many => {
                 let (first, second) = many.split_at(many.len() / 2);
-                let mut rejected = self.admit(first, known);
-                rejected.extend(self.admit(second, known));
+                let mut rejected = self.admit(first);
+                rejected.extend(self.admit(second));
                 rejected
             }
         }
     }
 
-    fn faults(&self, objects: &BTreeMap<Id, Parsed>) -> Vec<DocumentError> {
+    fn together(&self, objects: &BTreeMap<Id, Parsed>) -> Vec<DocumentError> {
         let parsed: Vec<Parsed> = objects.values().cloned().collect();
-        check::together(&parsed, &cluster(&parsed), &self.scope)
+        let mut cluster = Cluster::default();
+        for object in &parsed {
+            cluster.apply(object.name.clone(), object.object.clone());
+        }
+        check::together(&parsed, &cluster, &check::Scope::Api(self.node.clone()))
     }
-}
-
-fn cluster<'a>(objects: impl IntoIterator<Item = &'a Parsed>) -> Cluster {
-    let mut cluster = Cluster::default();
-    for parsed in objects {
-        cluster.apply(parsed.name.clone(), parsed.object.clone());
-    }
-    cluster
 }
 
 /// The faults that an object brings, said of that object: the others were there before.
@@ -255,6 +308,31 @@ mod tests {
         let configuration = object("BGPConfiguration", "node.n7", json!({"asNumber": 65001}));
         admission.apply(Kind::BgpConfiguration, "node.n7", configuration);
         assert_eq!(settled(&mut admission).1, []);
+    }
+
+    #[test]
+    fn what_changes_is_in_force_whether_it_had_to_be_checked_or_not() {
+        let mut admission = Admission::new("n1");
+        let labelled = |name: &str, rack: &str, pod_cidr: &str| {
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"rack": rack}},
+                "spec": {"podCIDRs": [pod_cidr]}})
+        };
+        for (name, pod_cidr) in [("n1", "10.1.0.0/24"), ("n2", "10.2.0.0/24"), ("n3", "10.3.0.0/24")] {
+            admission.apply(Kind::Node, name, labelled(name, "a", pod_cidr));
+        }
+        assert_eq!(settled(&mut admission).1, []);
+        admission.apply(Kind::Node, "n1", labelled("n1", "b", "10.1.0.0/24"));
+        admission.apply(Kind::Node, "n2", labelled("n2", "b", "10.2.0.0/24"));
+        // This one takes another's block.
+        admission.apply(Kind::Node, "n3", labelled("n3", "b", "10.2.0.0/25"));
+        let (cluster, errors) = settled(&mut admission);
+        let racks: Vec<&str> = cluster.nodes.values().map(|node| node.labels["rack"].as_str()).collect();
+        assert_eq!((racks, objects(&errors)), (vec!["b", "b", "a"], vec!["Node/n3"]));
+        // Told again until the other one is gone.
+        assert_eq!(objects(&settled(&mut admission).1), ["Node/n3"]);
+        admission.delete(Kind::Node, "n2");
+        let (cluster, errors) = settled(&mut admission);
+        assert_eq!((cluster.nodes["n3"].labels["rack"].as_str(), errors.len()), ("b", 0));
     }
 
     #[test]

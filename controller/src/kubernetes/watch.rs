@@ -27,6 +27,9 @@ use crate::documents::{Admission, Reading};
 const QUIET: Duration = Duration::from_millis(100);
 /// A cluster that never comes to rest is looked at all the same.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How much longer a change of a Node waits for others, for each Node there is: in a large cluster some change all the time, and
+/// each look costs the more the more there are.
+const PER_NODE: Duration = Duration::from_micros(400);
 /// The first and the longest pause before a watch that failed is tried again, but for chance.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -120,8 +123,9 @@ impl Follower {
             let at = due.as_ref().map(|due| due.at);
             tokio::select! {
                 Some((kind, event)) = news.next() => {
+                    let urgent = !kind.is_core() || matches!(event, Ok(Event::InitDone));
                     if self.take(kind, event) {
-                        due = Some(Due::after(due));
+                        due = Some(if urgent { Due::soon(due) } else { Due::in_time(due, self.admission.nodes()) });
                     }
                 }
                 () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => {
@@ -186,10 +190,18 @@ struct Due {
 }
 
 impl Due {
-    fn after(before: Option<Self>) -> Self {
+    fn soon(before: Option<Self>) -> Self {
         let now = Instant::now();
         let since = before.map_or(now, |before| before.since);
-        Self { since, at: (now + QUIET).min(since + PATIENCE) }
+        Self { since, at: (now + QUIET).min(since + PATIENCE).max(now) }
+    }
+
+    fn in_time(before: Option<Self>, nodes: usize) -> Self {
+        before.unwrap_or_else(|| {
+            let now = Instant::now();
+            let more = PER_NODE.saturating_mul(u32::try_from(nodes).unwrap_or(u32::MAX)).min(PATIENCE * 4);
+            Self { since: now, at: now + QUIET + more }
+        })
     }
 }
 
