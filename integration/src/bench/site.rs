@@ -26,7 +26,7 @@ use weft_routing::{netns, sysctl};
 use super::floor;
 use super::report::Contender;
 use crate::process::{foreign_program, own_program};
-use crate::wait::now;
+use crate::wait::{now, wait_until};
 
 /// The interface that every pod gets.
 pub(super) const INTERFACE: &str = "eth0";
@@ -36,6 +36,8 @@ pub(super) const BLOCK_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 244, 
 pub(super) const BLOCK_V6: Ipv6Net =
     Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 0), 118);
 
+/// How long the kernel may take for the links of all pods.
+const GONE: Duration = Duration::from_secs(60);
 const MTU: u32 = 1500;
 /// Where Debian's package containernetworking-plugins has its programs.
 const REFERENCE: &str = "/usr/lib/cni";
@@ -162,6 +164,18 @@ impl Site {
             Contender::Floor => (std::env::current_exe()?, Value::Null),
         };
         Ok(Self { contender, node, program, config: config.to_string().into_bytes() })
+    }
+
+    /// Waits until the node has no pod's link any more: the kernel takes those away a while after their namespaces.
+    ///
+    /// # Errors
+    /// If some are still there after a minute.
+    pub(super) fn await_empty(&self) -> Result<()> {
+        wait_until(format!("the links of {} to go", self.contender), GONE, || {
+            let links = netns::run(&self.node.path, || Socket::new()?.links())??;
+            ensure!(links.len() <= 1, "{} links", links.len());
+            Ok(())
+        })
     }
 
     /// Has the contender act for `pods`, a process for each and `parallel` of them at once, and says how long each took from its
