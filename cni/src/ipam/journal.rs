@@ -39,10 +39,10 @@ const FORMAT: u32 = 2;
 const OLD_FORMAT: u32 = 1;
 const OLD_HEADER: &[u8] = b"{\"header\":{\"format\":1,";
 /// How many lines more than twice the entries make the journal be rewritten.
-const SLACK_LINES: usize = 256;
-/// How many addresses at least are known to have been released: enough for a rest of minutes at hundreds of pods a minute.
-/// Twice as many are too many.
-const RELEASED_ENOUGH: usize = 1024;
+const SLACK_LINES: usize = 128;
+/// How many addresses at least are known to have been released: every command reads them. When twice as many are, as when all
+/// pods of a full node went at once, the oldest are forgotten.
+const RELEASED_ENOUGH: usize = 256;
 
 /// Why the journal cannot be read or written.
 #[derive(Debug, thiserror::Error)]
