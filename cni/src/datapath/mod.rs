@@ -25,7 +25,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use weft_routing::netlink::{
-    self, Address, Link, LinkName, Mac, NamespaceId, Neighbour, Scope, Socket, Veth,
+    self, Address, Ipv6Conf, Link, LinkName, Mac, NamespaceId, Neighbour, Scope, Socket, Veth,
 };
 use weft_routing::route::{Action, NextHop, Protocol, Route, RouteKey};
 use weft_routing::{PodRoute, sysctl};
@@ -285,7 +285,9 @@ fn create_link(
     .create();
     let mut result = socket.execute(&request);
     // The host end of this very attachment can only be what an ADD left that was killed.
-    if result.as_ref().is_err_and(netlink::Error::is_present) && remove(socket, name)? {
+    // The kernel may be at it: then it is gone by now, and there is nothing to remove.
+    if result.as_ref().is_err_and(netlink::Error::is_present) {
+        remove(socket, name)?;
         result = socket.execute(&request);
     }
     if result.as_ref().is_err_and(netlink::Error::is_present) {
@@ -303,12 +305,10 @@ fn create_link(
 fn configure_pod(interface: &Interface, link: u32) -> Result<Socket, Error> {
     let ifname = &interface.ifname;
     let mut socket = Socket::new().map_err(refused("open a netlink socket in the pod"))?;
-    // Runtimes may have taken IPv6 off every interface of the namespace.
     if interface.has_ipv6() {
         enable_ipv6(&mut socket, "lo", LOOPBACK_INDEX)?;
-        enable_ipv6(&mut socket, ifname.as_str(), link)?;
     }
-    refuse_advertisements(&mut socket, ifname, link)?;
+    prepare_ipv6(&mut socket, interface, ifname, link)?;
     let mut steps = vec![
         Step::SetUp { name: "lo".to_owned(), link: LOOPBACK_INDEX },
         Step::SetUp { name: ifname.to_string(), link },
@@ -329,10 +329,7 @@ fn configure_host(
     sources: &PreferredSources,
 ) -> Result<(), Error> {
     let name = &interface.host_link;
-    if interface.has_ipv6() {
-        enable_ipv6(socket, name.as_str(), link)?;
-    }
-    let ipv6 = refuse_advertisements(socket, name, link)?;
+    let ipv6 = prepare_ipv6(socket, interface, name, link)?;
     // The parameters before the link is up, so that the kernel makes no link-local address of its own.
     let mut steps = vec![Step::HostParameters { link, ipv6 }, Step::SetUp { name: name.to_string(), link }];
     for pod in &interface.addresses {
@@ -346,23 +343,37 @@ fn configure_host(
     perform(socket, &steps)
 }
 
-/// Gives a link IPv6 where it was taken off it. A file of `net/ipv6/conf` is opened only to be written: finding it takes the
-/// longer the more namespaces there are.
-fn enable_ipv6(socket: &mut Socket, name: &str, link: u32) -> Result<(), Error> {
-    let conf = socket.ipv6_conf(link).map_err(refused(format_args!("look at IPv6 on link {name}")))?;
-    if conf.is_none_or(|conf| conf.disabled) {
-        sysctl::write(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0")?;
-    }
-    Ok(())
-}
-
-/// Keeps a link from making addresses and routes of router advertisements; says whether it speaks IPv6 at all.
-fn refuse_advertisements(socket: &mut Socket, name: &LinkName, link: u32) -> Result<bool, Error> {
-    let conf = socket.ipv6_conf(link).map_err(refused(format_args!("look at IPv6 on link {name}")))?;
+/// Gives an end of the link IPv6 if a pod's address needs it, and keeps it from making addresses and routes of router
+/// advertisements; says whether it speaks IPv6 at all. A file of `net/ipv6/conf` is opened only to be written: finding it
+/// takes the longer the more namespaces there are.
+fn prepare_ipv6(
+    socket: &mut Socket,
+    interface: &Interface,
+    end: &LinkName,
+    link: u32,
+) -> Result<bool, Error> {
+    let conf = match interface.has_ipv6() {
+        true => enable_ipv6(socket, end.as_str(), link)?,
+        false => ipv6_conf(socket, end.as_str(), link)?,
+    };
     if conf.is_some_and(|conf| conf.accept_ra != 0) {
-        sysctl::write(&format!("net/ipv6/conf/{name}/accept_ra"), "0")?;
+        sysctl::write(&format!("net/ipv6/conf/{end}/accept_ra"), "0")?;
     }
     Ok(conf.is_some())
+}
+
+/// Runtimes may have taken IPv6 off every interface of a namespace.
+fn enable_ipv6(socket: &mut Socket, name: &str, link: u32) -> Result<Option<Ipv6Conf>, Error> {
+    let conf = ipv6_conf(socket, name, link)?;
+    if conf.is_some_and(|conf| !conf.disabled) {
+        return Ok(conf);
+    }
+    sysctl::write(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0")?;
+    ipv6_conf(socket, name, link)
+}
+
+fn ipv6_conf(socket: &mut Socket, name: &str, link: u32) -> Result<Option<Ipv6Conf>, Error> {
+    socket.ipv6_conf(link).map_err(refused(format_args!("look at IPv6 on link {name}")))
 }
 
 /// False on a kernel that was started with `ipv6.disable=1`, and for a link whose MTU is below IPv6's least.
