@@ -38,7 +38,7 @@ const FORMAT: u32 = 2;
 /// The format before, and what its first line has in it.
 const OLD_FORMAT: u32 = 1;
 const OLD_HEADER: &[u8] = b"{\"header\":{\"format\":1,";
-/// How many lines more than twice the entries make the journal be rewritten.
+/// How many lines more than entries make the journal be rewritten: every command reads them all.
 const SLACK_LINES: usize = 128;
 /// How many addresses at least are known to have been released: every command reads them. When twice as many are, as when all
 /// pods of a full node went at once, the oldest are forgotten.
@@ -364,7 +364,7 @@ impl<D: Disk> Journal<D> {
         self.open = Some(open);
         written.map_err(cannot("write to the journal"))?;
         self.ledger.apply(record).map_err(|reason| damaged(lines, reason))?;
-        let limit = self.ledger.entries.len().saturating_mul(2).saturating_add(self.slack_lines);
+        let limit = self.ledger.entries.len().saturating_add(self.slack_lines);
         if lines > limit {
             // The record is written already. A journal that cannot be made shorter now is tried again next time.
             let _ = self.rewrite();
