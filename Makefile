@@ -11,7 +11,7 @@ KEEP ?= 0
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 # Programs that run on any host's C library, or none. With --target, the flags are for the programs and not for build scripts.
-STATIC = RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --profile plugin --target $(HOST)
+STATIC = RUSTFLAGS='-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs' $(CARGO) build --profile plugin --target $(HOST)
 
 # What the lab needs, and the daemons that are its ToRs; as program:package.
 DEMO_TOOLS := ip:iproute2 ping:iputils-ping nft:nftables nsenter:util-linux
