@@ -6,9 +6,11 @@
 //! ```
 
 pub mod api;
+pub mod blocks;
 pub mod cluster;
 pub mod ctl;
 pub mod daemon;
 pub mod documents;
 mod kubernetes;
+mod log;
 pub mod plan;

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use weft_bgp::types::Family;
 
 use super::{
-    AsNumber, Cidr, Duration, InterfaceName, PeerAddress, PeerAs, RouterId, Selector, SourceAddress,
+    AsNumber, BGPPeerStatus, Cidr, Duration, InterfaceName, ObjectStatus, PeerAddress, PeerAs, RouterId,
+    Selector, SourceAddress,
 };
 
 /// What holds for a node as a whole. The object `default` holds for every node; `node.NAME` overrides it, field by field,
@@ -23,9 +24,11 @@ use super::{
     plural = "bgpconfigurations",
     shortname = "bgpconfig",
     category = "weft",
+    status = "ObjectStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name":"AS","type":"string","jsonPath":".spec.asNumber"}"#,
-    printcolumn = r#"{"name":"Mesh","type":"boolean","jsonPath":".spec.nodeToNodeMeshEnabled"}"#
+    printcolumn = r#"{"name":"Mesh","type":"boolean","jsonPath":".spec.nodeToNodeMeshEnabled"}"#,
+    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BGPConfigurationSpec {
@@ -73,6 +76,21 @@ pub struct BGPConfigurationSpec {
     /// most; none unless given.
     #[serde(default)]
     pub nat_outgoing_exclude: Option<Vec<Cidr>>,
+    /// Where nodes' blocks come from, in `default` only; `Auto` unless given.
+    #[serde(default, rename = "podCIDRSource")]
+    pub pod_cidr_source: Option<PodCidrSource>,
+}
+
+/// Where the blocks of a node come from. IPBlocks that people write count in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PodCidrSource {
+    /// Its `Node.spec.podCIDRs` if it has some, else weft-controller gives it blocks of the IPPools.
+    #[default]
+    Auto,
+    /// Its `Node.spec.podCIDRs`: the cluster gives them.
+    Node,
+    /// weft-controller gives it blocks of the IPPools. Its `Node.spec.podCIDRs` mean nothing.
+    IPPool,
 }
 
 /// How the node address is chosen.
@@ -118,10 +136,14 @@ pub struct GracefulRestartSpec {
     doc = "A BGP session, or as many as its selectors say.",
     plural = "bgppeers",
     category = "weft",
+    status = "BGPPeerStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name":"Peer","type":"string","jsonPath":".spec.peerIP"}"#,
     printcolumn = r#"{"name":"AS","type":"string","jsonPath":".spec.asNumber"}"#,
-    printcolumn = r#"{"name":"Nodes","type":"string","jsonPath":".spec.nodeSelector"}"#
+    printcolumn = r#"{"name":"Up","type":"integer","jsonPath":".status.sessions.up"}"#,
+    printcolumn = r#"{"name":"Wanted","type":"integer","jsonPath":".status.sessions.wanted"}"#,
+    printcolumn = r#"{"name":"Nodes","type":"string","jsonPath":".spec.nodeSelector","priority":1}"#,
+    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BGPPeerSpec {
@@ -217,7 +239,9 @@ pub const FILTER_RULES_MAX: usize = 1024;
     doc = "What is believed of peers, and what they are told.",
     plural = "bgpfilters",
     category = "weft",
-    derive = "PartialEq"
+    status = "ObjectStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BGPFilterSpec {

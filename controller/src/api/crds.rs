@@ -3,7 +3,7 @@
 use kube::CustomResourceExt;
 use serde_json::{Value as Json, json};
 
-use super::{BGPConfiguration, BGPFilter, BGPPeer, IPBlock, IPPool};
+use super::{BGPConfiguration, BGPFilter, BGPNodeStatus, BGPPeer, IPBlock, IPPool};
 
 /// A rule in CEL for what a schema cannot say: the kind, where in its schema, the expression, and what is wrong where it is false.
 type Rule = (&'static str, &'static str, &'static str, &'static str);
@@ -70,7 +70,15 @@ const RULE_V6: &str = "!has(self.cidr) || self.cidr.contains(':')";
 pub fn crds() -> Result<String, serde_yaml::Error> {
     let mut text =
         String::from("# Generated from the types in controller/src/api by `make crds`. Do not edit.\n");
-    for crd in [BGPConfiguration::crd(), BGPFilter::crd(), BGPPeer::crd(), IPBlock::crd(), IPPool::crd()] {
+    let crds = [
+        BGPConfiguration::crd(),
+        BGPFilter::crd(),
+        BGPNodeStatus::crd(),
+        BGPPeer::crd(),
+        IPBlock::crd(),
+        IPPool::crd(),
+    ];
+    for crd in crds {
         let kind = crd.spec.names.kind.clone();
         let mut crd = serde_json::to_value(crd).map_err(<serde_yaml::Error as serde::ser::Error>::custom)?;
         without_unknown_formats(&mut crd);

@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Cidr, Duration, Selector};
+use super::{Cidr, Duration, IPPoolStatus, ObjectCondition, Selector};
 
 /// A range that pods' addresses come from, cut into blocks.
 #[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -15,10 +15,15 @@ use super::{Cidr, Duration, Selector};
     doc = "A range that pods' addresses come from.",
     plural = "ippools",
     category = "weft",
+    status = "IPPoolStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name":"CIDR","type":"string","jsonPath":".spec.cidr"}"#,
     printcolumn = r#"{"name":"Block","type":"integer","jsonPath":".spec.blockSize"}"#,
-    printcolumn = r#"{"name":"Disabled","type":"boolean","jsonPath":".spec.disabled"}"#
+    printcolumn = r#"{"name":"Blocks","type":"integer","jsonPath":".status.blocks"}"#,
+    printcolumn = r#"{"name":"Of","type":"integer","jsonPath":".status.blocksAtMost"}"#,
+    printcolumn = r#"{"name":"Used","type":"integer","jsonPath":".status.addressesUsed"}"#,
+    printcolumn = r#"{"name":"Disabled","type":"boolean","jsonPath":".spec.disabled"}"#,
+    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IPPoolSpec {
@@ -38,6 +43,12 @@ pub struct IPPoolSpec {
     /// Keep the blocks of this pool to the cluster: they are announced to other nodes, but to no BGPPeer with a `peerIP`.
     #[serde(default, rename = "disableBGPExport")]
     pub disable_bgp_export: bool,
+    /// The Nodes that get blocks of this pool; all unless given.
+    #[serde(default)]
+    pub node_selector: Option<Selector>,
+    /// Keeps the blocks of nodes that stand together in one prefix.
+    #[serde(default)]
+    pub topology: Option<Topology>,
     /// The Namespaces whose pods get addresses of this pool, and of no pool that is for all; for all unless given. A Namespace
     /// has its name as label `kubernetes.io/metadata.name`.
     #[serde(default)]
@@ -51,6 +62,18 @@ pub struct IPPoolSpec {
     /// How long an address rests before it is given to another pod: 30s unless given, 24h at most.
     #[serde(default)]
     pub cooldown: Option<Duration>,
+}
+
+/// Which nodes stand together, as those of a rack do, and how large the prefixes are that only such nodes get blocks of. A ToR may then announce
+/// the prefix in place of the blocks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Topology {
+    /// The label by whose value nodes stand together, such as `topology.kubernetes.io/rack`. Nodes without it stand together too.
+    #[schemars(length(min = 1, max = 317))]
+    pub node_label: String,
+    /// The length of such a prefix: between the pool's and its blocks'.
+    pub prefix_length: u8,
 }
 
 /// Who gets addresses of a pool.
@@ -92,9 +115,11 @@ impl IPPoolSpec {
     doc = "A block of addresses that belongs to one node.",
     plural = "ipblocks",
     category = "weft",
+    status = "IPBlockStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name":"CIDR","type":"string","jsonPath":".spec.cidr"}"#,
-    printcolumn = r#"{"name":"Node","type":"string","jsonPath":".spec.node"}"#
+    printcolumn = r#"{"name":"Node","type":"string","jsonPath":".spec.node"}"#,
+    printcolumn = r#"{"name":"Closed","type":"boolean","jsonPath":".spec.closed"}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IPBlockSpec {
@@ -102,4 +127,19 @@ pub struct IPBlockSpec {
     pub cidr: Cidr,
     /// The name of the Node that it belongs to.
     pub node: String,
+    /// Give no new pod an address of it. It stays announced, and its pods keep theirs.
+    #[serde(default)]
+    pub closed: bool,
+}
+
+/// What became of a block.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IPBlockStatus {
+    /// The `metadata.generation` of the closed IPBlock that the node has given up: no pod has an address of it, and none gets one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_generation: Option<i64>,
+    /// `Accepted` and `Programmed`.
+    #[serde(default)]
+    pub conditions: Vec<ObjectCondition>,
 }

@@ -9,14 +9,18 @@ mod error;
 mod ip;
 pub mod ipam;
 pub mod json;
+mod node_status;
 mod selector;
+mod status;
 mod values;
 
 pub use bgp::*;
 pub use crds::crds;
 pub use error::Invalid;
 pub use ip::*;
+pub use node_status::*;
 pub use selector::{Labels, Selector};
+pub use status::*;
 pub use values::*;
 
 /// The API group of every resource that Weft defines.

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::api::{
     BGPConfigurationSpec, BGPFilterSpec, BGPPeerSpec, IPBlockSpec, IPPoolSpec, Labels, MESH_LABEL,
+    PodCidrSource,
 };
 
 /// The objects, by name.
@@ -193,12 +194,18 @@ impl Cluster {
         }
     }
 
-    /// The blocks of a node, in order: its IPBlocks or, if it has none, its `podCIDRs`.
+    /// Where nodes' blocks come from.
+    #[must_use]
+    pub fn pod_cidr_source(&self) -> PodCidrSource {
+        self.configurations.get("default").and_then(|spec| spec.pod_cidr_source).unwrap_or_default()
+    }
+
+    /// The blocks of a node, in order: its IPBlocks or, if it has none and they count, its `podCIDRs`.
     #[must_use]
     pub fn blocks_of(&self, node: &str) -> Vec<IpNet> {
         let mut blocks: Vec<IpNet> =
             self.blocks.values().filter(|b| b.node == node).map(|b| b.cidr.net()).collect();
-        if blocks.is_empty() {
+        if blocks.is_empty() && self.pod_cidr_source() != PodCidrSource::IPPool {
             blocks.extend(self.nodes.get(node).into_iter().flat_map(|n| &n.pod_cidrs));
         }
         blocks.sort_unstable();

@@ -46,13 +46,15 @@ use super::packet_filter::PacketFilter;
 use super::pods::Pods;
 use super::problems::Strangers;
 use super::ratelimit::RateLimit;
+use super::report::{self, Reported};
 use super::socket::{Ask, Serving};
 use super::source::FolderWatch;
 use super::sysctl::Finding;
 use super::{facts, happened, ipam, node_file, packet_filter, pods, preflight, socket, source};
 use crate::api::json::{ConfigStatusJson, Problem};
 use crate::cluster::Cluster;
-use crate::kubernetes::{self, Access, Followed};
+use crate::documents::Versions;
+use crate::kubernetes::{self, Access, Followed, Writer};
 use crate::plan::{HostFacts, NodePlan};
 
 /// How often the host is looked at: sysctls and what stands in the way.
@@ -127,6 +129,10 @@ pub(super) struct Knowledge {
     pub(super) node_file_written: bool,
     /// Why the API server cannot be used, while that is so.
     pub(super) api_trouble: Option<String>,
+    /// Which states of the node's IPBlocks are in force.
+    pub(super) versions: Versions,
+    /// How it goes to tell the API server how the node is.
+    pub(super) reported: Reported,
     /// What is wrong with the container runtime's configuration.
     pub(super) conflist: Option<Problem>,
     /// The pods of this node.
@@ -184,12 +190,15 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
         grace: args.ipam_grace.0,
     };
     let (ipam_asks, ipam) = ipam::start(addresses, events.clone())?;
-    serve(Serving { asks, events: events.clone(), ipam: ipam_asks }, run_dir, args.metrics).await?;
-    let documents = match args.manifests {
-        Some(folder) => source::documents(&folder).context("cannot watch the documents")?,
+    let serving = Serving { asks, events: events.clone(), ipam: ipam_asks };
+    serve(serving.clone(), run_dir, args.metrics).await?;
+    let (documents, reported) = match args.manifests {
+        Some(folder) => (source::documents(&folder).context("cannot watch the documents")?, None),
         None => {
             let access = Access { kubeconfig: args.kubeconfig, api_server: args.api_server };
-            kubernetes::follow(kubernetes::connect(&access).await?, &node)
+            let client = kubernetes::connect(&access).await?;
+            let reported = report::start(Writer::new(client.clone(), &node), serving);
+            (kubernetes::follow(client, &node), Some(reported))
         }
     };
     let (pods_node, node_told) = watch::channel(None);
@@ -228,7 +237,7 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
             ..Knowledge::default()
         },
     };
-    agent.run(Sources { documents, pods, ipam, news, filtered, conflist, asked }).await
+    agent.run(Sources { documents, reported, pods, ipam, news, filtered, conflist, asked }).await
 }
 
 /// Serves the socket and the metrics port for as long as the process lives.
@@ -257,6 +266,8 @@ fn follow_pods(
 /// Where things come from.
 struct Sources {
     documents: Followed,
+    /// None: there is no API server to report to.
+    reported: Option<watch::Receiver<Reported>>,
     pods: mpsc::Receiver<Result<Pods, weft_cni::ipam::Error>>,
     ipam: watch::Receiver<ipam::State>,
     news: Coalesced<KernelNews>,
@@ -281,6 +292,7 @@ impl Agent {
                 Ok(()) = sources.documents.trouble.changed() => {
                     self.known.api_trouble = sources.documents.trouble.borrow_and_update().clone();
                 }
+                reported = next_reported(sources.reported.as_mut()) => self.known.reported = reported?,
                 Some(reading) = sources.pods.recv() => self.pods_read(reading).await?,
                 news = sources.news.take() => self.kernel_said(news).await?,
                 notice = next_notice(self.bgp.as_mut()) => self.speaker_said(notice?)?,
@@ -453,6 +465,13 @@ async fn next_notice(bgp: Option<&mut Bgp>) -> Result<Notice> {
         Some(bgp) => bgp.notices.recv().await.context("the BGP speaker has stopped"),
         None => std::future::pending().await,
     }
+}
+
+/// Waits for news of the reports; for ever where none are made.
+async fn next_reported(reported: Option<&mut watch::Receiver<Reported>>) -> Result<Reported> {
+    let Some(reported) = reported else { return std::future::pending().await };
+    reported.changed().await.context("the task that reports to the API server has stopped")?;
+    Ok(reported.borrow_and_update().clone())
 }
 
 /// Looks at the host on a thread of its own, as that runs programs; not while an earlier look is under way.

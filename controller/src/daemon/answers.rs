@@ -21,6 +21,7 @@ use super::agent::{Agent, Knowledge};
 use super::clock::Moment;
 use super::metrics::{self, Addresses, Scrape};
 use super::problems::{self, Known, Rejection};
+use super::report::Seen;
 use super::socket::{Ask, Refusal, Rib, RoutesQuery, Select};
 use super::{sysctl, view};
 use crate::api::json::{
@@ -50,6 +51,15 @@ impl Agent {
             Ask::Routes(query, reply) => reply_from_task(reply, async move { inquiry.routes(query).await }),
             Ask::Fib(reply) => {
                 reply_from_task(reply, async move { inquiry.kernel(|engine| fib(engine.fib())).await });
+            }
+            Ask::Report(reply) => {
+                let known = self.known.clone();
+                let node = self.node.clone();
+                let (plan, versions) = (known.plan.clone(), known.versions.clone());
+                let nodes = known.cluster.as_ref().map_or(0, |cluster| cluster.nodes.len());
+                reply_from_task(reply, async move {
+                    Seen { scrape: inquiry.report(node, known).await, plan, versions, nodes }
+                });
             }
             Ask::Metrics(reply) => {
                 let known = self.known.clone();
@@ -90,6 +100,7 @@ impl Knowledge {
         found.extend(self.failed.values().cloned());
         found.extend(self.packet_filter.problem.clone());
         found.extend(self.conflist.clone());
+        found.extend(self.reported.problem.clone());
         found.extend(self.api_trouble.as_deref().map(problems::api));
         found.extend(self.ipam.problems.iter().cloned());
         found
@@ -190,6 +201,7 @@ impl Inquiry {
             pods: known.pods.count,
             addresses: Addresses { leaked: known.ipam.leaked, freed: known.ipam.freed },
             counts: known.counts,
+            reported: (known.reported.written, known.reported.failed),
             speaker: speaker.counters,
             kernel: kernel.counters,
         }

@@ -20,7 +20,7 @@ use crate::plan::{NodePlan, plan};
 impl Agent {
     /// Takes in a reading of the documents. What it does not say stays as it is.
     pub(super) async fn read(&mut self, reading: Reading) -> Result<()> {
-        let Reading { cluster, errors } = reading;
+        let Reading { cluster, errors, versions } = reading;
         let counts = &mut self.known.counts;
         let counter =
             if errors.is_empty() { &mut counts.reloads_accepted } else { &mut counts.reloads_rejected };
@@ -29,6 +29,7 @@ impl Agent {
             std::mem::replace(&mut self.known.config, ConfigStatusJson { ok: errors.is_empty(), errors });
         let changed = cluster.is_some() && self.known.cluster.as_deref() != cluster.as_ref();
         self.tell_of_documents(&before, cluster.is_some(), changed);
+        self.known.versions = versions;
         if let Some(cluster) = cluster.filter(|_| changed) {
             self.known.cluster = Some(Arc::new(cluster));
             self.known.held.await_reading();

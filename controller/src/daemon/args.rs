@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory as _, Parser, ValueEnum};
+use clap::{CommandFactory as _, Parser};
 use hyper::Uri;
 
 use crate::api::Duration;
+use crate::kubernetes::server_url;
+use crate::log::LogFormat;
 
 /// Makes this node a router: announces its pod blocks with BGP and puts what it learns in the kernel.
 #[derive(Clone, Debug, Parser)]
@@ -72,15 +74,6 @@ pub struct Args {
     pub cleanup: bool,
 }
 
-/// How the log is written, to standard error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// One JSON object a line
-    Json,
-    /// For people
-    Text,
-}
-
 impl Args {
     /// Reads the command line; one that makes no sense ends the program with exit code 2 and the reason.
     pub(super) fn from_command_line() -> Self {
@@ -96,11 +89,3 @@ impl Args {
 
 /// What every pod finds in its environment.
 const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
-
-fn server_url(text: &str) -> Result<Uri, String> {
-    let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
-    match (uri.scheme_str(), uri.host()) {
-        (Some("https" | "http"), Some(_)) => Ok(uri),
-        _ => Err("write a URL with scheme and host, such as https://192.0.2.1:6443".to_owned()),
-    }
-}

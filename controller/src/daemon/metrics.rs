@@ -39,6 +39,8 @@ pub(super) struct Scrape {
     pub(super) addresses: Addresses,
     /// What the loop counted.
     pub(super) counts: Counts,
+    /// Writes to the API server that were made, and that failed.
+    pub(super) reported: (u64, u64),
 }
 
 /// What the daemon's loop counts, since it started.
@@ -101,6 +103,12 @@ impl Scrape {
                 ([("result", "accepted")], counts.reloads_accepted),
                 ([("result", "rejected")], counts.reloads_rejected),
             ],
+        )?;
+        counters(
+            encoder,
+            "api_writes",
+            "Writes to the Kubernetes API",
+            [([("result", "done")], self.reported.0), ([("result", "failed")], self.reported.1)],
         )?;
         let problems =
             |wanted: Severity| status.problems.iter().filter(|p| p.severity == wanted).count() as u64;
@@ -344,6 +352,7 @@ mod tests {
             ready: true,
             pods: 3,
             addresses: Addresses { leaked: 17, freed: 18 },
+            reported: (5, 1),
             counts: Counts { reloads_accepted: 8, reloads_rejected: 9, alarms: 10 },
             speaker: SpeakerCounters { unknown_peer: 11, too_many: 12 },
             kernel: Counters { resyncs: 13, overruns: 14, ..Counters::default() },

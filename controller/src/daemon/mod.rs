@@ -23,6 +23,7 @@ mod pods;
 mod preflight;
 mod problems;
 mod ratelimit;
+mod report;
 mod run;
 mod socket;
 mod source;

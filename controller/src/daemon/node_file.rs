@@ -113,6 +113,7 @@ mod tests {
 
     fn plan() -> NodePlan {
         let block = |cidr: &str, state| Block {
+            object: None,
             cidr: cidr.parse().unwrap(),
             pool: Some("a".into()),
             state,

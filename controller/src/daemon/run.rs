@@ -4,15 +4,11 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
-use super::args::{Args, LogFormat};
+use super::args::Args;
 use super::lock::RunDir;
 use super::{agent, cleanup};
-
-/// What is logged unless the environment says otherwise. The client of the API tells each failure again that weftd tells once.
-const QUIET: &str = "info,kube_client=off,kube_runtime=off";
+use crate::log;
 
 /// The whole program.
 #[must_use]
@@ -35,7 +31,7 @@ fn clean_up(args: &Args) -> Result<()> {
 }
 
 fn serve(args: Args) -> Result<()> {
-    log_to_stderr(args.log)?;
+    log::to_stderr(args.log)?;
     let run_dir = RunDir::acquire(&args.run_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -43,21 +39,4 @@ fn serve(args: Args) -> Result<()> {
         .build()
         .context("cannot start the event loop")?;
     runtime.block_on(agent::run(args, &run_dir))
-}
-
-fn log_to_stderr(format: LogFormat) -> Result<()> {
-    let filter = match std::env::var(EnvFilter::DEFAULT_ENV) {
-        Ok(wanted) if !wanted.is_empty() => {
-            EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse(wanted).context(
-                "the environment variable RUST_LOG is not understood; write info or weft_bgp=debug,info",
-            )?
-        }
-        _ => EnvFilter::new(QUIET),
-    };
-    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter);
-    match format {
-        LogFormat::Json => log.json().init(),
-        LogFormat::Text => log.with_ansi(false).init(),
-    }
-    Ok(())
 }

@@ -37,6 +37,7 @@ use tokio::time::timeout;
 
 use super::events::Events;
 use super::ipam;
+use super::report::Seen;
 use crate::api::json::{EventJson, FibJson, PeerJson, RouteJson, StatusJson, VersionJson};
 
 /// How long the daemon's loop may take to answer.
@@ -57,6 +58,8 @@ pub(super) enum Ask {
     Fib(oneshot::Sender<Vec<FibJson>>),
     /// Everything that is counted, as the Prometheus text format has it.
     Metrics(oneshot::Sender<String>),
+    /// What is to be told to the API server?
+    Report(oneshot::Sender<Seen>),
     /// Ready for traffic? If not, why.
     Ready(oneshot::Sender<Result<(), String>>),
 }
@@ -150,7 +153,11 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Refusal> {
+    /// Asks the daemon's loop.
+    pub(super) async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Ask,
+    ) -> Result<T, Refusal> {
         exchange(&self.asks, PATIENCE, question).await
     }
 }
@@ -381,6 +388,7 @@ mod tests {
                         Ask::Ready(reply) => drop(reply.send(Err("waiting".into()))),
                         // A loop that is stopping lets go of its questions.
                         Ask::Status(reply) => drop(reply),
+                        Ask::Report(reply) => drop(reply),
                     }
                 }
             });

@@ -36,7 +36,7 @@ enum Seen {
 }
 
 impl Admission {
-    /// No objects yet, on the node of this name.
+    /// No objects yet, on the node of this name; on none where that is empty.
     #[must_use]
     pub fn new(node: &str) -> Self {
         Self {
@@ -113,7 +113,7 @@ impl Admission {
         errors.extend(self.faults.iter().cloned());
         errors.sort();
         errors.dedup();
-        Reading { cluster: Some(self.cluster.clone()), errors }
+        Reading { cluster: Some(self.cluster.clone()), errors, versions: BTreeMap::new() }
     }
 
     /// What is to be looked at beside the rest. What the check between objects does not look at is accepted here.

@@ -10,6 +10,7 @@ mod check;
 mod decode;
 mod yaml;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 pub use self::admission::Admission;
 use crate::api::Invalid;
 use crate::api::json::DocumentError;
-use crate::cluster::{Cluster, Object};
+use crate::cluster::{Cluster, Kind, Object};
 
 /// The largest file, in bytes.
 const MAX_FILE: u64 = 4 << 20;
@@ -36,13 +37,29 @@ pub struct Reading {
     pub cluster: Option<Cluster>,
     /// Every error, in order.
     pub errors: Vec<DocumentError>,
+    /// Of an API server: which states of objects these are. For a node, of its own IPBlocks; for nobody's, of every kind of Weft's.
+    pub versions: Versions,
+}
+
+/// Which states of objects an API server told of last.
+pub type Versions = BTreeMap<(Kind, String), Version>;
+
+/// Which state of an object an API server told of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    /// `metadata.resourceVersion`: changes with every change.
+    pub resource_version: String,
+    /// `metadata.generation`: changes with the spec.
+    pub generation: i64,
+    /// Of an IPBlock: whether its node has given it up as it is.
+    pub released: bool,
 }
 
 impl From<Result<Cluster, Vec<DocumentError>>> for Reading {
     fn from(loaded: Result<Cluster, Vec<DocumentError>>) -> Self {
         match loaded {
-            Ok(cluster) => Self { cluster: Some(cluster), errors: Vec::new() },
-            Err(errors) => Self { cluster: None, errors },
+            Ok(cluster) => Self { cluster: Some(cluster), ..Self::default() },
+            Err(errors) => Self { errors, ..Self::default() },
         }
     }
 }

@@ -45,6 +45,18 @@ pub(crate) async fn connect(access: &Access) -> Result<Client> {
     Client::try_from(config).context("cannot make a client of the API server")
 }
 
+/// Reads where an API server is, as the command line has it.
+///
+/// # Errors
+/// What is wrong with it, and what would be right.
+pub(crate) fn server_url(text: &str) -> Result<Uri, String> {
+    let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("https" | "http"), Some(_)) => Ok(uri),
+        _ => Err("write a URL with scheme and host, such as https://192.0.2.1:6443".to_owned()),
+    }
+}
+
 const SERVICE_ACCOUNT: &str = "there is no service account of a pod here; outside of a cluster name documents with --manifests \
                                or a kubeconfig with --kubeconfig";
 

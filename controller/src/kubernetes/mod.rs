@@ -4,6 +4,8 @@ mod client;
 #[cfg(test)]
 mod server;
 mod watch;
+mod write;
 
-pub(crate) use self::client::{Access, connect};
-pub(crate) use self::watch::{Followed, follow};
+pub(crate) use self::client::{Access, connect, server_url};
+pub(crate) use self::watch::{Followed, Pauses, follow};
+pub(crate) use self::write::Writer;

@@ -21,7 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use crate::api::{GROUP, VERSION};
 use crate::cluster::Kind;
-use crate::documents::{Admission, Reading};
+use crate::documents::{Admission, Reading, Version, Versions};
 
 /// Changes are taken together that come within this time of each other.
 const QUIET: Duration = Duration::from_millis(100);
@@ -47,7 +47,7 @@ pub(crate) struct Followed {
     pub(crate) trouble: watch::Receiver<Option<String>>,
 }
 
-/// Watches every kind on behalf of a node, until the receiver is gone.
+/// Watches every kind on behalf of a node, or of none where the name is empty, until the receiver is gone.
 pub(crate) fn follow(client: Client, node: &str) -> Followed {
     let (out, readings) = mpsc::channel(1);
     let (trouble_sender, trouble) = watch::channel(None);
@@ -56,6 +56,8 @@ pub(crate) fn follow(client: Client, node: &str) -> Followed {
         admission: Admission::new(node),
         listing: BTreeMap::new(),
         listed: BTreeSet::new(),
+        node: node.to_owned(),
+        versions: Versions::new(),
         trouble: trouble_sender,
     };
     tokio::spawn(follower.run(client, stream::select_all(watches).boxed(), out));
@@ -80,7 +82,7 @@ fn events(client: &Client, kind: Kind) -> BoxStream<'static, News> {
 }
 
 /// The pauses between tries, each up to half as long again by chance: the nodes of a cluster must not all come at once.
-struct Pauses(Duration);
+pub(crate) struct Pauses(Duration);
 
 impl Default for Pauses {
     fn default() -> Self {
@@ -111,6 +113,9 @@ struct Follower {
     listing: BTreeMap<Kind, BTreeSet<String>>,
     /// The kinds that were listed once.
     listed: BTreeSet<Kind>,
+    /// Whose IPBlocks' versions are kept; those of all objects where it is empty.
+    node: String,
+    versions: Versions,
     trouble: watch::Sender<Option<String>>,
 }
 
@@ -130,8 +135,11 @@ impl Follower {
                 }
                 () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => {
                     due = None;
-                    if self.listed.len() == Kind::ALL.len() && out.send(self.admission.settle()).await.is_err() {
-                        return;
+                    if self.listed.len() == Kind::ALL.len() {
+                        let reading = Reading { versions: self.versions.clone(), ..self.admission.settle() };
+                        if out.send(reading).await.is_err() {
+                            return;
+                        }
                     }
                 }
                 _ = probe.tick(), if self.trouble.borrow().is_some() => {
@@ -149,22 +157,24 @@ impl Follower {
         match event {
             Ok(Event::Init) => drop(self.listing.insert(kind, BTreeSet::new())),
             Ok(Event::InitApply(object)) => {
-                let name = object.metadata.name.clone().unwrap_or_default();
-                self.admission.apply(kind, &name, document(kind, object));
+                let name = self.apply(kind, object);
                 self.listing.entry(kind).or_default().insert(name);
             }
             Ok(Event::InitDone) => {
-                self.admission.retain(kind, &self.listing.remove(&kind).unwrap_or_default());
+                let names = self.listing.remove(&kind).unwrap_or_default();
+                self.admission.retain(kind, &names);
+                self.versions.retain(|(of, name), _| *of != kind || names.contains(name));
                 self.listed.insert(kind);
                 return true;
             }
             Ok(Event::Apply(object)) => {
-                let name = object.metadata.name.clone().unwrap_or_default();
-                self.admission.apply(kind, &name, document(kind, object));
+                self.apply(kind, object);
                 return true;
             }
             Ok(Event::Delete(object)) => {
-                self.admission.delete(kind, &object.metadata.name.unwrap_or_default());
+                let name = object.metadata.name.unwrap_or_default();
+                self.admission.delete(kind, &name);
+                self.versions.remove(&(kind, name));
                 return true;
             }
             Err(error) => {
@@ -180,6 +190,28 @@ impl Follower {
             }
         }
         false
+    }
+
+    fn apply(&mut self, kind: Kind, object: DynamicObject) -> String {
+        let name = object.metadata.name.clone().unwrap_or_default();
+        let own =
+            kind == Kind::IpBlock && object.data.pointer("/spec/node") == Some(&Json::from(&*self.node));
+        if own || (self.node.is_empty() && !kind.is_core()) {
+            self.versions.insert((kind, name.clone()), version(&object));
+        } else {
+            self.versions.remove(&(kind, name.clone()));
+        }
+        self.admission.apply(kind, &name, document(kind, object));
+        name
+    }
+}
+
+fn version(object: &DynamicObject) -> Version {
+    let generation = object.metadata.generation.unwrap_or_default();
+    Version {
+        resource_version: object.metadata.resource_version.clone().unwrap_or_default(),
+        generation,
+        released: object.data.pointer("/status/releasedGeneration") == Some(&Json::from(generation)),
     }
 }
 

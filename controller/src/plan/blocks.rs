@@ -14,6 +14,8 @@ use crate::cluster::Cluster;
 pub struct Block {
     /// The block.
     pub cidr: IpNet,
+    /// The name of the IPBlock that gives it to the node, if one does.
+    pub object: Option<String>,
     /// The pool that it lies in.
     pub pool: Option<String>,
     /// Whether new pods get addresses of it.
@@ -29,6 +31,8 @@ pub enum BlockState {
     Open,
     /// Its pool is disabled.
     Disabled,
+    /// Its IPBlock says so.
+    Closed,
     /// It is not the node's any more, and goes with the last pod that has an address of it.
     Leaving,
 }
@@ -54,13 +58,16 @@ pub(super) fn blocks(cluster: &Cluster, node: &str, held: &BTreeSet<IpNet>) -> V
 
 fn block(cluster: &Cluster, cidr: IpNet, given: bool) -> Block {
     let pool = cluster.pools.iter().find(|(_, pool)| pool.cidr.net().contains(&cidr));
+    let object = cluster.blocks.iter().find(|(_, block)| given && block.cidr.net() == cidr);
     let state = match pool {
         _ if !given => BlockState::Leaving,
+        _ if object.is_some_and(|(_, block)| block.closed) => BlockState::Closed,
         Some((_, pool)) if pool.disabled => BlockState::Disabled,
         _ => BlockState::Open,
     };
     let cooldown = pool.map_or(IPPoolSpec::COOLDOWN, |(_, pool)| pool.cooldown());
-    Block { cidr, pool: pool.map(|(name, _)| name.clone()), state, cooldown }
+    let object = object.map(|(name, _)| name.clone());
+    Block { cidr, object, pool: pool.map(|(name, _)| name.clone()), state, cooldown }
 }
 
 /// The pools of these blocks, by name.

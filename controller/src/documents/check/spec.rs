@@ -1,6 +1,7 @@
 //! The faults of one object: values that are well-formed, but not together or not for their purpose.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration as StdDuration;
 
 use ipnet::IpNet;
@@ -8,7 +9,7 @@ use weft_bgp::types::Family;
 
 use crate::api::{
     BGPConfigurationSpec, BGPFilterRule, BGPFilterSpec, BGPPeerSpec, Cidr, Duration, FILTER_RULES_MAX,
-    GracefulRestartSpec, IPPoolSpec, Invalid, MatchOperator, SourceAddress,
+    GracefulRestartSpec, IPPoolSpec, Invalid, MatchOperator, SourceAddress, Topology,
 };
 
 /// How many destinations may be left out of NAT.
@@ -53,6 +54,10 @@ pub(super) fn configuration(name: &str, spec: &BGPConfigurationSpec) -> Faults {
         fault(&mut faults, "mtu", format!("{mtu} is not an MTU"), remedy);
     }
     nat_outgoing_exclude(&mut faults, spec.nat_outgoing_exclude.as_deref().unwrap_or_default());
+    if name != "default" && spec.pod_cidr_source.is_some() {
+        let remedy = "write it in the BGPConfiguration default";
+        fault(&mut faults, "podCIDRSource", "podCIDRSource is for all nodes alike", remedy);
+    }
     faults
 }
 
@@ -277,12 +282,34 @@ pub(super) fn pool(spec: &IPPoolSpec) -> Faults {
             &format!("widen cidr, or write a blockSize of {} to {most}", net.prefix_len()),
         );
     }
+    if let Some(topology) = &spec.topology {
+        topology_of(&mut faults, topology, net.prefix_len()..=block_len);
+    }
     reserved(&mut faults, net, &spec.reserved);
     if let Some(cooldown) = spec.cooldown.filter(|c| c.0.subsec_nanos() > 0 || c.0 > COOLDOWN_MAX) {
         let message = format!("{cooldown} is no time for an address to rest");
         fault(&mut faults, "cooldown", message, "write whole seconds from 0s to 24h");
     }
     faults
+}
+
+fn topology_of(faults: &mut Faults, topology: &Topology, lengths: RangeInclusive<u8>) {
+    if topology.node_label.is_empty() {
+        fault(
+            faults,
+            "topology.nodeLabel",
+            "no label is named",
+            "write one, such as topology.kubernetes.io/rack",
+        );
+    }
+    if !lengths.contains(&topology.prefix_length) && !lengths.is_empty() {
+        let message = format!(
+            "a prefix of {} bits does not lie between the pool and its blocks",
+            topology.prefix_length
+        );
+        let remedy = format!("write {} to {}", lengths.start(), lengths.end());
+        fault(faults, "topology.prefixLength", message, &remedy);
+    }
 }
 
 fn reserved(faults: &mut Faults, pool: IpNet, ranges: &[Cidr]) {
