@@ -13,4 +13,5 @@ pub mod daemon;
 pub mod documents;
 mod kubernetes;
 mod log;
+pub mod manager;
 pub mod plan;

@@ -62,6 +62,12 @@ impl ControlPlane {
         self.directory.join("kubeconfig")
     }
 
+    /// Where it runs.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
     /// Kills the API server; etcd keeps what it had.
     ///
     /// # Errors

@@ -1,13 +1,14 @@
-//! weftd with a real API server. These tests are ignored unless asked for, as they need Kubernetes' own programs: `make test` runs
+//! weftd and weft-controller with a real API server. These tests are ignored unless asked for, as they need Kubernetes' own programs: `make test` runs
 //! them where `KUBEBUILDER_ASSETS` names the folder with `etcd`, `kube-apiserver` and `kubectl`.
 
 #![allow(clippy::indexing_slicing, reason = "a panic fails the test, which is what it is for")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use weft_integration::daemon::Family;
 use weft_integration::documents;
@@ -15,18 +16,29 @@ use weft_integration::kubernetes::ControlPlane;
 use weft_integration::lab::Lab;
 use weft_integration::lan::{Lan, LanSpec};
 use weft_integration::link::End;
+use weft_integration::netns::Namespace;
 use weft_integration::node::Node;
 use weft_integration::probe::ping;
+use weft_integration::process::{Process, own_program};
 use weft_integration::wait::wait_until;
 
 /// How soon a node has caught up with its API server.
 const CATCH_UP: Duration = Duration::from_secs(10);
+/// How soon another leads when the one that led has died, and has done what is to be done.
+const TAKE_OVER: Duration = Duration::from_secs(60);
 const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base");
 
-/// Two nodes of a mesh and their API server.
-fn cluster(lab: &Lab) -> Result<(Lan, ControlPlane)> {
+/// Where the nodes' blocks come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Blocks {
+    OfNodes,
+    OfPools,
+}
+
+/// Nodes of a mesh and their API server.
+fn cluster(lab: &Lab, nodes: u8, source: Blocks) -> Result<(Lan, ControlPlane)> {
     let families = Family::BOTH.to_vec();
-    let lan = Lan::build(lab, LanSpec { nodes: vec![2], families, pods_per_node: 1 })?;
+    let lan = Lan::build(lab, LanSpec { nodes: vec![nodes], families, pods_per_node: 1 })?;
     let machine = lab.machine("control-plane")?;
     lan.switches[0].plug(End::new(&machine, "eth0"))?.near.add_addresses(&["10.2.0.200/24".parse()?])?;
     // kube-apiserver takes no address of itself that is a loopback's, and wants a default route to find one.
@@ -37,7 +49,8 @@ fn cluster(lab: &Lab) -> Result<(Lan, ControlPlane)> {
     plane.apply(&[documents::bgp_configuration(&json!({"asNumber": 64512}))])?;
     plane.apply(&Family::BOTH.map(documents::pod_pool))?;
     for node in &lan.nodes {
-        plane.add_node(&documents::node(&node.name, &[], &node.blocks, &node.addresses))?;
+        let blocks = if source == Blocks::OfNodes { &node.blocks[..] } else { &[] };
+        plane.add_node(&documents::node(&node.name, &[], blocks, &node.addresses))?;
     }
     Ok((lan, plane))
 }
@@ -66,7 +79,7 @@ fn wait_errors(node: &Node, count: usize) -> Result<()> {
 #[ignore = "needs KUBEBUILDER_ASSETS: make test runs it where that is set"]
 fn a_cluster_is_followed_and_its_api_server_may_go_away() -> Result<()> {
     Lab::test(|lab| {
-        let (mut lan, mut plane) = cluster(lab)?;
+        let (mut lan, mut plane) = cluster(lab, 2, Blocks::OfNodes)?;
         let account = plane.kubeconfig_of("weft-system", "weftd")?;
         for node in &mut lan.nodes {
             node.weft.set_kubeconfig(&account);
@@ -126,6 +139,165 @@ fn a_cluster_is_followed_and_its_api_server_may_go_away() -> Result<()> {
             ensure!(peers.is_empty(), "{peers:?}");
             Ok(())
         })
+    })
+}
+
+/// weft-controller beside the control plane.
+struct Controller {
+    process: Option<Process>,
+    kubeconfig: PathBuf,
+    namespace: Namespace,
+    log: PathBuf,
+}
+
+impl Controller {
+    fn new(lab: &Lab, plane: &ControlPlane, name: &str) -> Result<Self> {
+        let mut new = Self {
+            process: None,
+            kubeconfig: plane.kubeconfig_of("weft-system", "weft-controller")?,
+            namespace: plane.namespace().clone(),
+            log: lab.log(name),
+        };
+        new.start()?;
+        Ok(new)
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let mut command = self.namespace.command(own_program("weft-controller")?);
+        command
+            .args(["--metrics", "127.0.0.1:0", "--garbage-grace", "5s"])
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig);
+        self.process = Some(Process::start("weft-controller", &mut command, &self.log)?);
+        Ok(())
+    }
+
+    fn leads(&self) -> bool {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        log.contains("leads") && !log.contains("leads no more")
+    }
+
+    fn kill9(&mut self) -> Result<()> {
+        self.process.take().context("it runs")?.kill9()
+    }
+}
+
+fn get(plane: &ControlPlane, what: &str) -> Result<Value> {
+    Ok(serde_json::from_str(&plane.run(&format!("get {what} -o json"))?)?)
+}
+
+/// The blocks that are given, by node.
+fn blocks(plane: &ControlPlane) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let mut blocks: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for block in get(plane, "ipblocks")?["items"].as_array().context("a list")? {
+        let (node, cidr) = (block["spec"]["node"].as_str(), block["spec"]["cidr"].as_str());
+        let (node, cidr) = node.zip(cidr).context("a block")?;
+        blocks.entry(node.to_owned()).or_default().insert(cidr.to_owned());
+    }
+    Ok(blocks)
+}
+
+fn condition(object: &Value, kind: &str) -> Value {
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default()
+}
+
+#[test]
+#[ignore = "needs KUBEBUILDER_ASSETS: make test runs it where that is set"]
+fn blocks_are_given_statuses_told_and_blocks_of_gone_nodes_returned() -> Result<()> {
+    Lab::test(|lab| {
+        let (mut lan, plane) = cluster(lab, 3, Blocks::OfPools)?;
+        let mut controllers =
+            [Controller::new(lab, &plane, "controller-1")?, Controller::new(lab, &plane, "controller-2")?];
+        wait_until("every node to have a block of each family", TAKE_OVER, || {
+            let blocks = blocks(&plane)?;
+            ensure!(blocks.len() == 3 && blocks.values().all(|blocks| blocks.len() == 2), "{blocks:?}");
+            Ok(())
+        })?;
+        ensure!(controllers.iter().filter(|controller| controller.leads()).count() == 1, "one leads");
+        let given = blocks(&plane)?;
+        let account = plane.kubeconfig_of("weft-system", "weftd")?;
+        for node in &mut lan.nodes {
+            node.weft.set_kubeconfig(&account);
+            node.weft.start()?;
+        }
+        for node in &mut lan.nodes {
+            node.wait_ready_for_pods()?;
+            wait_until("the node to have its blocks", CATCH_UP, || {
+                let status = node.weft.status()?;
+                let told = status["ipam"]["blocks"].as_array().map_or(0, Vec::len);
+                ensure!(told == 2, "{status}");
+                Ok(())
+            })?;
+            node.add_pod(lab)?;
+        }
+        reachable(&lan)?;
+
+        wait_until("the nodes to tell of themselves", CATCH_UP, || {
+            for node in &lan.nodes {
+                let report = &get(&plane, &format!("bgpnodestatuses {}", node.name))?["status"];
+                let good = report["ready"] == true && report["sessions"] == json!({"up": 2, "wanted": 2});
+                ensure!(good && report["blocks"].as_array().map_or(0, Vec::len) == 2, "{report}");
+                let object = get(&plane, &format!("node {}", node.name))?;
+                let up = &condition(&object, "NetworkUnavailable");
+                ensure!(up["status"] == "False" && up["reason"] == "WeftIsUp", "{up}");
+                ensure!(
+                    object["spec"]["taints"].as_array().is_none_or(|taints| !taints
+                        .iter()
+                        .any(|t| t["key"] == "weft.network/agent-not-ready")),
+                    "{object}"
+                );
+            }
+            Ok(())
+        })?;
+
+        // A peer that nobody answers for, and one that makes no sense: each says so itself, and nothing else is disturbed.
+        let peer = |name: &str, spec: Value| json!({"apiVersion": "weft.network/v1alpha1", "kind": "BGPPeer", "metadata": {"name": name}, "spec": spec});
+        plane.apply(&[
+            peer("silent", json!({"peerIP": "10.2.0.99", "asNumber": 65000})),
+            peer("bad", json!({"peerIP": "10.2.0.98", "asNumber": 65000, "filters": ["gone"]})),
+        ])?;
+        wait_until("the objects to tell what became of them", CATCH_UP * 2, || {
+            let silent = get(&plane, "bgppeer silent")?;
+            ensure!(condition(&silent, "Accepted")["status"] == "True", "{silent}");
+            let programmed = condition(&silent, "Programmed");
+            ensure!(programmed["status"] == "False" && programmed["reason"] == "SessionsDown", "{silent}");
+            ensure!(silent["status"]["sessions"] == json!({"up": 0, "wanted": 3}), "{silent}");
+            let bad = condition(&get(&plane, "bgppeer bad")?, "Accepted");
+            let told = bad["message"].as_str().unwrap_or_default();
+            ensure!(bad["status"] == "False" && told.contains("there is no BGPFilter gone"), "{bad}");
+            for pool in get(&plane, "ippools")?["items"].as_array().context("a list")? {
+                ensure!(condition(pool, "Programmed")["status"] == "True", "{pool}");
+                ensure!(pool["status"]["blocks"] == 3 && pool["status"]["addressesUsed"] == 3, "{pool}");
+            }
+            Ok(())
+        })?;
+        let table = plane.run("get bgppeers")?;
+        ensure!(table.contains("UP") && table.contains("WANTED"), "{table}");
+        reachable(&lan)?;
+
+        // The one that leads dies, and a node goes: the other takes over, and gives its blocks to who comes next.
+        let leader = controllers.iter_mut().find(|controller| controller.leads()).context("one leads")?;
+        leader.kill9()?;
+        lan.nodes[2].weft.kill9()?;
+        plane.run("delete node n3")?;
+        wait_until("the blocks of the Node that is gone to come back", TAKE_OVER, || {
+            let blocks = blocks(&plane)?;
+            ensure!(!blocks.contains_key("n3") && blocks.len() == 2, "{blocks:?}");
+            Ok(())
+        })?;
+        wait_until("its BGPNodeStatus to go", CATCH_UP, || {
+            let left = plane.run("get bgpnodestatuses -o name")?;
+            ensure!(!left.contains("/n3"), "{left}");
+            Ok(())
+        })?;
+        plane.add_node(&documents::node("n4", &[], &[], &["10.2.0.77".parse()?]))?;
+        wait_until("a new node to get the first free blocks", CATCH_UP, || {
+            let blocks = blocks(&plane)?;
+            ensure!(blocks.get("n4") == given.get("n3"), "{blocks:?} after {given:?}");
+            Ok(())
+        })?;
+        reachable(&lan)
     })
 }
 

@@ -1,0 +1,308 @@
+//! What became of each object, as its own status tells it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use kube::api::{ApiResource, Patch, PatchParams};
+use kube::core::{DynamicObject, GroupVersionKind};
+use kube::{Api, Client};
+use serde_json::{Value as Json, json};
+
+use super::reports::Reports;
+use crate::api::{GROUP, IPPoolSpec, SessionReport, VERSION};
+use crate::blocks::{Plan, Short};
+use crate::cluster::{Cluster, Kind};
+use crate::documents::Reading;
+
+/// The longest message, in characters.
+const MESSAGE_MAX: usize = 1024;
+const NOT_FOUND: u16 = 404;
+
+/// The state of a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Condition {
+    kind: &'static str,
+    holds: bool,
+    reason: &'static str,
+    message: String,
+}
+
+/// What the status of one object should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    kind: Kind,
+    name: String,
+    generation: i64,
+    conditions: [Condition; 2],
+    /// What else it has, by key.
+    more: Json,
+}
+
+/// The statuses as they should be, and as they were written last.
+#[derive(Debug, Default)]
+pub(super) struct Statuses {
+    wanted: BTreeMap<(Kind, String), Wanted>,
+    written: BTreeMap<(Kind, String), Wanted>,
+    /// Where the next round begins, so that objects that change all the time keep none waiting.
+    next: Option<(Kind, String)>,
+}
+
+impl Statuses {
+    /// Takes down how things are.
+    pub(super) fn want(&mut self, reading: &Reading, reports: &Reports, plan: &Plan) {
+        self.wanted = wanted(reading, reports, plan);
+        let wanted = &self.wanted;
+        self.written.retain(|id, _| wanted.contains_key(id));
+    }
+
+    /// Whether something is to be written.
+    pub(super) fn is_pending(&self) -> bool {
+        self.wanted.iter().any(|(id, wanted)| self.written.get(id) != Some(wanted))
+    }
+
+    /// At most so many of what is to be written.
+    pub(super) fn pending(&mut self, most: usize) -> Vec<Wanted> {
+        let open = |(id, wanted): &(&(Kind, String), &Wanted)| self.written.get(*id) != Some(*wanted);
+        let (before, from): (Vec<_>, Vec<_>) = self
+            .wanted
+            .iter()
+            .filter(open)
+            .partition(|(id, _)| self.next.as_ref().is_some_and(|next| *id < next));
+        let chosen: Vec<_> = from.into_iter().chain(before).collect();
+        let next = chosen.get(most).map(|(id, _)| (*id).clone());
+        let chosen = chosen.into_iter().take(most).map(|(_, wanted)| wanted.clone()).collect();
+        self.next = next;
+        chosen
+    }
+
+    /// Takes down that it is written.
+    pub(super) fn written(&mut self, wanted: Wanted) {
+        self.written.insert((wanted.kind, wanted.name.clone()), wanted);
+    }
+}
+
+impl Wanted {
+    /// Writes it. A condition that stays as it was keeps the time of its last change.
+    pub(super) async fn write(&self, client: &Client) -> Result<()> {
+        let gvk = GroupVersionKind::gvk(GROUP, VERSION, self.kind.as_str());
+        let resource = ApiResource::from_gvk_with_plural(&gvk, self.kind.plural());
+        let objects: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        let what = || format!("the status of {} {}", self.kind.as_str(), self.name);
+        let Some(live) =
+            objects.get_opt(&self.name).await.with_context(|| format!("cannot get {}", what()))?
+        else {
+            return Ok(());
+        };
+        let before = live.data.get("status").unwrap_or(&Json::Null);
+        let status = self.status(before, Timestamp::now());
+        if is_within(&status, before) {
+            return Ok(());
+        }
+        let patch = Patch::Merge(json!({ "status": status }));
+        match objects.patch_status(&self.name, &PatchParams::default(), &patch).await {
+            Err(kube::Error::Api(error)) if error.code == NOT_FOUND => Ok(()),
+            written => written.map(drop).with_context(|| format!("cannot write {}", what())),
+        }
+    }
+
+    fn status(&self, before: &Json, now: Timestamp) -> Json {
+        let now = now.round(jiff::Unit::Second).unwrap_or(now).to_string();
+        let none = Vec::new();
+        let had = before["conditions"].as_array().unwrap_or(&none);
+        let conditions: Vec<Json> = self
+            .conditions
+            .iter()
+            .map(|condition| {
+                let status = if condition.holds { "True" } else { "False" };
+                let same = had.iter().find(|had| had["type"] == condition.kind && had["status"] == status);
+                let since = same.and_then(|same| same["lastTransitionTime"].as_str()).unwrap_or(&now);
+                json!({"type": condition.kind, "status": status, "reason": condition.reason, "message": condition.message,
+                    "observedGeneration": self.generation, "lastTransitionTime": since})
+            })
+            .collect();
+        let mut status = self.more.clone();
+        if let Json::Object(fields) = &mut status {
+            fields.insert("conditions".into(), conditions.into());
+        }
+        status
+    }
+}
+
+/// Whether everything in `part` is in `whole` already.
+fn is_within(part: &Json, whole: &Json) -> bool {
+    match part {
+        Json::Object(fields) => fields.iter().all(|(key, value)| is_within(value, &whole[key])),
+        _ => part == whole,
+    }
+}
+
+fn wanted(reading: &Reading, reports: &Reports, plan: &Plan) -> BTreeMap<(Kind, String), Wanted> {
+    let Some(cluster) = &reading.cluster else { return BTreeMap::new() };
+    let mut errors: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for error in &reading.errors {
+        let field = error.field.iter().map(|field| format!("{field}: "));
+        let text = format!("{}{}; {}", field.collect::<String>(), error.message, error.remedy);
+        errors.entry(error.object.as_deref().unwrap_or_default()).or_default().push(text);
+    }
+    let about = About { cluster, plan, sessions: by_peer(reports), usage: reports.usage() };
+    let of_object = |((kind, name), version): (&(Kind, String), &crate::documents::Version)| {
+        let errors = errors.get(format!("{}/{name}", kind.as_str()).as_str());
+        let in_force = about.is_in_force(*kind, name);
+        let (programmed, more) = about.object(*kind, name);
+        let programmed = if in_force { programmed } else { not_in_force() };
+        let wanted = Wanted {
+            kind: *kind,
+            name: name.clone(),
+            generation: version.generation,
+            conditions: [accepted(errors.map(Vec::as_slice), in_force), programmed],
+            more,
+        };
+        ((*kind, name.clone()), wanted)
+    };
+    reading.versions.iter().map(of_object).collect()
+}
+
+fn accepted(errors: Option<&[String]>, in_force: bool) -> Condition {
+    let (holds, reason, message) = match errors {
+        None => (true, "Good", "it is in force".to_owned()),
+        Some(errors) if in_force => {
+            (false, "Invalid", format!("what was accepted before stays in force: {}", errors.join("\n")))
+        }
+        Some(errors) => (false, "Invalid", errors.join("\n")),
+    };
+    Condition { kind: "Accepted", holds, reason, message: cut(message) }
+}
+
+fn programmed(holds: bool, reason: &'static str, message: impl Into<String>) -> Condition {
+    Condition { kind: "Programmed", holds, reason, message: cut(message.into()) }
+}
+
+fn not_in_force() -> Condition {
+    programmed(false, "NotAccepted", "it is not in force")
+}
+
+fn cut(message: String) -> String {
+    if message.chars().count() <= MESSAGE_MAX { message } else { message.chars().take(MESSAGE_MAX).collect() }
+}
+
+type Sessions<'a> = BTreeMap<&'a str, Vec<(&'a String, &'a SessionReport)>>;
+
+fn by_peer(reports: &Reports) -> Sessions<'_> {
+    let mut sessions = Sessions::new();
+    for (node, session) in reports.sessions() {
+        sessions.entry(session.name.as_str()).or_default().push((node, session));
+    }
+    sessions
+}
+
+/// Everything that statuses are made of.
+struct About<'a> {
+    cluster: &'a Cluster,
+    plan: &'a Plan,
+    sessions: Sessions<'a>,
+    usage: BTreeMap<ipnet::IpNet, crate::blocks::Usage>,
+}
+
+impl About<'_> {
+    fn is_in_force(&self, kind: Kind, name: &str) -> bool {
+        match kind {
+            Kind::BgpConfiguration => self.cluster.configurations.contains_key(name),
+            Kind::BgpPeer => self.cluster.peers.contains_key(name),
+            Kind::BgpFilter => self.cluster.filters.contains_key(name),
+            Kind::IpPool => self.cluster.pools.contains_key(name),
+            Kind::IpBlock => self.cluster.blocks.contains_key(name),
+            Kind::Node | Kind::Namespace => false,
+        }
+    }
+
+    fn object(&self, kind: Kind, name: &str) -> (Condition, Json) {
+        match kind {
+            Kind::BgpPeer => self.peer(name),
+            Kind::IpPool => self.pool(name),
+            Kind::IpBlock => (self.block(name), json!({})),
+            Kind::BgpConfiguration | Kind::BgpFilter | Kind::Node | Kind::Namespace => {
+                (programmed(true, "InForce", "the nodes go by it"), json!({}))
+            }
+        }
+    }
+
+    fn peer(&self, name: &str) -> (Condition, Json) {
+        let sessions = self.sessions.get(name).map_or(&[][..], Vec::as_slice);
+        let wanted: Vec<_> = sessions.iter().filter(|(_, session)| !session.shutdown).collect();
+        let down: Vec<_> = wanted.iter().filter(|(_, session)| session.state != "Established").collect();
+        let nodes: BTreeSet<&String> = sessions.iter().map(|(node, _)| *node).collect();
+        let up = wanted.len().saturating_sub(down.len());
+        let condition = if sessions.is_empty() {
+            programmed(
+                false,
+                "NoSession",
+                "no node has told of a session of it: see nodeSelector, and whether weftd runs there",
+            )
+        } else if wanted.is_empty() {
+            programmed(true, "ShutDown", "its sessions are shut down, as it says")
+        } else if down.is_empty() {
+            programmed(true, "Established", "every session is up")
+        } else {
+            let tell = |(node, session): &&&(&String, &SessionReport)| match &session.last_error {
+                Some(error) => format!("{node} to {}: {}: {error}", session.peer, session.state),
+                None => format!("{node} to {}: {}", session.peer, session.state),
+            };
+            let told: Vec<String> = down.iter().take(8).map(tell).collect();
+            programmed(false, "SessionsDown", told.join("\n"))
+        };
+        let more = json!({ "sessions": { "up": up, "wanted": wanted.len() }, "nodes": nodes.len() });
+        (condition, more)
+    }
+
+    fn pool(&self, name: &str) -> (Condition, Json) {
+        let Some(pool) = self.cluster.pools.get(name) else { return (not_in_force(), json!({})) };
+        let blocks: Vec<_> = self
+            .cluster
+            .blocks
+            .values()
+            .filter(|block| pool.cidr.net().contains(&block.cidr.net()))
+            .collect();
+        let nodes: BTreeSet<&String> = blocks.iter().map(|block| &block.node).collect();
+        let used = blocks.iter().filter_map(|block| self.usage.get(&block.cidr.net()));
+        let used = used.fold(0u64, |sum, usage| sum.saturating_add(usage.used));
+        let more = json!({ "blocks": blocks.len(), "blocksAtMost": at_most(pool), "nodes": nodes.len(), "addressesUsed": used });
+        (self.supply(name, pool), more)
+    }
+
+    fn supply(&self, name: &str, pool: &IPPoolSpec) -> Condition {
+        let mut short = self.plan.shortages.iter().filter(|shortage| shortage.pool == name);
+        if pool.disabled {
+            return programmed(true, "Disabled", "nothing is taken from it, as it says");
+        }
+        match short.next() {
+            None => {
+                programmed(true, "Supplied", "every node that it is for has a block of it, or needs none")
+            }
+            Some(first) => {
+                let what = match first.of {
+                    Short::Blocks => "no block is left",
+                    Short::Prefixes => "no prefix of its own is left: its block is among others",
+                    Short::Room => "it has as many blocks as a node may have",
+                };
+                let more = short.count();
+                let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+                programmed(false, "Short", format!("for Node {}{more}: {what}", first.node))
+            }
+        }
+    }
+
+    fn block(&self, name: &str) -> Condition {
+        let Some(block) = self.cluster.blocks.get(name) else { return not_in_force() };
+        match self.usage.get(&block.cidr.net()) {
+            Some(_) => programmed(true, "InUse", "its node has it"),
+            None => programmed(false, "NotReported", "its node has not told that it has it"),
+        }
+    }
+}
+
+/// How many blocks a pool has room for, at most 2^53 (RFC 8259 section 6).
+fn at_most(pool: &IPPoolSpec) -> u64 {
+    let bits = pool.block_len().saturating_sub(pool.cidr.net().prefix_len());
+    1u64.checked_shl(bits.into()).unwrap_or(u64::MAX).min(1 << 53)
+}
