@@ -198,7 +198,7 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
             let access = Access { kubeconfig: args.kubeconfig, api_server: args.api_server };
             let client = kubernetes::connect(&access).await?;
             let reported = report::start(Writer::new(client.clone(), &node), serving);
-            (kubernetes::follow(client, &node), Some(reported))
+            (kubernetes::follow(client, &node, args.node_gone_grace.0), Some(reported))
         }
     };
     let (pods_node, node_told) = watch::channel(None);

@@ -57,6 +57,10 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
     pub cni_bin_dir: PathBuf,
 
+    /// How long a Node that is deleted from the Kubernetes API still counts, unless another has its addresses
+    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    pub node_gone_grace: Duration,
+
     /// How long a pod's address must be missing before it is freed
     #[arg(long, value_name = "DURATION", default_value = "15m")]
     pub ipam_grace: Duration,

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::{Origin, Parsed, Reading, check, decode};
 use crate::api::json::DocumentError;
-use crate::cluster::{Cluster, Kind, Object};
+use crate::cluster::{Cluster, Kind, Node, Object};
 
 /// An object's kind and name.
 type Id = (Kind, String);
@@ -50,6 +50,18 @@ impl Admission {
         }
     }
 
+    /// An accepted Node.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.cluster.nodes.get(name).map(AsRef::as_ref)
+    }
+
+    /// The names of the objects of a kind, accepted or not.
+    #[must_use]
+    pub fn names(&self, kind: Kind) -> BTreeSet<String> {
+        self.seen.keys().filter(|id| id.0 == kind).map(|id| id.1.clone()).collect()
+    }
+
     /// How many Nodes are accepted.
     #[must_use]
     pub fn nodes(&self) -> usize {
@@ -80,13 +92,6 @@ impl Admission {
             // Only filters are named by others; the absence of anything else can but mend.
             self.gone |= kind == Kind::BgpFilter || !self.faults.is_empty();
         }
-    }
-
-    /// Forgets the objects of a kind that are not among `names`, as after a fresh list.
-    pub fn retain(&mut self, kind: Kind, names: &BTreeSet<String>) {
-        let of_kind = self.seen.keys().filter(|id| id.0 == kind && !names.contains(&id.1));
-        let gone: Vec<String> = of_kind.map(|id| id.1.clone()).collect();
-        gone.iter().for_each(|name| self.delete(kind, name));
     }
 
     /// Accepts what makes sense beside the rest, and says what is in force: what is accepted, or was before it became bad.
@@ -345,7 +350,9 @@ mod tests {
         let (cluster, errors) = settled(&mut admission);
         assert_eq!(objects(&errors), ["Node/n077"]);
         assert_eq!(cluster.nodes.len(), 199);
-        admission.retain(Kind::Node, &BTreeSet::from(["n077".to_owned()]));
+        for name in admission.names(Kind::Node).into_iter().filter(|name| name != "n077") {
+            admission.delete(Kind::Node, &name);
+        }
         let (cluster, errors) = settled(&mut admission);
         assert_eq!((errors.len(), cluster.nodes.len()), (0, 1));
     }

@@ -47,8 +47,9 @@ pub(crate) struct Followed {
     pub(crate) trouble: watch::Receiver<Option<String>>,
 }
 
-/// Watches every kind on behalf of a node, or of none where the name is empty, until the receiver is gone.
-pub(crate) fn follow(client: Client, node: &str) -> Followed {
+/// Watches every kind on behalf of a node, or of none where the name is empty, until the receiver is gone. A Node that is deleted
+/// counts for `linger` more, unless another has its addresses.
+pub(crate) fn follow(client: Client, node: &str, linger: Duration) -> Followed {
     let (out, readings) = mpsc::channel(1);
     let (trouble_sender, trouble) = watch::channel(None);
     let watches = Kind::ALL.map(|kind| events(&client, kind));
@@ -58,6 +59,7 @@ pub(crate) fn follow(client: Client, node: &str) -> Followed {
         listed: BTreeSet::new(),
         node: node.to_owned(),
         versions: Versions::new(),
+        lingering: Lingering { linger, nodes: BTreeMap::new() },
         trouble: trouble_sender,
     };
     tokio::spawn(follower.run(client, stream::select_all(watches).boxed(), out));
@@ -116,6 +118,7 @@ struct Follower {
     /// Whose IPBlocks' versions are kept; those of all objects where it is empty.
     node: String,
     versions: Versions,
+    lingering: Lingering,
     trouble: watch::Sender<Option<String>>,
 }
 
@@ -126,6 +129,7 @@ impl Follower {
         let mut due: Option<Due> = None;
         loop {
             let at = due.as_ref().map(|due| due.at);
+            let leaves = self.lingering.next();
             tokio::select! {
                 Some((kind, event)) = news.next() => {
                     let urgent = !kind.is_core() || matches!(event, Ok(Event::InitDone));
@@ -141,6 +145,12 @@ impl Follower {
                             return;
                         }
                     }
+                }
+                () = sleep_until(leaves.unwrap_or_else(Instant::now)), if leaves.is_some() => {
+                    for node in self.lingering.due(Instant::now()) {
+                        self.forget(Kind::Node, &node);
+                    }
+                    due = Some(Due::soon(due));
                 }
                 _ = probe.tick(), if self.trouble.borrow().is_some() => {
                     if let Ok(Ok(_)) = timeout(PROBE, client.apiserver_version()).await {
@@ -162,8 +172,9 @@ impl Follower {
             }
             Ok(Event::InitDone) => {
                 let names = self.listing.remove(&kind).unwrap_or_default();
-                self.admission.retain(kind, &names);
-                self.versions.retain(|(of, name), _| *of != kind || names.contains(name));
+                for name in self.admission.names(kind).difference(&names) {
+                    self.delete(kind, name);
+                }
                 self.listed.insert(kind);
                 return true;
             }
@@ -172,9 +183,7 @@ impl Follower {
                 return true;
             }
             Ok(Event::Delete(object)) => {
-                let name = object.metadata.name.unwrap_or_default();
-                self.admission.delete(kind, &name);
-                self.versions.remove(&(kind, name));
+                self.delete(kind, &object.metadata.name.unwrap_or_default());
                 return true;
             }
             Err(error) => {
@@ -192,8 +201,25 @@ impl Follower {
         false
     }
 
+    fn delete(&mut self, kind: Kind, name: &str) {
+        if kind == Kind::Node && self.lingering.keeps(name) {
+            return;
+        }
+        self.forget(kind, name);
+    }
+
+    fn forget(&mut self, kind: Kind, name: &str) {
+        self.admission.delete(kind, name);
+        self.versions.remove(&(kind, name.to_owned()));
+    }
+
     fn apply(&mut self, kind: Kind, object: DynamicObject) -> String {
         let name = object.metadata.name.clone().unwrap_or_default();
+        if kind == Kind::Node {
+            for replaced in self.lingering.given_way(&name, &object, &self.admission) {
+                self.forget(Kind::Node, &replaced);
+            }
+        }
         let own =
             kind == Kind::IpBlock && object.data.pointer("/spec/node") == Some(&Json::from(&*self.node));
         if own || (self.node.is_empty() && !kind.is_core()) {
@@ -203,6 +229,59 @@ impl Follower {
         }
         self.admission.apply(kind, &name, document(kind, object));
         name
+    }
+}
+
+/// The Nodes that were deleted a moment ago.
+struct Lingering {
+    linger: Duration,
+    /// Until when each counts.
+    nodes: BTreeMap<String, Instant>,
+}
+
+impl Lingering {
+    /// Whether a Node that is deleted counts still.
+    fn keeps(&mut self, node: &str) -> bool {
+        if !self.linger.is_zero() {
+            self.nodes.entry(node.to_owned()).or_insert_with(|| Instant::now() + self.linger);
+        }
+        !self.linger.is_zero()
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.nodes.values().min().copied()
+    }
+
+    /// Takes out those whose time is over.
+    fn due(&mut self, now: Instant) -> Vec<String> {
+        self.take_out(|_, until| until <= now)
+    }
+
+    /// Takes out those that a Node which is there replaces: itself, which is back and stays, and others, named here, whose
+    /// addresses or podCIDRs it has.
+    fn given_way(&mut self, name: &str, object: &DynamicObject, admission: &Admission) -> Vec<String> {
+        self.nodes.remove(name);
+        let text = |pointer: &str| object.data.pointer(pointer).map(Json::to_string).unwrap_or_default();
+        let (addresses, pod_cidrs) = (text("/status/addresses"), text("/spec/podCIDRs"));
+        let has = |all: &str, one: String| all.contains(&format!("\"{one}\""));
+        let replaced = |gone: &String| {
+            admission.node(gone).is_none_or(|gone| {
+                gone.addresses.iter().any(|address| has(&addresses, address.to_string()))
+                    || gone.pod_cidrs.iter().any(|cidr| has(&pod_cidrs, cidr.to_string()))
+            })
+        };
+        self.take_out(|gone, _| replaced(gone))
+    }
+
+    fn take_out(&mut self, which: impl Fn(&String, Instant) -> bool) -> Vec<String> {
+        let out: Vec<String> = self
+            .nodes
+            .iter()
+            .filter(|(node, until)| which(node, **until))
+            .map(|(node, _)| node.clone())
+            .collect();
+        self.nodes.retain(|node, _| !out.contains(node));
+        out
     }
 }
 
@@ -302,7 +381,7 @@ mod tests {
         }
         server.put("ippools", "a", pool("10.0.0.0/8"));
         server.put("ippools", "bad", pool("10.0.0.1/8"));
-        let mut followed = follow(server.client(), "n1");
+        let mut followed = follow(server.client(), "n1", Duration::ZERO);
         let first = timeout(DEADLINE, followed.readings.recv()).await.unwrap().unwrap();
         let cluster = first.cluster.unwrap();
         assert_eq!((cluster.nodes.len(), cluster.pools.len()), (250, 1), "whole, in pages");
@@ -320,7 +399,7 @@ mod tests {
         let mut server = Server::start().await;
         server.put("ippools", "a", pool("10.0.0.0/8"));
         server.put("ippools", "b", pool("192.0.2.0/24"));
-        let mut followed = follow(server.client(), "n1");
+        let mut followed = follow(server.client(), "n1", Duration::ZERO);
         until(&mut followed, "the first reading", |c| c.pools.len() == 2).await;
         server.stop().await;
         let told = timeout(DEADLINE, followed.trouble.wait_for(Option::is_some)).await;
@@ -333,6 +412,26 @@ mod tests {
         let reading = until(&mut followed, "the changes made meanwhile", |c| c.pools.contains_key("c")).await;
         assert_eq!(reading.cluster.unwrap().pools.keys().collect::<Vec<_>>(), ["b", "c"]);
         timeout(DEADLINE, followed.trouble.wait_for(Option::is_none)).await.expect("all to be well").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_node_that_was_deleted_lingers_unless_another_takes_its_place() {
+        let server = Server::start().await;
+        for index in 1..=3 {
+            server.put("nodes", &format!("n{index}"), node(index));
+        }
+        let linger = Duration::from_secs(2);
+        let mut followed = follow(server.client(), "n1", linger);
+        until(&mut followed, "all nodes", |cluster| cluster.nodes.len() == 3).await;
+        let deleted = Instant::now();
+        server.delete("nodes", "n2");
+        server.delete("nodes", "n3");
+        // The heir of one of them, and something that shows that the deletions were heard.
+        server.put("nodes", "heir", node(3));
+        let names = |cluster: &Cluster| cluster.nodes.keys().cloned().collect::<Vec<_>>();
+        until(&mut followed, "the heir", |cluster| names(cluster) == ["heir", "n1", "n2"]).await;
+        until(&mut followed, "the other to go", |cluster| names(cluster) == ["heir", "n1"]).await;
+        assert!(deleted.elapsed() >= linger, "it went too soon");
     }
 
     #[test]

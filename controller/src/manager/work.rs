@@ -42,7 +42,7 @@ pub(super) struct Settings {
 /// Works until it is dropped, or the watches end.
 pub(super) async fn lead(client: Client, settings: Settings, metrics: Arc<Metrics>) {
     // Listed anew: nothing that an earlier holder wrote is missing.
-    let followed = kubernetes::follow(client.clone(), "");
+    let followed = kubernetes::follow(client.clone(), "", Duration::ZERO);
     let reports = reports::follow(client.clone());
     let work = Work {
         client,

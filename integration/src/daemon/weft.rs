@@ -205,7 +205,7 @@ impl Weft {
         let mut command = self.namespace.command(own_program("weftd")?);
         command.args(["--node", &self.node, "--metrics", METRICS, "--log", "text"]);
         match &self.kubeconfig {
-            Some(kubeconfig) => command.arg("--kubeconfig").arg(kubeconfig),
+            Some(kubeconfig) => command.args(["--node-gone-grace", "1s"]).arg("--kubeconfig").arg(kubeconfig),
             None => command.arg("--manifests").arg(self.manifests()),
         };
         command.arg("--run-dir").arg(self.run_dir());
