@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use kube::Client;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::execute::{self, Outcome, execute};
 use super::metrics::Metrics;
@@ -28,6 +28,9 @@ const MOST: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(4);
 /// How long to wait after writes have failed.
 const PAUSE: Duration = Duration::from_secs(5);
+/// The least rest between two looks, and how many times as long as the look it is: in a large cluster there is news all the time.
+const REST: Duration = Duration::from_millis(100);
+const REST_FACTOR: u32 = 10;
 /// The least time between two rounds of statuses, and how many are written in one: few in a second, however large the cluster.
 const STATUS_ROUND: Duration = Duration::from_secs(2);
 const STATUS_MOST: usize = 20;
@@ -72,6 +75,7 @@ impl Work {
     async fn run(mut self, mut followed: Followed, mut reports: watch::Receiver<Reports>) {
         let mut next_status = Instant::now();
         loop {
+            let began = Instant::now();
             let mut wake = self.keeper.next_deadline().map(Instant::from_std);
             if let Some(reading) = &self.seen
                 && let Some(cluster) = &reading.cluster
@@ -91,6 +95,7 @@ impl Work {
                     wake = Some(wake.map_or(next_status, |wake| wake.min(next_status)));
                 }
             }
+            sleep(began.elapsed().saturating_mul(REST_FACTOR).clamp(REST, PAUSE)).await;
             tokio::select! {
                 reading = followed.readings.recv() => match reading {
                     Some(reading) => self.seen = Some(reading),
