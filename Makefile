@@ -3,20 +3,23 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help build release test bench lint demo demo-down crds demo-packages test-packages bench-packages
+.PHONY: help build release image test bench lint demo demo-down crds demo-packages test-packages image-packages bench-packages
 
 CARGO ?= cargo
 TOR ?= weft
 KEEP ?= 0
+IMAGE ?= weft.network/weft:$(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+DAEMONS := weftd weft-controller weftctl
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 # Programs that run on any host's C library, or none. With --target, the flags are for the programs and not for build scripts.
-STATIC = RUSTFLAGS='-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs' $(CARGO) build --profile plugin --target $(HOST)
+STATIC = RUSTFLAGS='-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs' $(CARGO) build --target $(HOST)
 
 # What the lab needs, and the daemons that are its ToRs; as program:package.
 DEMO_TOOLS := ip:iproute2 ping:iputils-ping nft:nftables nsenter:util-linux
 TEST_TOOLS := $(DEMO_TOOLS) traceroute:traceroute jq:jq bird:bird2 vtysh:frr gobgpd:gobgpd gobgp:gobgpd \
 	containerd:containerd runc:runc podman:podman conmon:conmon crun:crun busybox:busybox-static iptables:iptables /usr/lib/cni/portmap:containernetworking-plugins
+IMAGE_TOOLS := nft:nftables jq:jq umoci:umoci
 BENCH_TOOLS := /usr/lib/cni/ptp:containernetworking-plugins
 ifeq ($(TOR),bird)
 DEMO_TOOLS += bird:bird2
@@ -44,12 +47,15 @@ help: ## Show what there is to make
 build: ## Build all programs
 	$(CARGO) build --workspace --bins
 
-release: ## Build what is shipped, the plugin static, into target/dist
-	$(CARGO) build --release --bin weftd --bin weftctl
-	$(STATIC) --package weft-cni --bin weft-cni
-	install -D --mode 755 --target-directory $(TARGET)/dist $(TARGET)/release/weftd $(TARGET)/release/weftctl $(TARGET)/$(HOST)/plugin/weft-cni
+release: ## Build what is shipped, all static, into target/dist
+	$(STATIC) --release --package weft-controller --bins
+	$(STATIC) --profile plugin --package weft-cni --bin weft-cni
+	install -D --mode 755 --target-directory $(TARGET)/dist $(DAEMONS:%=$(TARGET)/$(HOST)/release/%) $(TARGET)/$(HOST)/plugin/weft-cni
 	.ci/plugin $(TARGET)/dist/weft-cni
 	@stat --printf '%n\t%s bytes\n' $(TARGET)/dist/*
+
+image: image-packages release ## Make an image of it that container runtimes can import, target/dist/weft.tar (IMAGE=NAME:TAG)
+	.ci/image $(TARGET)/dist $(IMAGE) $(TARGET)/dist/weft.tar
 
 demo: demo-packages build ## Raise a two-rack fabric, check the promises, cut a cable, take it down (TOR=weft|bird|frr, KEEP=1)
 	@TOR=$(TOR) KEEP=$(KEEP) $(TARGET)/debug/weft-demo
@@ -67,7 +73,7 @@ else
 endif
 
 bench: bench-packages ## Measure weft-cni beside ptp + host-local and beside the kernel, three minutes (BENCH="-o json")
-	$(STATIC) --package weft-cni --bin weft-cni --package weft-integration --bin weft-bench
+	$(STATIC) --profile plugin --package weft-cni --bin weft-cni --package weft-integration --bin weft-bench
 	@$(TARGET)/$(HOST)/plugin/weft-bench $(BENCH)
 
 lint: ## Check format, warnings, links of the docs, the dependencies between the rooms, generated files
@@ -86,6 +92,9 @@ demo-packages:
 
 test-packages:
 	@$(call install,$(TEST_TOOLS))
+
+image-packages:
+	@$(call install,$(IMAGE_TOOLS))
 
 bench-packages:
 	@$(call install,$(BENCH_TOOLS))

@@ -40,16 +40,29 @@ pub enum Error {
     Namespace(#[from] netns::Error),
 }
 
+/// Where the kernel shows its parameters.
+pub const ROOT: &str = "/proc/sys";
+
 /// Reads a parameter, without the trailing newline.
 pub fn read(key: &str) -> Result<String, Error> {
+    read_below(Path::new(ROOT), key)
+}
+
+/// The same, where `/proc/sys` is mounted elsewhere too: in a container it is often read-only where it belongs.
+pub fn read_below(root: &Path, key: &str) -> Result<String, Error> {
     let text =
-        fs::read_to_string(path(key)?).map_err(|source| Error::Read { key: key.to_owned(), source })?;
+        fs::read_to_string(path(root, key)?).map_err(|source| Error::Read { key: key.to_owned(), source })?;
     Ok(text.trim_end().to_owned())
 }
 
 /// Writes a parameter.
 pub fn write(key: &str, value: &str) -> Result<(), Error> {
-    fs::write(path(key)?, value).map_err(|source| Error::Write {
+    write_below(Path::new(ROOT), key, value)
+}
+
+/// Writes a parameter where `/proc/sys` is mounted elsewhere too.
+pub fn write_below(root: &Path, key: &str, value: &str) -> Result<(), Error> {
+    fs::write(path(root, key)?, value).map_err(|source| Error::Write {
         key: key.to_owned(),
         value: value.to_owned(),
         source,
@@ -76,13 +89,9 @@ pub fn write_in(netns: &Path, key: &str, value: &str) -> Result<(), Error> {
     netns::run(netns, || write(key, value))?
 }
 
-fn path(key: &str) -> Result<PathBuf, Error> {
+fn path(root: &Path, key: &str) -> Result<PathBuf, Error> {
     let good = !key.is_empty() && key.split('/').all(|part| !matches!(part, "" | "." | ".."));
-    if good && !key.contains('\0') {
-        Ok(Path::new("/proc/sys").join(key))
-    } else {
-        Err(Error::Key { key: key.to_owned() })
-    }
+    if good && !key.contains('\0') { Ok(root.join(key)) } else { Err(Error::Key { key: key.to_owned() }) }
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ use super::ratelimit::RateLimit;
 use super::report::{self, Reported};
 use super::socket::{Ask, Serving};
 use super::source::FolderWatch;
-use super::sysctl::Finding;
+use super::sysctl::{self, Finding};
 use super::{facts, happened, ipam, node_file, packet_filter, pods, preflight, socket, source};
 use crate::api::json::{ConfigStatusJson, Problem};
 use crate::cluster::Cluster;
@@ -78,6 +78,7 @@ pub(super) struct Agent {
     /// Whether the container runtime may be told that the node takes pods.
     pub(super) takes_pods: watch::Sender<bool>,
     pub(super) kernel: Arc<Kernel>,
+    pub(super) sysctls: sysctl::Kernel,
     pub(super) bgp: Option<Bgp>,
     pub(super) events: Events,
     pub(super) log: RateLimit,
@@ -228,6 +229,7 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
         packet_filter,
         takes_pods,
         kernel: Arc::new(kernel),
+        sysctls: sysctl::Kernel(args.proc_sys),
         bgp: None,
         events,
         log: RateLimit::default(),

@@ -96,7 +96,7 @@ impl Agent {
     /// Compares the kernel's settings with the plan's, and sets them unless told to leave them alone.
     pub(super) fn audit_sysctls(&mut self) {
         let Some(plan) = &self.known.plan else { return };
-        let found = sysctl::audit(&mut sysctl::Kernel, &plan.sysctls, plan.manage_sysctls);
+        let found = sysctl::audit(&mut self.sysctls, &plan.sysctls, plan.manage_sysctls);
         for finding in &found {
             if let sysctl::Outcome::Set { from } = &finding.outcome {
                 tracing::info!(

@@ -21,7 +21,7 @@ use crate::log::LogFormat;
 )]
 pub struct Args {
     /// The name of this node's Node document
-    #[arg(long, required_unless_present = "cleanup")]
+    #[arg(long, required_unless_present_any = ["cleanup", "install_cni"])]
     pub node: Option<String>,
 
     /// The folder of *.yaml and *.yml documents that describe the network, in place of a Kubernetes API
@@ -65,6 +65,10 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", default_value = "15m")]
     pub ipam_grace: Duration,
 
+    /// Where kernel parameters can be written, should /proc/sys be read-only as in most containers
+    #[arg(long, value_name = "DIR", default_value = "/proc/sys")]
+    pub proc_sys: PathBuf,
+
     /// Where to serve /metrics, /healthz and /readyz
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9177")]
     pub metrics: SocketAddr,
@@ -76,6 +80,10 @@ pub struct Args {
     /// Take everything of Weft off this host, tell what it was, and end
     #[arg(long, conflicts_with_all = ["node", "manifests", "kubeconfig", "api_server"])]
     pub cleanup: bool,
+
+    /// Put the plugin weft-cni, which lies beside this program, into this directory, and end
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["cleanup", "node", "manifests", "kubeconfig", "api_server"])]
+    pub install_cni: Option<PathBuf>,
 }
 
 impl Args {
@@ -83,7 +91,8 @@ impl Args {
     pub(super) fn from_command_line() -> Self {
         let args = Self::parse();
         let named = args.manifests.is_some() || args.kubeconfig.is_some() || args.api_server.is_some();
-        if !named && !args.cleanup && std::env::var_os(IN_CLUSTER).is_none() {
+        let ends = args.cleanup || args.install_cni.is_some();
+        if !named && !ends && std::env::var_os(IN_CLUSTER).is_none() {
             let missing = "--manifests DIR or --kubeconfig FILE is needed: this is no pod of a cluster";
             Self::command().error(ErrorKind::MissingRequiredArgument, missing).exit();
         }

@@ -13,6 +13,7 @@ mod events;
 mod facts;
 mod happened;
 mod held;
+mod install;
 mod ipam;
 mod kernel_news;
 mod lock;

@@ -7,14 +7,18 @@ use anyhow::{Context, Result};
 
 use super::args::Args;
 use super::lock::RunDir;
-use super::{agent, cleanup};
+use super::{agent, cleanup, install};
 use crate::log;
 
 /// The whole program.
 #[must_use]
 pub fn main() -> ExitCode {
     let args = Args::from_command_line();
-    let result = if args.cleanup { clean_up(&args) } else { serve(args) };
+    let result = match &args.install_cni {
+        Some(directory) => install::run(directory, &mut io::stdout().lock()),
+        None if args.cleanup => clean_up(&args),
+        None => serve(args),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

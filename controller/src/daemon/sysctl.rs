@@ -1,6 +1,7 @@
 //! The sysctls of the plan: set, audited and shown.
 
 use std::io;
+use std::path::PathBuf;
 
 use weft_routing::sysctl as kernel;
 
@@ -15,17 +16,17 @@ pub(super) trait Parameters {
     fn write(&mut self, path: &str, value: &str) -> Result<(), kernel::Error>;
 }
 
-/// The kernel's, of this process's network namespace.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Kernel;
+/// The kernel's, of this process's network namespace, where they can be written.
+#[derive(Clone, Debug)]
+pub(super) struct Kernel(pub(super) PathBuf);
 
 impl Parameters for Kernel {
     fn read(&self, path: &str) -> Result<String, kernel::Error> {
-        kernel::read(path)
+        kernel::read_below(&self.0, path)
     }
 
     fn write(&mut self, path: &str, value: &str) -> Result<(), kernel::Error> {
-        kernel::write(path, value)
+        kernel::write_below(&self.0, path, value)
     }
 }
 
@@ -108,7 +109,9 @@ fn problem(finding: &Finding) -> Option<Problem> {
         Outcome::Failed { error } => Some(Problem::error(
             "sysctl-not-settable",
             format!("{path} cannot be made {value}: {error}"),
-            format!("run on the host: {by_hand}; in a container, mount /proc/sys writable"),
+            format!(
+                "run on the host: {by_hand}; in a container, mount the host's /proc/sys and name it with --proc-sys"
+            ),
         )),
     }
 }

@@ -1,6 +1,7 @@
 //! The program `nft`, run with a deadline.
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -61,10 +62,12 @@ pub(super) fn nft(arguments: &[&str], input: &str) -> Result<String, Error> {
     if status.success() {
         return Ok(stdout);
     }
-    Err(Error::Refused {
-        arguments: arguments.join(" "),
-        message: stderr.lines().next().unwrap_or("no reason given").to_owned(),
-    })
+    // Releases before 1.0.7 crash where a later one, such as that in kube-proxy's image, has made tables.
+    let message = match status.signal() {
+        Some(signal) => format!("it crashed (signal {signal}); a newer nft may not"),
+        None => stderr.lines().next().unwrap_or("no reason given").to_owned(),
+    };
+    Err(Error::Refused { arguments: arguments.join(" "), message })
 }
 
 /// Feeds the child and reads all it says: standard output, standard error. Each pipe has a thread, so that none of them fills up.
