@@ -305,7 +305,8 @@ fn every_error_is_listed_each_at_its_line() {
 
 #[test]
 fn files_that_are_no_documents() {
-    let kinds = "write BGPConfiguration, BGPPeer, BGPFilter, IPPool or IPBlock of weft.network/v1alpha1, or Node or Namespace of v1";
+    let kinds = "write BGPConfiguration, BGPPeer, BGPFilter, IPPool or IPBlock of weft.network/v1alpha1, Node, Namespace or Service of v1, or \
+                 EndpointSlice of discovery.k8s.io/v1";
     for (text, want) in [
         ("", "x.yaml:1: the file holds no document; write one, or remove the file".to_owned()),
         ("# nothing\n---\n---\n", "x.yaml:1: the file holds no document; write one, or remove the file".into()),

@@ -10,7 +10,7 @@ use weft_bgp::types::Family;
 
 use super::{
     AsNumber, BGPPeerStatus, Cidr, Duration, InterfaceName, ObjectStatus, PeerAddress, PeerAs, RouterId,
-    Selector, SourceAddress,
+    SERVICE_RANGES_MAX, Selector, ServiceAggregation, ServiceRange, SourceAddress,
 };
 
 /// What holds for a node as a whole. The object `default` holds for every node; `node.NAME` overrides it, field by field,
@@ -79,6 +79,25 @@ pub struct BGPConfigurationSpec {
     /// Where nodes' blocks come from, in `default` only; `Auto` unless given.
     #[serde(default, rename = "podCIDRSource")]
     pub pod_cidr_source: Option<PodCidrSource>,
+    /// The ranges of Services' ClusterIPs that peers are told; none unless given.
+    #[serde(default, rename = "serviceClusterIPs")]
+    #[schemars(length(max = SERVICE_RANGES_MAX))]
+    pub service_cluster_ips: Option<Vec<ServiceRange>>,
+    /// The ranges of Services' `externalIPs` that peers are told; none unless given.
+    #[serde(default, rename = "serviceExternalIPs")]
+    #[schemars(length(max = SERVICE_RANGES_MAX))]
+    pub service_external_ips: Option<Vec<ServiceRange>>,
+    /// The ranges of LoadBalancer Services' addresses that peers are told; none unless given.
+    #[serde(default, rename = "serviceLoadBalancerIPs")]
+    #[schemars(length(max = SERVICE_RANGES_MAX))]
+    pub service_load_balancer_ips: Option<Vec<ServiceRange>>,
+    /// Whether those ranges are announced whole; `Enabled` unless given.
+    #[serde(default)]
+    pub service_aggregation: Option<ServiceAggregation>,
+    /// How long a Service must have been answered on the node before peers are told: 10m at most; 1s unless given. It is
+    /// withdrawn at once.
+    #[serde(default)]
+    pub service_settle_time: Option<Duration>,
 }
 
 /// Where the blocks of a node come from. IPBlocks that people write count in any case.

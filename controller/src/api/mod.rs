@@ -11,6 +11,7 @@ pub mod ipam;
 pub mod json;
 mod node_status;
 mod selector;
+mod services;
 mod status;
 mod values;
 
@@ -20,6 +21,7 @@ pub use error::Invalid;
 pub use ip::*;
 pub use node_status::*;
 pub use selector::{Labels, Selector};
+pub use services::*;
 pub use status::*;
 pub use values::*;
 

@@ -7,11 +7,15 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::api::{
-    BGPConfigurationSpec, BGPFilterSpec, BGPPeerSpec, IPBlockSpec, IPPoolSpec, Labels, MESH_LABEL,
-    PodCidrSource,
+    BGPConfigurationSpec, BGPFilterSpec, BGPPeerSpec, EXCLUDE_LABEL, GROUP, IPBlockSpec, IPPoolSpec, Labels,
+    MESH_LABEL, PodCidrSource, VERSION,
 };
 
-/// The objects, by name.
+mod services;
+
+pub use services::{EndpointNodes, EndpointSlice, Service, TrafficPolicy};
+
+/// The objects, by name; those of a Namespace by `NAMESPACE/NAME`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
     /// BGPConfigurations: `default` and `node.NAME`.
@@ -28,6 +32,10 @@ pub struct Cluster {
     pub nodes: BTreeMap<String, Arc<Node>>,
     /// The labels of Namespaces, the one of the name among them.
     pub namespaces: BTreeMap<String, Arc<Labels>>,
+    /// Services.
+    pub services: BTreeMap<String, Arc<Service>>,
+    /// EndpointSlices.
+    pub endpoint_slices: BTreeMap<String, Arc<EndpointSlice>>,
 }
 
 /// What Weft knows of a `v1` Node.
@@ -39,9 +47,17 @@ pub struct Node {
     pub pod_cidrs: Vec<IpNet>,
     /// The `InternalIP`s of `status.addresses`, in order.
     pub addresses: Vec<IpAddr>,
+    /// Its condition `Ready` is given and is not `True`.
+    pub not_ready: bool,
 }
 
 impl Node {
+    /// Whether the Node's labels keep traffic for Services away from it.
+    #[must_use]
+    pub fn is_excluded_from_load_balancers(&self) -> bool {
+        self.labels.contains_key(EXCLUDE_LABEL)
+    }
+
     /// Whether the Node's labels keep it out of the node-to-node mesh.
     #[must_use]
     pub fn opts_out_of_mesh(&self) -> bool {
@@ -66,6 +82,10 @@ pub enum Kind {
     Node,
     /// `v1` Namespace.
     Namespace,
+    /// `v1` Service.
+    Service,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice,
 }
 
 /// An object without its name.
@@ -85,11 +105,15 @@ pub enum Object {
     Node(Arc<Node>),
     /// The labels of a Namespace.
     Namespace(Arc<Labels>),
+    /// A Service.
+    Service(Arc<Service>),
+    /// An EndpointSlice.
+    EndpointSlice(Arc<EndpointSlice>),
 }
 
 impl Kind {
-    /// Every kind.
-    pub const ALL: [Self; 7] = [
+    /// The kinds that every node needs.
+    pub const ALWAYS: [Self; 7] = [
         Self::BgpConfiguration,
         Self::BgpPeer,
         Self::BgpFilter,
@@ -99,10 +123,25 @@ impl Kind {
         Self::Namespace,
     ];
 
-    /// Whether it is a kind of Kubernetes' own `v1`, and not of Weft's group.
+    /// The kinds that a node needs which announces Services.
+    pub const OF_SERVICES: [Self; 2] = [Self::Service, Self::EndpointSlice];
+
+    /// Its API group, empty for Kubernetes' core, and its version.
+    #[must_use]
+    pub fn group_version(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Node | Self::Namespace | Self::Service => ("", "v1"),
+            Self::EndpointSlice => ("discovery.k8s.io", "v1"),
+            Self::BgpConfiguration | Self::BgpPeer | Self::BgpFilter | Self::IpPool | Self::IpBlock => {
+                (GROUP, VERSION)
+            }
+        }
+    }
+
+    /// Whether it is one of Kubernetes' own kinds, and not of Weft's group.
     #[must_use]
     pub fn is_core(self) -> bool {
-        matches!(self, Self::Node | Self::Namespace)
+        self.group_version().0 != GROUP
     }
 
     /// The kind as paths of the API write it.
@@ -116,6 +155,8 @@ impl Kind {
             Self::IpBlock => "ipblocks",
             Self::Node => "nodes",
             Self::Namespace => "namespaces",
+            Self::Service => "services",
+            Self::EndpointSlice => "endpointslices",
         }
     }
 
@@ -130,6 +171,8 @@ impl Kind {
             Self::IpBlock => "IPBlock",
             Self::Node => "Node",
             Self::Namespace => "Namespace",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
         }
     }
 }
@@ -146,6 +189,8 @@ impl Object {
             Self::IpBlock(_) => Kind::IpBlock,
             Self::Node(_) => Kind::Node,
             Self::Namespace(_) => Kind::Namespace,
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
         }
     }
 }
@@ -162,6 +207,8 @@ impl Cluster {
             Object::IpBlock(spec) => drop(self.blocks.insert(name, spec)),
             Object::Node(node) => drop(self.nodes.insert(name, node)),
             Object::Namespace(labels) => drop(self.namespaces.insert(name, labels)),
+            Object::Service(service) => drop(self.services.insert(name, service)),
+            Object::EndpointSlice(slice) => drop(self.endpoint_slices.insert(name, slice)),
         }
     }
 
@@ -175,6 +222,8 @@ impl Cluster {
             Kind::IpBlock => drop(self.blocks.remove(name)),
             Kind::Node => drop(self.nodes.remove(name)),
             Kind::Namespace => drop(self.namespaces.remove(name)),
+            Kind::Service => drop(self.services.remove(name)),
+            Kind::EndpointSlice => drop(self.endpoint_slices.remove(name)),
         }
     }
 
@@ -188,6 +237,8 @@ impl Cluster {
             Kind::IpBlock => self.blocks.clear(),
             Kind::Node => self.nodes.clear(),
             Kind::Namespace => self.namespaces.clear(),
+            Kind::Service => self.services.clear(),
+            Kind::EndpointSlice => self.endpoint_slices.clear(),
         }
         for (name, object) in objects {
             self.apply(name, object);

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
@@ -55,7 +55,7 @@ use crate::api::json::{ConfigStatusJson, Problem};
 use crate::cluster::Cluster;
 use crate::documents::Versions;
 use crate::kubernetes::{self, Access, Followed, Writer};
-use crate::plan::{HostFacts, NodePlan};
+use crate::plan::{HostFacts, NodePlan, Settling};
 
 /// How often the host is looked at: sysctls and what stands in the way.
 const AUDIT: Duration = Duration::from_secs(30);
@@ -126,6 +126,8 @@ pub(super) struct Knowledge {
     pub(super) announced: BTreeSet<IpNet>,
     /// The blocks that pods have addresses of.
     pub(super) held: HeldBlocks,
+    /// Since when Services are answered here.
+    pub(super) settling: Settling,
     /// The plugin has been told what it needs to know.
     pub(super) node_file_written: bool,
     /// Why the API server cannot be used, while that is so.
@@ -235,6 +237,7 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
         log: RateLimit::default(),
         known: Knowledge {
             announced: remembered.announced,
+            settling: Settling::new(!remembered.blocks.is_empty()),
             held: HeldBlocks::new(remembered.blocks),
             ..Knowledge::default()
         },
@@ -313,6 +316,7 @@ impl Agent {
                 }
                 Some(ask) = sources.asked.recv() => self.answer(ask),
                 Some(problems) = host_seen.recv() => self.known.host = problems,
+                () = sleep_until(self.known.settling.next_deadline()) => self.replan().await?,
                 _ = audit.tick() => {
                     self.audit_sysctls();
                     look_at_host(&host);
@@ -383,7 +387,8 @@ impl Agent {
             )
         };
         let (facts, links) = block_in_place(|| self.kernel.inspect(look))?;
-        let facts = HostFacts { held_blocks: self.known.facts.held_blocks.clone(), ..facts };
+        let HostFacts { held_blocks, settling, .. } = self.known.facts.clone();
+        let facts = HostFacts { held_blocks, settling, ..facts };
         self.known.links = links;
         self.follow_pods();
         if self.known.facts == facts && self.known.plan.is_some() {
@@ -474,6 +479,14 @@ async fn next_reported(reported: Option<&mut watch::Receiver<Reported>>) -> Resu
     let Some(reported) = reported else { return std::future::pending().await };
     reported.changed().await.context("the task that reports to the API server has stopped")?;
     Ok(reported.borrow_and_update().clone())
+}
+
+/// Waits for a moment; for ever while there is none to wait for.
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Looks at the host on a thread of its own, as that runs programs; not while an earlier look is under way.

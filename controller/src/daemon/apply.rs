@@ -10,12 +10,13 @@ use weft_cni::ipam;
 use weft_routing::Settings;
 
 use super::agent::{Agent, Task};
+use super::clock::Moment;
 use super::packet_filter::PacketFilter;
 use super::pods::Pods;
 use super::{node_file, pods, sysctl};
 use crate::api::json::{ConfigStatusJson, Problem};
 use crate::documents::Reading;
-use crate::plan::{NodePlan, plan};
+use crate::plan::{NodePlan, answered, plan};
 
 impl Agent {
     /// Takes in a reading of the documents. What it does not say stays as it is.
@@ -62,6 +63,8 @@ impl Agent {
     pub(super) async fn replan(&mut self) -> Result<()> {
         let (Some(cluster), Some(_)) = (&self.known.cluster, self.known.adopted) else { return Ok(()) };
         self.known.facts.held_blocks = self.known.held.blocks();
+        let (answered, settle_time) = answered(cluster, &self.node);
+        self.known.facts.settling = self.known.settling.look(Moment::now().instant, &answered, settle_time);
         let wanted = match plan(cluster, &self.node, &self.known.facts) {
             Ok(wanted) => Arc::new(wanted),
             Err(problem) => {

@@ -34,7 +34,7 @@ pub(super) fn of(topology: &Topology) -> HostFacts {
             (link.name.clone(), facts)
         })
         .collect();
-    HostFacts { interfaces, held_blocks: BTreeSet::new() }
+    HostFacts { interfaces, ..HostFacts::default() }
 }
 
 fn links_with_advertised_default_route(topology: &Topology) -> BTreeSet<u32> {

@@ -142,6 +142,7 @@ mod tests {
             addresses: NodeAddresses::default(),
             route_metric: 64,
             mtu: 1500,
+            services: BTreeMap::new(),
             sysctls: Vec::new(),
             manage_sysctls: true,
             packet_filter: Ruleset::default(),

@@ -127,6 +127,10 @@ impl Admission {
         for id in std::mem::take(&mut self.changed) {
             let Some(Seen::Good(parsed)) = self.seen.get(&id) else { continue };
             let parsed = parsed.clone();
+            if Kind::OF_SERVICES.contains(&id.0) {
+                self.accept(id, parsed);
+                continue;
+            }
             match self.accepted.get(&id) {
                 Some(before) if before.object == parsed.object => {}
                 Some(before) if self.alike(before, &parsed) => self.accept(id, parsed),

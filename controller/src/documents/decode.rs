@@ -10,11 +10,12 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value as Json;
 use serde_path_to_error::{Path, Segment};
 
+use super::services::{EndpointSliceDocument, ServiceDocument};
 use super::yaml::{Located, Value};
 use super::{Origin, Parsed};
 use crate::api::json::DocumentError;
 use crate::api::{Cidr, GROUP, Invalid, Labels, VERSION};
-use crate::cluster::{Node, Object};
+use crate::cluster::{Kind, Node, Object};
 
 /// Every Namespace carries its name as this label, so that selectors can name it.
 const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -95,6 +96,15 @@ struct NodeSpec {
 struct NodeStatus {
     #[serde(default)]
     addresses: Vec<NodeStatusAddress>,
+    #[serde(default)]
+    conditions: Vec<NodeCondition>,
+}
+
+#[derive(Deserialize)]
+struct NodeCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
 }
 
 /// An entry of `status.addresses`; only an `InternalIP` has to be an address.
@@ -154,10 +164,12 @@ impl NodeDocument {
             NodeStatusAddress::InternalIp(ip) => Some(ip),
             NodeStatusAddress::Other => None,
         });
+        let mut conditions = self.status.conditions.iter();
         let node = Node {
             labels: self.metadata.labels,
             pod_cidrs: pod_cidrs.into_iter().map(Cidr::net).collect(),
             addresses: addresses.collect(),
+            not_ready: conditions.any(|condition| condition.kind == "Ready" && condition.status != "True"),
         };
         (self.metadata.name, node)
     }
@@ -251,6 +263,14 @@ fn object(json: Json) -> Result<(String, Object), Vec<Fault>> {
             let (name, labels) = typed::<NamespaceDocument>(json)?.named();
             (name, Object::Namespace(Arc::new(labels)))
         }
+        (None, "Service") if api_version == "v1" => {
+            let (name, service) = typed::<ServiceDocument>(json)?.named();
+            (name, Object::Service(Arc::new(service)))
+        }
+        (Some(("discovery.k8s.io", "v1")), "EndpointSlice") => {
+            let (name, slice) = typed::<EndpointSliceDocument>(json)?.named();
+            (name, Object::EndpointSlice(Arc::new(slice)))
+        }
         (Some((GROUP, VERSION)), "BGPConfiguration") => named(json, Object::BgpConfiguration)?,
         (Some((GROUP, VERSION)), "BGPPeer") => named(json, Object::BgpPeer)?,
         (Some((GROUP, VERSION)), "BGPFilter") => named(json, Object::BgpFilter)?,
@@ -265,7 +285,12 @@ fn object(json: Json) -> Result<(String, Object), Vec<Fault>> {
             return Err(Fault::at("kind", Invalid::new(message, kinds())));
         }
     };
-    match fit_name(&name) {
+    let in_namespace = Kind::OF_SERVICES.contains(&object.kind());
+    let fit = match name.split_once('/').filter(|_| in_namespace) {
+        Some((namespace, name)) => fit_name(namespace) && fit_name(name),
+        None => fit_name(&name),
+    };
+    match fit {
         true => Ok((name, object)),
         false => {
             Err(Fault::at("metadata.name", Invalid::new(format!("\"{name}\" is not a name"), NAME_REMEDY)))
@@ -275,7 +300,8 @@ fn object(json: Json) -> Result<(String, Object), Vec<Fault>> {
 
 fn kinds() -> String {
     format!(
-        "write BGPConfiguration, BGPPeer, BGPFilter, IPPool or IPBlock of {GROUP}/{VERSION}, or Node or Namespace of v1"
+        "write BGPConfiguration, BGPPeer, BGPFilter, IPPool or IPBlock of {GROUP}/{VERSION}, Node, Namespace or Service of v1, or \
+         EndpointSlice of discovery.k8s.io/v1"
     )
 }
 

@@ -8,6 +8,7 @@
 mod admission;
 mod check;
 mod decode;
+mod services;
 mod yaml;
 
 use std::collections::BTreeMap;

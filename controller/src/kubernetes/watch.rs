@@ -19,7 +19,6 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use crate::api::{GROUP, VERSION};
 use crate::cluster::Kind;
 use crate::documents::{Admission, Reading, Version, Versions};
 
@@ -52,7 +51,7 @@ pub(crate) struct Followed {
 pub(crate) fn follow(client: Client, node: &str, linger: Duration) -> Followed {
     let (out, readings) = mpsc::channel(1);
     let (trouble_sender, trouble) = watch::channel(None);
-    let watches = Kind::ALL.map(|kind| events(&client, kind));
+    let watches = Kind::ALWAYS.map(|kind| events(&client, kind));
     let follower = Follower {
         admission: Admission::new(node),
         listing: BTreeMap::new(),
@@ -70,7 +69,7 @@ pub(crate) fn follow(client: Client, node: &str, linger: Duration) -> Followed {
 type News = (Kind, Result<Event<DynamicObject>, watcher::Error>);
 
 fn events(client: &Client, kind: Kind) -> BoxStream<'static, News> {
-    let (group, version) = if kind.is_core() { ("", "v1") } else { (GROUP, VERSION) };
+    let (group, version) = kind.group_version();
     let resource = ApiResource::from_gvk_with_plural(
         &GroupVersionKind::gvk(group, version, kind.as_str()),
         kind.plural(),
@@ -132,14 +131,14 @@ impl Follower {
             let leaves = self.lingering.next();
             tokio::select! {
                 Some((kind, event)) = news.next() => {
-                    let urgent = !kind.is_core() || matches!(event, Ok(Event::InitDone));
+                    let urgent = !matches!(kind, Kind::Node | Kind::Namespace) || matches!(event, Ok(Event::InitDone));
                     if self.take(kind, event) {
                         due = Some(if urgent { Due::soon(due) } else { Due::in_time(due, self.admission.nodes()) });
                     }
                 }
                 () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => {
                     due = None;
-                    if self.listed.len() == Kind::ALL.len() {
+                    if self.listed.len() == Kind::ALWAYS.len() {
                         let reading = Reading { versions: self.versions.clone(), ..self.admission.settle() };
                         if out.send(reading).await.is_err() {
                             return;
@@ -322,8 +321,11 @@ fn document(kind: Kind, object: DynamicObject) -> Json {
         Json::Object(fields) => fields,
         _ => serde_json::Map::new(),
     };
-    let group_version = if kind.is_core() { "v1".to_owned() } else { format!("{GROUP}/{VERSION}") };
-    document.insert("apiVersion".into(), group_version.into());
+    let api_version = match kind.group_version() {
+        ("", version) => version.to_owned(),
+        (group, version) => format!("{group}/{version}"),
+    };
+    document.insert("apiVersion".into(), api_version.into());
     document.insert("kind".into(), kind.as_str().into());
     let labels = object.metadata.labels.unwrap_or_default();
     document.insert("metadata".into(), json!({ "name": object.metadata.name, "labels": labels }));

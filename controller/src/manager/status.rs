@@ -212,7 +212,7 @@ impl About<'_> {
             Kind::BgpFilter => self.cluster.filters.contains_key(name),
             Kind::IpPool => self.cluster.pools.contains_key(name),
             Kind::IpBlock => self.cluster.blocks.contains_key(name),
-            Kind::Node | Kind::Namespace => false,
+            Kind::Node | Kind::Namespace | Kind::Service | Kind::EndpointSlice => false,
         }
     }
 
@@ -221,9 +221,12 @@ impl About<'_> {
             Kind::BgpPeer => self.peer(name),
             Kind::IpPool => self.pool(name),
             Kind::IpBlock => (self.block(name), json!({})),
-            Kind::BgpConfiguration | Kind::BgpFilter | Kind::Node | Kind::Namespace => {
-                (programmed(true, "InForce", "the nodes go by it"), json!({}))
-            }
+            Kind::BgpConfiguration
+            | Kind::BgpFilter
+            | Kind::Node
+            | Kind::Namespace
+            | Kind::Service
+            | Kind::EndpointSlice => (programmed(true, "InForce", "the nodes go by it"), json!({})),
         }
     }
 

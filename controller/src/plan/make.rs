@@ -11,7 +11,10 @@ use weft_bgp::types::{Family, FamilySet};
 use super::policy::Policies;
 use super::session::{Wanted, wanted};
 use super::settings::{BGP_PORT, Settings};
-use super::{Block, HostFacts, NodeAddresses, NodePlan, Sysctl, address, blocks, diagnose, nat};
+use super::{
+    Block, HostFacts, NodeAddresses, NodePlan, ServicePrefix, Sysctl, address, blocks, diagnose, nat,
+    services,
+};
 use crate::api::json::Problem;
 use crate::api::{AdvertiseNodeAddress, NextHopMode, PeerAs, SourceAddress};
 use crate::cluster::{Cluster, Node};
@@ -74,12 +77,13 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
     diagnostics.sort();
     diagnostics.dedup();
     let settings = &context.settings;
+    let services = services::prefixes(cluster, name, node, &settings.services, &host.settling);
     let speaker = SpeakerConfig {
         asn: settings.asn,
         router_id: address::router_id(name, settings, context.known()),
         max_paths: settings.max_paths,
         next_hop_tracking: true,
-        originate: originate(&context),
+        originate: originate(&context, &services),
         peers,
     };
     Ok(NodePlan {
@@ -87,6 +91,7 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
         listeners: listeners(&speaker, settings.listen_port),
         mtu: mtu(&context, &speaker),
         sysctls: sysctls(&context),
+        services,
         packet_filter,
         speaker: Arc::new(speaker),
         addresses: context.local,
@@ -104,7 +109,8 @@ fn peers(
     sessions: &[Wanted<'_>],
 ) -> (BTreeMap<IpAddr, Arc<PeerConfig>>, Vec<Problem>) {
     let cidrs = context.cidrs();
-    let policies = Policies::new(context.cluster, context.name, &cidrs, context.known());
+    let service_ranges: Vec<IpNet> = context.settings.services.ranges().collect();
+    let policies = Policies::new(context.cluster, context.name, &cidrs, context.known(), &service_ranges);
     let mut peers: BTreeMap<IpAddr, Arc<PeerConfig>> = BTreeMap::new();
     let mut problems = Vec::new();
     for session in sessions {
@@ -212,14 +218,18 @@ fn next_hops(
     }
 }
 
-fn originate(context: &Context<'_>) -> BTreeMap<IpNet, Origination> {
+fn originate(
+    context: &Context<'_>,
+    services: &BTreeMap<IpNet, ServicePrefix>,
+) -> BTreeMap<IpNet, Origination> {
     let own_addresses =
         context.local.iter().filter(|address| match context.settings.advertise_node_address {
             AdvertiseNodeAddress::Always => true,
             AdvertiseNodeAddress::Never => false,
             AdvertiseNodeAddress::Auto => context.host.interface_of(*address) == Some(LOOPBACK),
         });
-    let prefixes = context.cidrs().into_iter().chain(own_addresses.map(IpNet::from));
+    let services = services.iter().filter(|(_, prefix)| prefix.verdict.is_announced()).map(|(net, _)| *net);
+    let prefixes = context.cidrs().into_iter().chain(own_addresses.map(IpNet::from)).chain(services);
     prefixes.map(|prefix| (prefix, Origination::default())).collect()
 }
 

@@ -19,12 +19,16 @@ mod diagnose;
 mod make;
 mod nat;
 mod policy;
+mod services;
 mod session;
 mod settings;
+mod settle;
 
 pub use blocks::{Block, BlockState, Pool};
 pub use make::plan;
+pub use services::{ServicePrefix, ServiceVerdict, answered};
 pub(crate) use session::wanted;
+pub use settle::Settling;
 
 /// What the planner has to know of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub struct HostFacts {
     /// Blocks that pods on it have addresses of, and others that are to be kept: they are the node's even where the documents
     /// do not give them to it.
     pub held_blocks: BTreeSet<IpNet>,
+    /// Prefixes of Services that are not to be announced yet: see [`Settling`].
+    pub settling: BTreeSet<IpNet>,
 }
 
 /// One interface.
@@ -70,6 +76,8 @@ pub struct NodePlan {
     pub route_metric: u32,
     /// The MTU of pod interfaces, in bytes.
     pub mtu: u32,
+    /// What of Services is announced, and what is not.
+    pub services: BTreeMap<IpNet, ServicePrefix>,
     /// What the kernel must be told before routes are of use, in the order of writing.
     pub sysctls: Vec<Sysctl>,
     /// Whether to write the sysctls, or only to report where they differ.

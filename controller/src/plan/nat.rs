@@ -44,8 +44,8 @@ pub(super) fn ruleset(context: &Context<'_>) -> (Ruleset, Vec<Problem>) {
     (ruleset, problems)
 }
 
-/// The destinations that see pods' own sources: pods, also those of pools that give out no more addresses; nodes; and
-/// what the admin says.
+/// The destinations that see pods' own sources: pods, also those of pools that give out no more addresses; nodes; Services;
+/// and what the admin says.
 fn inside<'a>(context: &'a Context<'_>) -> impl Iterator<Item = IpNet> + 'a {
     let cluster = context.cluster;
     let pools = cluster.pools.values().map(|pool| pool.cidr.net());
@@ -54,7 +54,8 @@ fn inside<'a>(context: &'a Context<'_>) -> impl Iterator<Item = IpNet> + 'a {
     let nodes = cluster.nodes.values().flat_map(|node| node.addresses.iter().copied().map(IpNet::from));
     let own = context.known().iter().map(IpNet::from);
     let asked = context.settings.nat_outgoing_exclude.iter().map(|cidr| cidr.net());
-    pools.chain(blocks).chain(pod_cidrs).chain(nodes).chain(own).chain(asked)
+    let services = context.settings.services.ranges();
+    pools.chain(blocks).chain(pod_cidrs).chain(nodes).chain(own).chain(asked).chain(services)
 }
 
 fn split(nets: impl Iterator<Item = IpNet>) -> (BTreeSet<Ipv4Net>, BTreeSet<Ipv6Net>) {

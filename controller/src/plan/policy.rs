@@ -45,8 +45,14 @@ pub(super) struct Policies<'a> {
 }
 
 impl<'a> Policies<'a> {
-    pub(super) fn new(cluster: &'a Cluster, node: &str, own_blocks: &'a [IpNet], own: NodeAddresses) -> Self {
-        let import = default_import(cluster, node, own_blocks, own);
+    pub(super) fn new(
+        cluster: &'a Cluster,
+        node: &str,
+        own_blocks: &'a [IpNet],
+        own: NodeAddresses,
+        service_ranges: &[IpNet],
+    ) -> Self {
+        let import = default_import(cluster, node, own_blocks, own, service_ranges);
         let export = default_export(&unexported(cluster, own_blocks));
         let node_export = node_export(own_blocks);
         Self {
@@ -105,7 +111,13 @@ impl<'a> Policies<'a> {
 }
 
 /// What is believed of a router that is no node: pods' prefixes that are not ours, and node addresses.
-fn default_import(cluster: &Cluster, node: &str, own_blocks: &[IpNet], own: NodeAddresses) -> DefaultRules {
+fn default_import(
+    cluster: &Cluster,
+    node: &str,
+    own_blocks: &[IpNet],
+    own: NodeAddresses,
+    service_ranges: &[IpNet],
+) -> DefaultRules {
     let rules = Family::ALL.map(|family| {
         let of_family = |net: &IpNet| Family::of(net) == family;
         let own_addresses = own.iter().map(IpNet::from).filter(of_family).map(exactly);
@@ -116,6 +128,12 @@ fn default_import(cluster: &Cluster, node: &str, own_blocks: &[IpNet], own: Node
         let blocks = own_blocks.iter().copied().filter(of_family).map(inside);
         rules.extend(reject_any(blocks, "own-block", "it is or lies in a block of this node"));
         rules.extend(reject_any(own_addresses, "own-address", "it is an address of this node"));
+        let services = service_ranges.iter().copied().filter(of_family).map(inside);
+        rules.extend(reject_any(
+            services,
+            "service-range",
+            "it is or lies in a range of Services, which this node answers itself; a BGPFilter can accept it",
+        ));
         rules.extend(accept_any(nodes.map(|a| IpNet::from(*a)).filter(of_family).map(exactly)));
         if pools.is_empty() {
             let blocks = cluster.nodes.keys().flat_map(|name| cluster.blocks_of(name));

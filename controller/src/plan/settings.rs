@@ -3,11 +3,13 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use weft_bgp::config::{GracefulRestart, Timers};
 use weft_bgp::types::Asn;
 
 use crate::api::{
     AdvertiseNodeAddress, BGPConfigurationSpec, BGPPeerSpec, Cidr, GracefulRestartSpec, NodeAddress,
+    ServiceAggregation, ServiceRange,
 };
 use crate::cluster::Cluster;
 
@@ -16,6 +18,9 @@ const DEFAULT_ASN: Asn = Asn(64512);
 
 /// The port of BGP (RFC 4271 section 8).
 pub(crate) const BGP_PORT: u16 = 179;
+
+/// How long a Service is answered on the node before peers are told, where no BGPConfiguration says.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
 
 /// The name of the BGPConfiguration that overrides the default one for a node.
 pub(crate) fn node_configuration_name(node: &str) -> String {
@@ -39,6 +44,24 @@ pub(crate) struct Settings {
     pub(crate) manage_sysctls: bool,
     pub(crate) mtu: Option<u32>,
     pub(crate) nat_outgoing_exclude: Vec<Cidr>,
+    pub(crate) services: ServiceSettings,
+}
+
+/// What of Services is announced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServiceSettings {
+    pub(crate) cluster_ips: Vec<IpNet>,
+    pub(crate) external_ips: Vec<IpNet>,
+    pub(crate) load_balancer_ips: Vec<IpNet>,
+    pub(crate) aggregation: ServiceAggregation,
+    pub(crate) settle_time: Duration,
+}
+
+impl ServiceSettings {
+    /// Every range.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = IpNet> + Clone + '_ {
+        [&self.cluster_ips, &self.external_ips, &self.load_balancer_ips].into_iter().flatten().copied()
+    }
 }
 
 impl Settings {
@@ -57,6 +80,10 @@ impl Settings {
             specs.into_iter().flatten().find_map(field)
         }
         let specs = [own, default];
+        let ranges = |field: fn(&BGPConfigurationSpec) -> Option<&Vec<ServiceRange>>| {
+            let ranges = specs.into_iter().flatten().find_map(field);
+            ranges.into_iter().flatten().map(|range| range.cidr.net()).collect()
+        };
         Self {
             asn: first(specs, |s| s.as_number).map_or(DEFAULT_ASN, |number| number.get()),
             mesh: first(specs, |s| s.node_to_node_mesh_enabled).unwrap_or(true),
@@ -75,6 +102,13 @@ impl Settings {
             manage_sysctls: first(specs, |s| s.manage_sysctls).unwrap_or(true),
             mtu: first(specs, |s| s.mtu),
             nat_outgoing_exclude: first(specs, |s| s.nat_outgoing_exclude.clone()).unwrap_or_default(),
+            services: ServiceSettings {
+                cluster_ips: ranges(|s| s.service_cluster_ips.as_ref()),
+                external_ips: ranges(|s| s.service_external_ips.as_ref()),
+                load_balancer_ips: ranges(|s| s.service_load_balancer_ips.as_ref()),
+                aggregation: first(specs, |s| s.service_aggregation).unwrap_or_default(),
+                settle_time: first(specs, |s| s.service_settle_time).map_or(SETTLE_TIME, |d| d.0),
+            },
         }
     }
 

@@ -1,5 +1,6 @@
 //! What makes no sense although every field is well-formed: in one object ([`spec`]), and between objects.
 
+mod services;
 mod spec;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,11 @@ pub(super) fn each(parsed: &[Parsed]) -> Vec<DocumentError> {
             Object::BgpPeer(s) => spec::peer(s),
             Object::BgpFilter(s) => spec::filter(s),
             Object::IpPool(s) => spec::pool(s),
-            Object::IpBlock(_) | Object::Node(_) | Object::Namespace(_) => Vec::new(),
+            Object::IpBlock(_)
+            | Object::Node(_)
+            | Object::Namespace(_)
+            | Object::Service(_)
+            | Object::EndpointSlice(_) => Vec::new(),
         };
         errors.extend(faults.into_iter().map(|(field, invalid)| object.error(&field, invalid)));
     }
@@ -66,6 +71,7 @@ pub(super) fn together(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> V
         "it overlaps",
         "pools and blocks must not overlap: narrow one",
     ));
+    errors.extend(services::ranges(parsed));
     errors.extend(shared_addresses(parsed));
     errors.extend(contested_peers(parsed, cluster, scope));
     errors
@@ -105,7 +111,12 @@ fn dangling(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<Document
                 }
             }
             Object::IpBlock(spec) => errors.extend(no_node(object, "spec.node", &spec.node)),
-            Object::BgpFilter(_) | Object::IpPool(_) | Object::Node(_) | Object::Namespace(_) => {}
+            Object::BgpFilter(_)
+            | Object::IpPool(_)
+            | Object::Node(_)
+            | Object::Namespace(_)
+            | Object::Service(_)
+            | Object::EndpointSlice(_) => {}
         }
     }
     errors
@@ -138,6 +149,8 @@ fn ranges<'a>(parsed: &'a [Parsed], cluster: &Cluster) -> Vec<Range<'a>> {
             }
             Object::Node(_)
             | Object::Namespace(_)
+            | Object::Service(_)
+            | Object::EndpointSlice(_)
             | Object::BgpConfiguration(_)
             | Object::BgpPeer(_)
             | Object::BgpFilter(_) => {}

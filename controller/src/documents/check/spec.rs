@@ -22,12 +22,12 @@ const RESERVED_MAX: usize = 256;
 const COOLDOWN_MAX: StdDuration = StdDuration::from_secs(24 * 3600);
 
 /// Faults, each with the path of its field.
-type Faults = Vec<(String, Invalid)>;
+pub(super) type Faults = Vec<(String, Invalid)>;
 
 /// The metric of own-block unreachables; learned routes must be better.
 const UNREACHABLE_METRIC: u32 = 4_278_198_272;
 
-fn fault(faults: &mut Faults, field: &str, message: impl Into<String>, remedy: &str) {
+pub(super) fn fault(faults: &mut Faults, field: &str, message: impl Into<String>, remedy: &str) {
     faults.push((format!("spec.{field}"), Invalid::new(message, remedy)));
 }
 
@@ -58,6 +58,7 @@ pub(super) fn configuration(name: &str, spec: &BGPConfigurationSpec) -> Faults {
         let remedy = "write it in the BGPConfiguration default";
         fault(&mut faults, "podCIDRSource", "podCIDRSource is for all nodes alike", remedy);
     }
+    super::services::configuration(&mut faults, spec);
     faults
 }
 
