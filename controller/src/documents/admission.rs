@@ -7,6 +7,7 @@ use serde_json::Value as Json;
 use super::{Origin, Parsed, Reading, check, decode};
 use crate::api::json::DocumentError;
 use crate::cluster::{Cluster, Kind, Node, Object};
+use crate::plan::are_announced;
 
 /// An object's kind and name.
 type Id = (Kind, String);
@@ -66,6 +67,12 @@ impl Admission {
     #[must_use]
     pub fn nodes(&self) -> usize {
         self.cluster.nodes.len()
+    }
+
+    /// Whether the node has to know of Services; nobody has.
+    #[must_use]
+    pub fn announces_services(&self) -> bool {
+        !self.node.is_empty() && are_announced(&self.cluster, &self.node)
     }
 
     /// Takes in an object as it is now.

@@ -1,6 +1,6 @@
 //! A small API server for tests: lists in pages, watches, bookmarks, and a history that can be forgotten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,6 +26,9 @@ struct Store {
     history: Vec<Change>,
     /// Watches from before this version are refused.
     oldest: u64,
+    /// The kinds that were asked for, and those that may not be.
+    asked: BTreeSet<String>,
+    forbidden: BTreeSet<String>,
 }
 
 /// The server. What it holds survives [`Server::stop`].
@@ -87,7 +90,11 @@ impl Server {
 
     /// Adds an object or replaces it.
     pub(super) fn put(&self, plural: &str, name: &str, mut object: Json) {
-        object["metadata"] = json!({ "name": name, "uid": "1", "managedFields": [{"manager": "test"}] });
+        let metadata = json!({ "name": name, "uid": "1", "managedFields": [{"manager": "test"}] });
+        match object["metadata"].as_object_mut() {
+            Some(given) => given.extend(metadata.as_object().unwrap().clone()),
+            None => object["metadata"] = metadata,
+        }
         self.change(plural, name, Some(object));
     }
 
@@ -114,6 +121,16 @@ impl Server {
         self.shared.version.send_replace(version);
     }
 
+    /// Answers 403 Forbidden to who asks for this kind.
+    pub(super) fn forbid(&self, plural: &str) {
+        self.shared.store.lock().unwrap().forbidden.insert(plural.to_owned());
+    }
+
+    /// Whether this kind was listed or watched so far.
+    pub(super) fn was_asked_for(&self, plural: &str) -> bool {
+        self.shared.store.lock().unwrap().asked.contains(plural)
+    }
+
     /// Forgets what happened so far: a watch from before gets 410 Gone.
     pub(super) fn compact(&self) {
         self.shared.store.lock().unwrap().oldest = *self.shared.version.borrow();
@@ -133,6 +150,16 @@ async fn answer(
         let version = json!({"major": "1", "minor": "36", "gitVersion": "v1.36.0", "gitCommit": "", "gitTreeState": "",
             "buildDate": "", "goVersion": "", "compiler": "", "platform": ""});
         return JsonBody(version).into_response();
+    }
+    let allowed = {
+        let mut store = shared.store.lock().unwrap();
+        store.asked.insert(plural.clone());
+        !store.forbidden.contains(&plural)
+    };
+    if !allowed {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden",
+            "message": "not for you", "code": 403});
+        return (StatusCode::FORBIDDEN, JsonBody(status)).into_response();
     }
     if query.contains_key("watch") {
         let since = query["resourceVersion"].parse().unwrap();

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher as _;
 use std::time::Duration;
 
-use futures_util::stream::{self, BoxStream};
+use futures_util::stream::{self, AbortHandle, BoxStream, SelectAll};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use kube::api::ApiResource;
 use kube::core::{DynamicObject, GroupVersionKind};
@@ -19,6 +19,8 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
+use crate::api::Invalid;
+use crate::api::json::DocumentError;
 use crate::cluster::Kind;
 use crate::documents::{Admission, Reading, Version, Versions};
 
@@ -46,8 +48,8 @@ pub(crate) struct Followed {
     pub(crate) trouble: watch::Receiver<Option<String>>,
 }
 
-/// Watches every kind on behalf of a node, or of none where the name is empty, until the receiver is gone. A Node that is deleted
-/// counts for `linger` more, unless another has its addresses.
+/// Watches every kind on behalf of a node, or of none where the name is empty, until the receiver is gone: Services and their endpoints
+/// only while the node announces some. A Node that is deleted counts for `linger` more, unless another has its addresses.
 pub(crate) fn follow(client: Client, node: &str, linger: Duration) -> Followed {
     let (out, readings) = mpsc::channel(1);
     let (trouble_sender, trouble) = watch::channel(None);
@@ -59,9 +61,11 @@ pub(crate) fn follow(client: Client, node: &str, linger: Duration) -> Followed {
         node: node.to_owned(),
         versions: Versions::new(),
         lingering: Lingering { linger, nodes: BTreeMap::new() },
+        services: Vec::new(),
+        refused: BTreeSet::new(),
         trouble: trouble_sender,
     };
-    tokio::spawn(follower.run(client, stream::select_all(watches).boxed(), out));
+    tokio::spawn(follower.run(client, stream::select_all(watches), out));
     Followed { readings, trouble }
 }
 
@@ -74,7 +78,11 @@ fn events(client: &Client, kind: Kind) -> BoxStream<'static, News> {
         &GroupVersionKind::gvk(group, version, kind.as_str()),
         kind.plural(),
     );
-    let config = watcher::Config { page_size: Some(PAGE), ..watcher::Config::default() };
+    let mut config = watcher::Config { page_size: Some(PAGE), ..watcher::Config::default() };
+    if kind == Kind::EndpointSlice {
+        // Headless Services have no address to announce, and often the most endpoints.
+        config = config.labels("!service.kubernetes.io/headless");
+    }
     watcher::watcher(Api::all_with(client.clone(), &resource), config)
         .backoff(Pauses::default())
         .into_stream()
@@ -118,11 +126,20 @@ struct Follower {
     node: String,
     versions: Versions,
     lingering: Lingering,
+    /// The watches of [`Kind::OF_SERVICES`], while there are any.
+    services: Vec<AbortHandle>,
+    /// Those of these kinds that the API server does not let us see: their absence holds up nothing else.
+    refused: BTreeSet<Kind>,
     trouble: watch::Sender<Option<String>>,
 }
 
 impl Follower {
-    async fn run(mut self, client: Client, mut news: BoxStream<'static, News>, out: mpsc::Sender<Reading>) {
+    async fn run(
+        mut self,
+        client: Client,
+        mut news: SelectAll<BoxStream<'static, News>>,
+        out: mpsc::Sender<Reading>,
+    ) {
         let mut probe = interval(PROBE);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut due: Option<Due> = None;
@@ -138,11 +155,10 @@ impl Follower {
                 }
                 () = sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => {
                     due = None;
-                    if self.listed.len() == Kind::ALWAYS.len() {
-                        let reading = Reading { versions: self.versions.clone(), ..self.admission.settle() };
-                        if out.send(reading).await.is_err() {
-                            return;
-                        }
+                    if let Some(reading) = self.settle(&client, &mut news)
+                        && out.send(reading).await.is_err()
+                    {
+                        return;
                     }
                 }
                 () = sleep_until(leaves.unwrap_or_else(Instant::now)), if leaves.is_some() => {
@@ -161,6 +177,40 @@ impl Follower {
         }
     }
 
+    /// What is in force; nothing while a kind that is needed was not listed yet: what is there already must not be withdrawn for
+    /// a moment.
+    fn settle(&mut self, client: &Client, news: &mut SelectAll<BoxStream<'static, News>>) -> Option<Reading> {
+        if !Kind::ALWAYS.iter().all(|kind| self.listed.contains(kind)) {
+            return None;
+        }
+        let mut reading = Reading { versions: self.versions.clone(), ..self.admission.settle() };
+        match (self.admission.announces_services(), self.services.is_empty()) {
+            (true, true) => {
+                for kind in Kind::OF_SERVICES {
+                    let (events, handle) = stream::abortable(events(client, kind));
+                    news.push(events.boxed());
+                    self.services.push(handle);
+                }
+            }
+            (false, false) => {
+                self.services.drain(..).for_each(|watch| watch.abort());
+                for kind in Kind::OF_SERVICES {
+                    for name in self.admission.names(kind) {
+                        self.forget(kind, &name);
+                    }
+                    self.listed.remove(&kind);
+                    self.refused.remove(&kind);
+                }
+                reading = Reading { versions: self.versions.clone(), ..self.admission.settle() };
+            }
+            _ => {}
+        }
+        let known =
+            |kind| self.services.is_empty() || self.listed.contains(kind) || self.refused.contains(kind);
+        reading.errors.extend(self.refused.iter().map(|kind| refused(*kind)));
+        Kind::OF_SERVICES.iter().all(known).then_some(reading)
+    }
+
     /// Takes in what a watch says; tells whether something changed.
     fn take(&mut self, kind: Kind, event: Result<Event<DynamicObject>, watcher::Error>) -> bool {
         match event {
@@ -175,6 +225,7 @@ impl Follower {
                     self.delete(kind, name);
                 }
                 self.listed.insert(kind);
+                self.refused.remove(&kind);
                 return true;
             }
             Ok(Event::Apply(object)) => {
@@ -182,8 +233,11 @@ impl Follower {
                 return true;
             }
             Ok(Event::Delete(object)) => {
-                self.delete(kind, &object.metadata.name.unwrap_or_default());
+                self.delete(kind, &name(&object));
                 return true;
+            }
+            Err(error) if Kind::OF_SERVICES.contains(&kind) && is_forbidden(&error) => {
+                return self.refused.insert(kind);
             }
             Err(error) => {
                 let text = format!("cannot watch {}: {}", kind.plural(), causes(&error));
@@ -213,7 +267,7 @@ impl Follower {
     }
 
     fn apply(&mut self, kind: Kind, object: DynamicObject) -> String {
-        let name = object.metadata.name.clone().unwrap_or_default();
+        let name = name(&object);
         if kind == Kind::Node {
             for replaced in self.lingering.given_way(&name, &object, &self.admission) {
                 self.forget(Kind::Node, &replaced);
@@ -293,6 +347,42 @@ fn version(object: &DynamicObject) -> Version {
     }
 }
 
+/// An object's name as [`Admission`] has it, with its Namespace where it is in one.
+fn name(object: &DynamicObject) -> String {
+    let name = object.metadata.name.clone().unwrap_or_default();
+    match &object.metadata.namespace {
+        Some(namespace) => format!("{namespace}/{name}"),
+        None => name,
+    }
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.is_forbidden(),
+        _ => false,
+    }
+}
+
+fn refused(kind: Kind) -> DocumentError {
+    let invalid = Invalid::new(
+        format!(
+            "the API server does not let weftd list and watch {}: no Service is announced",
+            kind.plural()
+        ),
+        "apply manifests/base of this version, or take the service ranges out of the BGPConfiguration",
+    );
+    let Invalid { message, remedy } = invalid;
+    DocumentError {
+        file: None,
+        line: None,
+        object: Some(format!("{}/*", kind.as_str())),
+        field: None,
+        message,
+        remedy,
+    }
+}
+
 /// When the changes so far are taken together.
 struct Due {
     since: Instant,
@@ -315,7 +405,7 @@ impl Due {
     }
 }
 
-/// The object as a document of its kind. Of what the server adds to it only the labels count.
+/// The object as a document of its kind. Of its metadata only names and labels count.
 fn document(kind: Kind, object: DynamicObject) -> Json {
     let mut document = match object.data {
         Json::Object(fields) => fields,
@@ -327,8 +417,13 @@ fn document(kind: Kind, object: DynamicObject) -> Json {
     };
     document.insert("apiVersion".into(), api_version.into());
     document.insert("kind".into(), kind.as_str().into());
-    let labels = object.metadata.labels.unwrap_or_default();
-    document.insert("metadata".into(), json!({ "name": object.metadata.name, "labels": labels }));
+    let metadata = object.metadata;
+    let labels = metadata.labels.unwrap_or_default();
+    let kept = match metadata.namespace {
+        Some(namespace) => json!({ "name": metadata.name, "namespace": namespace, "labels": labels }),
+        None => json!({ "name": metadata.name, "labels": labels }),
+    };
+    document.insert("metadata".into(), kept);
     document.into()
 }
 
@@ -434,6 +529,67 @@ mod tests {
         until(&mut followed, "the heir", |cluster| names(cluster) == ["heir", "n1", "n2"]).await;
         until(&mut followed, "the other to go", |cluster| names(cluster) == ["heir", "n1"]).await;
         assert!(deleted.elapsed() >= linger, "it went too soon");
+    }
+
+    fn ranges(ranges: &[&str]) -> Json {
+        let ranges: Vec<Json> = ranges.iter().map(|cidr| json!({ "cidr": cidr })).collect();
+        json!({"apiVersion": "weft.network/v1alpha1", "kind": "BGPConfiguration", "spec": {"serviceClusterIPs": ranges}})
+    }
+
+    /// A Service, or an EndpointSlice of it with an endpoint on this node.
+    fn service(address: &str) -> Json {
+        json!({"metadata": {"namespace": "shop"}, "spec": {"clusterIPs": [address]}})
+    }
+
+    fn slice(node: &str) -> Json {
+        let metadata = json!({"namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}});
+        json!({"metadata": metadata, "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"], "nodeName": node}]})
+    }
+
+    #[tokio::test]
+    async fn services_are_asked_for_only_while_they_are_announced() {
+        let server = Server::start().await;
+        server.put("services", "web", service("10.96.0.10"));
+        server.put("endpointslices", "web-1", slice("n1"));
+        let mut followed = follow(server.client(), "n1", Duration::ZERO);
+        until(&mut followed, "the first reading", |c| c.services.is_empty()).await;
+        server.put("bgpconfigurations", "node.n2", ranges(&["10.96.0.0/12"]));
+        server.put("ippools", "a", pool("10.0.0.0/16"));
+        until(&mut followed, "the pool", |c| c.pools.len() == 1 && c.services.is_empty()).await;
+        assert!(!server.was_asked_for("services") && !server.was_asked_for("endpointslices"));
+        server.put("bgpconfigurations", "node.n1", ranges(&["10.96.0.0/12"]));
+        let with = |c: &Cluster| c.configurations.contains_key("node.n1");
+        let cluster = until(&mut followed, "the ranges", with).await.cluster.unwrap();
+        assert!(cluster.services.contains_key("shop/web"), "not before they are listed");
+        assert!(cluster.endpoint_slices["shop/web-1"].ready.nodes.contains("n1"));
+        server.put("endpointslices", "web-1", slice("n2"));
+        let moved = |c: &Cluster| c.endpoint_slices["shop/web-1"].ready.nodes.contains("n2");
+        until(&mut followed, "the endpoint to move", moved).await;
+        server.delete("services", "web");
+        until(&mut followed, "the Service to go", |c| c.services.is_empty()).await;
+        server.put("services", "web", service("10.96.0.10"));
+        until(&mut followed, "the Service to come", |c| c.services.len() == 1).await;
+        server.delete("bgpconfigurations", "node.n1");
+        until(&mut followed, "all to go", |c| c.services.is_empty() && c.endpoint_slices.is_empty()).await;
+        server.put("bgpconfigurations", "default", ranges(&["10.96.0.0/12"]));
+        let again = |c: &Cluster| c.services.len() == 1 && c.endpoint_slices.len() == 1;
+        until(&mut followed, "all to come back", again).await;
+    }
+
+    #[tokio::test]
+    async fn services_that_may_not_be_seen_hold_up_nothing_else() {
+        let server = Server::start().await;
+        server.forbid("endpointslices");
+        server.put("services", "web", service("10.96.0.10"));
+        server.put("bgpconfigurations", "default", ranges(&["10.96.0.0/12"]));
+        let mut followed = follow(server.client(), "n1", Duration::ZERO);
+        let reading = until(&mut followed, "a reading without endpoints", |c| c.services.len() == 1).await;
+        let objects: Vec<_> = reading.errors.iter().filter_map(|error| error.object.as_deref()).collect();
+        assert_eq!(objects, ["EndpointSlice/*"], "{:?}", reading.errors);
+        assert!(reading.errors[0].remedy.contains("manifests/base"), "{:?}", reading.errors);
+        server.put("ippools", "a", pool("10.0.0.0/16"));
+        until(&mut followed, "the pool", |c| c.pools.len() == 1).await;
+        assert_eq!(*followed.trouble.borrow(), None, "the API server is there");
     }
 
     #[test]

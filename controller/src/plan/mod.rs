@@ -26,6 +26,7 @@ mod settle;
 
 pub use blocks::{Block, BlockState, Pool};
 pub use make::plan;
+pub(crate) use services::are_announced;
 pub use services::{ServicePrefix, ServiceVerdict, answered};
 pub(crate) use session::wanted;
 pub use settle::Settling;

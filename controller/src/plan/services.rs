@@ -99,6 +99,11 @@ pub fn answered(cluster: &Cluster, node: &str) -> (BTreeSet<IpNet>, Duration) {
     (answered.map(|(net, _)| net).collect(), settings.settle_time)
 }
 
+/// Whether a node has to know of Services at all.
+pub(crate) fn are_announced(cluster: &Cluster, node: &str) -> bool {
+    Settings::of(cluster, node).services.ranges().next().is_some()
+}
+
 /// Every prefix of Services' that this node announces or might.
 pub(super) fn prefixes(
     cluster: &Cluster,
