@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
-use weft_routing::nft::{self, Nat, Ruleset};
+use weft_routing::nft::{self, Nat, Ruleset, ServiceRanges};
 
 /// Runs `body` on a thread in a fresh network namespace.
 fn in_fresh_namespace(body: impl FnOnce() + Send + 'static) {
@@ -41,7 +41,7 @@ fn with_nat() -> Ruleset {
         pools: ["fd00:10::/48".parse().unwrap()].into(),
         excluded: BTreeSet::new(),
     };
-    Ruleset { nat_v4: Some(nat_v4), nat_v6: Some(nat_v6) }
+    Ruleset { nat_v4: Some(nat_v4), nat_v6: Some(nat_v6), ..Ruleset::default() }
 }
 
 #[test]
@@ -69,6 +69,36 @@ fn the_translation_goes_when_no_pool_wants_it() {
     });
 }
 
+fn with_services() -> Ruleset {
+    let v4 = ["10.96.0.0/12", "10.96.8.0/24", "203.0.113.9/32"].map(|net| net.parse().unwrap()).into();
+    let services = ServiceRanges { v4, v6: ["fd00:96::/112".parse().unwrap()].into() };
+    Ruleset { services, ..Ruleset::default() }
+}
+
+#[test]
+fn the_rejection_is_changed_in_place_and_goes_with_the_last_range() {
+    in_fresh_namespace(|| {
+        apply(&with_services());
+        let first = nft::list().unwrap();
+        assert!(first.services.is_some() && first.nat.is_none(), "{first:?}");
+        let mut fewer = with_services();
+        fewer.services.v6.clear();
+        apply(&fewer);
+        let second = nft::list().unwrap();
+        assert!(second.services.is_some() && !second.same_rules(&first), "{second:?}");
+        apply(&with_services());
+        assert!(nft::list().unwrap().same_rules(&first));
+        // Of our name, and of another's making.
+        nft_by_hand("delete table inet weft-services");
+        nft_by_hand("add table inet weft-services");
+        nft_by_hand("add chain inet weft-services forward { type filter hook input priority 5 ; }");
+        apply(&with_services());
+        assert!(nft::list().unwrap().same_rules(&first));
+        apply(&Ruleset::default());
+        assert_eq!(nft::list().unwrap().services, None);
+    });
+}
+
 #[test]
 fn a_table_of_our_name_with_other_hooks_is_replaced() {
     in_fresh_namespace(|| {
@@ -85,8 +115,8 @@ fn a_table_of_our_name_with_other_hooks_is_replaced() {
 #[test]
 fn what_is_deleted_is_named_once() {
     in_fresh_namespace(|| {
-        apply(&with_nat());
-        assert_eq!(nft::delete().unwrap(), ["weft", "weft-nat"]);
+        apply(&Ruleset { services: with_services().services, ..with_nat() });
+        assert_eq!(nft::delete().unwrap(), ["weft", "weft-nat", "weft-services"]);
         assert!(nft::delete().unwrap().is_empty());
         assert_eq!(nft::list().unwrap(), nft::Installed::default());
     });
@@ -95,15 +125,18 @@ fn what_is_deleted_is_named_once() {
 #[test]
 fn a_change_of_our_tables_is_heard_and_of_others_not() {
     in_fresh_namespace(|| {
-        apply(&with_nat());
+        apply(&Ruleset { services: with_services().services, ..with_nat() });
         let mut watch = nft::Watch::open().unwrap();
         assert!(!watch.changed());
         nft_by_hand("add table inet weft-like");
         nft_by_hand("add chain inet weft-like forward");
         assert!(!watch.changed());
-        for ours in
-            ["flush chain inet weft prerouting", "delete table inet weft-nat", "delete table inet weft"]
-        {
+        for ours in [
+            "flush chain inet weft prerouting",
+            "delete table inet weft-nat",
+            "flush chain inet weft-services forward",
+            "delete table inet weft",
+        ] {
             nft_by_hand(ours);
             assert!(watch.changed(), "{ours}");
             assert!(!watch.changed(), "{ours}, again");

@@ -191,7 +191,7 @@ impl Inquiry {
             spoofed: known
                 .packet_filter
                 .spoofed
-                .map(|nft::Spoofed { ipv4, ipv6 }| SpoofedJson { ipv4, ipv6 }),
+                .map(|nft::Packets { ipv4, ipv6 }| SpoofedJson { ipv4, ipv6 }),
         };
         let messages = speaker.peers.iter().map(|p| p.counters);
         Scrape {

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use weft_routing::netlink;
-use weft_routing::nft::{self, Error, Installed, Ruleset, Spoofed, Watch};
+use weft_routing::nft::{self, Error, Installed, Packets, Ruleset, Watch};
 
 use crate::api::json::Problem;
 
@@ -27,7 +27,9 @@ pub(super) struct PacketFilter {
     /// The guard against forged sources is there.
     pub(super) guarded: bool,
     /// What the guard has dropped; none: not read yet.
-    pub(super) spoofed: Option<Spoofed>,
+    pub(super) spoofed: Option<Packets>,
+    /// What was rejected on its way to Services; none: not read yet, or there are no service ranges.
+    pub(super) rejected: Option<Packets>,
     /// How often the tables were put right after another program changed them.
     pub(super) repairs: u64,
     /// What could not be done.
@@ -147,7 +149,7 @@ impl<T: Tables> Keeper<T> {
         if let Some((_, as_applied)) = self.applied.as_ref().filter(|(ruleset, _)| ruleset == wanted) {
             let found = self.tables.list()?;
             if found.same_rules(as_applied) {
-                self.state.spoofed = Some(found.spoofed);
+                self.count(&found);
                 return Ok(());
             }
             self.state.guarded = found.guard.is_some() && found.guard == as_applied.guard;
@@ -159,15 +161,22 @@ impl<T: Tables> Keeper<T> {
             self.state.guarded = true;
             self.tables.apply(wanted)?;
             let installed = self.tables.list()?;
-            self.state.spoofed = Some(installed.spoofed);
+            self.count(&installed);
             // What somebody takes away in between must not pass for what was wanted.
             self.state.guarded = installed.guard.is_some();
-            if self.state.guarded && installed.nat.is_some() == wanted.translates() {
+            let complete = installed.nat.is_some() == wanted.translates()
+                && installed.services.is_some() != wanted.services.is_empty();
+            if self.state.guarded && complete {
                 self.applied = Some((wanted.clone(), installed));
                 return Ok(());
             }
         }
         Err(Error::Undone)
+    }
+
+    fn count(&mut self, installed: &Installed) {
+        self.state.spoofed = Some(installed.spoofed);
+        self.state.rejected = installed.services.as_ref().map(|_| installed.rejected);
     }
 }
 
@@ -186,8 +195,10 @@ fn problem(error: &Error, guarded: bool) -> Problem {
         Error::Run(_) | Error::TimedOut | Error::Refused { .. } | Error::Json(_) | Error::Undone => {
             Problem::error(
                 "nft-failed",
-                format!("the tables inet weft and inet weft-nat cannot be kept: {error}; {consequence}"),
-                "run nft list tables inet by hand; the kernel needs nf_tables with CONFIG_NFT_FIB_INET and CONFIG_NFT_NAT",
+                format!(
+                    "the tables inet weft, inet weft-nat and inet weft-services cannot be kept: {error}; {consequence}"
+                ),
+                "run nft list tables inet by hand; the kernel needs nf_tables with CONFIG_NFT_FIB_INET, CONFIG_NFT_NAT and CONFIG_NFT_REJECT_INET",
             )
         }
     }
@@ -277,7 +288,7 @@ mod tests {
         keeper.step(&Ruleset::default());
         keeper.tables.real.spoofed.ipv6 = 7;
         keeper.step(&Ruleset::default());
-        assert_eq!(keeper.state.spoofed, Some(Spoofed { ipv4: 0, ipv6: 7 }));
+        assert_eq!(keeper.state.spoofed, Some(Packets { ipv4: 0, ipv6: 7 }));
         assert_eq!(keeper.tables.applied, 1);
     }
 

@@ -1,10 +1,11 @@
-//! Which pods speak to the outside with the node's address, and who counts as outside.
+//! What the node wants of nftables: which pods speak to the outside with the node's address, who counts as outside, and where
+//! packets to Services end.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use weft_routing::nft::{Nat, Ruleset};
+use weft_routing::nft::{Nat, Ruleset, ServiceRanges};
 
 use super::make::Context;
 use crate::api::json::Problem;
@@ -37,7 +38,9 @@ pub(super) fn ruleset(context: &Context<'_>) -> (Ruleset, Vec<Problem>) {
         .extend(missing.into_iter().filter(|(_, missing)| *missing).map(|(family, _)| no_address(family)));
     let nat_v4 = own.v4.filter(|_| !pools_v4.is_empty());
     let nat_v6 = own.v6.filter(|_| !pools_v6.is_empty());
+    let (services_v4, services_v6) = split(context.settings.services.ranges());
     let ruleset = Ruleset {
+        services: ServiceRanges { v4: services_v4, v6: services_v6 },
         nat_v4: nat_v4.map(|source| Nat { source, pools: pools_v4, excluded: excluded_v4 }),
         nat_v6: nat_v6.map(|source| Nat { source, pools: pools_v6, excluded: excluded_v6 }),
     };

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::run::{Error, nft};
-use super::{GUARD_TABLE, NAT_TABLE, SPOOFED_V4, SPOOFED_V6};
+use super::services::{REJECTED_V4, REJECTED_V6};
+use super::{GUARD_TABLE, NAT_TABLE, SERVICES_TABLE, SPOOFED_V4, SPOOFED_V6};
 
 /// What is there of Weft's tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,15 +15,19 @@ pub struct Installed {
     pub guard: Option<Table>,
     /// The translation of sources.
     pub nat: Option<Table>,
+    /// The end of packets to Services.
+    pub services: Option<Table>,
     /// What the guard has dropped.
-    pub spoofed: Spoofed,
+    pub spoofed: Packets,
+    /// What was rejected on its way to Services.
+    pub rejected: Packets,
 }
 
 impl Installed {
-    /// Whether both tables hold the same, whatever was counted.
+    /// Whether all tables hold the same, whatever was counted.
     #[must_use]
     pub fn same_rules(&self, other: &Self) -> bool {
-        (&self.guard, &self.nat) == (&other.guard, &other.nat)
+        (&self.guard, &self.nat, &self.services) == (&other.guard, &other.nat, &other.services)
     }
 }
 
@@ -30,9 +35,9 @@ impl Installed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table(Vec<Value>);
 
-/// Packets with forged sources, since the table was made.
+/// Packets counted since the table was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Spoofed {
+pub struct Packets {
     /// IPv4.
     pub ipv4: u64,
     /// IPv6.
@@ -51,10 +56,18 @@ pub fn list() -> Result<Installed, Error> {
         }
         objects(&["-j", "list", "table", "inet", name]).map(Some)
     };
-    let (guard, nat) = (read(GUARD_TABLE)?, read(NAT_TABLE)?);
-    let counted = guard.as_deref().unwrap_or_default();
-    let spoofed = Spoofed { ipv4: counter(counted, SPOOFED_V4), ipv6: counter(counted, SPOOFED_V6) };
-    Ok(Installed { guard: guard.map(table), nat: nat.map(table), spoofed })
+    let (guard, nat, services) = (read(GUARD_TABLE)?, read(NAT_TABLE)?, read(SERVICES_TABLE)?);
+    let packets = |objects: &Option<Vec<Value>>, [ipv4, ipv6]: [&str; 2]| {
+        let objects = objects.as_deref().unwrap_or_default();
+        Packets { ipv4: counter(objects, ipv4), ipv6: counter(objects, ipv6) }
+    };
+    Ok(Installed {
+        spoofed: packets(&guard, [SPOOFED_V4, SPOOFED_V6]),
+        rejected: packets(&services, [REJECTED_V4, REJECTED_V6]),
+        guard: guard.map(table),
+        nat: nat.map(table),
+        services: services.map(table),
+    })
 }
 
 /// The names of all tables of family `inet`.

@@ -1,4 +1,5 @@
-//! Weft's tables in nftables: the guard against forged sources, and the translation of pods' sources on the way out.
+//! Weft's tables in nftables: the guard against forged sources, the translation of pods' sources on the way out, and the end of
+//! packets to Services that nobody answers.
 //!
 //! [`apply_guard`] and [`Ruleset::apply`] hand a text to one `nft -f -` each, which the kernel takes as a whole or not at
 //! all: a kernel without NAT has the guard nevertheless. [`list`] reads back what is there, for comparison and for the counters; [`Watch`] hears when
@@ -8,6 +9,7 @@
 //!   source leaves by that link. The rule is the same for all pods, so that adding one touches no nftables. The table is
 //!   changed in place: its counters go on. [`is_guarded`] asks whether it is there with its rules, and needs no program.
 //! - `inet weft-nat`: pods of given pools speak to the outside with the node's address.
+//! - `inet weft-services`: what is forwarded to an address of Services' is rejected. It is changed in place too.
 
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
@@ -18,17 +20,21 @@ use ipnet::{Ipv4Net, Ipv6Net};
 mod list;
 mod query;
 mod run;
+mod services;
 mod watch;
 
-pub use list::{Installed, Spoofed, Table, list};
+pub use list::{Installed, Packets, Table, list};
 pub use query::is_guarded;
 pub use run::Error;
+pub use services::ServiceRanges;
 pub use watch::Watch;
 
 /// The guard, of family `inet`. It stays when the daemon stops.
 pub const GUARD_TABLE: &str = "weft";
 /// The translation of sources, of family `inet`. It is there only while a pool asks for it.
 pub const NAT_TABLE: &str = "weft-nat";
+/// The rejection of packets to Services, of family `inet`. It is there only while there are ranges of Services.
+pub const SERVICES_TABLE: &str = "weft-services";
 
 /// `NFNL_SUBSYS_NFTABLES` (linux/netfilter/nfnetlink.h), the upper half of a message's type.
 const SUBSYSTEM: u16 = 10;
@@ -45,6 +51,8 @@ pub struct Ruleset {
     pub nat_v4: Option<Nat<Ipv4Addr, Ipv4Net>>,
     /// IPv6 pods' way out.
     pub nat_v6: Option<Nat<Ipv6Addr, Ipv6Net>>,
+    /// Where packets to Services end that nobody answers.
+    pub services: ServiceRanges,
 }
 
 /// Whose sources are translated in one family. Prefixes may overlap.
@@ -59,13 +67,22 @@ pub struct Nat<Addr, Net> {
 }
 
 impl Ruleset {
-    /// Puts the translation in place, or takes it away where no pool wants it, in the network namespace of the calling
-    /// thread, whatever stands there.
+    /// Puts the translation and the rejection in place, or takes away what is not wanted, in the network namespace of the
+    /// calling thread, whatever stands there.
     ///
     /// # Errors
     /// As [`apply_guard`].
     pub fn apply(&self) -> Result<(), Error> {
-        run::nft(&["-f", "-"], &self.render()).map(drop)
+        let text = self.render();
+        match run::nft(&["-f", "-"], &text) {
+            // As with the guard.
+            Err(Error::Refused { .. }) => {
+                let mut anew = String::new();
+                services::delete(&mut anew);
+                run::nft(&["-f", "-"], &(anew + &text)).map(drop)
+            }
+            done => done.map(drop),
+        }
     }
 
     /// Whether any source is translated: without it there is no table for that.
@@ -74,9 +91,10 @@ impl Ruleset {
         self.nat_v4.is_some() || self.nat_v6.is_some()
     }
 
-    /// The text for `nft -f`: one transaction that leads from whatever table of this name there was to this.
+    /// The text for `nft -f`: one transaction that leads from whatever tables of these names there were to this.
     fn render(&self) -> String {
         let mut text = String::new();
+        self.services.render(&mut text);
         // A table must be there to be deleted.
         line(&mut text, format_args!("table inet {NAT_TABLE} {{ }}"));
         line(&mut text, format_args!("delete table inet {NAT_TABLE}"));
@@ -119,7 +137,7 @@ pub fn apply_guard() -> Result<(), Error> {
     }
 }
 
-/// Takes both tables away, in the network namespace of the calling thread, and gives the names of those that were there.
+/// Takes all tables away, in the network namespace of the calling thread, and gives the names of those that were there.
 ///
 /// # Errors
 /// As [`apply_guard`]. A machine without `nft` has no tables of ours, which is no error.
@@ -128,7 +146,8 @@ pub fn delete() -> Result<Vec<&'static str>, Error> {
         Err(Error::NotInstalled) => return Ok(Vec::new()),
         tables => tables?,
     };
-    let ours: Vec<_> = [GUARD_TABLE, NAT_TABLE].into_iter().filter(|name| present.contains(*name)).collect();
+    let ours: Vec<_> =
+        [GUARD_TABLE, NAT_TABLE, SERVICES_TABLE].into_iter().filter(|name| present.contains(*name)).collect();
     let text: String = ours.iter().map(|name| format!("delete table inet {name}\n")).collect();
     if !ours.is_empty() {
         run::nft(&["-f", "-"], &text)?;
@@ -219,7 +238,10 @@ mod tests {
 
     #[test]
     fn without_nat_there_is_no_table() {
-        assert_eq!(Ruleset::default().render(), "table inet weft-nat { }\ndelete table inet weft-nat\n");
+        assert_eq!(
+            Ruleset::default().render(),
+            "table inet weft-services { }\ndelete table inet weft-services\ntable inet weft-nat { }\ndelete table inet weft-nat\n"
+        );
     }
 
     #[test]
@@ -229,7 +251,7 @@ mod tests {
             pools: nets(&["10.244.0.0/16"]),
             excluded: nets(&["10.244.0.0/16", "10.244.1.0/24", "224.0.0.0/4"]),
         };
-        let text = Ruleset { nat_v4: Some(nat), nat_v6: None }.render();
+        let text = Ruleset { nat_v4: Some(nat), ..Ruleset::default() }.render();
         assert!(text.contains("elements = { 10.244.0.0/16, 224.0.0.0/4 };"), "{text}");
         assert!(
             text.contains("ip saddr @pools-ipv4 ip daddr != @excluded-ipv4 snat ip to 192.0.2.1"),
@@ -242,7 +264,7 @@ mod tests {
     fn no_exclusion_is_an_empty_set() {
         let source = Ipv6Addr::LOCALHOST;
         let nat = Nat { source, pools: nets(&["fd00::/64"]), excluded: BTreeSet::new() };
-        let text = Ruleset { nat_v4: None, nat_v6: Some(nat) }.render();
+        let text = Ruleset { nat_v6: Some(nat), ..Ruleset::default() }.render();
         assert!(text.contains("set excluded-ipv6 { type ipv6_addr; flags interval; }"), "{text}");
     }
 }

@@ -7,7 +7,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{GUARD_TABLE, NAT_TABLE, SUBSYSTEM};
+use super::{GUARD_TABLE, NAT_TABLE, SERVICES_TABLE, SUBSYSTEM};
 use crate::netlink::{self, Messages, Received};
 
 /// The multicast group of nf_tables (`enum nfnetlink_groups`, linux/netfilter/nfnetlink.h).
@@ -82,5 +82,5 @@ fn is_ours(message: &Received<'_>) -> bool {
         .map_while(Result::ok)
         .find(|attribute| attribute.kind() == TABLE_NAME)
         .and_then(|attribute| std::str::from_utf8(attribute.value()).ok().map(str::to_owned))
-        .is_some_and(|name| [GUARD_TABLE, NAT_TABLE].contains(&name.trim_end_matches('\0')))
+        .is_some_and(|name| [GUARD_TABLE, NAT_TABLE, SERVICES_TABLE].contains(&name.trim_end_matches('\0')))
 }
