@@ -20,6 +20,8 @@ use weft_controller::api::json::{
     FibNextHopJson, FibStatusJson, GracefulRestartJson, GracefulRestartRole, IpamStatusJson, LastErrorJson,
     OriginJson, PathJson, PeerCountJson, PeerJson, Problem, RouteJson, SpoofedJson, StatusJson,
 };
+use weft_controller::api::{RejectedJson, ServicePrefixJson, ServicesStatusJson};
+use weft_controller::cluster::TrafficPolicy;
 use weft_controller::ctl::tables;
 
 fn at(second: i64) -> Timestamp {
@@ -141,6 +143,12 @@ fn status() -> StatusJson {
         fib: FibStatusJson { wanted: 12, installed: 11, refused: 0, shadowed: 1, repaired: 3 },
         ipam: IpamStatusJson { blocks: vec![block("10.244.1.0/26", Some(64)), block("fd00::/64", None)] },
         spoofed: Some(SpoofedJson { ipv4: 3, ipv6: 0 }),
+        services: Some(ServicesStatusJson {
+            announced: 4,
+            settling: 1,
+            withheld: 2,
+            rejected: Some(RejectedJson { ipv4: 5, ipv6: 0 }),
+        }),
     }
 }
 
@@ -310,4 +318,30 @@ fn blocks_and_addresses() {
     insta::assert_snapshot!("ipam", tables::ipam(&addresses(), now(), false));
     insta::assert_snapshot!("ipam_wide", tables::ipam(&addresses(), now(), true));
     assert_eq!(tables::ipam(&IpamJson::default(), now(), false), "No blocks.\n\nNo addresses are taken.\n");
+}
+
+#[test]
+fn services_say_why() {
+    let prefix = |prefix: &str, services: &[&str], policy, announced, code, text: &str| ServicePrefixJson {
+        prefix: prefix.parse().unwrap(),
+        services: services.iter().map(|service| (*service).to_owned()).collect(),
+        policy,
+        announced,
+        reason: Reason::new(code, text),
+    };
+    let local = Some(TrafficPolicy::Local);
+    let services = [
+        prefix("10.96.0.0/12", &[], None, true, "range", "every node answers for this range"),
+        prefix(
+            "203.0.113.9/32",
+            &["shop/a", "shop/b"],
+            local,
+            false,
+            "no-local-endpoint",
+            "no ready endpoint is on this node",
+        ),
+    ];
+    insta::assert_snapshot!("services", tables::services(&services, false));
+    insta::assert_snapshot!("services_wide", tables::services(&services, true));
+    assert_eq!(tables::services(&[], false), "No service ranges.\n");
 }

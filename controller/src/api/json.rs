@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use weft_bgp::session::State;
 use weft_bgp::types::{Family, Reason};
 
+use super::ServicesStatusJson;
 use super::ipam::IpamBlockJson;
 
 /// One BGP peer.
@@ -235,6 +236,8 @@ pub struct StatusJson {
     pub ipam: IpamStatusJson,
     /// What pods sent under addresses that are not theirs; null: not read yet.
     pub spoofed: Option<SpoofedJson>,
+    /// What of Services is announced; null: there are no service ranges.
+    pub services: Option<ServicesStatusJson>,
 }
 
 /// Packets with forged sources that were dropped, since the nftables table was made.

@@ -32,6 +32,15 @@ pub enum TrafficPolicy {
     Local,
 }
 
+impl std::fmt::Display for TrafficPolicy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cluster => "Cluster",
+            Self::Local => "Local",
+        })
+    }
+}
+
 /// What Weft knows of a `discovery.k8s.io/v1` EndpointSlice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSlice {

@@ -66,6 +66,8 @@ pub enum Command {
         #[arg(long, value_name = "PEER", required_if_eq_any = [("rib", "in"), ("rib", "out")])]
         peer: Option<String>,
     },
+    /// List the addresses and ranges of Services, and why peers are told of each or not
+    Services,
     /// List the kernel routes that Weft wants or owns, and how they fare
     Fib,
     /// Show what happened lately: sessions, errors, alarms

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::args::{Args, Command, Format, Rib, Target};
 use super::client::{Client, encode};
 use super::{Exit, Failure, ipam, output, tables};
+use crate::api::ServicePrefixJson;
 use crate::api::json::{EventJson, FibJson, PeerJson, RouteJson, StatusJson, VersionJson};
 
 /// How long one question for new events waits in the daemon, in seconds.
@@ -30,6 +31,11 @@ pub(super) fn run(
         Command::Peers { peer } => peers(client, peer.as_deref(), format, out),
         Command::Routes { target, rib, peer } => {
             routes(client, *target, &routes_query(*target, *rib, peer.as_deref()), format, out)
+        }
+        Command::Services => {
+            let services: Vec<ServicePrefixJson> = client.get("/v1/services")?;
+            output::write(out, format, &services, |wide| tables::services(&services, wide))?;
+            Ok(Exit::Good)
         }
         Command::Fib => {
             let fib: Vec<FibJson> = client.get("/v1/fib")?;

@@ -5,6 +5,7 @@ use std::fmt::{Display, Write};
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 
+use crate::api::ServicePrefixJson;
 use crate::api::ipam::IpamJson;
 use crate::api::json::{
     AsPathElement, DocumentError, ErrorDirection, EventJson, FibJson, FibNextHopJson, LastErrorJson,
@@ -138,6 +139,18 @@ pub fn status(status: &StatusJson, wide: bool) -> String {
     }
     if let Some(spoofed) = status.spoofed {
         line("Spoofed", format!("{} IPv4 and {} IPv6 packets dropped", spoofed.ipv4, spoofed.ipv6));
+    }
+    if let Some(services) = &status.services {
+        let rejected = services.rejected.map_or_else(String::new, |rejected| {
+            format!(", {} IPv4 and {} IPv6 packets rejected", rejected.ipv4, rejected.ipv6)
+        });
+        line(
+            "Services",
+            format!(
+                "{} prefixes announced, {} settling, {} withheld{rejected}",
+                services.announced, services.settling, services.withheld
+            ),
+        );
     }
     let errors = &status.config.errors;
     let documents = match (status.config.ok, errors.len()) {
@@ -319,6 +332,24 @@ fn as_path(path: &[AsPathElement]) -> String {
         AsPathElement::Set(asns) => format!("{{{}}}", list(asns, " ")),
     });
     list(elements, " ")
+}
+
+/// The prefixes of Services, one a line.
+#[must_use]
+pub fn services(services: &[ServicePrefixJson], wide: bool) -> String {
+    let mut columns = Columns::new(&["PREFIX", "ANNOUNCED", "POLICY", "SERVICES", "REASON"], &[], wide);
+    for prefix in services {
+        let reason = if wide { prefix.reason.to_string() } else { prefix.reason.code.to_string() };
+        let row = [
+            prefix.prefix.to_string(),
+            (if prefix.announced { "yes" } else { "no" }).to_owned(),
+            or_none(prefix.policy),
+            list(&prefix.services, ","),
+            reason,
+        ];
+        columns.row(row.into(), Vec::new());
+    }
+    columns.finish("No service ranges.")
 }
 
 /// The kernel's routes, one a line.

@@ -47,10 +47,11 @@ use super::pods::Pods;
 use super::problems::Strangers;
 use super::ratelimit::RateLimit;
 use super::report::{self, Reported};
+use super::services::ServiceProxies;
 use super::socket::{Ask, Serving};
 use super::source::FolderWatch;
 use super::sysctl::{self, Finding};
-use super::{facts, happened, ipam, node_file, packet_filter, pods, preflight, socket, source};
+use super::{facts, happened, ipam, node_file, packet_filter, pods, preflight, services, socket, source};
 use crate::api::json::{ConfigStatusJson, Problem};
 use crate::cluster::Cluster;
 use crate::documents::Versions;
@@ -112,6 +113,8 @@ pub(super) struct Knowledge {
     pub(super) next_hops: BTreeMap<NextHopRef, Resolution>,
     /// What the host has in our way.
     pub(super) host: Vec<Problem>,
+    /// Whether a service proxy is there.
+    pub(super) service_proxies: ServiceProxies,
     /// The kernel's settings.
     pub(super) sysctls: Vec<Finding>,
     /// What could not be done the last time it was tried.
@@ -315,11 +318,14 @@ impl Agent {
                     self.known.ipam = sources.ipam.borrow_and_update().clone();
                 }
                 Some(ask) = sources.asked.recv() => self.answer(ask),
-                Some(problems) = host_seen.recv() => self.known.host = problems,
+                Some((problems, proxies)) = host_seen.recv() => {
+                    self.known.host = problems;
+                    self.known.service_proxies = proxies;
+                }
                 () = sleep_until(self.known.settling.next_deadline()) => self.replan().await?,
                 _ = audit.tick() => {
                     self.audit_sysctls();
-                    look_at_host(&host);
+                    look_at_host(&host, self.known.has_service_ranges());
                 }
             }
         }
@@ -490,9 +496,13 @@ async fn sleep_until(deadline: Option<Instant>) {
 }
 
 /// Looks at the host on a thread of its own, as that runs programs; not while an earlier look is under way.
-fn look_at_host(seen: &mpsc::Sender<Vec<Problem>>) {
+fn look_at_host(seen: &mpsc::Sender<(Vec<Problem>, ServiceProxies)>, announces_services: bool) {
     if let Ok(permit) = seen.clone().try_reserve_owned() {
-        tokio::task::spawn_blocking(move || permit.send(preflight::look()));
+        tokio::task::spawn_blocking(move || {
+            let proxies =
+                if announces_services { services::look_for_proxies() } else { ServiceProxies::new() };
+            permit.send((preflight::look(), proxies))
+        });
     }
 }
 

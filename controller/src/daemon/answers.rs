@@ -42,6 +42,7 @@ impl Agent {
         };
         match ask {
             Ask::Ready(reply) => drop(reply.send(self.known.ready())),
+            Ask::Services(reply) => drop(reply.send(self.known.services())),
             Ask::Status(reply) => {
                 let known = self.known.clone();
                 let node = self.node.clone();
@@ -100,6 +101,7 @@ impl Knowledge {
         found.extend(self.failed.values().cloned());
         found.extend(self.packet_filter.problem.clone());
         found.extend(self.conflist.clone());
+        found.extend(self.unanswered_services());
         found.extend(self.reported.problem.clone());
         found.extend(self.api_trouble.as_deref().map(problems::api));
         found.extend(self.ipam.problems.iter().cloned());
@@ -192,6 +194,7 @@ impl Inquiry {
                 .packet_filter
                 .spoofed
                 .map(|nft::Packets { ipv4, ipv6 }| SpoofedJson { ipv4, ipv6 }),
+            services: known.services_status(),
         };
         let messages = speaker.peers.iter().map(|p| p.counters);
         Scrape {

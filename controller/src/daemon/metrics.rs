@@ -145,7 +145,22 @@ impl Scrape {
             let families = [([("family", "ipv4")], spoofed.ipv4), ([("family", "ipv6")], spoofed.ipv6)];
             counters(encoder, "spoofed_packets_dropped", "Packets of pods with forged sources", families)?;
         }
+        self.encode_services(encoder)?;
         Ok(())
+    }
+
+    fn encode_services(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(services) = &self.status.services else { return Ok(()) };
+        let states = [
+            ("announced", services.announced),
+            ("settling", services.settling),
+            ("withheld", services.withheld),
+        ];
+        let states = states.map(|(state, count)| ([("state", state)], count as u64));
+        gauges(encoder, "service_prefixes", "Addresses and ranges of Services", states)?;
+        let Some(rejected) = services.rejected else { return Ok(()) };
+        let families = [([("family", "ipv4")], rejected.ipv4), ([("family", "ipv6")], rejected.ipv6)];
+        counters(encoder, "service_packets_rejected", "Packets to Services that nobody answered", families)
     }
 
     fn encode_addresses(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -304,6 +319,7 @@ mod tests {
     use crate::api::json::{
         ConfigStatusJson, FamilyJson, FibStatusJson, IpamStatusJson, PeerCountJson, Problem, SpoofedJson,
     };
+    use crate::api::{RejectedJson, ServicesStatusJson};
 
     fn scrape() -> Scrape {
         let family = FamilyJson { received: 4, accepted: 3, advertised: 2, stale: 1 };
@@ -344,6 +360,12 @@ mod tests {
                 fib: FibStatusJson { wanted: 5, installed: 4, refused: 1, shadowed: 0, repaired: 7 },
                 ipam: IpamStatusJson { blocks: vec![block] },
                 spoofed: Some(SpoofedJson { ipv4: 15, ipv6: 16 }),
+                services: Some(ServicesStatusJson {
+                    announced: 19,
+                    settling: 20,
+                    withheld: 21,
+                    rejected: Some(RejectedJson { ipv4: 22, ipv6: 23 }),
+                }),
             },
             peers: vec![(
                 peer,

@@ -26,6 +26,7 @@ mod problems;
 mod ratelimit;
 mod report;
 mod run;
+mod services;
 mod socket;
 mod source;
 mod sysctl;

@@ -155,13 +155,15 @@ fn legacy_chain_drops(rules: &str) -> bool {
     rules.lines().any(|rule| rule == "-P FORWARD DROP") && !rules.lines().any(accepts)
 }
 
-enum Ran {
+/// What came of running a program.
+pub(super) enum Ran {
     Output(Vec<u8>),
     NotInstalled,
     Failed(String),
 }
 
-fn run(program: &str, arguments: &[&str]) -> Ran {
+/// Runs a program to its end.
+pub(super) fn run(program: &str, arguments: &[&str]) -> Ran {
     match Command::new(program).args(arguments).stdin(Stdio::null()).output() {
         Ok(Output { status, stdout, .. }) if status.success() => Ran::Output(stdout),
         Ok(Output { stderr, .. }) => Ran::Failed(

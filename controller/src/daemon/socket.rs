@@ -6,6 +6,7 @@
 //! | socket | `GET /v1/peers[?peer=P]` | list of [`PeerJson`]; P is an address or a name; 404 if there is none |
 //! | socket | `GET /v1/routes[?rib=loc\|in\|out][&peer=P][&prefix=PREFIX \| &address=IP]` | list of [`RouteJson`] |
 //! | socket | `GET /v1/fib` | list of [`FibJson`] |
+//! | socket | `GET /v1/services` | list of [`ServicePrefixJson`] |
 //! | socket | `GET /v1/events[?after=SEQ][&wait=SECONDS]` | list of [`EventJson`]; waits for the first one, at most 30 s |
 //! | socket | `GET /v1/ipam`, `POST /v1/ipam/check`, `POST /v1/ipam/release` | see [`crate::api::ipam`] |
 //! | socket | `GET /v1/version` | [`VersionJson`] |
@@ -38,6 +39,7 @@ use tokio::time::timeout;
 use super::events::Events;
 use super::ipam;
 use super::report::Seen;
+use crate::api::ServicePrefixJson;
 use crate::api::json::{EventJson, FibJson, PeerJson, RouteJson, StatusJson, VersionJson};
 
 /// How long the daemon's loop may take to answer.
@@ -54,6 +56,8 @@ pub(super) enum Ask {
     Peers(oneshot::Sender<Vec<PeerJson>>),
     /// Which routes are there?
     Routes(RoutesQuery, oneshot::Sender<Result<Vec<RouteJson>, Refusal>>),
+    /// Which Services are announced?
+    Services(oneshot::Sender<Vec<ServicePrefixJson>>),
     /// What is in the kernel?
     Fib(oneshot::Sender<Vec<FibJson>>),
     /// Everything that is counted, as the Prometheus text format has it.
@@ -204,6 +208,7 @@ pub(super) fn api(serving: Serving) -> Router {
         .route("/v1/peers", get(peers))
         .route("/v1/routes", get(routes))
         .route("/v1/fib", get(fib))
+        .route("/v1/services", get(services))
         .route("/v1/events", get(events))
         .route("/v1/version", get(version))
         .merge(ipam::routes())
@@ -302,6 +307,10 @@ async fn routes(
     serving.ask(|reply| Ask::Routes(query, reply)).await?.map(Json)
 }
 
+async fn services(State(serving): State<Serving>) -> Result<Json<Vec<ServicePrefixJson>>, Refusal> {
+    serving.ask(Ask::Services).await.map(Json)
+}
+
 async fn fib(State(serving): State<Serving>) -> Result<Json<Vec<FibJson>>, Refusal> {
     serving.ask(Ask::Fib).await.map(Json)
 }
@@ -380,6 +389,7 @@ mod tests {
                     match ask {
                         Ask::Peers(reply) => drop(reply.send(Vec::new())),
                         Ask::Fib(reply) => drop(reply.send(Vec::new())),
+                        Ask::Services(reply) => drop(reply.send(Vec::new())),
                         Ask::Routes(query, reply) => {
                             told.send(query).unwrap();
                             drop(reply.send(Err(Refusal::NotFound("no such peer".into()))));
