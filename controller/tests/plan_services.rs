@@ -295,6 +295,28 @@ fn a_service_range_is_believed_of_no_peer() {
 }
 
 #[test]
+fn a_rejection_is_not_silenced_by_a_redirect() {
+    let sysctls = |documents: &[String]| -> Vec<String> {
+        let plan = plan(&cluster(documents), "n1", &two_interfaces()).expect("a plan");
+        plan.sysctls.into_iter().map(|sysctl| sysctl.path).filter(|path| path.contains("redirects")).collect()
+    };
+    let all = "net/ipv4/conf/all/send_redirects";
+    assert_eq!(sysctls(&[configuration("asNumber: 64601")]), [all]);
+    assert_eq!(sysctls(&[configuration(RANGES)]), [all, "net/ipv4/conf/eth0/send_redirects"]);
+}
+
+/// The host of n1, which meets the other nodes on eth0 only.
+fn two_interfaces() -> HostFacts {
+    let facts = |address: &str| InterfaceFacts {
+        addresses: vec![address.parse().expect("an address")],
+        mtu: 1500,
+        ..InterfaceFacts::default()
+    };
+    let interfaces = [("eth0".into(), facts("192.0.2.1/24")), ("eth1".into(), facts("198.18.0.1/24"))];
+    HostFacts { interfaces: interfaces.into(), ..HostFacts::default() }
+}
+
+#[test]
 fn what_settles_is_planned_but_not_told() {
     let web = service("web", "clusterIP: 10.96.0.10, internalTrafficPolicy: Local", "");
     let cluster = cluster(&[configuration(RANGES), web, slice("web-1", "web", "IPv4", &[("n1", READY)])]);

@@ -291,6 +291,7 @@ impl Agent {
         let mut audit = interval(AUDIT);
         audit.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (host, mut host_seen) = mpsc::channel(1);
+        let mut announced = false;
         tracing::info!(node = self.node, version = env!("CARGO_PKG_VERSION"), "weftd starts");
         loop {
             tokio::select! {
@@ -327,6 +328,11 @@ impl Agent {
                     self.audit_sysctls();
                     look_at_host(&host, self.known.has_service_ranges());
                 }
+            }
+            if self.known.has_service_ranges()
+                != std::mem::replace(&mut announced, self.known.has_service_ranges())
+            {
+                audit.reset_immediately();
             }
         }
         tracing::info!("weftd stops; its routes stay in the kernel");

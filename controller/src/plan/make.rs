@@ -90,7 +90,7 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
         node: name.clone(),
         listeners: listeners(&speaker, settings.listen_port),
         mtu: mtu(&context, &speaker),
-        sysctls: sysctls(&context),
+        sysctls: sysctls(&context, &speaker),
         services,
         packet_filter,
         speaker: Arc::new(speaker),
@@ -251,7 +251,25 @@ fn mtu(context: &Context<'_>, speaker: &SpeakerConfig) -> u32 {
     context.settings.mtu.or_else(|| ways_out.map(|facts| facts.mtu).min()).unwrap_or(DEFAULT_MTU)
 }
 
-fn sysctls(context: &Context<'_>) -> Vec<Sysctl> {
+/// The interfaces by which routers are reached.
+fn ways_out<'a>(
+    context: &'a Context<'_>,
+    speaker: &'a SpeakerConfig,
+) -> impl Iterator<Item = &'a String> + 'a {
+    context
+        .host
+        .interfaces
+        .iter()
+        .filter(|(_, facts)| {
+            let has_peer =
+                |peer: &IpAddr| context.host.link_to(*peer).is_some_and(|link| std::ptr::eq(link, *facts));
+            facts.default_route || speaker.peers.keys().any(has_peer)
+        })
+        .map(|(name, _)| name)
+        .filter(|name| *name != LOOPBACK)
+}
+
+fn sysctls(context: &Context<'_>, speaker: &SpeakerConfig) -> Vec<Sysctl> {
     let uses = |family| {
         let addresses = context.known();
         context.blocks.iter().any(|b| Family::of(&b.cidr) == family)
@@ -263,6 +281,12 @@ fn sysctls(context: &Context<'_>) -> Vec<Sysctl> {
         set("net/ipv4/ip_forward".into(), "1");
         // A pod knows no way but its gateway; the kernel redirects where either this or the link's own setting says so.
         set("net/ipv4/conf/all/send_redirects".into(), "0");
+        // A packet to a Service that nobody answers would leave where it came from. The redirect that this causes uses up what the
+        // kernel may say to its sender in a second (ip_rt_send_redirect), and the rejection would be silent.
+        let has_services = context.settings.services.ranges().any(|range| matches!(range, IpNet::V4(_)));
+        for name in ways_out(context, speaker).filter(|_| has_services) {
+            set(format!("net/ipv4/conf/{name}/send_redirects"), "0");
+        }
         set("net/ipv4/fib_multipath_hash_policy".into(), "1");
     }
     if uses(Family::Ipv6Unicast) {
