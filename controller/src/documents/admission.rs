@@ -17,6 +17,7 @@ type Id = (Kind, String);
 pub struct Admission {
     node: String,
     seen: BTreeMap<Id, Seen>,
+    /// But for Services and their endpoints: there are many, and nothing between objects can be wrong with them.
     accepted: BTreeMap<Id, Parsed>,
     /// The accepted objects again, and what is wrong between them.
     cluster: Cluster,
@@ -94,7 +95,9 @@ impl Admission {
         let id = (kind, name.to_owned());
         self.seen.remove(&id);
         self.changed.remove(&id);
-        if self.accepted.remove(&id).is_some() {
+        if Kind::OF_SERVICES.contains(&kind) {
+            self.cluster.delete(kind, name);
+        } else if self.accepted.remove(&id).is_some() {
             self.cluster.delete(kind, name);
             // Only filters are named by others; the absence of anything else can but mend.
             self.gone |= kind == Kind::BgpFilter || !self.faults.is_empty();
@@ -135,7 +138,7 @@ impl Admission {
             let Some(Seen::Good(parsed)) = self.seen.get(&id) else { continue };
             let parsed = parsed.clone();
             if Kind::OF_SERVICES.contains(&id.0) {
-                self.accept(id, parsed);
+                self.cluster.apply(parsed.name, parsed.object);
                 continue;
             }
             match self.accepted.get(&id) {
@@ -349,6 +352,24 @@ mod tests {
         admission.delete(Kind::Node, "n2");
         let (cluster, errors) = settled(&mut admission);
         assert_eq!((cluster.nodes["n3"].labels["rack"].as_str(), errors.len()), ("b", 0));
+    }
+
+    #[test]
+    fn a_bad_service_stays_as_it_was_and_one_that_goes_is_gone() {
+        let mut admission = Admission::new("n1");
+        let service = |ip: &str| {
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
+                "spec": {"clusterIP": ip}})
+        };
+        admission.apply(Kind::Service, "shop/web", service("10.96.0.1"));
+        let (good, errors) = settled(&mut admission);
+        assert_eq!((good.services.len(), errors.len()), (1, 0));
+        admission.apply(Kind::Service, "shop/web", service("nonsense"));
+        let (cluster, errors) = settled(&mut admission);
+        assert_eq!((&cluster.services, objects(&errors)), (&good.services, vec!["Service/web"]));
+        admission.delete(Kind::Service, "shop/web");
+        let (cluster, errors) = settled(&mut admission);
+        assert_eq!((cluster.services.len(), errors.len()), (0, 0));
     }
 
     #[test]
