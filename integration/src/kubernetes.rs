@@ -129,13 +129,16 @@ impl ControlPlane {
         self.run("wait --for=condition=Established --timeout=20s crd --all").map(drop)
     }
 
-    /// A kubeconfig for a ServiceAccount.
+    /// A kubeconfig for a ServiceAccount of `weft-system`, as its pod on a node has it if one is named.
     ///
     /// # Errors
-    /// If there is none of that name.
-    pub fn kubeconfig_of(&self, namespace: &str, account: &str) -> Result<PathBuf> {
-        let token = self.run(&format!("create token {account} --namespace {namespace}"))?;
-        let file = self.directory.join(format!("{account}.kubeconfig"));
+    /// If there is none of that name, or no such Node.
+    pub fn kubeconfig_of(&self, account: &str, node: Option<&str>) -> Result<PathBuf> {
+        let bound = node
+            .map(|node| format!("--bound-object-kind Node --bound-object-name {node}"))
+            .unwrap_or_default();
+        let token = self.run(&format!("create token {account} --namespace weft-system {bound}"))?;
+        let file = self.directory.join(format!("{account}{}.kubeconfig", node.unwrap_or_default()));
         fs::write(&file, self.config(token.trim()).to_string())?;
         Ok(file)
     }
@@ -146,6 +149,16 @@ impl ControlPlane {
     /// If it fails.
     pub fn run(&self, line: &str) -> Result<String> {
         Ok(run(self.kubectl().args(line.split_whitespace()), SHORT)?.success()?.stdout)
+    }
+
+    /// The same, as whom a kubeconfig names.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn run_as(&self, kubeconfig: &Path, line: &str) -> Result<String> {
+        let mut command = self.namespace.command(self.assets.join("kubectl"));
+        command.arg("--kubeconfig").arg(kubeconfig).arg("--cache-dir").arg(self.directory.join("cache"));
+        Ok(run(command.args(line.split_whitespace()), SHORT)?.success()?.stdout)
     }
 
     /// Puts a Node there with these labels, podCIDRs and addresses.

@@ -50,7 +50,9 @@ fn cluster(lab: &Lab, nodes: u8, source: Blocks) -> Result<(Lan, ControlPlane)> 
     plane.apply(&Family::BOTH.map(documents::pod_pool))?;
     for node in &lan.nodes {
         let blocks = if source == Blocks::OfNodes { &node.blocks[..] } else { &[] };
-        plane.add_node(&documents::node(&node.name, &[], blocks, &node.addresses))?;
+        let mut document = documents::node(&node.name, &[], blocks, &node.addresses);
+        document["spec"]["taints"] = json!([{"key": "weft.network/agent-not-ready", "effect": "NoExecute"}]);
+        plane.add_node(&document)?;
     }
     Ok((lan, plane))
 }
@@ -80,9 +82,8 @@ fn wait_errors(node: &Node, count: usize) -> Result<()> {
 fn a_cluster_is_followed_and_its_api_server_may_go_away() -> Result<()> {
     Lab::test(|lab| {
         let (mut lan, mut plane) = cluster(lab, 2, Blocks::OfNodes)?;
-        let account = plane.kubeconfig_of("weft-system", "weftd")?;
         for node in &mut lan.nodes {
-            node.weft.set_kubeconfig(&account);
+            node.weft.set_kubeconfig(&plane.kubeconfig_of("weftd", Some(&node.name))?);
             node.weft.start()?;
         }
         for node in &mut lan.nodes {
@@ -154,7 +155,7 @@ impl Controller {
     fn new(lab: &Lab, plane: &ControlPlane, name: &str) -> Result<Self> {
         let mut new = Self {
             process: None,
-            kubeconfig: plane.kubeconfig_of("weft-system", "weft-controller")?,
+            kubeconfig: plane.kubeconfig_of("weft-controller", None)?,
             namespace: plane.namespace().clone(),
             log: lab.log(name),
         };
@@ -216,9 +217,8 @@ fn blocks_are_given_statuses_told_and_blocks_of_gone_nodes_returned() -> Result<
         })?;
         ensure!(controllers.iter().filter(|controller| controller.leads()).count() == 1, "one leads");
         let given = blocks(&plane)?;
-        let account = plane.kubeconfig_of("weft-system", "weftd")?;
         for node in &mut lan.nodes {
-            node.weft.set_kubeconfig(&account);
+            node.weft.set_kubeconfig(&plane.kubeconfig_of("weftd", Some(&node.name))?);
             node.weft.start()?;
         }
         for node in &mut lan.nodes {
@@ -250,6 +250,29 @@ fn blocks_are_given_statuses_told_and_blocks_of_gone_nodes_returned() -> Result<
             }
             Ok(())
         })?;
+
+        // What is another node's is out of a weftd's reach, and so is what is not weftd's to change.
+        let own = plane.kubeconfig_of("weftd", Some("n1"))?;
+        let foreign = lab.directory("requests")?.join("foreign.json");
+        let object = json!({"apiVersion": "weft.network/v1alpha1", "kind": "BGPNodeStatus", "metadata": {"name": "n9"}, "spec": {}});
+        std::fs::write(&foreign, object.to_string())?;
+        let as_weftd = |line: &str| plane.run_as(&own, line);
+        let taint =
+            |node: &str| format!("patch node {node} --type merge -p {{\"spec\":{{\"unschedulable\":true}}}}");
+        for (line, reason) in [
+            (taint("n1"), "and nothing else"),
+            (taint("n2"), "its own node only"),
+            (
+                format!("create --raw /apis/weft.network/v1alpha1/bgpnodestatuses -f {}", foreign.display()),
+                "its own node only",
+            ),
+            ("label node n1 rack=b".to_owned(), "and nothing else"),
+            ("delete bgpnodestatus n1".to_owned(), "forbidden"),
+        ] {
+            let refused =
+                format!("{:#}", as_weftd(&line).err().with_context(|| format!("{line} was taken"))?);
+            ensure!(refused.contains(reason), "{line}: {refused}");
+        }
 
         // A peer that nobody answers for, and one that makes no sense: each says so itself, and nothing else is disturbed.
         let peer = |name: &str, spec: Value| json!({"apiVersion": "weft.network/v1alpha1", "kind": "BGPPeer", "metadata": {"name": name}, "spec": spec});

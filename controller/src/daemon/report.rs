@@ -63,7 +63,8 @@ pub(super) struct Reported {
 /// Starts the task, which lasts as long as somebody wants to know how it goes.
 pub(super) fn start(writer: Writer, serving: Serving) -> watch::Receiver<Reported> {
     let (told, reported) = watch::channel(Reported::default());
-    let reporter = Reporter { writer, serving, last: None, node_seen: None, closed: BTreeMap::new(), told };
+    let reporter =
+        Reporter { writer, serving, last: None, next_node_look: None, closed: BTreeMap::new(), told };
     tokio::spawn(reporter.run());
     reported
 }
@@ -73,7 +74,7 @@ struct Reporter {
     serving: Serving,
     /// What was tried last, and when.
     last: Option<(NodeReport, Instant)>,
-    node_seen: Option<Instant>,
+    next_node_look: Option<Instant>,
     /// Since when states of closed blocks have been in force.
     closed: BTreeMap<String, (Version, Instant)>,
     told: watch::Sender<Reported>,
@@ -102,10 +103,9 @@ impl Reporter {
             let written = bounded(self.writer.write_report(&report)).await;
             self.tell(written.context("cannot write the node's BGPNodeStatus"));
         }
-        let look_at_node = self.node_seen.is_none_or(|last| now.saturating_duration_since(last) >= NODE_LOOK);
-        if seen.scrape.ready && look_at_node {
-            self.node_seen = Some(now);
+        if seen.scrape.ready && self.next_node_look.is_none_or(|next| now >= next) {
             let written = bounded(self.writer.tell_node()).await;
+            self.next_node_look = now.checked_add(if written.is_ok() { NODE_LOOK } else { PATIENCE });
             self.tell(written.context("cannot tell the Node that its network is up"));
         }
         for (name, version) in self.due_to_give_up(seen, now) {

@@ -50,17 +50,15 @@ impl Writer {
     /// Tells the Node that its network is up, and takes the taint off that says it is not.
     pub(crate) async fn tell_node(&self) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
-        let node = nodes.get(&self.node).await.context("cannot get it")?;
-        let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        if !conditions.clone().any(is_up) {
+        let mut node = nodes.get(&self.node).await.context("cannot get it")?;
+        let mut conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        if !conditions.any(is_up) {
             let now = Timestamp::now().round(jiff::Unit::Second).unwrap_or_default().to_string();
             let up = json!({"type": NETWORK_UNAVAILABLE, "status": "False", "reason": REASON, "message": "weftd has converged",
                 "lastHeartbeatTime": now, "lastTransitionTime": now});
             let patch = Patch::Strategic(json!({ "status": { "conditions": [up] } }));
-            nodes
-                .patch_status(&self.node, &PatchParams::default(), &patch)
-                .await
-                .context("cannot set the condition")?;
+            let patched = nodes.patch_status(&self.node, &PatchParams::default(), &patch).await;
+            node = patched.context("cannot set the condition")?;
         }
         let taints: Vec<Taint> = node.spec.and_then(|spec| spec.taints).unwrap_or_default();
         let rest: Vec<&Taint> = taints.iter().filter(|taint| taint.key != NOT_READY_TAINT).collect();
