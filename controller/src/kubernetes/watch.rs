@@ -184,7 +184,7 @@ impl Follower {
             return None;
         }
         let mut reading = Reading { versions: self.versions.clone(), ..self.admission.settle() };
-        match (self.admission.announces_services(), self.services.is_empty()) {
+        match (self.admission.announces_services() && !self.node.is_empty(), self.services.is_empty()) {
             (true, true) => {
                 for kind in Kind::OF_SERVICES {
                     let (events, handle) = stream::abortable(events(client, kind));

@@ -1,0 +1,127 @@
+//! What an admin applies: every object is of its kind to the last field, and every kustomization names what there is.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a panic fails the test, which is what it is for"
+)]
+
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests");
+
+/// Every YAML file below a folder.
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "yaml") {
+            found.push(path);
+        }
+    }
+    found.sort();
+}
+
+fn documents(file: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let documents = serde_yaml::Deserializer::from_str(&text);
+    documents.map(|document| serde::Deserialize::deserialize(document).unwrap()).collect()
+}
+
+/// What a type knows of an object is all of it.
+fn is_whole<T: DeserializeOwned + Serialize>(object: &Value) {
+    let read: T =
+        serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{error}: {object:#}"));
+    let known = serde_json::to_value(read).unwrap();
+    assert_within(object, &known, "");
+}
+
+fn assert_within(part: &Value, whole: &Value, path: &str) {
+    match part {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                assert_within(value, &whole[key], &format!("{path}.{key}"));
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                assert_within(item, &whole[index], &format!("{path}[{index}]"));
+            }
+        }
+        _ => assert_eq!(part, whole, "{path} is no such field, or not of this form"),
+    }
+}
+
+#[test]
+fn every_object_is_of_its_kind() {
+    let mut found = Vec::new();
+    files(Path::new(MANIFESTS), &mut found);
+    let mut kinds = 0;
+    for file in found {
+        for object in documents(&file) {
+            kinds += 1;
+            match object["kind"].as_str().unwrap_or_default() {
+                "Namespace" => is_whole::<Namespace>(&object),
+                "Node" => is_whole::<Node>(&object),
+                "ServiceAccount" => is_whole::<ServiceAccount>(&object),
+                "ConfigMap" => is_whole::<ConfigMap>(&object),
+                "ClusterRole" => is_whole::<ClusterRole>(&object),
+                "ClusterRoleBinding" => is_whole::<ClusterRoleBinding>(&object),
+                "Role" => is_whole::<Role>(&object),
+                "RoleBinding" => is_whole::<RoleBinding>(&object),
+                "DaemonSet" => is_whole::<DaemonSet>(&object),
+                "Deployment" => is_whole::<Deployment>(&object),
+                "ValidatingAdmissionPolicy" => is_whole::<ValidatingAdmissionPolicy>(&object),
+                "ValidatingAdmissionPolicyBinding" => is_whole::<ValidatingAdmissionPolicyBinding>(&object),
+                "CustomResourceDefinition" => is_whole::<CustomResourceDefinition>(&object),
+                "Kustomization" => {
+                    for resource in object["resources"].as_array().unwrap() {
+                        let named = file.with_file_name(resource.as_str().unwrap());
+                        assert!(named.exists(), "{}: there is no {}", file.display(), named.display());
+                    }
+                }
+                // Weft's own kinds are read by its own code, in documents_manifests.rs.
+                _ => {
+                    assert_eq!(object["apiVersion"], "weft.network/v1alpha1", "{}: {object}", file.display());
+                }
+            }
+        }
+    }
+    assert!(kinds > 30, "only {kinds} objects were looked at");
+}
+
+/// The programs take the arguments that the manifests give them.
+#[test]
+fn every_argument_is_one() {
+    let help = |program: &str| {
+        let said = std::process::Command::new(program).arg("--help").output().unwrap();
+        String::from_utf8(said.stdout).unwrap()
+    };
+    let programs = [
+        ("weftd.yaml", "initContainers", help(env!("CARGO_BIN_EXE_weftd"))),
+        ("weftd.yaml", "containers", help(env!("CARGO_BIN_EXE_weftd"))),
+        ("weft-controller.yaml", "containers", help(env!("CARGO_BIN_EXE_weft-controller"))),
+    ];
+    for (file, containers, help) in programs {
+        let object = &documents(&Path::new(MANIFESTS).join("base").join(file))[0];
+        let args = object["spec"]["template"]["spec"][containers][0]["args"].as_array().unwrap();
+        let options: Vec<&str> = args.iter().filter_map(|arg| arg.as_str()?.split('=').next()).collect();
+        for option in options.iter().filter(|option| option.starts_with("--")) {
+            assert!(help.contains(&format!("{option} ")), "{file}: {option} is no option");
+        }
+        assert!(options.iter().any(|option| option.starts_with("--")), "{file}: {args:?}");
+    }
+}
