@@ -60,8 +60,8 @@ fn wait_reason(node: &Node, prefix: &str, wanted: &str) -> Result<()> {
 fn services_of_the_api_are_announced_under_the_account_of_weftd() -> Result<()> {
     Lab::test(|lab| {
         let (mut lan, plane) = cluster(lab)?;
-        let account = plane.kubeconfig_of("weft-system", "weftd")?;
         let node = &mut lan.nodes[0];
+        let account = plane.kubeconfig_of("weftd", Some(&node.name))?;
         node.weft.set_kubeconfig(&account);
         node.weft.start()?;
         node.wait_ready_for_pods()?;
