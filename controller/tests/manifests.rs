@@ -13,6 +13,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -83,6 +84,7 @@ fn every_object_is_of_its_kind() {
                 "Role" => is_whole::<Role>(&object),
                 "RoleBinding" => is_whole::<RoleBinding>(&object),
                 "DaemonSet" => is_whole::<DaemonSet>(&object),
+                "Job" => is_whole::<Job>(&object),
                 "Deployment" => is_whole::<Deployment>(&object),
                 "ValidatingAdmissionPolicy" => is_whole::<ValidatingAdmissionPolicy>(&object),
                 "ValidatingAdmissionPolicyBinding" => is_whole::<ValidatingAdmissionPolicyBinding>(&object),
@@ -93,6 +95,8 @@ fn every_object_is_of_its_kind() {
                         assert!(named.exists(), "{}: there is no {}", file.display(), named.display());
                     }
                 }
+                // Rules for Prometheus are no object of Kubernetes.
+                "" if object["groups"].is_array() => {}
                 // Weft's own kinds are read by its own code, in documents_manifests.rs.
                 _ => {
                     assert_eq!(object["apiVersion"], "weft.network/v1alpha1", "{}: {object}", file.display());
@@ -101,6 +105,32 @@ fn every_object_is_of_its_kind() {
         }
     }
     assert!(kinds > 30, "only {kinds} objects were looked at");
+}
+
+/// Rules and dashboards ask for metrics that there are.
+#[test]
+fn every_metric_is_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let snapshot =
+        read(&root.join("src/daemon/snapshots/weft_controller__daemon__metrics__tests__metrics.snap"));
+    // Those of weft-controller are named in one place.
+    let controller = read(&root.join("src/manager/metrics.rs"));
+    let known = |metric: &str| {
+        let name = metric.strip_suffix("_total").unwrap_or(metric);
+        let of_controller =
+            name.strip_prefix("weft_").is_some_and(|name| controller.contains(&format!("\"{name}\"")));
+        snapshot.contains(&format!("# TYPE {name} ")) || of_controller
+    };
+    for file in ["rules.yaml", "dashboard.json"] {
+        let text = read(&Path::new(MANIFESTS).join("monitoring").join(file));
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let metrics: Vec<&str> = words.filter(|word| word.starts_with("weft_")).collect();
+        assert!(metrics.len() > 10, "{file}: {metrics:?}");
+        for metric in metrics {
+            assert!(known(metric), "{file}: there is no {metric}");
+        }
+    }
 }
 
 /// The programs take the arguments that the manifests give them.

@@ -129,6 +129,17 @@ impl ControlPlane {
         self.run("wait --for=condition=Established --timeout=20s crd --all").map(drop)
     }
 
+    /// Asks the server whether it would take a kustomization.
+    ///
+    /// # Errors
+    /// What it would refuse.
+    pub fn try_folder(&self, folder: &Path) -> Result<()> {
+        let mut command = self.kubectl();
+        command.args(["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-k"]);
+        run(command.arg(folder), SHORT)?.success()?;
+        Ok(())
+    }
+
     /// A kubeconfig for a ServiceAccount of `weft-system`, as its pod on a node has it if one is named.
     ///
     /// # Errors

@@ -208,6 +208,11 @@ fn condition(object: &Value, kind: &str) -> Value {
 fn blocks_are_given_statuses_told_and_blocks_of_gone_nodes_returned() -> Result<()> {
     Lab::test(|lab| {
         let (mut lan, plane) = cluster(lab, 3, Blocks::OfPools)?;
+        for overlay in ["dual-stack", "node-mesh", "tor-ebgp"] {
+            plane.try_folder(&Path::new(BASE).with_file_name("overlays").join(overlay))?;
+        }
+        let cleanup = Path::new(BASE).with_file_name("uninstall").join("cleanup.yaml");
+        plane.run(&format!("apply --dry-run=server -f {}", cleanup.display()))?;
         let mut controllers =
             [Controller::new(lab, &plane, "controller-1")?, Controller::new(lab, &plane, "controller-2")?];
         wait_until("every node to have a block of each family", TAKE_OVER, || {
