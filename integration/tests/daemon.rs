@@ -49,6 +49,17 @@ fn sigterm_leaves_the_routes_and_cleanup_takes_everything() -> Result<()> {
         let rules = node.namespace.exec("nft list ruleset", SHORT)?.success()?.stdout;
         ensure!(!rules.contains("weft"), "nftables rules are left: {rules}");
         ensure!(!node.weft.socket().exists(), "the socket is left");
+
+        // In a container the directory is the host's, mounted, and cannot be removed.
+        let mut mounted = node.namespace.command("unshare");
+        mounted.args([
+            "--mount",
+            "sh",
+            "-c",
+            r#"mkdir -p "$1" && mount --bind "$1" "$1" && exec "$0" --cleanup --run-dir "$1""#,
+        ]);
+        let said = run(mounted.arg(own_program("weftd")?).arg(node.weft.run_dir()), SHORT)?.success()?.stdout;
+        ensure!(said.contains("it is mounted"), "{said}");
         Ok(())
     })
 }

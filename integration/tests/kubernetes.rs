@@ -272,6 +272,7 @@ fn blocks_are_given_statuses_told_and_blocks_of_gone_nodes_returned() -> Result<
                 "its own node only",
             ),
             ("label node n1 rack=b".to_owned(), "and nothing else"),
+            ("patch node n1 --type merge -p {\"metadata\":{\"ownerReferences\":[{\"apiVersion\":\"v1\",\"kind\":\"Node\",\"name\":\"n2\",\"uid\":\"1\"}]}}".to_owned(), "and nothing else"),
             ("delete bgpnodestatus n1".to_owned(), "forbidden"),
         ] {
             let refused =
