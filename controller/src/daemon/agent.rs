@@ -161,6 +161,11 @@ pub(super) enum Task {
 }
 
 impl Knowledge {
+    /// How many Nodes there are.
+    pub(super) fn node_count(&self) -> usize {
+        self.cluster.as_ref().map_or(0, |cluster| cluster.nodes.len())
+    }
+
     /// Whether a peer of this address is configured.
     pub(super) fn is_peer(&self, address: &IpAddr) -> bool {
         self.plan.as_ref().is_some_and(|plan| plan.speaker.peers.contains_key(address))
@@ -326,7 +331,7 @@ impl Agent {
                 () = sleep_until(self.known.settling.next_deadline()) => self.replan().await?,
                 _ = audit.tick() => {
                     self.audit_sysctls();
-                    look_at_host(&host, self.known.has_service_ranges());
+                    look_at_host(&host, self.known.node_count(), self.known.has_service_ranges());
                 }
             }
             if self.known.has_service_ranges()
@@ -502,12 +507,12 @@ async fn sleep_until(deadline: Option<Instant>) {
 }
 
 /// Looks at the host on a thread of its own, as that runs programs; not while an earlier look is under way.
-fn look_at_host(seen: &mpsc::Sender<(Vec<Problem>, ServiceProxies)>, announces_services: bool) {
+fn look_at_host(seen: &mpsc::Sender<(Vec<Problem>, ServiceProxies)>, nodes: usize, announces_services: bool) {
     if let Ok(permit) = seen.clone().try_reserve_owned() {
         tokio::task::spawn_blocking(move || {
             let proxies =
                 if announces_services { services::look_for_proxies() } else { ServiceProxies::new() };
-            permit.send((preflight::look(), proxies))
+            permit.send((preflight::look(nodes), proxies))
         });
     }
 }

@@ -57,7 +57,7 @@ impl Agent {
                 let known = self.known.clone();
                 let node = self.node.clone();
                 let (plan, versions) = (known.plan.clone(), known.versions.clone());
-                let nodes = known.cluster.as_ref().map_or(0, |cluster| cluster.nodes.len());
+                let nodes = known.node_count();
                 reply_from_task(reply, async move {
                     Seen { scrape: inquiry.report(node, known).await, plan, versions, nodes }
                 });

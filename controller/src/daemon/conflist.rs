@@ -71,7 +71,9 @@ async fn follow(
     }
     loop {
         let step = conflist.clone();
-        let Ok(written) = spawn_blocking(move || step.write()).await else { return };
+        let Ok((written, earlier)) = spawn_blocking(move || (step.write(), step.earlier())).await else {
+            return;
+        };
         match &written {
             Ok(true) => {
                 tracing::info!(file = FILE_NAME, "told the container runtime that this node takes pods");
@@ -80,7 +82,10 @@ async fn follow(
             Err(error) => tracing::error!(%error, "cannot write {FILE_NAME}; trying again"),
         }
         let pause = if written.is_err() { RETRY } else { AUDIT };
-        let problem = written.err().map(|error| problem(&conflist.directory, &error));
+        let problem = match written {
+            Err(error) => Some(problem(&conflist.directory, &error)),
+            Ok(_) => earlier.map(|name| overruled(&conflist.directory, &name)),
+        };
         told.send_if_modified(|state| {
             let changed = *state != problem;
             *state = problem;
@@ -113,6 +118,19 @@ impl Conflist {
         file.sync_all()?;
         fs::rename(&temporary, &path)?;
         Ok(true)
+    }
+
+    /// The file that runtimes take in place of ours, if there is one: the first by name of those that they read.
+    fn earlier(&self) -> Option<String> {
+        let files = fs::read_dir(&self.directory).ok()?;
+        let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
+        // As libcni has it (ConfFiles in libcni/api.go).
+        let is_read = |name: &String| {
+            Path::new(name)
+                .extension()
+                .is_some_and(|end| ["conf", "conflist", "json"].iter().any(|read| end == *read))
+        };
+        names.filter(is_read).min().filter(|first| first.as_str() < FILE_NAME)
     }
 
     fn text(&self) -> String {
@@ -152,6 +170,18 @@ fn problem(directory: &Path, error: &io::Error) -> Problem {
             directory.display()
         ),
         "make room, or give weftd the right to write there; it tries again every few seconds",
+    )
+}
+
+fn overruled(directory: &Path, name: &str) -> Problem {
+    Problem::error(
+        "conflist-overruled",
+        format!(
+            "the container runtime takes {name} in {} and not {FILE_NAME}, which comes behind it by name: pods get the network \
+             of another plugin",
+            directory.display()
+        ),
+        "take the other plugin off the host, or at least its file out of the directory, and start its pods again",
     )
 }
 
@@ -216,6 +246,22 @@ mod tests {
         symlink(&elsewhere, &path).unwrap();
         assert!(conflist.write().unwrap());
         assert!(fs::symlink_metadata(&path).unwrap().is_file() && elsewhere.is_file());
+    }
+
+    #[test]
+    fn a_file_that_overrules_ours_is_named() {
+        let parent = tempfile::tempdir().unwrap();
+        let conflist = conflist(parent.path());
+        conflist.write().unwrap();
+        for behind in ["10-weft.conflist.bak", "20-other.conflist", "05-note.txt", ".10-weft.conflist.new"] {
+            fs::write(conflist.directory.join(behind), "{}").unwrap();
+        }
+        assert_eq!(conflist.earlier(), None);
+        fs::write(conflist.directory.join("10-flannel.conflist"), "{}").unwrap();
+        assert_eq!(conflist.earlier().as_deref(), Some("10-flannel.conflist"));
+        fs::write(conflist.directory.join("05-cilium.conf"), "{}").unwrap();
+        let problem = overruled(&conflist.directory, &conflist.earlier().unwrap());
+        assert!(problem.text.contains("takes 05-cilium.conf in"), "{problem:?}");
     }
 
     #[tokio::test]

@@ -14,14 +14,32 @@ const CAP_NET_ADMIN: u32 = 12;
 /// `CAP_NET_BIND_SERVICE` (capability.h): ports below 1024, such as BGP's.
 const CAP_NET_BIND_SERVICE: u32 = 10;
 
-/// Looks at the host. Runs programs, so not on a task that must not block.
-pub(super) fn look() -> Vec<Problem> {
+/// Looks at the host of a cluster of so many Nodes. Runs programs, so not on a task that must not block.
+pub(super) fn look(nodes: usize) -> Vec<Problem> {
     let capabilities = capabilities(&fs::read_to_string("/proc/self/status").unwrap_or_default());
     let mut problems: Vec<_> = capabilities.into_iter().collect();
     problems.extend(kernel_features(Path::new("/proc/sys")));
     problems.extend(strict_uplinks(Path::new("/proc/sys")));
+    problems.extend(neighbours(Path::new("/proc/sys"), nodes));
     problems.extend(packet_filter());
     problems
+}
+
+/// Whether the kernel's neighbour tables have room for every Node: where all are on one link, each is a neighbour. The limits are the
+/// machine's: another network namespace does not show them.
+fn neighbours(sys: &Path, nodes: usize) -> Vec<Problem> {
+    let too_small = |family: &str| {
+        let path = format!("net/{family}/neigh/default/gc_thresh3");
+        let limit: usize = fs::read_to_string(sys.join(&path)).ok()?.trim().parse().ok()?;
+        (limit < nodes).then(|| {
+            Problem::warning(
+                "few-neighbours",
+                format!("{path} is {limit}, and there are {nodes} Nodes: where they are on one link, some cannot be reached"),
+                format!("set {path} to {} or more, and gc_thresh2 and gc_thresh1 below it to less", nodes.saturating_mul(2)),
+            )
+        })
+    };
+    ["ipv4", "ipv6"].into_iter().filter_map(too_small).collect()
 }
 
 /// Reads the effective capabilities out of `/proc/self/status`.
@@ -193,6 +211,23 @@ mod tests {
 
     fn drops(objects: &[String]) -> usize {
         forward_drops_in_nft(format!(r#"{{"nftables": [{}]}}"#, objects.join(",")).as_bytes()).len()
+    }
+
+    #[test]
+    fn neighbour_tables_that_are_too_small_are_named() {
+        let sys = tempfile::tempdir().unwrap();
+        assert_eq!(neighbours(sys.path(), 5000), [], "not shown here");
+        for (family, limit) in [("ipv4", "1024\n"), ("ipv6", "8192\n")] {
+            let folder = sys.path().join("net").join(family).join("neigh/default");
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("gc_thresh3"), limit).unwrap();
+        }
+        assert_eq!(neighbours(sys.path(), 1024), []);
+        let problems = neighbours(sys.path(), 5000);
+        assert!(
+            problems.len() == 1 && problems[0].text.contains("net/ipv4/neigh/default/gc_thresh3 is 1024"),
+            "{problems:?}"
+        );
     }
 
     #[test]
