@@ -80,6 +80,8 @@ pub(super) struct Agent {
     pub(super) takes_pods: watch::Sender<bool>,
     pub(super) kernel: Arc<Kernel>,
     pub(super) sysctls: sysctl::Kernel,
+    /// The root directory of the host.
+    host_root: PathBuf,
     pub(super) bgp: Option<Bgp>,
     pub(super) events: Events,
     pub(super) log: RateLimit,
@@ -240,6 +242,7 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
         takes_pods,
         kernel: Arc::new(kernel),
         sysctls: sysctl::Kernel(args.proc_sys),
+        host_root: args.host_root,
         bgp: None,
         events,
         log: RateLimit::default(),
@@ -331,7 +334,7 @@ impl Agent {
                 () = sleep_until(self.known.settling.next_deadline()) => self.replan().await?,
                 _ = audit.tick() => {
                     self.audit_sysctls();
-                    look_at_host(&host, self.known.node_count(), self.known.has_service_ranges());
+                    self.look_at_host(&host);
                 }
             }
             if self.known.has_service_ranges()
@@ -347,6 +350,18 @@ impl Agent {
             tracing::warn!("the sessions did not close in time");
         }
         Ok(())
+    }
+
+    /// Looks at the host on a thread of its own, as that runs programs; not while an earlier look is under way.
+    fn look_at_host(&self, seen: &mpsc::Sender<(Vec<Problem>, ServiceProxies)>) {
+        let Ok(permit) = seen.clone().try_reserve_owned() else { return };
+        let (root, nodes) = (self.host_root.clone(), self.known.node_count());
+        let announces_services = self.known.has_service_ranges();
+        tokio::task::spawn_blocking(move || {
+            let proxies =
+                if announces_services { services::look_for_proxies() } else { ServiceProxies::new() };
+            permit.send((preflight::look(&root, nodes), proxies))
+        });
     }
 
     /// Tells the speaker what it should be. It is started with the first plan, as it tells its peers then which routes were kept.
@@ -503,17 +518,6 @@ async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Looks at the host on a thread of its own, as that runs programs; not while an earlier look is under way.
-fn look_at_host(seen: &mpsc::Sender<(Vec<Problem>, ServiceProxies)>, nodes: usize, announces_services: bool) {
-    if let Ok(permit) = seen.clone().try_reserve_owned() {
-        tokio::task::spawn_blocking(move || {
-            let proxies =
-                if announces_services { services::look_for_proxies() } else { ServiceProxies::new() };
-            permit.send((preflight::look(nodes), proxies))
-        });
     }
 }
 

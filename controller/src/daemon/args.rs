@@ -69,6 +69,10 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "/proc/sys")]
     pub proc_sys: PathBuf,
 
+    /// The root directory of the host, should this run in a container: /etc and /run below it tell which other programs manage the network
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub host_root: PathBuf,
+
     /// Where to serve /metrics, /healthz and /readyz
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9177")]
     pub metrics: SocketAddr,

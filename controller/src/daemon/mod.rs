@@ -17,6 +17,7 @@ mod install;
 mod ipam;
 mod kernel_news;
 mod lock;
+mod managers;
 mod metrics;
 mod node_file;
 mod packet_filter;

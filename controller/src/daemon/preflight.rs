@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use super::managers;
 use crate::api::json::Problem;
 
 /// `CAP_NET_ADMIN` (capability.h).
@@ -14,14 +15,15 @@ const CAP_NET_ADMIN: u32 = 12;
 /// `CAP_NET_BIND_SERVICE` (capability.h): ports below 1024, such as BGP's.
 const CAP_NET_BIND_SERVICE: u32 = 10;
 
-/// Looks at the host of a cluster of so many Nodes. Runs programs, so not on a task that must not block.
-pub(super) fn look(nodes: usize) -> Vec<Problem> {
+/// Looks at the host, whose root directory is given, of a cluster of so many Nodes. Runs programs, so not on a task that must not block.
+pub(super) fn look(root: &Path, nodes: usize) -> Vec<Problem> {
     let capabilities = capabilities(&fs::read_to_string("/proc/self/status").unwrap_or_default());
     let mut problems: Vec<_> = capabilities.into_iter().collect();
     problems.extend(kernel_features(Path::new("/proc/sys")));
     problems.extend(strict_uplinks(Path::new("/proc/sys")));
     problems.extend(neighbours(Path::new("/proc/sys"), nodes));
     problems.extend(packet_filter());
+    problems.extend(managers::look(root));
     problems
 }
 
