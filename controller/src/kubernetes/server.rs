@@ -10,7 +10,7 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Json as JsonBody, Router};
 use futures_util::stream;
-use hyper::{StatusCode, Uri};
+use hyper::{HeaderMap, StatusCode, Uri};
 use kube::{Client, Config};
 use serde_json::{Value as Json, json};
 use tokio::net::TcpListener;
@@ -141,6 +141,7 @@ async fn answer(
     State(shared): State<Arc<Shared>>,
     Query(query): Query<BTreeMap<String, String>>,
     uri: Uri,
+    headers: HeaderMap,
 ) -> Response {
     if shared.down.load(Ordering::SeqCst) {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
@@ -156,6 +157,10 @@ async fn answer(
         store.asked.insert(plural.clone());
         !store.forbidden.contains(&plural)
     };
+    let accept = headers.get("accept").and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    if plural == "namespaces" && !accept.contains("as=PartialObjectMetadata") {
+        return StatusCode::NOT_ACCEPTABLE.into_response();
+    }
     if !allowed {
         let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden",
             "message": "not for you", "code": 403});

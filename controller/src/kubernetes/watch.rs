@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher as _;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::stream::{self, AbortHandle, BoxStream, SelectAll};
-use futures_util::{StreamExt as _, TryStreamExt as _};
 use kube::api::ApiResource;
-use kube::core::{DynamicObject, GroupVersionKind};
+use kube::core::{DynamicObject, GroupVersionKind, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
@@ -83,11 +83,30 @@ fn events(client: &Client, kind: Kind) -> BoxStream<'static, News> {
         // Headless Services have no address to announce, and often the most endpoints.
         config = config.labels("!service.kubernetes.io/headless");
     }
-    watcher::watcher(Api::all_with(client.clone(), &resource), config)
-        .backoff(Pauses::default())
-        .into_stream()
-        .map(move |event| (kind, event))
-        .boxed()
+    if kind == Kind::Namespace {
+        // Of these only the labels count.
+        let api = Api::<PartialObjectMeta<DynamicObject>>::all_with(client.clone(), &resource);
+        let events = watcher::watcher(api, config).backoff(Pauses::default());
+        return events.map(move |event| (kind, event.map(of_metadata))).boxed();
+    }
+    let api = Api::<DynamicObject>::all_with(client.clone(), &resource);
+    watcher::watcher(api, config).backoff(Pauses::default()).map(move |event| (kind, event)).boxed()
+}
+
+/// The same event, of an object that is nothing but its metadata.
+fn of_metadata(event: Event<PartialObjectMeta<DynamicObject>>) -> Event<DynamicObject> {
+    let object = |partial: PartialObjectMeta<DynamicObject>| DynamicObject {
+        types: None,
+        metadata: partial.metadata,
+        data: Json::Null,
+    };
+    match event {
+        Event::Apply(partial) => Event::Apply(object(partial)),
+        Event::Delete(partial) => Event::Delete(object(partial)),
+        Event::Init => Event::Init,
+        Event::InitApply(partial) => Event::InitApply(object(partial)),
+        Event::InitDone => Event::InitDone,
+    }
 }
 
 /// The pauses between tries, each up to half as long again by chance: the nodes of a cluster must not all come at once.
@@ -489,6 +508,20 @@ mod tests {
             until(&mut followed, "both changes", |c| c.pools.len() == 2 && c.nodes.len() == 249).await;
         assert_eq!(reading.errors, []);
         assert_eq!(*followed.trouble.borrow(), None);
+    }
+
+    #[tokio::test]
+    async fn of_namespaces_the_labels_are_asked_for_and_no_more() {
+        let server = Server::start().await;
+        let namespace = |team: &str| json!({"kind": "Namespace", "metadata": {"labels": {"team": team}}});
+        server.put("namespaces", "shop", namespace("x"));
+        let mut followed = follow(server.client(), "n1", Duration::ZERO);
+        let of_team = |cluster: &Cluster, team: &str| cluster.namespaces["shop"]["team"] == team;
+        until(&mut followed, "the labels", |cluster| of_team(cluster, "x")).await;
+        server.put("namespaces", "shop", namespace("y"));
+        until(&mut followed, "other labels", |cluster| of_team(cluster, "y")).await;
+        server.delete("namespaces", "shop");
+        until(&mut followed, "the Namespace to go", |cluster| cluster.namespaces.is_empty()).await;
     }
 
     #[tokio::test]
