@@ -17,7 +17,7 @@ use weft_bgp::policy::{CompiledPolicy, Policy, RouteSource, Subject};
 use weft_bgp::types::{Asn, Family, PeerType};
 use weft_controller::cluster::Cluster;
 use weft_controller::documents::load;
-use weft_controller::plan::{Block, HostFacts, InterfaceFacts, NodePlan, Pool, plan};
+use weft_controller::plan::{Block, BlockState, HostFacts, InterfaceFacts, NodePlan, Pool, plan};
 
 /// Three nodes on one link, dual-stack, racks a, a and b.
 const NODES: &str = r#"
@@ -557,4 +557,18 @@ fn a_node_without_an_address_cannot_speak_for_its_pods() {
     let made = plan(&cluster, "n1", &facts).expect("a plan");
     assert_eq!(made.packet_filter.nat_v4, None);
     assert!(codes(&made).contains(&"nat-no-address"), "{:?}", codes(&made));
+}
+
+#[test]
+fn of_a_node_that_has_left_only_its_pods_remain() {
+    let before = plan1(&[TOR]);
+    assert!(!before.speaker.peers.is_empty() && !before.speaker.originate.is_empty());
+    let after = before.departed();
+    assert!(
+        after.speaker.peers.is_empty() && after.speaker.originate.is_empty() && after.listeners.is_empty()
+    );
+    let kept: Vec<IpNet> = after.blocks.iter().map(|block| block.cidr).collect();
+    assert_eq!(kept, before.blocks.iter().map(|block| block.cidr).collect::<Vec<_>>());
+    assert!(after.blocks.iter().all(|block| block.state == BlockState::Leaving), "new pods go elsewhere");
+    assert_eq!((&after.packet_filter, after.addresses), (&before.packet_filter, before.addresses));
 }

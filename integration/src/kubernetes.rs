@@ -1,5 +1,6 @@
 //! A real API server with its etcd, in a namespace of the lab. The programs are found as the envtest convention has it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -7,11 +8,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::lab::Lab;
 use crate::netns::Namespace;
-use crate::process::{Process, SHORT, run, run_with_input};
+use crate::process::{Process, SHORT, own_program, run, run_with_input};
 use crate::wait::wait_until;
 
 /// Names the folder with `etcd`, `kube-apiserver` and `kubectl`.
@@ -189,6 +191,36 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// An object, or a list of objects.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn get(&self, what: &str) -> Result<Value> {
+        Ok(serde_json::from_str(&self.run(&format!("get {what} -o json"))?)?)
+    }
+
+    /// The objects of a list.
+    ///
+    /// # Errors
+    /// If the server knows no such kind.
+    pub fn list(&self, kind: &str) -> Result<Vec<Value>> {
+        self.get(kind)?["items"].as_array().cloned().context("it is no list")
+    }
+
+    /// The blocks that are given, by node.
+    ///
+    /// # Errors
+    /// If they cannot be had, or make no sense.
+    pub fn blocks(&self) -> Result<BTreeMap<String, BTreeSet<IpNet>>> {
+        let mut blocks: BTreeMap<String, BTreeSet<IpNet>> = BTreeMap::new();
+        for block in self.list("ipblocks")? {
+            let (node, cidr) = (block["spec"]["node"].as_str(), block["spec"]["cidr"].as_str());
+            let (node, cidr) = node.zip(cidr).context("an IPBlock is of a node")?;
+            blocks.entry(node.to_owned()).or_default().insert(cidr.parse()?);
+        }
+        Ok(blocks)
+    }
+
     fn kubectl(&self) -> Command {
         let mut command = self.namespace.command(self.assets.join("kubectl"));
         command.arg("--kubeconfig").arg(self.kubeconfig());
@@ -221,5 +253,49 @@ impl ControlPlane {
             "users": [{"name": "lab", "user": {"token": token}}],
             "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
         })
+    }
+}
+
+/// One condition of an object; null where it has none of this type.
+#[must_use]
+pub fn condition(object: &Value, kind: &str) -> Value {
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default()
+}
+
+/// A weft-controller on the machine of the API server, which runs until this value is dropped.
+#[derive(Debug)]
+pub struct Controller {
+    process: Option<Process>,
+    log: PathBuf,
+}
+
+impl Controller {
+    /// Starts one, with these flags, split at blanks.
+    ///
+    /// # Errors
+    /// If it is not built, or has no account.
+    pub fn start(lab: &Lab, plane: &ControlPlane, name: &str, flags: &str) -> Result<Self> {
+        let log = lab.log(name);
+        let mut command = plane.namespace().command(own_program("weft-controller")?);
+        command.args(["--metrics", "127.0.0.1:0", "--kubeconfig"]);
+        command.arg(plane.kubeconfig_of("weft-controller", None)?).args(flags.split_whitespace());
+        let process = Some(Process::start("weft-controller", &mut command, &log)?);
+        Ok(Self { process, log })
+    }
+
+    /// Whether it holds the Lease.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        log.contains("leads") && !log.contains("leads no more")
+    }
+
+    /// Kills it.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn kill9(&mut self) -> Result<()> {
+        self.process.take().context("it does not run")?.kill9()
     }
 }

@@ -3,29 +3,28 @@
 
 #![allow(clippy::indexing_slicing, reason = "a panic fails the test, which is what it is for")]
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use weft_integration::daemon::Family;
 use weft_integration::documents;
-use weft_integration::kubernetes::ControlPlane;
+use weft_integration::kubernetes::{ControlPlane, Controller, condition};
 use weft_integration::lab::Lab;
 use weft_integration::lan::{Lan, LanSpec};
 use weft_integration::link::End;
-use weft_integration::netns::Namespace;
 use weft_integration::node::Node;
 use weft_integration::probe::ping;
-use weft_integration::process::{Process, own_program};
 use weft_integration::wait::wait_until;
 
 /// How soon a node has caught up with its API server.
 const CATCH_UP: Duration = Duration::from_secs(10);
 /// How soon another leads when the one that led has died, and has done what is to be done.
 const TAKE_OVER: Duration = Duration::from_secs(60);
+/// How soon the blocks of a Node that is gone are others'.
+const GARBAGE: &str = "--garbage-grace 5s";
 const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base");
 
 /// Where the nodes' blocks come from.
@@ -143,66 +142,6 @@ fn a_cluster_is_followed_and_its_api_server_may_go_away() -> Result<()> {
     })
 }
 
-/// weft-controller beside the control plane.
-struct Controller {
-    process: Option<Process>,
-    kubeconfig: PathBuf,
-    namespace: Namespace,
-    log: PathBuf,
-}
-
-impl Controller {
-    fn new(lab: &Lab, plane: &ControlPlane, name: &str) -> Result<Self> {
-        let mut new = Self {
-            process: None,
-            kubeconfig: plane.kubeconfig_of("weft-controller", None)?,
-            namespace: plane.namespace().clone(),
-            log: lab.log(name),
-        };
-        new.start()?;
-        Ok(new)
-    }
-
-    fn start(&mut self) -> Result<()> {
-        let mut command = self.namespace.command(own_program("weft-controller")?);
-        command
-            .args(["--metrics", "127.0.0.1:0", "--garbage-grace", "5s"])
-            .arg("--kubeconfig")
-            .arg(&self.kubeconfig);
-        self.process = Some(Process::start("weft-controller", &mut command, &self.log)?);
-        Ok(())
-    }
-
-    fn leads(&self) -> bool {
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-        log.contains("leads") && !log.contains("leads no more")
-    }
-
-    fn kill9(&mut self) -> Result<()> {
-        self.process.take().context("it runs")?.kill9()
-    }
-}
-
-fn get(plane: &ControlPlane, what: &str) -> Result<Value> {
-    Ok(serde_json::from_str(&plane.run(&format!("get {what} -o json"))?)?)
-}
-
-/// The blocks that are given, by node.
-fn blocks(plane: &ControlPlane) -> Result<BTreeMap<String, BTreeSet<String>>> {
-    let mut blocks: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for block in get(plane, "ipblocks")?["items"].as_array().context("a list")? {
-        let (node, cidr) = (block["spec"]["node"].as_str(), block["spec"]["cidr"].as_str());
-        let (node, cidr) = node.zip(cidr).context("a block")?;
-        blocks.entry(node.to_owned()).or_default().insert(cidr.to_owned());
-    }
-    Ok(blocks)
-}
-
-fn condition(object: &Value, kind: &str) -> Value {
-    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default()
-}
-
 #[test]
 #[ignore = "needs KUBEBUILDER_ASSETS: make test runs it where that is set"]
 fn blocks_are_given_statuses_told_and_blocks_of_gone_nodes_returned() -> Result<()> {
@@ -213,15 +152,17 @@ fn blocks_are_given_statuses_told_and_blocks_of_gone_nodes_returned() -> Result<
         }
         let cleanup = Path::new(BASE).with_file_name("uninstall").join("cleanup.yaml");
         plane.run(&format!("apply --dry-run=server -f {}", cleanup.display()))?;
-        let mut controllers =
-            [Controller::new(lab, &plane, "controller-1")?, Controller::new(lab, &plane, "controller-2")?];
+        let mut controllers = [
+            Controller::start(lab, &plane, "controller-1", GARBAGE)?,
+            Controller::start(lab, &plane, "controller-2", GARBAGE)?,
+        ];
         wait_until("every node to have a block of each family", TAKE_OVER, || {
-            let blocks = blocks(&plane)?;
+            let blocks = plane.blocks()?;
             ensure!(blocks.len() == 3 && blocks.values().all(|blocks| blocks.len() == 2), "{blocks:?}");
             Ok(())
         })?;
         ensure!(controllers.iter().filter(|controller| controller.leads()).count() == 1, "one leads");
-        let given = blocks(&plane)?;
+        let given = plane.blocks()?;
         for node in &mut lan.nodes {
             node.weft.set_kubeconfig(&plane.kubeconfig_of("weftd", Some(&node.name))?);
             node.weft.start()?;
@@ -240,10 +181,10 @@ fn blocks_are_given_statuses_told_and_blocks_of_gone_nodes_returned() -> Result<
 
         wait_until("the nodes to tell of themselves", CATCH_UP, || {
             for node in &lan.nodes {
-                let report = &get(&plane, &format!("bgpnodestatuses {}", node.name))?["status"];
+                let report = &plane.get(&format!("bgpnodestatuses {}", node.name))?["status"];
                 let good = report["ready"] == true && report["sessions"] == json!({"up": 2, "wanted": 2});
                 ensure!(good && report["blocks"].as_array().map_or(0, Vec::len) == 2, "{report}");
-                let object = get(&plane, &format!("node {}", node.name))?;
+                let object = plane.get(&format!("node {}", node.name))?;
                 let up = &condition(&object, "NetworkUnavailable");
                 ensure!(up["status"] == "False" && up["reason"] == "WeftIsUp", "{up}");
                 ensure!(
@@ -287,15 +228,15 @@ fn blocks_are_given_statuses_told_and_blocks_of_gone_nodes_returned() -> Result<
             peer("bad", json!({"peerIP": "10.2.0.98", "asNumber": 65000, "filters": ["gone"]})),
         ])?;
         wait_until("the objects to tell what became of them", CATCH_UP * 2, || {
-            let silent = get(&plane, "bgppeer silent")?;
+            let silent = plane.get("bgppeer silent")?;
             ensure!(condition(&silent, "Accepted")["status"] == "True", "{silent}");
             let programmed = condition(&silent, "Programmed");
             ensure!(programmed["status"] == "False" && programmed["reason"] == "SessionsDown", "{silent}");
             ensure!(silent["status"]["sessions"] == json!({"up": 0, "wanted": 3}), "{silent}");
-            let bad = condition(&get(&plane, "bgppeer bad")?, "Accepted");
+            let bad = condition(&plane.get("bgppeer bad")?, "Accepted");
             let told = bad["message"].as_str().unwrap_or_default();
             ensure!(bad["status"] == "False" && told.contains("there is no BGPFilter gone"), "{bad}");
-            for pool in get(&plane, "ippools")?["items"].as_array().context("a list")? {
+            for pool in &plane.list("ippools")? {
                 ensure!(condition(pool, "Programmed")["status"] == "True", "{pool}");
                 ensure!(pool["status"]["blocks"] == 3 && pool["status"]["addressesUsed"] == 3, "{pool}");
             }
@@ -311,7 +252,7 @@ fn blocks_are_given_statuses_told_and_blocks_of_gone_nodes_returned() -> Result<
         lan.nodes[2].weft.kill9()?;
         plane.run("delete node n3")?;
         wait_until("the blocks of the Node that is gone to come back", TAKE_OVER, || {
-            let blocks = blocks(&plane)?;
+            let blocks = plane.blocks()?;
             ensure!(!blocks.contains_key("n3") && blocks.len() == 2, "{blocks:?}");
             Ok(())
         })?;
@@ -322,7 +263,7 @@ fn blocks_are_given_statuses_told_and_blocks_of_gone_nodes_returned() -> Result<
         })?;
         plane.add_node(&documents::node("n4", &[], &[], &["10.2.0.77".parse()?]))?;
         wait_until("a new node to get the first free blocks", CATCH_UP, || {
-            let blocks = blocks(&plane)?;
+            let blocks = plane.blocks()?;
             ensure!(blocks.get("n4") == given.get("n3"), "{blocks:?} after {given:?}");
             Ok(())
         })?;

@@ -82,6 +82,8 @@ pub(super) struct Agent {
     pub(super) sysctls: sysctl::Kernel,
     /// The root directory of the host.
     host_root: PathBuf,
+    /// The documents are the objects of an API server.
+    pub(super) follows_api: bool,
     pub(super) bgp: Option<Bgp>,
     pub(super) events: Events,
     pub(super) log: RateLimit,
@@ -243,6 +245,7 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
         kernel: Arc::new(kernel),
         sysctls: sysctl::Kernel(args.proc_sys),
         host_root: args.host_root,
+        follows_api: reported.is_some(),
         bgp: None,
         events,
         log: RateLimit::default(),

@@ -59,22 +59,30 @@ impl Agent {
     /// Plans anew, and hands each part that differs from before to its owner.
     ///
     /// Not before the kernel was read: without the facts of the host, a plan would say that the node has no address. Where no plan can be
-    /// made, the last one stays.
+    /// made, the last one stays, but for a node that has left the cluster: see [`NodePlan::departed`].
     pub(super) async fn replan(&mut self) -> Result<()> {
         let (Some(cluster), Some(_)) = (&self.known.cluster, self.known.adopted) else { return Ok(()) };
         self.known.facts.held_blocks = self.known.held.blocks();
         let (answered, settle_time) = answered(cluster, &self.node);
         self.known.facts.settling = self.known.settling.look(Moment::now().instant, &answered, settle_time);
+        let before = self.known.plan.clone();
         let wanted = match plan(cluster, &self.node, &self.known.facts) {
-            Ok(wanted) => Arc::new(wanted),
+            Ok(wanted) => {
+                self.known.failed.remove(&Task::Plan);
+                Arc::new(wanted)
+            }
             Err(problem) => {
-                tracing::error!(code = problem.code, remedy = problem.remedy, "{}", problem.text);
+                if self.known.failed.get(&Task::Plan) != Some(&problem) {
+                    tracing::error!(code = problem.code, remedy = problem.remedy, "{}", problem.text);
+                }
                 self.known.failed.insert(Task::Plan, problem);
-                return Ok(());
+                // A folder without the Node is a mistake; an API server without it means it, once its grace is over.
+                match &before {
+                    Some(before) if self.follows_api => Arc::new(before.departed()),
+                    _ => return Ok(()),
+                }
             }
         };
-        self.known.failed.remove(&Task::Plan);
-        let before = self.known.plan.clone();
         if before.as_ref() == Some(&wanted) {
             return Ok(());
         }

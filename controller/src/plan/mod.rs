@@ -89,6 +89,29 @@ pub struct NodePlan {
     pub diagnostics: Vec<Problem>,
 }
 
+impl NodePlan {
+    /// What remains of a node that has left the cluster: its pods keep their routes, it takes no new ones, and nobody is told of it, as its
+    /// blocks will be others'.
+    #[must_use]
+    pub fn departed(&self) -> Self {
+        let mut blocks = self.blocks.clone();
+        blocks.iter_mut().for_each(|block| block.state = BlockState::Leaving);
+        let nobody = SpeakerConfig {
+            originate: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            ..SpeakerConfig::clone(&self.speaker)
+        };
+        Self {
+            speaker: Arc::new(nobody),
+            listeners: BTreeSet::new(),
+            blocks,
+            services: BTreeMap::new(),
+            diagnostics: Vec::new(),
+            ..self.clone()
+        }
+    }
+}
+
 /// The address by which a node is known, per family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeAddresses {
