@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help build release image test bench lint demo demo-down crds demo-packages test-packages image-packages bench-packages
+.PHONY: help build release image test bench bench-cluster lint demo demo-down crds demo-packages test-packages image-packages bench-packages
 
 CARGO ?= cargo
 TOR ?= weft
@@ -42,7 +42,7 @@ fi
 endef
 
 help: ## Show what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build all programs
 	$(CARGO) build --workspace --bins
@@ -75,6 +75,10 @@ endif
 bench: bench-packages ## Measure weft-cni beside ptp + host-local and beside the kernel, three minutes (BENCH="-o json")
 	$(STATIC) --profile plugin --package weft-cni --bin weft-cni --package weft-integration --bin weft-bench
 	@$(TARGET)/$(HOST)/plugin/weft-bench $(BENCH)
+
+bench-cluster: ## Measure weftd in a large cluster of generated objects, with the Kubernetes API server of KUBEBUILDER_ASSETS (BENCH="NODES SERVICES")
+	$(CARGO) build --release --package weft-controller --bins --package weft-integration --bin weft-bench-cluster
+	@$(TARGET)/release/weft-bench-cluster $(BENCH)
 
 lint: ## Check format, warnings, links of the docs, the dependencies between the rooms, generated files
 	$(CARGO) fmt --all --check

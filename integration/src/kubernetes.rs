@@ -60,7 +60,8 @@ impl ControlPlane {
     }
 
     /// How the server is reached by who may do everything.
-    fn kubeconfig(&self) -> PathBuf {
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
         self.directory.join("kubeconfig")
     }
 

@@ -3,6 +3,7 @@
 //! Each contender has a node of its own. They take turns, in changing order, so that what else the machine does meets all alike:
 //! ratios within one run say something, absolute times little.
 
+pub mod cluster;
 pub mod floor;
 mod report;
 mod site;
