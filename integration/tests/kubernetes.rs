@@ -14,13 +14,15 @@ use weft_integration::documents;
 use weft_integration::kubernetes::{ControlPlane, Controller, condition};
 use weft_integration::lab::Lab;
 use weft_integration::lan::{Lan, LanSpec};
-use weft_integration::link::End;
+use weft_integration::link::{End, Link};
 use weft_integration::node::Node;
 use weft_integration::probe::ping;
 use weft_integration::wait::wait_until;
 
 /// How soon a node has caught up with its API server.
 const CATCH_UP: Duration = Duration::from_secs(10);
+/// How soon a node tells that its API server does not answer any more.
+const SILENCE: Duration = Duration::from_secs(30);
 /// How soon another leads when the one that led has died, and has done what is to be done.
 const TAKE_OVER: Duration = Duration::from_secs(60);
 /// How soon the blocks of a Node that is gone are others'.
@@ -35,11 +37,12 @@ enum Blocks {
 }
 
 /// Nodes of a mesh and their API server.
-fn cluster(lab: &Lab, nodes: u8, source: Blocks) -> Result<(Lan, ControlPlane)> {
+fn cluster(lab: &Lab, nodes: u8, source: Blocks) -> Result<(Lan, ControlPlane, Link)> {
     let families = Family::BOTH.to_vec();
     let lan = Lan::build(lab, LanSpec { nodes: vec![nodes], families, pods_per_node: 1 })?;
     let machine = lab.machine("control-plane")?;
-    lan.switches[0].plug(End::new(&machine, "eth0"))?.near.add_addresses(&["10.2.0.200/24".parse()?])?;
+    let cable = lan.switches[0].plug(End::new(&machine, "eth0"))?;
+    cable.near.add_addresses(&["10.2.0.200/24".parse()?])?;
     // kube-apiserver takes no address of itself that is a loopback's, and wants a default route to find one.
     machine.ip("route add default dev eth0")?;
     let address: IpAddr = "10.2.0.200".parse()?;
@@ -53,7 +56,7 @@ fn cluster(lab: &Lab, nodes: u8, source: Blocks) -> Result<(Lan, ControlPlane)> 
         document["spec"]["taints"] = json!([{"key": "weft.network/agent-not-ready", "effect": "NoExecute"}]);
         plane.add_node(&document)?;
     }
-    Ok((lan, plane))
+    Ok((lan, plane, cable))
 }
 
 fn errors(node: &Node) -> Result<Vec<String>> {
@@ -80,7 +83,7 @@ fn wait_errors(node: &Node, count: usize) -> Result<()> {
 #[ignore = "needs KUBEBUILDER_ASSETS: make test runs it where that is set"]
 fn a_cluster_is_followed_and_its_api_server_may_go_away() -> Result<()> {
     Lab::test(|lab| {
-        let (mut lan, mut plane) = cluster(lab, 2, Blocks::OfNodes)?;
+        let (mut lan, mut plane, cable) = cluster(lab, 2, Blocks::OfNodes)?;
         for node in &mut lan.nodes {
             node.weft.set_kubeconfig(&plane.kubeconfig_of("weftd", Some(&node.name))?);
             node.weft.start()?;
@@ -133,6 +136,19 @@ fn a_cluster_is_followed_and_its_api_server_may_go_away() -> Result<()> {
         })?;
         reachable(&lan)?;
 
+        // It goes without a word, and what changes meanwhile is known soon after it is back.
+        cable.cut()?;
+        plane.apply(&[peer(json!({"peerIP": "10.2.0.99", "asNumber": 65000, "filters": ["gone"]}))])?;
+        for node in &lan.nodes {
+            wait_until("the server's silence to be told", SILENCE, || {
+                ensure!(has_problem(node, "api-unreachable")?, "{}", node.weft.status()?);
+                Ok(())
+            })?;
+        }
+        cable.heal()?;
+        lan.nodes.iter().try_for_each(|node| wait_errors(node, 1))?;
+        plane.run("delete bgppeer tor")?;
+
         plane.run("delete node n2")?;
         wait_until("the node's session to go", CATCH_UP, || {
             let peers = lan.nodes[0].weft.peers()?;
@@ -146,7 +162,7 @@ fn a_cluster_is_followed_and_its_api_server_may_go_away() -> Result<()> {
 #[ignore = "needs KUBEBUILDER_ASSETS: make test runs it where that is set"]
 fn blocks_are_given_statuses_told_and_blocks_of_gone_nodes_returned() -> Result<()> {
     Lab::test(|lab| {
-        let (mut lan, plane) = cluster(lab, 3, Blocks::OfPools)?;
+        let (mut lan, plane, _cable) = cluster(lab, 3, Blocks::OfPools)?;
         for overlay in ["dual-stack", "node-mesh", "tor-ebgp"] {
             plane.try_folder(&Path::new(BASE).with_file_name("overlays").join(overlay))?;
         }

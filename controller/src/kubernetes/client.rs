@@ -3,13 +3,23 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use hyper::Uri;
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::{Body, ConfigExt as _};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use tower::{BoxError, ServiceBuilder};
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
+/// A connection on which nothing comes is tried after the first time, and again each second time; after as many tries without an answer it is
+/// dead. A watch of a server that lost its power would else wait for minutes.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(6), Duration::from_secs(3), 3);
+/// How long what was sent may go without an answer of the peer's TCP.
+const UNANSWERED: Duration = Duration::from_secs(15);
 
 /// Where the API server is, and who asks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,9 +50,33 @@ pub(crate) async fn connect(access: &Access) -> Result<Client> {
     if let Some(api_server) = &access.api_server {
         config.cluster_url = api_server.clone();
     }
-    config.connect_timeout = Some(CONNECT);
-    config.default_retry = false;
-    Client::try_from(config).context("cannot make a client of the API server")
+    client(&config).context("cannot make a client of the API server")
+}
+
+/// A client that notices when a server has gone without a word.
+pub(super) fn client(config: &Config) -> Result<Client> {
+    if let Some(proxy) = &config.proxy_url {
+        bail!(
+            "the API server cannot be reached by a proxy ({proxy}): take proxy-url out of the kubeconfig, or HTTPS_PROXY out of the environment"
+        );
+    }
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT));
+    let (idle, interval, retries) = KEEPALIVE;
+    connector.set_keepalive(Some(idle));
+    connector.set_keepalive_interval(Some(interval));
+    connector.set_keepalive_retries(Some(retries));
+    connector.set_tcp_user_timeout(Some(UNANSWERED));
+    let https = config.rustls_https_connector_with_connector(connector)?;
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(HttpClient::builder(TokioExecutor::new()).build::<_, Body>(https));
+    Ok(Client::new(service, config.default_namespace.clone()))
 }
 
 /// Reads where an API server is, as the command line has it.
@@ -71,5 +105,9 @@ mod tests {
         assert!(format!("{error:#}").contains("/nonexistent/kubeconfig"), "{error:#}");
         let error = connect(&Access::default()).await.err().unwrap();
         assert!(format!("{error:#}").contains("--kubeconfig"), "{error:#}");
+        let mut config = Config::new("https://192.0.2.1:6443".parse().unwrap());
+        config.proxy_url = Some("http://192.0.2.9:3128".parse().unwrap());
+        let error = client(&config).err().unwrap();
+        assert!(format!("{error:#}").contains("proxy-url"), "{error:#}");
     }
 }

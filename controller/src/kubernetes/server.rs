@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::body::{Body, Bytes};
@@ -16,6 +16,8 @@ use serde_json::{Value as Json, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use super::client::client;
 
 /// One change: its version, the kind's plural, what happened and the object.
 type Change = (u64, String, &'static str, Json);
@@ -41,13 +43,14 @@ pub(super) struct Server {
 struct Shared {
     store: Mutex<Store>,
     version: watch::Sender<u64>,
-    down: AtomicBool,
+    /// The status that everything is refused with; 0: nothing is.
+    refusing: AtomicU16,
 }
 
 impl Server {
     pub(super) async fn start() -> Self {
         let shared =
-            Arc::new(Shared { store: Mutex::default(), version: watch::channel(1).0, down: false.into() });
+            Arc::new(Shared { store: Mutex::default(), version: watch::channel(1).0, refusing: 0.into() });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut server = Self { address: listener.local_addr().unwrap(), shared, running: None };
         server.serve(listener);
@@ -55,7 +58,7 @@ impl Server {
     }
 
     fn serve(&mut self, listener: TcpListener) {
-        self.shared.down.store(false, Ordering::SeqCst);
+        self.shared.refusing.store(0, Ordering::SeqCst);
         let router = Router::new().fallback(answer).with_state(Arc::clone(&self.shared));
         self.running = Some(tokio::spawn(async move { axum::serve(listener, router).await.unwrap() }));
     }
@@ -66,8 +69,18 @@ impl Server {
             running.abort();
             let _ = running.await;
         }
-        self.shared.down.store(true, Ordering::SeqCst);
+        self.refuse(StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    /// Ends all watches, and refuses everything from now on.
+    pub(super) fn refuse(&self, status: StatusCode) {
+        self.shared.refusing.store(status.as_u16(), Ordering::SeqCst);
         self.shared.version.send_modify(|_| {});
+    }
+
+    /// Refuses nothing any more.
+    pub(super) fn welcome(&self) {
+        self.shared.refusing.store(0, Ordering::SeqCst);
     }
 
     pub(super) async fn start_again(&mut self) {
@@ -82,10 +95,7 @@ impl Server {
     }
 
     pub(super) fn client(&self) -> Client {
-        let url: Uri = format!("http://{}", self.address).parse().unwrap();
-        let mut config = Config::new(url);
-        config.default_retry = false;
-        Client::try_from(config).unwrap()
+        client(&Config::new(format!("http://{}", self.address).parse().unwrap())).unwrap()
     }
 
     /// Adds an object or replaces it.
@@ -143,8 +153,8 @@ async fn answer(
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    if shared.down.load(Ordering::SeqCst) {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    if let Ok(status) = StatusCode::from_u16(shared.refusing.load(Ordering::SeqCst)) {
+        return status.into_response();
     }
     let plural = uri.path().rsplit('/').next().unwrap().to_owned();
     if plural == "version" {
@@ -198,7 +208,7 @@ fn changes(
         let (shared, plural, since, mut version) = state?;
         loop {
             let now = *version.borrow_and_update();
-            if shared.down.load(Ordering::SeqCst) {
+            if shared.refusing.load(Ordering::SeqCst) != 0 {
                 return None;
             }
             let (text, gone) = tell(&shared, &plural, since, now);

@@ -545,6 +545,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_is_not_known_any_more_goes_on_with_what_was_there() {
+        let server = Server::start().await;
+        server.put("ippools", "a", pool("10.0.0.0/8"));
+        let mut followed = follow(server.client(), "n1", Duration::ZERO);
+        until(&mut followed, "the first reading", |c| c.pools.len() == 1).await;
+        // As with a token that has expired.
+        server.refuse(hyper::StatusCode::UNAUTHORIZED);
+        let told = timeout(DEADLINE, followed.trouble.wait_for(Option::is_some)).await;
+        let told = told.expect("it to be told").unwrap().clone().unwrap();
+        assert!(told.contains("401"), "{told}");
+        server.put("ippools", "b", pool("192.0.2.0/24"));
+        server.welcome();
+        let reading = until(&mut followed, "the change made meanwhile", |c| c.pools.contains_key("b")).await;
+        assert_eq!(reading.cluster.unwrap().pools.len(), 2);
+        timeout(DEADLINE, followed.trouble.wait_for(Option::is_none)).await.expect("all to be well").unwrap();
+    }
+
+    #[tokio::test]
     async fn a_node_that_was_deleted_lingers_unless_another_takes_its_place() {
         let server = Server::start().await;
         for index in 1..=3 {
