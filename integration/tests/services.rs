@@ -167,15 +167,17 @@ fn proxy(node: &Node) -> Result<()> {
     let pod = node.pods.first().context("a pod")?;
     let mut rules = String::new();
     for (family, protocol, address) in [(Family::V4, "ip", "ipv4_addr"), (Family::V6, "ip6", "ipv6_addr")] {
-        let (vip, endpoint) = (addresses(family)?.1, SocketAddr::new(pod.address(family)?, PORTS.1));
+        let (vip, own) = (addresses(family)?.1, pod.address(family)?);
+        let endpoint = SocketAddr::new(own, PORTS.1);
         let element = format!("{vip} . tcp . {} : goto external-web", PORTS.0);
         rules.push_str(&format!(
             "table {protocol} kube-proxy {{\n\
-             chain external-web {{ meta l4proto tcp dnat to {endpoint}; }}\n\
+             chain external-web {{ {protocol} saddr {own} meta mark set mark or 0x4000; meta l4proto tcp dnat to {endpoint}; }}\n\
              map service-ips {{ type {address} . inet_proto . inet_service : verdict; elements = {{ {element} }}; }}\n\
              chain services {{ {protocol} daddr . meta l4proto . th dport vmap @service-ips; }}\n\
              chain nat-prerouting {{ type nat hook prerouting priority dstnat; jump services; }}\n\
              chain nat-output {{ type nat hook output priority -100; jump services; }}\n\
+             chain nat-postrouting {{ type nat hook postrouting priority srcnat; meta mark and 0x4000 != 0 masquerade; }}\n\
              }}\n"
         ));
     }
@@ -223,6 +225,9 @@ fn a_service_is_answered_and_what_is_none_comes_to_an_end() -> Result<()> {
             let pod = &node.pods[0];
             let (own, seen) = connect(client, (&pod.namespace, pod.address(family)?), vip)?;
             ensure!(own == seen, "the endpoint sees {seen}, and the client is {own}");
+            // A pod reaches itself through its Service: what comes back must not look as if it came from itself.
+            let (own, seen) = connect(&pod.namespace, (&pod.namespace, pod.address(family)?), vip)?;
+            ensure!(own == pod.address(family)? && seen == node.address(family)?, "{own} is seen as {seen}");
             // The Service's address at a port of no Service's, and an address of no Service's.
             for (nothing, port) in [(vip, 81), (nobodys, PORTS.0)] {
                 let refused = client.run(|| TcpStream::connect_timeout(&(nothing, port).into(), SHORT))?;
