@@ -37,6 +37,10 @@ pub struct Origination {
     pub communities: Vec<u32>,
     /// Large communities to attach (RFC 8092).
     pub large_communities: Vec<[u32; 3]>,
+    /// MULTI_EXIT_DISC, for peers of every type.
+    pub med: Option<u32>,
+    /// LOCAL_PREF, for internal peers: 100 unless given. It has no part in our own decision.
+    pub local_pref: Option<u32>,
 }
 
 /// One peer.

@@ -11,12 +11,15 @@ mod rib_support;
 
 use ipnet::{IpNet, Ipv4Net};
 use rib_support::*;
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
+use weft_bgp::config::Origination;
 use weft_bgp::egress::{CREDIT, EgressInput};
 use weft_bgp::ingress::Down;
+use weft_bgp::rib::RibInput;
 use weft_bgp::types::{Asn, Family, FamilySet, PeerId};
-use weft_bgp::wire::attributes::UnknownAttribute;
+use weft_bgp::wire::attributes::{GRACEFUL_SHUTDOWN, UnknownAttribute};
 
 fn many(count: u32) -> Vec<IpNet> {
     let net = |i: u32| IpNet::V4(Ipv4Net::new(Ipv4Addr::from(0x0A00_0000 + (i << 8)), 24).unwrap());
@@ -185,6 +188,51 @@ fn a_new_export_policy_sends_the_difference_and_no_more() {
     lab.read_all();
     assert_eq!((lab.sink(3).table.len(), lab.sink(3).announced), (10, 16));
     assert_eq!((lab.sink(3).end_of_rib.len(), lab.sink(2).announced, lab.egresses.len()), (2, 10, 1));
+}
+
+/// A node that drains: peers are told at once that others are better, and nothing is taken away for a moment.
+#[test]
+fn another_preference_of_our_own_prefixes_is_an_update_and_no_withdrawal() {
+    let mut lab = Lab::advertising();
+    for (peer, asn) in [(1, Asn(65001)), (2, OWN)] {
+        lab.peer(peer, config());
+        lab.up(session(peer, asn));
+    }
+    let originate = |lab: &mut Lab, origination: Origination| {
+        let originate = many(10).into_iter().map(|prefix| (prefix, origination.clone())).collect();
+        let router_id = Ipv4Addr::new(9, 9, 9, 9);
+        lab.input(RibInput::Configure {
+            asn: OWN,
+            router_id,
+            max_paths: 16,
+            next_hop_tracking: false,
+            originate,
+        });
+        lab.read_all();
+    };
+    let told = |lab: &Lab, peer: u32| -> BTreeSet<_> {
+        let table = &lab.sink(peer).table;
+        assert_eq!(table.len(), 10);
+        table.values().map(|told| (told.local_pref, told.med, told.communities.clone())).collect()
+    };
+    let last = Origination {
+        communities: vec![GRACEFUL_SHUTDOWN],
+        med: Some(u32::MAX),
+        local_pref: Some(0),
+        ..Origination::default()
+    };
+    for (step, origination) in [Origination::default(), last, Origination::default()].into_iter().enumerate()
+    {
+        let (communities, med) = (origination.communities.clone(), origination.med);
+        let local_pref = origination.local_pref.or(Some(100));
+        originate(&mut lab, origination);
+        assert_eq!(told(&lab, 1), [(None, med, communities.clone())].into());
+        assert_eq!(told(&lab, 2), [(local_pref, med, communities)].into());
+        for peer in [1, 2] {
+            let sink = lab.sink(peer);
+            assert_eq!((sink.updates, sink.announced, sink.withdrawn), (step + 1, 10 * (step + 1), 0));
+        }
+    }
 }
 
 #[test]

@@ -81,6 +81,12 @@ impl Announcement {
     }
 }
 
+/// GRACEFUL_SHUTDOWN of an external peer is the last choice (RFC 8326).
+fn local_pref(from: Option<u32>, attributes: &PathAttributes) -> u32 {
+    let going = from.is_some_and(is_external) && attributes.communities.contains(&0xFFFF_0000);
+    if going { 0 } else { attributes.local_pref.unwrap_or(100) }
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     Announce(u32, u8, Announcement),
@@ -136,7 +142,8 @@ fn announcement() -> impl Strategy<Value = Announcement> {
         prop_oneof![3 => Just(Origin::Igp), 1 => Just(Origin::Incomplete)],
         prop::option::of(0u32..3),
         prop_oneof![3 => Just(100u32), 1 => Just(200u32)],
-        prop_oneof![4 => Just(None), 1 => Just(Some(0xFFFF_FF01)), 1 => Just(Some(0xFFFF_FF02)), 1 => Just(Some(7))],
+        prop_oneof![4 => Just(None), 1 => Just(Some(0xFFFF_FF01)), 1 => Just(Some(0xFFFF_FF02)), 1 => Just(Some(7)),
+            1 => Just(Some(0xFFFF_0000))],
         prop::bool::weighted(0.1),
         0u8..3,
     )
@@ -249,7 +256,7 @@ impl Model {
     /// The best path, and all that are used.
     fn decide<'a>(&'a self, prefix: &IpNet, local: &'a PathAttributes) -> Vec<ModelPath<'a>> {
         let mut paths = self.eligible(prefix, local);
-        let pref = |p: &ModelPath<'_>| p.1.local_pref.unwrap_or(100);
+        let pref = |p: &ModelPath<'_>| local_pref(p.0, p.1);
         let best = paths.iter().map(pref).max();
         paths.retain(|p| Some(pref(p)) == best);
         let best = paths.iter().map(|p| p.1.as_path.length()).min();
@@ -293,7 +300,7 @@ impl Model {
             told.local_pref = None;
             told.med = None;
         } else {
-            told.local_pref = Some(told.local_pref.unwrap_or(100));
+            told.local_pref = Some(local_pref(*from, attributes));
         }
         Some(told)
     }

@@ -20,7 +20,7 @@ use weft_bgp::rib::{RibInput, Timer};
 use weft_bgp::speaker::{Resolution, TrackedNextHop};
 use weft_bgp::status::{PathStatus, RibView, RouteSelect};
 use weft_bgp::types::{Asn, Family, FamilySet, PeerId, Reason};
-use weft_bgp::wire::attributes::PathAttributes;
+use weft_bgp::wire::attributes::{GRACEFUL_SHUTDOWN, PathAttributes};
 
 const PREFIX: &str = "10.1.0.0/16";
 
@@ -185,6 +185,24 @@ fn what_we_originate_wins_and_needs_no_route_in_the_kernel() {
     assert!(lab.kernel.is_empty());
     lab.configure(false, 16, []);
     assert_eq!(lab.kernel.len(), 1);
+}
+
+#[test]
+fn an_external_path_that_is_about_to_go_is_the_last_choice() {
+    let mut lab = lab(false);
+    let going = PathAttributes { communities: vec![GRACEFUL_SHUTDOWN], ..attributes(&[65001], "192.0.2.1") };
+    lab.announce(1, going.clone(), &[net(PREFIX)]);
+    lab.read_all();
+    // Without another it is used, and the other routers of the AS are told what it is worth.
+    assert_eq!((paths(&lab)[0].best, paths(&lab)[0].attributes.local_pref), (true, Some(0)));
+    assert_eq!(lab.sink(3).table[&net(PREFIX)].local_pref, Some(0));
+    lab.announce(2, attributes(&[65002, 65009], "192.0.2.2"), &[net(PREFIX)]);
+    let last = &paths(&lab)[1];
+    assert_eq!((last.peer, last.reason.code.as_ref()), (Some(address(1)), "local-pref"));
+    assert!(last.reason.text.contains("GRACEFUL_SHUTDOWN"), "{}", last.reason.text);
+    // It is no longer about to go: the shorter path wins.
+    lab.announce(1, PathAttributes { communities: vec![], ..going }, &[net(PREFIX)]);
+    assert_eq!((paths(&lab)[0].peer, paths(&lab)[0].attributes.local_pref), (Some(address(1)), None));
 }
 
 #[test]

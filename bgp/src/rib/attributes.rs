@@ -7,10 +7,10 @@ use super::next_hops::{HopId, NextHops};
 use crate::arena::intern::{Id, Interner};
 use crate::speaker::TrackedNextHop;
 use crate::types::{Asn, PeerType};
-use crate::wire::attributes::{Origin, PathAttributes};
+use crate::wire::attributes::{GRACEFUL_SHUTDOWN, Origin, PathAttributes};
 
 /// LOCAL_PREF of a path that carries none: the value every implementation takes.
-pub(super) const DEFAULT_LOCAL_PREF: u32 = 100;
+const DEFAULT_LOCAL_PREF: u32 = 100;
 
 /// How a path got here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,11 +21,29 @@ pub(super) enum PathType {
     Learned(PeerType),
 }
 
+/// The local preference of a path. An external peer's LOCAL_PREF is not believed (RFC 4271 section 5.1.5), and a path of its that is
+/// about to go is the last choice (RFC 8326 section 4.2).
+pub(super) fn local_preference(attributes: &PathAttributes, path_type: PathType) -> u32 {
+    match path_type {
+        PathType::Learned(PeerType::External) if is_shutting_down(attributes) => 0,
+        PathType::Learned(PeerType::External) => DEFAULT_LOCAL_PREF,
+        PathType::Learned(PeerType::Internal) | PathType::Local => {
+            attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)
+        }
+    }
+}
+
+fn is_shutting_down(attributes: &PathAttributes) -> bool {
+    attributes.communities.contains(&GRACEFUL_SHUTDOWN)
+}
+
 /// What the decision compares (RFC 4271 section 9.1.2.2), as integers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Keys {
-    /// Higher is better. An external peer's LOCAL_PREF is not believed (section 5.1.5).
+    /// Higher is better. See [`local_preference`].
     pub(super) local_pref: u32,
+    /// Whether that is so low because an external peer marks the path as about to go (RFC 8326).
+    pub(super) shutting_down: bool,
     pub(super) as_path_length: u32,
     pub(super) origin: Origin,
     /// A missing one is the lowest.
@@ -40,10 +58,10 @@ pub(super) struct Keys {
 impl Keys {
     fn of(attributes: &PathAttributes, path_type: PathType) -> Self {
         let internal = path_type == PathType::Learned(PeerType::Internal);
-        let local_pref = attributes.local_pref.filter(|_| internal);
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Self {
-            local_pref: local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
+            local_pref: local_preference(attributes, path_type),
+            shutting_down: path_type == PathType::Learned(PeerType::External) && is_shutting_down(attributes),
             as_path_length: count(attributes.as_path.length()),
             origin: attributes.origin,
             med: attributes.med.unwrap_or(0),

@@ -139,13 +139,16 @@ pub(super) fn reason(candidate: &Candidate, best: &Candidate) -> Reason {
         Step::LocallyOriginated => {
             Reason::new("locally-originated", "this speaker originates the prefix itself")
         }
-        Step::LocalPref => Reason::new(
-            "local-pref",
-            format!(
-                "local preference {} is lower than {} of the best path",
-                own.local_pref, other.local_pref
-            ),
-        ),
+        Step::LocalPref => {
+            let because = if own.shutting_down { ", as it carries GRACEFUL_SHUTDOWN (RFC 8326)" } else { "" };
+            Reason::new(
+                "local-pref",
+                format!(
+                    "local preference {} is lower than {} of the best path{because}",
+                    own.local_pref, other.local_pref
+                ),
+            )
+        }
         Step::AsPathLength => Reason::new(
             "as-path-length",
             format!(

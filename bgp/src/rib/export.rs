@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::attributes::{DEFAULT_LOCAL_PREF, PathType};
+use super::attributes::{PathType, local_preference};
 use crate::config::{NextHopMode, PeerConfig};
 use crate::ingress::Session;
 use crate::policy::{CompiledPolicy, Policy, RouteSource, Subject};
@@ -184,8 +184,7 @@ impl Exporter {
                 }
             }
             PeerType::Internal => {
-                let believed = path_type == PathType::Learned(PeerType::Internal);
-                told.local_pref = told.local_pref.filter(|_| believed).or(Some(DEFAULT_LOCAL_PREF));
+                told.local_pref = Some(local_preference(attributes, path_type));
             }
         }
         for attribute in &mut told.unknown {

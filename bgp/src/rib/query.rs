@@ -1,17 +1,20 @@
 //! What the RIB says of itself. Reasons are worded here, when somebody asks: paths only keep codes.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::IpNet;
 
 use super::Rib;
+use super::attributes::Interned;
 use super::decision::{self, Candidate};
 use super::holdings::{Path, Peer, Standing};
 use super::loc::Destination;
 use crate::arena::prefixes::PrefixId;
 use crate::status::{FamilyStatus, PathStatus, RibView, RouteSelect, RouteStatus};
 use crate::types::{Family, FamilySet, PeerId, Reason};
+use crate::wire::attributes::PathAttributes;
 
 impl Rib {
     /// A peer's counts, of these families. `advertised` is the third stage's to know and stays zero.
@@ -120,7 +123,7 @@ impl Rib {
         let best_or_equal = candidate.filter(|c| c.multipath);
         PathStatus {
             peer: peer.map(|(_, peer)| peer.address),
-            attributes: self.holdings.attributes.get(path.attributes).attributes.clone(),
+            attributes: shown(self.holdings.attributes.get(path.attributes)),
             valid: candidate.is_some(),
             best: candidate.is_some_and(|c| c.lost.is_none()),
             multipath: best_or_equal.is_some_and(|c| c.lost.is_some()),
@@ -209,11 +212,22 @@ impl Rib {
             Err(withheld) => status.reason = withheld.reason(),
             Ok(()) => {
                 let told = exporter.rewrite(Family::of(&prefix), interned.path_type, &interned.attributes);
-                status.attributes = std::sync::Arc::new(told);
+                status.attributes = Arc::new(told);
                 (status.valid, status.best) = (true, true);
                 status.reason = Reason::new("advertised", "the best path, and the export policy accepts it");
             }
         }
         Some(status)
+    }
+}
+
+/// The attributes as they were taken in: with the LOCAL_PREF that we give a path that is about to go.
+fn shown(interned: &Interned) -> Arc<PathAttributes> {
+    match interned.keys.shutting_down {
+        true => Arc::new(PathAttributes {
+            local_pref: Some(interned.keys.local_pref),
+            ..(*interned.attributes).clone()
+        }),
+        false => interned.attributes.clone(),
     }
 }

@@ -4,6 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::types::Asn;
 
+/// GRACEFUL_SHUTDOWN (RFC 8326), a standard community: the path is about to go, and any other is better.
+pub const GRACEFUL_SHUTDOWN: u32 = 0xFFFF_0000;
+
 /// The attributes that one or more prefixes share. Immutable once decoded; interned by the RIB.
 ///
 /// MP_REACH_NLRI's next hop lives in `next_hop`; its prefixes do not live here, so that equal attributes are equal

@@ -124,6 +124,8 @@ pub struct Sink {
     pub updates: usize,
     /// Prefixes announced.
     pub announced: usize,
+    /// Prefixes withdrawn.
+    pub withdrawn: usize,
     decoder: Decoder,
 }
 
@@ -141,6 +143,7 @@ impl Sink {
             unread: VecDeque::new(),
             updates: 0,
             announced: 0,
+            withdrawn: 0,
             decoder: Decoder::new(agreed),
         }
     }
@@ -163,6 +166,7 @@ impl Sink {
                             self.table.insert(*prefix, (**attributes).clone());
                         }
                         None => {
+                            self.withdrawn += 1;
                             let known = self.table.remove(prefix);
                             assert!(known.is_some(), "{prefix} is withdrawn and was never announced");
                         }

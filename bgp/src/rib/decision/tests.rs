@@ -9,6 +9,7 @@ fn path(number: u8) -> Candidate {
         local: false,
         keys: Keys {
             local_pref: 100,
+            shutting_down: false,
             as_path_length: 2,
             origin: Origin::Igp,
             med: 0,
@@ -118,6 +119,7 @@ fn any_path() -> impl Strategy<Value = Candidate> {
             let mut candidate = path(0);
             candidate.keys = Keys {
                 local_pref,
+                shutting_down: false,
                 as_path_length: length,
                 origin,
                 med,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::rib::samples;
-use crate::wire::attributes::{AsPath, Origin, Segment, SegmentKind, UnknownAttribute};
+use crate::wire::attributes::{AsPath, GRACEFUL_SHUTDOWN, Origin, Segment, SegmentKind, UnknownAttribute};
 use std::net::SocketAddr;
 
 const EBGP: PathType = PathType::Learned(PeerType::External);
@@ -61,6 +61,32 @@ fn an_internal_peer_sees_the_path_as_it_is() {
     let own = PathAttributes { next_hop: IpAddr::from([0; 4]), local_pref: None, ..learned() };
     let told = exporter.rewrite(Family::Ipv4Unicast, PathType::Local, &own);
     assert_eq!((told.next_hop, told.local_pref), (IpAddr::from([10, 0, 0, 1]), Some(100)));
+}
+
+#[test]
+fn what_we_originate_has_the_preference_it_is_given() {
+    let own = PathAttributes {
+        med: Some(u32::MAX),
+        local_pref: Some(0),
+        communities: vec![GRACEFUL_SHUTDOWN],
+        ..learned()
+    };
+    let told = |peer_type| {
+        let told = exporter(peer_type, "10.0.0.1", |_| {});
+        let told = told.rewrite(Family::Ipv4Unicast, PathType::Local, &own);
+        (told.local_pref, told.med, told.communities)
+    };
+    assert_eq!(told(PeerType::External), (None, Some(u32::MAX), vec![GRACEFUL_SHUTDOWN]));
+    assert_eq!(told(PeerType::Internal), (Some(0), Some(u32::MAX), vec![GRACEFUL_SHUTDOWN]));
+}
+
+#[test]
+fn a_path_that_is_about_to_go_stays_the_last_choice_of_the_whole_as() {
+    let internal = exporter(PeerType::Internal, "10.0.0.1", |_| {});
+    let going = PathAttributes { communities: vec![GRACEFUL_SHUTDOWN], ..learned() };
+    let pref = |path_type| internal.rewrite(Family::Ipv4Unicast, path_type, &going).local_pref;
+    // An internal peer has judged for itself.
+    assert_eq!((pref(EBGP), pref(IBGP)), (Some(0), Some(250)));
 }
 
 #[test]
