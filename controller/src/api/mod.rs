@@ -31,5 +31,10 @@ pub const GROUP: &str = "weft.network";
 /// The version of the group.
 pub const VERSION: &str = "v1alpha1";
 
+/// Taints of a Node by which it is drained, whatever their values and effects: Weft's own, and Kubernetes' for nodes that are shut
+/// down.
+pub const DRAIN_TAINTS: [&str; 3] =
+    ["weft.network/drain", "node.kubernetes.io/out-of-service", "node.cloudprovider.kubernetes.io/shutdown"];
+
 /// A Node with this label set to `"false"` is in no node-to-node mesh.
 pub const MESH_LABEL: &str = "weft.network/mesh";

@@ -1,6 +1,6 @@
 //! Everything known of the cluster, as one plain struct. The sources (files, Kubernetes) write it, the planner reads it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -49,6 +49,8 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// Its condition `Ready` is given and is not `True`.
     pub not_ready: bool,
+    /// The keys of those of its taints by which it is drained.
+    pub drain_taints: BTreeSet<String>,
 }
 
 impl Node {

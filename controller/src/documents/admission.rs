@@ -152,7 +152,8 @@ impl Admission {
         pending
     }
 
-    /// Whether the check between objects can tell no difference: nodes' labels change often, and count for the own node only.
+    /// Whether the check between objects can tell no difference: nodes' labels change often, and with their
+    /// taints count for the own node only.
     fn alike(&self, before: &Parsed, now: &Parsed) -> bool {
         match (&before.object, &now.object) {
             (Object::Node(before), Object::Node(after)) => {
@@ -352,6 +353,32 @@ mod tests {
         admission.delete(Kind::Node, "n2");
         let (cluster, errors) = settled(&mut admission);
         assert_eq!((cluster.nodes["n3"].labels["rack"].as_str(), errors.len()), ("b", 0));
+    }
+
+    #[test]
+    fn a_taint_that_comes_and_goes_is_in_force_at_once() {
+        let mut admission = Admission::new("n1");
+        let tainted = |name: &str, pod_cidr: &str, taints: Json| {
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+                "spec": {"podCIDRs": [pod_cidr], "taints": taints}})
+        };
+        let drain = json!([{"key": "weft.network/drain", "value": "x", "effect": "NoSchedule"}]);
+        for (taints, count) in [(json!([]), 0), (drain, 1), (json!([]), 0)] {
+            for (name, pod_cidr) in [("n1", "10.1.0.0/24"), ("n2", "10.2.0.0/24")] {
+                admission.apply(Kind::Node, name, tainted(name, pod_cidr, taints.clone()));
+            }
+            let (cluster, errors) = settled(&mut admission);
+            assert_eq!(errors, []);
+            assert!(cluster.nodes.values().all(|node| node.drain_taints.len() == count), "{cluster:?}");
+        }
+        let errors =
+            admission_errors(&mut admission, tainted("n1", "10.1.0.0/24", json!([{"effect": "NoSchedule"}])));
+        assert_eq!(errors, ["spec.taints[0].key"]);
+    }
+
+    fn admission_errors(admission: &mut Admission, node: Json) -> Vec<String> {
+        admission.apply(Kind::Node, "n1", node);
+        settled(admission).1.into_iter().filter_map(|error| error.field).collect()
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::services::{EndpointSliceDocument, ServiceDocument};
 use super::yaml::{Located, Value};
 use super::{Origin, Parsed};
 use crate::api::json::DocumentError;
-use crate::api::{Cidr, GROUP, Invalid, Labels, VERSION};
+use crate::api::{Cidr, DRAIN_TAINTS, GROUP, Invalid, Labels, VERSION};
 use crate::cluster::{Kind, Node, Object};
 
 /// Every Namespace carries its name as this label, so that selectors can name it.
@@ -90,6 +90,13 @@ struct NodeSpec {
     pod_cidr: Option<Cidr>,
     #[serde(default, rename = "podCIDRs")]
     pod_cidrs: Vec<Cidr>,
+    #[serde(default)]
+    taints: Vec<Taint>,
+}
+
+#[derive(Deserialize)]
+struct Taint {
+    key: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -165,11 +172,13 @@ impl NodeDocument {
             NodeStatusAddress::Other => None,
         });
         let mut conditions = self.status.conditions.iter();
+        let taints = self.spec.taints.into_iter().map(|taint| taint.key);
         let node = Node {
             labels: self.metadata.labels,
             pod_cidrs: pod_cidrs.into_iter().map(Cidr::net).collect(),
             addresses: addresses.collect(),
             not_ready: conditions.any(|condition| condition.kind == "Ready" && condition.status != "True"),
+            drain_taints: taints.filter(|key| DRAIN_TAINTS.contains(&key.as_str())).collect(),
         };
         (self.metadata.name, node)
     }
