@@ -23,34 +23,49 @@ fn weftctl(line: &[&str]) -> (Exit, String, String) {
     (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
 }
 
-/// A daemon that gives one answer to one question, and then tells what it was asked.
+/// A daemon that gives one answer to each question, and then tells what it was asked.
 struct FakeDaemon {
     _dir: tempfile::TempDir,
     socket: PathBuf,
-    asked: JoinHandle<String>,
+    asked: JoinHandle<Vec<String>>,
 }
 
 impl FakeDaemon {
     fn answering(status: u16, body: &str) -> Self {
+        Self::answering_each(&[(status, body)])
+    }
+
+    fn answering_each(answers: &[(u16, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("weft.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let answer = format!(
-            "HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-            body.len()
-        );
+        let answer = |(status, body): &(u16, &str)| {
+            let length = body.len();
+            format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+        };
+        let answers: Vec<String> = answers.iter().map(answer).collect();
         let asked = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut request = String::new();
-            BufReader::new(stream.try_clone().unwrap()).read_line(&mut request).unwrap();
-            stream.write_all(answer.as_bytes()).unwrap();
-            request.split_whitespace().nth(1).unwrap().to_owned()
+            let one = |answer: String| {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = String::new();
+                BufReader::new(stream.try_clone().unwrap()).read_line(&mut request).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+                request.split_whitespace().nth(1).unwrap().to_owned()
+            };
+            answers.into_iter().map(one).collect()
         });
         Self { _dir: dir, socket, asked }
     }
 
     /// Asks with a command line; gives also the path that the daemon was asked for.
     fn ask(self, line: &[&str]) -> (Exit, String, String, String) {
+        let (exit, out, err, mut asked) = self.ask_all(line);
+        assert_eq!(asked.len(), 1, "{asked:?}");
+        (exit, out, err, asked.remove(0))
+    }
+
+    /// The same with every path.
+    fn ask_all(self, line: &[&str]) -> (Exit, String, String, Vec<String>) {
         let socket = self.socket.to_str().unwrap();
         let (exit, out, err) = weftctl(&[&["--socket", socket], line].concat());
         (exit, out, err, self.asked.join().unwrap())
@@ -59,7 +74,7 @@ impl FakeDaemon {
 
 const GOOD: &str = r#"{"node": "n1", "ok": true, "problems": [], "peers": {"up": 1, "wanted": 1},
     "config": {"ok": true, "errors": []}, "fib": {"wanted": 1, "installed": 1, "refused": 0, "shadowed": 0, "repaired": 0},
-    "ipam": {"blocks": []}, "spoofed": {"ipv4": 1, "ipv6": 0}, "services": null}"#;
+    "ipam": {"blocks": []}, "spoofed": {"ipv4": 1, "ipv6": 0}, "services": null, "drain": null}"#;
 
 #[test]
 fn usage_errors_are_2() {
@@ -276,4 +291,69 @@ fn a_release_that_is_refused_is_1_with_the_reason() {
     let freed = r#"{"addresses": ["10.0.0.1"], "holder": null, "removed": ["route 10.0.0.1/32"]}"#;
     let (exit, out, ..) = FakeDaemon::answering(200, freed).ask(&["ipam", "release", "10.0.0.1", "--force"]);
     assert_eq!((exit, out.as_str()), (Exit::Good, "released 10.0.0.1; removed route 10.0.0.1/32\n"));
+}
+
+const DRAINING: &str = r#"{"phase": "low-preference", "since": "2126-01-01T00:00:00Z", "until": "2126-01-01T00:00:30Z",
+    "reason": "weftctl drain"}"#;
+const DRAINED: &str =
+    r#"{"phase": "drained", "since": "2126-01-01T00:00:30Z", "until": null, "reason": "the taint a/b"}"#;
+
+fn status(drain: &str) -> String {
+    GOOD.replace(r#""drain": null"#, &format!(r#""drain": {drain}"#))
+}
+
+#[test]
+fn a_drained_node_is_well_and_says_so_first() {
+    let (exit, out, ..) = FakeDaemon::answering(200, &status(DRAINED)).ask(&["status"]);
+    assert_eq!(exit, Exit::Good);
+    assert!(
+        out.lines().nth(1).is_some_and(|line| line.contains("DRAINED because of the taint a/b")),
+        "{out}"
+    );
+}
+
+#[test]
+fn drain_begins_and_undrain_ends() {
+    let (exit, out, _, asked) = FakeDaemon::answering(200, DRAINING).ask(&["drain"]);
+    assert_eq!((exit, asked.as_str()), (Exit::Good, "/v1/drain"));
+    assert!(out.contains("until 2126-01-01T00:00:30Z"), "{out}");
+    let (exit, out, _, asked) = FakeDaemon::answering(200, "null").ask(&["undrain"]);
+    assert_eq!((exit, asked.as_str()), (Exit::Good, "/v1/undrain"));
+    assert!(out.contains("announced again"), "{out}");
+    for command in ["drain", "undrain"] {
+        let refused = FakeDaemon::answering(409, r#"{"error": "because of a taint"}"#);
+        let (exit, _, err, _) = refused.ask(&[command]);
+        assert_eq!((exit, err.as_str()), (Exit::Wrong, "weftctl: because of a taint\n"));
+    }
+}
+
+#[test]
+fn drain_waits_from_event_to_event() {
+    let event = r#"[{"seq": 7, "time": "2126-01-01T00:00:00Z", "peer": null, "kind": "drain", "text": "x", "bytes": null}]"#;
+    let (draining, drained) = (status(DRAINING), status(DRAINED));
+    let answers =
+        [(200, DRAINING), (200, &draining), (200, event), (200, &draining), (200, "[]"), (200, &drained)];
+    let (exit, out, _, asked) = FakeDaemon::answering_each(&answers).ask_all(&["drain", "--wait"]);
+    assert_eq!(exit, Exit::Good);
+    assert!(out.starts_with("DRAINED"), "{out}");
+    let events = ["/v1/events?after=0&wait=5", "/v1/events?after=7&wait=5"];
+    assert_eq!(asked, ["/v1/drain", "/v1/status", events[0], "/v1/status", events[1], "/v1/status"]);
+}
+
+#[test]
+fn drain_waits_for_what_another_began_and_not_for_what_was_ended_or_is_overdue() {
+    let refused = (409, r#"{"error": "already"}"#);
+    let drained = status(DRAINED);
+    let (exit, ..) = FakeDaemon::answering_each(&[refused, (200, &drained)]).ask_all(&["drain", "--wait"]);
+    assert_eq!(exit, Exit::Good);
+    let late = status(&DRAINING.replace("2126", "2026"));
+    for (first, status, words) in [
+        (refused, GOOD, "already"),
+        ((200, DRAINING), GOOD, "ended before"),
+        ((200, DRAINING), late.as_str(), "should be drained by now"),
+    ] {
+        let daemon = FakeDaemon::answering_each(&[first, (200, status)]);
+        let (exit, _, err, _) = daemon.ask_all(&["drain", "--wait"]);
+        assert!(exit == Exit::Wrong && err.contains(words), "{err}");
+    }
 }

@@ -9,16 +9,17 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use weft_bgp::session::State;
 use weft_bgp::types::{Family, Reason};
 use weft_controller::api::ipam::{
     IpamAddressJson, IpamAddressState, IpamBlockJson, IpamBlockState, IpamHolderJson, IpamJson, IpamPodJson,
 };
 use weft_controller::api::json::{
-    AsPathElement, ConfigStatusJson, DocumentError, ErrorDirection, EventJson, FamilyJson, FibJson,
-    FibNextHopJson, FibStatusJson, GracefulRestartJson, GracefulRestartRole, IpamStatusJson, LastErrorJson,
-    OriginJson, PathJson, PeerCountJson, PeerJson, Problem, RouteJson, SpoofedJson, StatusJson,
+    AsPathElement, ConfigStatusJson, DocumentError, DrainJson, DrainPhase, ErrorDirection, EventJson,
+    FamilyJson, FibJson, FibNextHopJson, FibStatusJson, GracefulRestartJson, GracefulRestartRole,
+    IpamStatusJson, LastErrorJson, OriginJson, PathJson, PeerCountJson, PeerJson, Problem, RouteJson,
+    SpoofedJson, StatusJson,
 };
 use weft_controller::api::{RejectedJson, ServicePrefixJson, ServicesStatusJson};
 use weft_controller::cluster::TrafficPolicy;
@@ -149,6 +150,7 @@ fn status() -> StatusJson {
             withheld: 2,
             rejected: Some(RejectedJson { ipv4: 5, ipv6: 0 }),
         }),
+        drain: None,
     }
 }
 
@@ -198,6 +200,17 @@ fn status_tells_problems_with_remedies() {
         ..status()
     };
     insta::assert_snapshot!("status_well", tables::status(&well, false));
+    let draining = DrainJson {
+        phase: DrainPhase::LowPreference,
+        since: now(),
+        until: now().checked_add(SignedDuration::from_secs(30)).ok(),
+        reason: "the taint weft.network/drain".into(),
+    };
+    let drained = DrainJson { phase: DrainPhase::Drained, until: None, ..draining.clone() };
+    for (name, drain) in [("status_draining", draining), ("status_drained", drained)] {
+        let status = StatusJson { drain: Some(drain), ..well.clone() };
+        insta::assert_snapshot!(name, tables::status(&status, false));
+    }
 }
 
 #[test]

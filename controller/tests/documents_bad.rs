@@ -163,6 +163,15 @@ fn values_that_do_not_go_together() {
         "third",
     );
     one("BGPConfiguration", "mine", "  asNumber: 1\n", 3, "metadata.name", "holds for no node", "node.NAME");
+    one(
+        "BGPConfiguration",
+        "default",
+        "  drainTime: 61m\n",
+        5,
+        "spec.drainTime",
+        "longer than 1h",
+        "0s to 1h",
+    );
     one("BGPConfiguration", "default", "  mtu: 100\n", 5, "spec.mtu", "100 is not an MTU", "1280");
     one(
         "BGPConfiguration",

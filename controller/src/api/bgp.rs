@@ -66,6 +66,9 @@ pub struct BGPConfigurationSpec {
     /// Graceful restart (RFC 4724).
     #[serde(default)]
     pub graceful_restart: Option<GracefulRestartSpec>,
+    /// How long a node that drains announces what it has as the last choice before it withdraws it: 1h at most; 30s unless given.
+    #[serde(default)]
+    pub drain_time: Option<Duration>,
     /// Whether to set the kernel's forwarding settings, or only report them; true unless given.
     #[serde(default)]
     pub manage_sysctls: Option<bool>,

@@ -238,6 +238,46 @@ pub struct StatusJson {
     pub spoofed: Option<SpoofedJson>,
     /// What of Services is announced; null: there are no service ranges.
     pub services: Option<ServicesStatusJson>,
+    /// How far the node is drained; null: it is not.
+    pub drain: Option<DrainJson>,
+}
+
+/// A node that is being drained, or is drained.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainJson {
+    /// How far it is.
+    pub phase: DrainPhase,
+    /// Since when it is so far; after a restart of weftd, since then.
+    pub since: Timestamp,
+    /// When the next phase begins; null: there is none.
+    pub until: Option<Timestamp>,
+    /// Who asks for it.
+    pub reason: String,
+}
+
+/// How far a node is drained. In order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DrainPhase {
+    /// Peers are told that others are better.
+    LowPreference,
+    /// Peers are told nothing.
+    Withdrawn,
+    /// The sessions are ended.
+    Drained,
+}
+
+impl DrainPhase {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LowPreference => "low-preference",
+            Self::Withdrawn => "withdrawn",
+            Self::Drained => "drained",
+        }
+    }
 }
 
 /// Packets with forged sources that were dropped, since the nftables table was made.

@@ -25,6 +25,7 @@ pub const LISTED_MAX: usize = 128;
     printcolumn = r#"{"name":"Up","type":"integer","jsonPath":".status.sessions.up"}"#,
     printcolumn = r#"{"name":"Wanted","type":"integer","jsonPath":".status.sessions.wanted"}"#,
     printcolumn = r#"{"name":"Ready","type":"boolean","jsonPath":".status.ready"}"#,
+    printcolumn = r#"{"name":"Drain","type":"string","jsonPath":".status.drain"}"#,
     printcolumn = r#"{"name":"Problems","type":"integer","jsonPath":".status.problemCount"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
@@ -45,6 +46,8 @@ pub struct NodeReport {
     pub addresses: Vec<String>,
     /// Whether it has converged since it started.
     pub ready: bool,
+    /// How far it is drained, while it is: `low-preference`, `withdrawn` or `drained`.
+    pub drain: Option<String>,
     /// Its BGP sessions, counted.
     pub sessions: SessionCount,
     /// Its BGP sessions.

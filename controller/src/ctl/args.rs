@@ -82,6 +82,14 @@ pub enum Command {
         #[command(subcommand)]
         command: IpamCommand,
     },
+    /// Take this node out of the network in good order: peers are told that others are better, then nothing, then sessions end
+    Drain {
+        /// Wait until the node is drained
+        #[arg(long)]
+        wait: bool,
+    },
+    /// End what drain began: everything is announced again
+    Undrain,
     /// Check documents and list every error; needs no daemon
     Validate {
         /// A folder of *.yaml and *.yml files, or one file

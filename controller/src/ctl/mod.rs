@@ -4,6 +4,7 @@
 
 pub mod args;
 mod client;
+mod drain;
 mod ipam;
 mod output;
 mod query;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::args::{Args, Command, Format, Rib, Target};
 use super::client::{Client, encode};
-use super::{Exit, Failure, ipam, output, tables};
+use super::{Exit, Failure, drain, ipam, output, tables};
 use crate::api::ServicePrefixJson;
 use crate::api::json::{EventJson, FibJson, PeerJson, RouteJson, StatusJson, VersionJson};
 
@@ -44,6 +44,8 @@ pub(super) fn run(
         }
         Command::Events { follow } => events(client, *follow, format, out),
         Command::Ipam { command } => ipam::run(client, command, format, out),
+        Command::Drain { wait } => drain::drain(client, *wait, format, out),
+        Command::Undrain => drain::undrain(client, format, out),
         Command::Version => version(client, format, out),
         Command::Validate { .. } => Err(Failure::Usage("validate asks no daemon".into())),
     }

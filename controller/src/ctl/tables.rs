@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use crate::api::ServicePrefixJson;
 use crate::api::ipam::IpamJson;
 use crate::api::json::{
-    AsPathElement, DocumentError, ErrorDirection, EventJson, FibJson, FibNextHopJson, LastErrorJson,
-    OriginJson, PathJson, PeerJson, Problem, RouteJson, Severity, StatusJson,
+    AsPathElement, DocumentError, DrainJson, DrainPhase, ErrorDirection, EventJson, FibJson, FibNextHopJson,
+    LastErrorJson, OriginJson, PathJson, PeerJson, Problem, RouteJson, Severity, StatusJson,
 };
 
 /// What stands where there is nothing to say.
@@ -124,6 +124,9 @@ pub fn status(status: &StatusJson, wide: bool) -> String {
         let _ = writeln!(text, "{name:<10}{value}");
     };
     line("Node", format!("{}: {verdict}", status.node));
+    if let Some(drain) = &status.drain {
+        line("Drain", drained(drain));
+    }
     line("Peers", format!("{} of {} up", status.peers.up, status.peers.wanted));
     let fib = &status.fib;
     line(
@@ -175,6 +178,17 @@ pub fn status(status: &StatusJson, wide: bool) -> String {
         write_problem(&mut text, problem, wide);
     }
     text
+}
+
+/// How far a node is drained, in a sentence.
+pub(super) fn drained(drain: &DrainJson) -> String {
+    let (word, what) = match drain.phase {
+        DrainPhase::LowPreference => ("DRAINING", "peers are told that others are better"),
+        DrainPhase::Withdrawn => ("DRAINING", "everything is withdrawn"),
+        DrainPhase::Drained => ("DRAINED", "peers are told nothing, and the sessions stay down"),
+    };
+    let until = drain.until.map_or_else(String::new, |until| format!(" until {until:.0}"));
+    format!("{word} because of {}: {what}, since {:.0}{until}", drain.reason, drain.since)
 }
 
 fn write_problem(text: &mut String, problem: &Problem, wide: bool) {

@@ -36,6 +36,7 @@ use super::args::Args;
 use super::clock::Moment;
 use super::coalesce::Coalesced;
 use super::conflist::{self, Conflist};
+use super::drain::Drained;
 use super::events::{Events, NewEvent};
 use super::happened::Happened;
 use super::held::HeldBlocks;
@@ -135,6 +136,8 @@ pub(super) struct Knowledge {
     pub(super) held: HeldBlocks,
     /// Since when Services are answered here.
     pub(super) settling: Settling,
+    /// How far the node is drained.
+    pub(super) drain: Drained,
     /// The plugin has been told what it needs to know.
     pub(super) node_file_written: bool,
     /// Why the API server cannot be used, while that is so.
@@ -162,12 +165,19 @@ pub(super) enum Task {
     NodeFile,
     /// Reading the store of pods' addresses.
     Store,
+    /// Remembering how far the node is drained.
+    DrainFile,
 }
 
 impl Knowledge {
     /// How many Nodes there are.
     pub(super) fn node_count(&self) -> usize {
         self.cluster.as_ref().map_or(0, |cluster| cluster.nodes.len())
+    }
+
+    /// When to plan anew although nothing has happened.
+    fn next_deadline(&self) -> Option<Instant> {
+        self.settling.next_deadline().into_iter().chain(self.drain_deadline()).min()
     }
 
     /// Whether a peer of this address is configured.
@@ -231,6 +241,7 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
         None => None,
     };
     let remembered = node_file::remembered(run_dir.path())?;
+    let drain = Drained::remembered(run_dir.path())?;
     let (takes_pods, ready) = watch::channel(false);
     let conflist = conflist::keep(conflist, ready).context("cannot watch the directory of --cni-conf-dir")?;
     let news: Coalesced<KernelNews> = Coalesced::default();
@@ -253,6 +264,7 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
             announced: remembered.announced,
             settling: Settling::new(!remembered.blocks.is_empty()),
             held: HeldBlocks::new(remembered.blocks),
+            drain,
             ..Knowledge::default()
         },
     };
@@ -329,12 +341,12 @@ impl Agent {
                     changed.context("the task that keeps the pods' addresses has stopped")?;
                     self.known.ipam = sources.ipam.borrow_and_update().clone();
                 }
-                Some(ask) = sources.asked.recv() => self.answer(ask),
+                Some(ask) = sources.asked.recv() => self.answer(ask).await?,
                 Some((problems, proxies)) = host_seen.recv() => {
                     self.known.host = problems;
                     self.known.service_proxies = proxies;
                 }
-                () = sleep_until(self.known.settling.next_deadline()) => self.replan().await?,
+                () = sleep_until(self.known.next_deadline()) => self.replan().await?,
                 _ = audit.tick() => {
                     self.audit_sysctls();
                     self.look_at_host(&host);
@@ -422,8 +434,8 @@ impl Agent {
             )
         };
         let (facts, links) = block_in_place(|| self.kernel.inspect(look))?;
-        let HostFacts { held_blocks, settling, .. } = self.known.facts.clone();
-        let facts = HostFacts { held_blocks, settling, ..facts };
+        let HostFacts { held_blocks, settling, drain, .. } = self.known.facts.clone();
+        let facts = HostFacts { held_blocks, settling, drain, ..facts };
         self.known.links = links;
         self.follow_pods();
         if self.known.facts == facts && self.known.plan.is_some() {

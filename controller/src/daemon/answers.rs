@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use anyhow::Result;
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 use weft_bgp::session::State;
@@ -35,13 +36,18 @@ const REJECTED_LOOK_MAX: usize = 10_000;
 
 impl Agent {
     /// Answers, now or on a task. Whoever asked may have gone: then nobody is told.
-    pub(super) fn answer(&self, ask: Ask) {
+    ///
+    /// # Errors
+    /// What a change of the plan meets.
+    pub(super) async fn answer(&mut self, ask: Ask) -> Result<()> {
         let inquiry = Inquiry {
             bgp: self.bgp.as_ref().map(|bgp| bgp.handle.clone()),
             kernel: Arc::clone(&self.kernel),
         };
         match ask {
             Ask::Ready(reply) => drop(reply.send(self.known.ready())),
+            Ask::Drain(reply) => drop(reply.send(self.drain().await?)),
+            Ask::Undrain(reply) => drop(reply.send(self.undrain().await?)),
             Ask::Services(reply) => drop(reply.send(self.known.services())),
             Ask::Status(reply) => {
                 let known = self.known.clone();
@@ -68,6 +74,7 @@ impl Agent {
                 reply_from_task(reply, async move { metrics::render(inquiry.report(node, known).await) });
             }
         }
+        Ok(())
     }
 }
 
@@ -195,6 +202,7 @@ impl Inquiry {
                 .spoofed
                 .map(|nft::Packets { ipv4, ipv6 }| SpoofedJson { ipv4, ipv6 }),
             services: known.services_status(),
+            drain: known.drained(&now),
         };
         let messages = speaker.peers.iter().map(|p| p.counters);
         Scrape {

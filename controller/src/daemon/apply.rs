@@ -61,12 +61,15 @@ impl Agent {
     /// Not before the kernel was read: without the facts of the host, a plan would say that the node has no address. Where no plan can be
     /// made, the last one stays, but for a node that has left the cluster: see [`NodePlan::departed`].
     pub(super) async fn replan(&mut self) -> Result<()> {
-        let (Some(cluster), Some(_)) = (&self.known.cluster, self.known.adopted) else { return Ok(()) };
+        let (Some(cluster), Some(_)) = (self.known.cluster.clone(), self.known.adopted) else {
+            return Ok(());
+        };
+        self.look_at_drain(&cluster);
         self.known.facts.held_blocks = self.known.held.blocks();
-        let (answered, settle_time) = answered(cluster, &self.node);
+        let (answered, settle_time) = answered(&cluster, &self.node);
         self.known.facts.settling = self.known.settling.look(Moment::now().instant, &answered, settle_time);
         let before = self.known.plan.clone();
-        let wanted = match plan(cluster, &self.node, &self.known.facts) {
+        let wanted = match plan(&cluster, &self.node, &self.known.facts) {
             Ok(wanted) => {
                 self.known.failed.remove(&Task::Plan);
                 Arc::new(wanted)

@@ -15,7 +15,7 @@ use weft_bgp::session::State;
 use weft_bgp::status::{MessageCounters, SpeakerCounters};
 use weft_routing::Counters;
 
-use crate::api::json::{PeerJson, Severity, StatusJson};
+use crate::api::json::{DrainPhase, PeerJson, Severity, StatusJson};
 
 /// The types of [`MessageCounters`], in its order.
 const MESSAGE_TYPES: [&str; 5] = ["open", "update", "notification", "keepalive", "route-refresh"];
@@ -89,6 +89,17 @@ impl Scrape {
         let version = env!("CARGO_PKG_VERSION");
         gauges(encoder, "build_info", "The version that runs", [([("version", version)], 1)])?;
         gauge(encoder, "ready", "1 once converged since the start", u64::from(self.ready))?;
+        gauge(
+            encoder,
+            "drain_phase",
+            "How far the node is drained: 0 not at all, 1 the last choice, 2 withdrawn, 3 its sessions are ended",
+            match status.drain.as_ref().map(|drain| drain.phase) {
+                None => 0,
+                Some(DrainPhase::LowPreference) => 1,
+                Some(DrainPhase::Withdrawn) => 2,
+                Some(DrainPhase::Drained) => 3,
+            },
+        )?;
         gauge(
             encoder,
             "config_ok",
@@ -317,7 +328,8 @@ mod tests {
     use super::*;
     use crate::api::ipam::{IpamBlockJson, IpamBlockState};
     use crate::api::json::{
-        ConfigStatusJson, FamilyJson, FibStatusJson, IpamStatusJson, PeerCountJson, Problem, SpoofedJson,
+        ConfigStatusJson, DrainJson, FamilyJson, FibStatusJson, IpamStatusJson, PeerCountJson, Problem,
+        SpoofedJson,
     };
     use crate::api::{RejectedJson, ServicesStatusJson};
 
@@ -365,6 +377,12 @@ mod tests {
                     settling: 20,
                     withheld: 21,
                     rejected: Some(RejectedJson { ipv4: 22, ipv6: 23 }),
+                }),
+                drain: Some(DrainJson {
+                    phase: DrainPhase::Withdrawn,
+                    since: jiff::Timestamp::UNIX_EPOCH,
+                    until: None,
+                    reason: "weftctl drain".into(),
                 }),
             },
             peers: vec![(

@@ -9,6 +9,7 @@ mod cleanup;
 mod clock;
 mod coalesce;
 mod conflist;
+mod drain;
 mod events;
 mod facts;
 mod happened;

@@ -207,7 +207,8 @@ fn notable(report: &NodeReport) -> impl PartialEq + '_ {
         report.blocks.iter().map(|block| (block.cidr, block.open, low(block), block.used == 0)).collect();
     let problems: Vec<_> = report.problems.iter().map(|problem| &problem.code).collect();
     let states: Vec<_> = report.peers.iter().map(|peer| (&peer.peer, peer.state == "Established")).collect();
-    (report.sessions, report.ready, report.as_number, &report.version, blocks, problems, states)
+    let node = (report.ready, &report.drain, report.as_number, &report.version);
+    (report.sessions, node, blocks, problems, states)
 }
 
 fn report(seen: &Seen) -> NodeReport {
@@ -228,6 +229,7 @@ fn report(seen: &Seen) -> NodeReport {
         router_id: speaker.map(|speaker| speaker.router_id.to_string()),
         addresses: seen.plan.iter().flat_map(|plan| plan.addresses.iter()).map(|ip| ip.to_string()).collect(),
         ready: seen.scrape.ready,
+        drain: status.drain.as_ref().map(|drain| drain.phase.as_str().to_owned()),
         sessions: SessionCount { up: count(status.peers.up), wanted: count(status.peers.wanted) },
         peers: seen.scrape.peers.iter().take(LISTED_MAX).map(|(peer, _)| session(peer, &shut_down)).collect(),
         routes: RouteCount { wanted: count(status.fib.wanted), installed: count(status.fib.installed) },

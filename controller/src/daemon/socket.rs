@@ -9,6 +9,8 @@
 //! | socket | `GET /v1/services` | list of [`ServicePrefixJson`] |
 //! | socket | `GET /v1/events[?after=SEQ][&wait=SECONDS]` | list of [`EventJson`]; waits for the first one, at most 30 s |
 //! | socket | `GET /v1/ipam`, `POST /v1/ipam/check`, `POST /v1/ipam/release` | see [`crate::api::ipam`] |
+//! | socket | `POST /v1/drain` | [`DrainJson`]; 409 if the node is being drained |
+//! | socket | `POST /v1/undrain` | null; 409 if the node is not being drained, or by a taint |
 //! | socket | `GET /v1/version` | [`VersionJson`] |
 //! | port | `GET /metrics` | the Prometheus text format |
 //! | port | `GET /healthz` | 200: the daemon's loop answers |
@@ -28,7 +30,7 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -40,7 +42,7 @@ use super::events::Events;
 use super::ipam;
 use super::report::Seen;
 use crate::api::ServicePrefixJson;
-use crate::api::json::{EventJson, FibJson, PeerJson, RouteJson, StatusJson, VersionJson};
+use crate::api::json::{DrainJson, EventJson, FibJson, PeerJson, RouteJson, StatusJson, VersionJson};
 
 /// How long the daemon's loop may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -58,6 +60,10 @@ pub(super) enum Ask {
     Routes(RoutesQuery, oneshot::Sender<Result<Vec<RouteJson>, Refusal>>),
     /// Which Services are announced?
     Services(oneshot::Sender<Vec<ServicePrefixJson>>),
+    /// Begin to drain the node.
+    Drain(oneshot::Sender<Result<DrainJson, Refusal>>),
+    /// Drain it no more.
+    Undrain(oneshot::Sender<Result<(), Refusal>>),
     /// What is in the kernel?
     Fib(oneshot::Sender<Vec<FibJson>>),
     /// Everything that is counted, as the Prometheus text format has it.
@@ -210,6 +216,8 @@ pub(super) fn api(serving: Serving) -> Router {
         .route("/v1/fib", get(fib))
         .route("/v1/services", get(services))
         .route("/v1/events", get(events))
+        .route("/v1/drain", post(drain))
+        .route("/v1/undrain", post(undrain))
         .route("/v1/version", get(version))
         .merge(ipam::routes())
         .fallback(unknown)
@@ -333,6 +341,14 @@ async fn events(
     Ok(Json(serving.events.wait(after, patience).await))
 }
 
+async fn drain(State(serving): State<Serving>) -> Result<Json<DrainJson>, Refusal> {
+    serving.ask(Ask::Drain).await?.map(Json)
+}
+
+async fn undrain(State(serving): State<Serving>) -> Result<Json<()>, Refusal> {
+    serving.ask(Ask::Undrain).await?.map(Json)
+}
+
 async fn version() -> Json<VersionJson> {
     Json(VersionJson { version: env!("CARGO_PKG_VERSION").to_owned() })
 }
@@ -398,6 +414,10 @@ mod tests {
                         Ask::Ready(reply) => drop(reply.send(Err("waiting".into()))),
                         // A loop that is stopping lets go of its questions.
                         Ask::Status(reply) => drop(reply),
+                        Ask::Drain(reply) => drop(reply),
+                        Ask::Undrain(reply) => {
+                            drop(reply.send(Err(Refusal::Refused("the node is not being drained".into()))));
+                        }
                         Ask::Report(reply) => drop(reply),
                     }
                 }

@@ -77,8 +77,8 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
     diagnostics.sort();
     diagnostics.dedup();
     let settings = &context.settings;
-    let services = services::prefixes(cluster, name, node, &settings.services, &host.settling);
-    let speaker = SpeakerConfig {
+    let mut services = services::prefixes(cluster, name, node, &settings.services, &host.settling);
+    let mut speaker = SpeakerConfig {
         asn: settings.asn,
         router_id: address::router_id(name, settings, context.known()),
         max_paths: settings.max_paths,
@@ -86,6 +86,9 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
         originate: originate(&context, &services),
         peers,
     };
+    if let Some(drain) = &host.drain {
+        drain.apply(&mut speaker, &mut services);
+    }
     Ok(NodePlan {
         node: name.clone(),
         listeners: listeners(&speaker, settings.listen_port),

@@ -16,6 +16,7 @@ use crate::api::json::Problem;
 mod address;
 mod blocks;
 mod diagnose;
+mod drain;
 mod make;
 mod nat;
 mod policy;
@@ -25,6 +26,7 @@ mod settings;
 mod settle;
 
 pub use blocks::{Block, BlockState, Pool};
+pub use drain::{Drain, DrainTerms, Draining, drain_terms};
 pub use make::plan;
 pub(crate) use services::are_announced;
 pub use services::{ServicePrefix, ServiceVerdict, answered};
@@ -41,6 +43,8 @@ pub struct HostFacts {
     pub held_blocks: BTreeSet<IpNet>,
     /// Prefixes of Services that are not to be announced yet: see [`Settling`].
     pub settling: BTreeSet<IpNet>,
+    /// How far the node is drained, while it is: see [`Draining`].
+    pub drain: Option<Drain>,
 }
 
 /// One interface.

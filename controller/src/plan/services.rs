@@ -49,6 +49,8 @@ pub enum ServiceVerdict {
     NodeNotReady,
     /// They are not: a label excludes the Node.
     NodeExcluded,
+    /// They are not: the node drains.
+    NodeDraining,
 }
 
 impl ServiceVerdict {
@@ -85,6 +87,7 @@ impl ServiceVerdict {
                 "node-excluded",
                 "the Node is labelled node.kubernetes.io/exclude-from-external-load-balancers",
             ),
+            Self::NodeDraining => super::drain::withheld(),
         }
     }
 }

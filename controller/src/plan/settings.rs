@@ -19,6 +19,9 @@ const DEFAULT_ASN: Asn = Asn(64512);
 /// The port of BGP (RFC 4271 section 8).
 pub(crate) const BGP_PORT: u16 = 179;
 
+/// How long a node that drains announces what it has as the last choice, where no BGPConfiguration says.
+const DRAIN_TIME: Duration = Duration::from_secs(30);
+
 /// How long a Service is answered on the node before peers are told, where no BGPConfiguration says.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
 
@@ -41,6 +44,7 @@ pub(crate) struct Settings {
     pub(crate) max_paths: u16,
     pub(crate) route_metric: u32,
     pub(crate) graceful_restart: GracefulRestartSpec,
+    pub(crate) drain_time: Duration,
     pub(crate) manage_sysctls: bool,
     pub(crate) mtu: Option<u32>,
     pub(crate) nat_outgoing_exclude: Vec<Cidr>,
@@ -99,6 +103,7 @@ impl Settings {
                 enabled: first(specs, |s| s.graceful_restart.and_then(|g| g.enabled)),
                 restart_time: first(specs, |s| s.graceful_restart.and_then(|g| g.restart_time)),
             },
+            drain_time: first(specs, |s| s.drain_time).map_or(DRAIN_TIME, |d| d.0),
             manage_sysctls: first(specs, |s| s.manage_sysctls).unwrap_or(true),
             mtu: first(specs, |s| s.mtu),
             nat_outgoing_exclude: first(specs, |s| s.nat_outgoing_exclude.clone()).unwrap_or_default(),

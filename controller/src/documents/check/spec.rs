@@ -18,6 +18,9 @@ const NAT_EXCLUDED_MAX: usize = 256;
 /// How many ranges of a pool may be reserved.
 const RESERVED_MAX: usize = 256;
 
+/// How long a node may announce what it is about to withdraw.
+const DRAIN_MAX: StdDuration = StdDuration::from_secs(3600);
+
 /// How long an address may rest.
 const COOLDOWN_MAX: StdDuration = StdDuration::from_secs(24 * 3600);
 
@@ -42,6 +45,9 @@ pub(super) fn configuration(name: &str, spec: &BGPConfigurationSpec) -> Faults {
     }
     timers(&mut faults, spec.hold_time, spec.keepalive_time);
     graceful_restart(&mut faults, spec.graceful_restart);
+    if spec.drain_time.is_some_and(|time| time.0 > DRAIN_MAX) {
+        fault(&mut faults, "drainTime", "the time is longer than 1h", "write 0s to 1h");
+    }
     if spec.max_paths.is_some_and(|n| n.get() > 256) {
         fault(&mut faults, "maxPaths", "maxPaths is above 256", "write 1 to 256");
     }

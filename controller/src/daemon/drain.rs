@@ -1,0 +1,249 @@
+//! The node's drain: who asks for it, how far it is, and what a next run must know of it.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use weft_cni::node::boot_id;
+
+use super::agent::{Agent, Knowledge, Task};
+use super::clock::Moment;
+use super::socket::Refusal;
+use crate::api::json::{DrainJson, DrainPhase, Problem};
+use crate::cluster::Cluster;
+use crate::plan::{Drain, DrainTerms, Draining, drain_terms};
+
+/// The file in the run directory. It is there while the node drains, or is to.
+pub(super) const FILE_NAME: &str = "drain.json";
+
+/// What the file says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct DrainFile {
+    boot_id: String,
+    /// `weftctl drain` asks for it.
+    requested: bool,
+    /// How far it was.
+    phase: Option<DrainPhase>,
+}
+
+/// What an earlier run of this boot knew of the drain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Remembered {
+    requested: bool,
+    phase: Option<DrainPhase>,
+}
+
+/// Reads what an earlier run wrote; nothing where that is not there or of another boot. What cannot be read is taken for the request
+/// that it was, so that a node that is drained announces nothing.
+///
+/// # Errors
+/// The kernel does not tell the id of this boot.
+fn read(run_dir: &Path) -> Result<Remembered> {
+    let boot_id = boot_id()?;
+    let text =
+        fs::read(run_dir.join(FILE_NAME)).and_then(|text| Ok(serde_json::from_slice::<DrainFile>(&text)?));
+    Ok(match text {
+        Ok(file) if file.boot_id == boot_id => Remembered { requested: file.requested, phase: file.phase },
+        Ok(_) => Remembered::default(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Remembered::default(),
+        Err(error) => {
+            tracing::warn!(%error, "{FILE_NAME} of an earlier run cannot be read: the node stays drained until weftctl undrain");
+            Remembered { requested: true, phase: Some(DrainPhase::Drained) }
+        }
+    })
+}
+
+/// Writes the file, or takes it away where there is nothing to remember.
+fn write(run_dir: &Path, what: Remembered) -> Result<()> {
+    let (path, temporary) = (run_dir.join(FILE_NAME), run_dir.join("drain.json.new"));
+    if what == Remembered::default() {
+        return match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        };
+    }
+    let Remembered { requested, phase } = what;
+    let text = serde_json::to_vec(&DrainFile { boot_id: boot_id()?, requested, phase })?;
+    let mut file = File::create(&temporary)?;
+    file.write_all(&text)?;
+    file.sync_all()?;
+    Ok(fs::rename(temporary, path)?)
+}
+
+/// The drain, as the loop knows it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Drained {
+    /// `weftctl drain` asks for it.
+    requested: bool,
+    progress: Draining,
+    /// What the file says.
+    written: Remembered,
+}
+
+impl Drained {
+    /// As an earlier run of this boot left it.
+    ///
+    /// # Errors
+    /// The kernel does not tell the id of this boot.
+    pub(super) fn remembered(run_dir: &Path) -> Result<Self> {
+        let written = read(run_dir)?;
+        Ok(Self { requested: written.requested, progress: Draining::new(written.phase), written })
+    }
+}
+
+impl Agent {
+    /// Brings the drain up to date with the documents, the command and the clock, before the plan is made of it.
+    pub(super) fn look_at_drain(&mut self, cluster: &Cluster) {
+        let before = self.known.facts.drain.clone();
+        let state = &mut self.known.drain;
+        // Without its Node the node stays as it was.
+        let terms = drain_terms(cluster, &self.node, state.requested).unwrap_or_else(|| DrainTerms {
+            reason: before.as_ref().map(|drain| drain.reason.clone()),
+            drain_time: state.progress.drain_time(),
+        });
+        let (wanted, told) = (terms.reason.is_some(), !self.known.announced.is_empty());
+        let phase = state.progress.look(Moment::now().instant, wanted, terms.drain_time, told);
+        self.known.facts.drain = phase.zip(terms.reason).map(|(phase, reason)| Drain { phase, reason });
+        // A next run must know before peers do.
+        self.remember_drain();
+        if self.known.facts.drain != before {
+            self.tell_of_drain(before.as_ref());
+        }
+    }
+
+    fn remember_drain(&mut self) {
+        let phase = self.known.facts.drain.as_ref().map(|drain| drain.phase);
+        let what = Remembered { requested: self.known.drain.requested, phase };
+        if self.known.drain.written == what {
+            return;
+        }
+        match write(&self.run_dir, what) {
+            Ok(()) => {
+                self.known.drain.written = what;
+                self.known.failed.remove(&Task::DrainFile);
+            }
+            Err(error) => {
+                let text = format!("cannot write {FILE_NAME} in {}: {error:#}", self.run_dir.display());
+                tracing::error!("{text}");
+                let remedy = "a restart of weftd would not know how far the node is drained; make room, or give weftd the right to write";
+                self.known.failed.insert(Task::DrainFile, Problem::error("drain-file", text, remedy));
+            }
+        }
+    }
+
+    fn tell_of_drain(&self, before: Option<&Drain>) {
+        let text = match &self.known.facts.drain {
+            None => "the node is drained no more: all is announced again".to_owned(),
+            Some(now) if before.is_some_and(|before| before.phase == now.phase) => {
+                format!("the drain is now because of {}", now.reason)
+            }
+            Some(Drain { phase: DrainPhase::LowPreference, reason }) => {
+                format!("the node drains because of {reason}: peers are told that others are better")
+            }
+            Some(Drain { phase: DrainPhase::Withdrawn, .. }) => {
+                "the node drains: everything is withdrawn".to_owned()
+            }
+            Some(Drain { phase: DrainPhase::Drained, reason }) => {
+                format!("the node is drained because of {reason}: its sessions are ended and stay down")
+            }
+        };
+        self.note("drain", text);
+    }
+
+    /// Begins the drain that `weftctl drain` asks for.
+    pub(super) async fn drain(&mut self) -> Result<Result<DrainJson, Refusal>> {
+        if self.known.plan.is_none() {
+            return Ok(Err(unplanned()));
+        }
+        if let Some(drain) = self.known.drained(&Moment::now()) {
+            let text =
+                format!("the node drains already because of {}: {}", drain.reason, drain.phase.as_str());
+            return Ok(Err(Refusal::Refused(text)));
+        }
+        self.known.drain.requested = true;
+        self.replan().await?;
+        Ok(self.known.drained(&Moment::now()).ok_or_else(unplanned))
+    }
+
+    /// Ends the drain that `weftctl drain` began.
+    pub(super) async fn undrain(&mut self) -> Result<Result<(), Refusal>> {
+        if self.known.plan.is_none() {
+            return Ok(Err(unplanned()));
+        }
+        let requested = std::mem::take(&mut self.known.drain.requested);
+        self.replan().await?;
+        let text = match &self.known.facts.drain {
+            None if requested => return Ok(Ok(())),
+            None => "the node is not being drained".to_owned(),
+            Some(_) => {
+                let own = self.known.cluster.as_ref().and_then(|cluster| cluster.nodes.get(&self.node));
+                let keys = own.into_iter().flat_map(|node| &node.drain_taints);
+                let keys: Vec<String> = keys.map(|key| format!("{key}-")).collect();
+                let node = &self.node;
+                match keys.is_empty() {
+                    true => {
+                        format!("there is no Node {node} any more, and until it is back all stays as it is")
+                    }
+                    false => format!(
+                        "the node is drained because of a taint, which has to go: kubectl taint node {node} {}",
+                        keys.join(" ")
+                    ),
+                }
+            }
+        };
+        Ok(Err(Refusal::Refused(text)))
+    }
+}
+
+fn unplanned() -> Refusal {
+    let text = "no documents are in force yet, so that nothing is announced; weftctl status says why";
+    Refusal::Refused(text.to_owned())
+}
+
+impl Knowledge {
+    /// When the drain goes on.
+    pub(super) fn drain_deadline(&self) -> Option<Instant> {
+        self.drain.progress.next_deadline(!self.announced.is_empty())
+    }
+
+    /// How far the node is drained.
+    pub(super) fn drained(&self, now: &Moment) -> Option<DrainJson> {
+        let (phase, since) = self.drain.progress.state()?;
+        let reason = self.facts.drain.as_ref()?.reason.clone();
+        let until = self.drain_deadline().map(|until| now.timestamp_of(until));
+        Some(DrainJson { phase, since: now.timestamp_of(since), until, reason })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_next_run_knows_how_far_the_node_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let read = || super::read(dir.path()).unwrap();
+        assert_eq!(read(), Remembered::default());
+        let drained = Remembered { requested: true, phase: Some(DrainPhase::Withdrawn) };
+        write(dir.path(), drained).unwrap();
+        assert_eq!(read(), drained);
+        let text = fs::read_to_string(dir.path().join(FILE_NAME)).unwrap();
+        fs::write(dir.path().join(FILE_NAME), text.replace(&boot_id().unwrap(), "another")).unwrap();
+        assert_eq!(read(), Remembered::default(), "a reboot ends it");
+        write(dir.path(), Remembered::default()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left");
+        write(dir.path(), Remembered::default()).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_read_announces_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE_NAME), "{").unwrap();
+        let held = Remembered { requested: true, phase: Some(DrainPhase::Drained) };
+        assert_eq!(super::read(dir.path()).unwrap(), held);
+    }
+}

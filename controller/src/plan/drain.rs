@@ -1,0 +1,153 @@
+//! A node that is about to go: first peers are told that others are better, then nothing, and then its sessions end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use weft_bgp::config::SpeakerConfig;
+use weft_bgp::policy::Policy;
+use weft_bgp::types::Reason;
+use weft_bgp::wire::attributes::GRACEFUL_SHUTDOWN;
+
+use super::settings::Settings;
+use super::{ServicePrefix, ServiceVerdict};
+use crate::api::json::DrainPhase;
+use crate::cluster::Cluster;
+
+/// How long the sessions outlive the withdrawals, so that peers send their packets elsewhere by the time when the node forgets the
+/// ways that it learned from them.
+const AFTER_WITHDRAWAL: Duration = Duration::from_secs(2);
+
+/// How long a peer that does not read its withdrawals is waited for.
+const WITHDRAWAL_MAX: Duration = Duration::from_secs(10);
+
+/// How far a node is drained, and why it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// How far.
+    pub phase: DrainPhase,
+    /// Who asks for it.
+    pub reason: String,
+}
+
+/// What the documents and a command say of a node's drain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainTerms {
+    /// Who asks for it; none: nobody.
+    pub reason: Option<String>,
+    /// For how long the node is the last choice.
+    pub drain_time: Duration,
+}
+
+/// Whether a node is to be drained, with `requested` by a command; none: there is no such Node.
+#[must_use]
+pub fn drain_terms(cluster: &Cluster, node: &str, requested: bool) -> Option<DrainTerms> {
+    let taints = cluster.nodes.get(node)?.drain_taints.iter().map(|key| format!("the taint {key}"));
+    let reasons: Vec<String> =
+        requested.then(|| "weftctl drain".to_owned()).into_iter().chain(taints).collect();
+    let reason = (!reasons.is_empty()).then(|| reasons.join(" and "));
+    Some(DrainTerms { reason, drain_time: Settings::of(cluster, node).drain_time })
+}
+
+/// Why a node that drains tells its peers nothing.
+pub(super) fn withheld() -> Reason {
+    Reason::new("node-draining", "the node drains: peers are told nothing")
+}
+
+impl Drain {
+    /// Makes what a node should be into what it should be while it drains: the same or less.
+    pub(super) fn apply(&self, speaker: &mut SpeakerConfig, services: &mut BTreeMap<IpNet, ServicePrefix>) {
+        for origination in speaker.originate.values_mut() {
+            // No longer AS path: racks that share an AS would take it for a loop.
+            origination.communities.push(GRACEFUL_SHUTDOWN);
+            (origination.local_pref, origination.med) = (Some(0), Some(u32::MAX));
+        }
+        if self.phase < DrainPhase::Withdrawn {
+            return;
+        }
+        let nothing = Arc::new(Policy { rules: Vec::new(), unmatched: withheld() });
+        for peer in speaker.peers.values_mut() {
+            let peer = Arc::make_mut(peer);
+            peer.export = Arc::clone(&nothing);
+            if self.phase == DrainPhase::Drained {
+                peer.shutdown.get_or_insert_with(|| format!("the node is drained: {}", self.reason));
+            }
+        }
+        for prefix in services.values_mut().filter(|prefix| prefix.verdict.is_announced()) {
+            prefix.verdict = ServiceVerdict::NodeDraining;
+        }
+    }
+}
+
+/// How far a node is drained. A phase is never gone back from but to none, when nobody asks for the drain any more.
+#[derive(Clone, Debug, Default)]
+pub struct Draining {
+    /// How far an earlier run had come.
+    resumed: Option<DrainPhase>,
+    /// The phase, and since when.
+    state: Option<(DrainPhase, Instant)>,
+    drain_time: Duration,
+}
+
+impl Draining {
+    /// Not drained yet, or as far as an earlier run had come, whose sessions are gone.
+    #[must_use]
+    pub fn new(resumed: Option<DrainPhase>) -> Self {
+        Self { resumed, ..Self::default() }
+    }
+
+    /// Takes in whether the node is to be drained, and whether peers still know its prefixes (`told`); gives how far it is drained now.
+    pub fn look(
+        &mut self,
+        now: Instant,
+        wanted: bool,
+        drain_time: Duration,
+        told: bool,
+    ) -> Option<DrainPhase> {
+        let resumed = self.resumed.take();
+        self.drain_time = drain_time;
+        if !wanted {
+            self.state = None;
+            return None;
+        }
+        let first = match resumed {
+            Some(DrainPhase::Withdrawn | DrainPhase::Drained) => DrainPhase::Drained,
+            Some(DrainPhase::LowPreference) | None => DrainPhase::LowPreference,
+        };
+        let (phase, _) = *self.state.get_or_insert((first, now));
+        if self.next_deadline(told).is_some_and(|deadline| deadline <= now) {
+            let next = match phase {
+                DrainPhase::LowPreference => DrainPhase::Withdrawn,
+                DrainPhase::Withdrawn | DrainPhase::Drained => DrainPhase::Drained,
+            };
+            self.state = Some((next, now));
+        }
+        self.state.map(|(phase, _)| phase)
+    }
+
+    /// The phase, and since when.
+    #[must_use]
+    pub fn state(&self) -> Option<(DrainPhase, Instant)> {
+        self.state
+    }
+
+    /// For how long the node is the last choice, as it was told last.
+    #[must_use]
+    pub fn drain_time(&self) -> Duration {
+        self.drain_time
+    }
+
+    /// When to look again: when the phase ends, at the latest.
+    #[must_use]
+    pub fn next_deadline(&self, told: bool) -> Option<Instant> {
+        let (phase, since) = self.state?;
+        let lasts = match phase {
+            DrainPhase::LowPreference => self.drain_time,
+            DrainPhase::Withdrawn if told => WITHDRAWAL_MAX,
+            DrainPhase::Withdrawn => AFTER_WITHDRAWAL,
+            DrainPhase::Drained => return None,
+        };
+        since.checked_add(lasts)
+    }
+}
