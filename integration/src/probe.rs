@@ -1,7 +1,7 @@
 //! Traffic between namespaces, and what its receivers see.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -133,7 +133,7 @@ pub struct FlowReport {
 #[derive(Debug)]
 pub struct Flows {
     stop: Arc<AtomicBool>,
-    server: JoinHandle<Result<()>>,
+    servers: Vec<JoinHandle<Result<()>>>,
     client: JoinHandle<Result<FlowReport>>,
 }
 
@@ -149,8 +149,27 @@ impl Flows {
         count: usize,
         interval: Duration,
     ) -> Result<Self> {
-        let receiver = to.run(|| UdpSocket::bind((server, 0)))??;
-        let address = receiver.local_addr()?;
+        Self::start_anycast(from, &[to], server, count, interval)
+    }
+
+    /// The same to an address that all of `to` have: whoever of them gets a datagram answers it.
+    ///
+    /// # Errors
+    /// If the sockets cannot be opened.
+    pub fn start_anycast(
+        from: &Namespace,
+        to: &[&Namespace],
+        server: IpAddr,
+        count: usize,
+        interval: Duration,
+    ) -> Result<Self> {
+        let mut receivers = Vec::new();
+        let mut address = SocketAddr::new(server, 0);
+        for to in to {
+            let receiver = to.run(|| UdpSocket::bind(address))??;
+            address = receiver.local_addr()?;
+            receivers.push(receiver);
+        }
         let sockets: Vec<UdpSocket> = from.run(|| {
             (0..count)
                 .map(|_| {
@@ -162,12 +181,14 @@ impl Flows {
                 .collect::<std::io::Result<_>>()
         })??;
         let stop = Arc::new(AtomicBool::new(false));
-        let (stop_server, stop_client) = (Arc::clone(&stop), Arc::clone(&stop));
-        Ok(Self {
-            stop,
-            server: thread::spawn(move || answer(&receiver, &stop_server)),
-            client: thread::spawn(move || send(sockets, interval, &stop_client)),
-        })
+        let serve = |receiver: UdpSocket| {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || answer(&receiver, &stop))
+        };
+        let servers = receivers.into_iter().map(serve).collect();
+        let stop_client = Arc::clone(&stop);
+        let client = thread::spawn(move || send(sockets, interval, &stop_client));
+        Ok(Self { stop, servers, client })
     }
 
     /// Stops them and waits for the last answers.
@@ -177,7 +198,9 @@ impl Flows {
     pub fn stop(self) -> Result<FlowReport> {
         self.stop.store(true, Ordering::Relaxed);
         let report = self.client.join().map_err(|_| anyhow!("the sender of the flows panicked"))?;
-        self.server.join().map_err(|_| anyhow!("the server of the flows panicked"))??;
+        for server in self.servers {
+            server.join().map_err(|_| anyhow!("a server of the flows panicked"))??;
+        }
         report
     }
 }
