@@ -55,6 +55,28 @@ fn wait_reason(node: &Node, prefix: &str, wanted: &str) -> Result<()> {
     })
 }
 
+/// A taint of the Node's drains it until it is taken off, and its BGPNodeStatus tells.
+fn drains_by_a_taint(plane: &ControlPlane, node: &Node) -> Result<()> {
+    let name = &node.name;
+    plane.run(&format!("label node {name} node.kubernetes.io/exclude-from-external-load-balancers-"))?;
+    wait_reason(node, "10.96.0.0/16", "range")?;
+    plane.run("patch bgpconfiguration default --type=merge --patch={\"spec\":{\"drainTime\":\"0s\"}}")?;
+    let told = |wanted: &str| {
+        wait_until(format!("the BGPNodeStatus to say {wanted:?}"), CATCH_UP, || {
+            let told = plane.run(&format!("get bgpnodestatus {name} -o jsonpath={{.status.drain}}"))?;
+            ensure!(told == wanted, "{told}");
+            Ok(())
+        })
+    };
+    plane.run(&format!("cordon {name}"))?;
+    plane.run(&format!("taint node {name} weft.network/drain=:NoSchedule"))?;
+    wait_reason(node, "10.96.0.0/16", "node-draining")?;
+    told("drained")?;
+    plane.run(&format!("taint node {name} weft.network/drain-"))?;
+    wait_reason(node, "10.96.0.0/16", "range")?;
+    told("")
+}
+
 #[test]
 #[ignore = "needs KUBEBUILDER_ASSETS: make test runs it where that is set"]
 fn services_of_the_api_are_announced_under_the_account_of_weftd() -> Result<()> {
@@ -108,6 +130,8 @@ fn services_of_the_api_are_announced_under_the_account_of_weftd() -> Result<()> 
         ))?;
         wait_reason(node, "203.0.113.9/32", "node-excluded")?;
         wait_reason(node, "10.96.0.0/16", "node-excluded")?;
+
+        drains_by_a_taint(&plane, node)?;
 
         // The server refuses what the schema can tell, and weftd tells of the rest.
         let too_many: Vec<Value> = (0..65).map(|n| json!({"cidr": format!("10.97.{n}.0/24")})).collect();
