@@ -236,6 +236,38 @@ fn an_own_prefix_is_announced_when_it_has_left_for_a_peer_and_until_no_peer_know
     assert_eq!(announced(&closed), [BTreeSet::new()]);
 }
 
+/// A node that drains: an export policy that accepts nothing takes everything back while the session stands, and says when peers have
+/// been sent that; the end of the session comes behind it.
+#[test]
+fn what_no_policy_accepts_any_more_is_withdrawn_before_the_session_ends() {
+    let (mut draining, now) = (Speaker::new(SpeakerStart::default()), Instant::now());
+    let mut config = speaker(0, 1);
+    let peer = PeerConfig { passive: true, ..sim_support::peer(0, 1, 2) };
+    let address = IpAddr::from([10, 0, 0, 2]);
+    config.peers.insert(address, Arc::new(peer));
+    hear(&mut draining, now, Input::Configure(Arc::new(config.clone())));
+    let connection = ConnectionId::Accepted(1);
+    let bytes = octets(&bring_up(&mut draining, now, connection));
+    hear(&mut draining, now, Input::Written { connection, bytes });
+    // The type of each message (RFC 4271 section 4.1), and what else is told.
+    let told = |outputs: &[Output]| -> Vec<String> {
+        let of = |output: &Output| match output {
+            Output::Write { bytes, .. } => Some(format!("message {}", bytes[18])),
+            Output::Announced(prefixes) => Some(format!("announced {}", prefixes.len())),
+            Output::Close { .. } => Some("close".to_owned()),
+            _ => None,
+        };
+        outputs.iter().filter_map(of).collect()
+    };
+    let nothing = Policy { rules: Vec::new(), unmatched: Reason::new("node-draining", "nothing") };
+    Arc::make_mut(config.peers.get_mut(&address).unwrap()).export = Arc::new(nothing);
+    let withdrawn = hear(&mut draining, now, Input::Configure(Arc::new(config.clone())));
+    assert_eq!(told(&withdrawn), ["message 2", "announced 0"]);
+    Arc::make_mut(config.peers.get_mut(&address).unwrap()).shutdown = Some("drained".into());
+    let ended = told(&hear(&mut draining, now, Input::Configure(Arc::new(config))));
+    assert_eq!(ended[..2], ["message 3", "close"], "{ended:?}");
+}
+
 #[test]
 fn what_is_announced_after_a_restart_is_told_once_it_has_left() {
     let (start, now) = (SpeakerStart { restarting: true, ..SpeakerStart::default() }, Instant::now());
