@@ -19,6 +19,8 @@ pub struct SpeakerConfig {
     pub asn: Asn,
     /// The BGP identifier (RFC 6286: any 32 bits but 0).
     pub router_id: Ipv4Addr,
+    /// The cluster that this speaker reflects for (RFC 4456 section 7); none: `router_id` names it.
+    pub cluster_id: Option<Ipv4Addr>,
     /// How many equal paths go to the kernel; at least 1.
     pub max_paths: u16,
     /// Whether next hops are believed only once an [`crate::speaker::Input::NextHop`] says that they resolve. Off where nothing
@@ -70,6 +72,9 @@ pub struct PeerConfig {
     pub passive: bool,
     /// Keep the session down; the text goes to the peer (RFC 9003).
     pub shutdown: Option<String>,
+    /// Whether the peer, if it is internal, is our client: what it tells goes to every other internal peer, and what those tell goes
+    /// to it (RFC 4456).
+    pub route_reflector_client: bool,
     /// How often our own AS may occur in a received AS path.
     pub allowed_own_as: u8,
     /// The timers.

@@ -27,8 +27,12 @@ use weft_bgp::status::{RibView, RouteSelect};
 use weft_bgp::types::{Asn, Family, FamilySet, PeerId, Reason};
 use weft_bgp::wire::attributes::{Origin, PathAttributes};
 
-/// Peers 0 and 1 are external and of one AS, 2 is external, 3 and 4 are internal.
-const PEERS: u32 = 5;
+/// Peers 0 and 1 are external and of one AS, 2 is external, 3 to 5 are internal, 5 at first a client.
+const PEERS: u32 = 6;
+
+/// What we are called, and the clusters that we are of by turns.
+const ROUTER_ID: Ipv4Addr = Ipv4Addr::new(9, 9, 9, 9);
+const CLUSTERS: [Ipv4Addr; 2] = [Ipv4Addr::new(7, 7, 7, 7), ROUTER_ID];
 
 fn is_external(peer: u32) -> bool {
     peer < 3
@@ -57,6 +61,8 @@ struct Announcement {
     community: Option<u32>,
     own_as: bool,
     next_hop: u8,
+    /// Between internal peers: no reflector before, another one, us, or we are the origin.
+    reflected: u8,
 }
 
 impl Announcement {
@@ -71,7 +77,18 @@ impl Announcement {
             Family::Ipv4Unicast => format!("192.0.2.{}", 100 + self.next_hop),
             Family::Ipv6Unicast => format!("2001:db8::{}", 100 + self.next_hop),
         };
+        let reflected = |n| !external && self.reflected == n;
         PathAttributes {
+            originator_id: match self.reflected {
+                _ if external => None,
+                1 | 2 => Some(Ipv4Addr::new(5, 5, 5, 5)),
+                3 => Some(ROUTER_ID),
+                _ => None,
+            },
+            cluster_list: [(1, Ipv4Addr::new(8, 8, 8, 8)), (2, CLUSTERS[0])]
+                .into_iter()
+                .filter_map(|(n, cluster)| reflected(n).then_some(cluster))
+                .collect(),
             origin: self.origin,
             med: self.med,
             local_pref: (!external).then_some(self.local_pref),
@@ -104,6 +121,8 @@ enum Event {
     Refresh(u32, Family),
     Wait(u64),
     Remove(u32),
+    Client(u32, bool),
+    Cluster(bool),
 }
 
 fn families(bits: u8) -> FamilySet {
@@ -121,7 +140,10 @@ fn policy(number: u8) -> Policy {
     };
     let rules = match number {
         0 => vec![],
-        1 => vec![rule(None, Some(RouteSource::Local), Verdict::Accept)],
+        1 => vec![
+            rule(None, Some(RouteSource::Local), Verdict::Accept),
+            rule(None, Some(RouteSource::Reflected), Verdict::Accept),
+        ],
         2 => vec![rule(inside("10.0.0.0/8", false), None, Verdict::Accept)],
         3 => vec![
             rule(
@@ -146,8 +168,9 @@ fn announcement() -> impl Strategy<Value = Announcement> {
             1 => Just(Some(0xFFFF_0000))],
         prop::bool::weighted(0.1),
         0u8..3,
+        prop_oneof![6 => Just(0u8), 2 => Just(1u8), 1 => Just(2u8), 1 => Just(3u8)],
     )
-        .prop_map(|(hops, origin, med, local_pref, community, own_as, next_hop)| Announcement {
+        .prop_map(|(hops, origin, med, local_pref, community, own_as, next_hop, reflected)| Announcement {
             hops,
             origin,
             med,
@@ -155,6 +178,7 @@ fn announcement() -> impl Strategy<Value = Announcement> {
             community,
             own_as,
             next_hop,
+            reflected,
         })
 }
 
@@ -181,6 +205,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (peer.clone(), family()).prop_map(|(p, f)| Event::Refresh(p, f)),
         1 => (1u64..200).prop_map(Event::Wait),
         1 => peer.prop_map(Event::Remove),
+        3 => (3..PEERS, any::<bool>()).prop_map(|(p, c)| Event::Client(p, c)),
+        1 => any::<bool>().prop_map(Event::Cluster),
     ]
 }
 
@@ -214,6 +240,7 @@ struct Model {
     max_paths: usize,
     tracking: bool,
     seconds: u64,
+    cluster: Ipv4Addr,
 }
 
 /// A path in the model: whose, its attributes, its metric.
@@ -227,7 +254,9 @@ impl Model {
     /// Whether a route passes everything but its next hop.
     fn passes(&self, peer: u32, prefix: &IpNet, attributes: &PathAttributes) -> bool {
         let config = &self.peers[&peer].config;
-        accepts(&config.import, prefix, RouteSource::RemotePeers)
+        attributes.originator_id != Some(ROUTER_ID)
+            && !attributes.cluster_list.contains(&self.cluster)
+            && accepts(&config.import, prefix, RouteSource::RemotePeers)
             && attributes.as_path.occurrences(OWN) <= usize::from(config.allowed_own_as)
     }
 
@@ -271,7 +300,11 @@ impl Model {
         }
         let best = paths.iter().map(|p| p.2).min();
         paths.retain(|p| Some(p.2) == best);
-        paths.sort_by_key(|p| p.0);
+        let identifier = |p: &ModelPath<'_>| match (p.0, p.1.originator_id) {
+            (Some(peer), None) => Ipv4Addr::from(peer),
+            (_, originator) => originator.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        };
+        paths.sort_by_key(|p| (identifier(p), p.1.cluster_list.len(), p.0));
         paths.truncate(self.max_paths);
         paths
     }
@@ -280,11 +313,17 @@ impl Model {
     fn told(&self, peer: u32, prefix: &IpNet, best: Option<&ModelPath<'_>>) -> Option<PathAttributes> {
         let (from, attributes, _) = best?;
         let external = is_external(peer);
-        let source = if from.is_some() { RouteSource::RemotePeers } else { RouteSource::Local };
+        let internal = from.filter(|from| !is_external(*from) && !external);
+        let source = match (from, internal) {
+            (None, _) => RouteSource::Local,
+            (Some(_), None) => RouteSource::RemotePeers,
+            (Some(_), Some(_)) => RouteSource::Reflected,
+        };
+        let is_client = |peer: u32| self.peers[&peer].config.route_reflector_client;
         let forbidden = attributes.communities.contains(&0xFFFF_FF02)
             || external && attributes.communities.contains(&0xFFFF_FF01);
         if *from == Some(peer)
-            || from.is_some_and(|from| !is_external(from)) && !external
+            || internal.is_some_and(|from| !is_client(from) && !is_client(peer))
             || forbidden
             || !accepts(&self.peers[&peer].config.export, prefix, source)
         {
@@ -299,7 +338,13 @@ impl Model {
             told.as_path.prepend(OWN);
             told.local_pref = None;
             told.med = None;
+            told.originator_id = None;
+            told.cluster_list.clear();
         } else {
+            if let Some(from) = internal {
+                told.originator_id.get_or_insert(Ipv4Addr::from(from));
+                told.cluster_list.insert(0, self.cluster);
+            }
             told.local_pref = Some(local_pref(*from, attributes));
         }
         Some(told)
@@ -308,8 +353,9 @@ impl Model {
 
 fn accepts(policy: &Policy, prefix: &IpNet, source: RouteSource) -> bool {
     let matches = |rule: &&Rule| {
-        rule.source.is_none_or(|s| s == source)
-            && rule.prefixes.as_ref().is_none_or(|m| m.ranges.iter().any(|r| r.net.contains(prefix)))
+        let named = rule.source.is_none_or(|s| s == source)
+            || (rule.source, source) == (Some(RouteSource::RemotePeers), RouteSource::Reflected);
+        named && rule.prefixes.as_ref().is_none_or(|m| m.ranges.iter().any(|r| r.net.contains(prefix)))
     };
     policy.rules.iter().find(matches).is_some_and(|rule| rule.verdict == Verdict::Accept)
 }
@@ -328,9 +374,10 @@ impl Both {
         lab.credit = 1;
         let mut peers = BTreeMap::new();
         for peer in 0..PEERS {
-            lab.peer(peer, config());
+            let config = PeerConfig { route_reflector_client: peer == 5, ..config() };
+            lab.peer(peer, config.clone());
             lab.up(session(peer, remote_as(peer)));
-            peers.insert(peer, ModelPeer { up: Some(true), ..ModelPeer::new() });
+            peers.insert(peer, ModelPeer { up: Some(true), config, ..ModelPeer::new() });
         }
         let model = Model {
             peers,
@@ -339,6 +386,7 @@ impl Both {
             max_paths: 16,
             tracking: false,
             seconds: 0,
+            cluster: ROUTER_ID,
         };
         let started = lab.now;
         Self { lab, model, started }
@@ -400,6 +448,16 @@ impl Both {
                 self.model.originate = some_prefixes(*originate).collect();
                 self.model.max_paths = usize::from(*max_paths);
                 self.model.tracking = *tracking;
+            }
+            Event::Client(peer, client) => {
+                self.configure_peer(*peer, |c| c.route_reflector_client = *client);
+            }
+            Event::Cluster(first) => {
+                self.model.cluster = CLUSTERS[usize::from(!first)];
+                self.lab.cluster_id = self.model.cluster;
+                let (tracking, max_paths) =
+                    (self.model.tracking, u16::try_from(self.model.max_paths).unwrap());
+                self.lab.configure(tracking, max_paths, self.model.originate.clone());
             }
             Event::Read(peer, pieces) => self.lab.read(*peer, *pieces),
             Event::Refresh(peer, family) => {
@@ -587,6 +645,7 @@ fn a_duplicate_origin_is_alarmed_once() {
         community: None,
         own_as: false,
         next_hop: 0,
+        reflected: 0,
     };
     both.play(&Event::Announce(0, 0b111, announcement(0)));
     both.play(&Event::Announce(0, 0b111, announcement(1)));

@@ -1,5 +1,6 @@
 //! A policy made ready to be asked once per route.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -19,6 +20,8 @@ pub struct Subject {
     pub source: RouteSource,
     /// The kind of session that the policy stands on.
     pub peer_type: PeerType,
+    /// The next hop, as learned.
+    pub next_hop: IpAddr,
 }
 
 /// A [`Policy`] with its prefix lists indexed: asking costs one hash lookup per rule and distinct length of its ranges, however
@@ -50,13 +53,17 @@ impl CompiledPolicy {
     /// Why it does not pass.
     pub fn evaluate(&self, subject: Subject) -> Result<(), &Reason> {
         let matches = self.policy.rules.iter().zip(&self.prefixes).find(|(rule, prefixes)| {
-            rule.source.is_none_or(|s| s == subject.source)
+            rule.source.is_none_or(|s| s.includes(subject.source))
                 && rule.peer_type.is_none_or(|t| t == subject.peer_type)
                 && prefixes.as_ref().is_none_or(|p| p.matches(&subject.prefix))
         });
         match matches.map(|(rule, _)| &rule.verdict) {
             Some(Verdict::Accept) => Ok(()),
             Some(Verdict::Reject(reason)) => Err(reason),
+            Some(Verdict::AcceptVia(next_hops, reason)) => {
+                let allowed = next_hops.get(&subject.prefix.trunc());
+                if allowed.is_some_and(|a| a.contains(&subject.next_hop)) { Ok(()) } else { Err(reason) }
+            }
             None => Err(&self.policy.unmatched),
         }
     }
@@ -145,6 +152,7 @@ mod tests {
             prefix: prefix.parse().unwrap(),
             source: RouteSource::RemotePeers,
             peer_type: PeerType::External,
+            next_hop: IpAddr::from([192, 0, 2, 1]),
         };
         policy.evaluate(subject).map_or_else(|r| r.code.to_string(), |()| "accept".into())
     }
@@ -197,7 +205,43 @@ mod tests {
             (RouteSource::Local, PeerType::External, false),
             (RouteSource::RemotePeers, PeerType::Internal, false),
         ] {
-            assert_eq!(policy.evaluate(Subject { prefix, source, peer_type }).is_ok(), passes);
+            assert_eq!(policy.evaluate(subject(prefix, source, peer_type)).is_ok(), passes);
+        }
+    }
+
+    fn subject(prefix: IpNet, source: RouteSource, peer_type: PeerType) -> Subject {
+        Subject { prefix, source, peer_type, next_hop: IpAddr::from([192, 0, 2, 1]) }
+    }
+
+    #[test]
+    fn what_is_reflected_is_a_remote_peers_too_and_not_the_other_way_round() {
+        let of = |source| Rule { source: Some(source), ..rule(None, Verdict::Accept) };
+        let passes = |rule: RouteSource, source| {
+            let subject = subject("10.0.0.0/8".parse().unwrap(), source, PeerType::Internal);
+            compiled(vec![of(rule)]).evaluate(subject).is_ok()
+        };
+        assert!(passes(RouteSource::RemotePeers, RouteSource::Reflected));
+        assert!(passes(RouteSource::Reflected, RouteSource::Reflected));
+        assert!(!passes(RouteSource::Reflected, RouteSource::RemotePeers));
+        assert!(!passes(RouteSource::Local, RouteSource::Reflected));
+    }
+
+    #[test]
+    fn a_route_that_must_go_by_certain_next_hops_goes_by_no_other() {
+        let own = IpAddr::from([192, 0, 2, 1]);
+        let next_hops = [("10.1.0.0/26", own), ("10.2.0.0/26", IpAddr::from([192, 0, 2, 2]))]
+            .map(|(net, hop)| (net.parse().unwrap(), [hop].into()));
+        let reason = Reason::new("duplicate-origin", "another's");
+        let policy =
+            compiled(vec![rule(None, Verdict::AcceptVia(Arc::new(next_hops.into_iter().collect()), reason))]);
+        for (prefix, said) in [
+            ("10.1.0.0/26", "accept"),
+            ("10.1.0.5/26", "accept"),
+            ("10.2.0.0/26", "duplicate-origin"),
+            ("10.1.0.0/27", "duplicate-origin"),
+            ("10.3.0.0/26", "duplicate-origin"),
+        ] {
+            assert_eq!(code(&policy, prefix), said, "{prefix}");
         }
     }
 

@@ -1,5 +1,9 @@
 //! Policy: an ordered list of rules, the first match decides, and what matches none is rejected with a reason.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use ipnet::IpNet;
 
 pub use self::compiled::{CompiledPolicy, Subject};
@@ -36,7 +40,13 @@ pub enum Verdict {
     Accept,
     /// The route stops here, for this reason.
     Reject(Reason),
+    /// The route passes if its prefix is one of these and its next hop one of those given for it; else it stops here, for this
+    /// reason. One look-up, however many prefixes there are.
+    AcceptVia(Arc<NextHopsByPrefix>, Reason),
 }
+
+/// Prefixes, without host bits, and the next hops that a route to each may have.
+pub type NextHopsByPrefix = BTreeMap<IpNet, BTreeSet<IpAddr>>;
 
 /// Where a route comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +55,17 @@ pub enum RouteSource {
     Local,
     /// A peer announced it.
     RemotePeers,
+    /// An internal peer announced it, and it is on its way to another one (RFC 4456). A rule that names
+    /// [`RemotePeers`](Self::RemotePeers) speaks of such a route too.
+    Reflected,
+}
+
+impl RouteSource {
+    /// Whether a rule for this source speaks of a route from `source`.
+    #[must_use]
+    pub fn includes(self, source: Self) -> bool {
+        self == source || (self, source) == (Self::RemotePeers, Self::Reflected)
+    }
 }
 
 /// A set of prefixes, or all but these.

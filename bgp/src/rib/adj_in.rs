@@ -43,12 +43,15 @@ impl Rib {
         let attributes = self.holdings.attributes.intern(attributes, path_type, &mut self.holdings.hops);
         if let Some(peer) = self.holdings.peers.get(&peer_id) {
             let import = peer.import.clone();
+            let reflected_back = self.judge_reflection(session, attributes);
             let otherwise = self.judge_attributes(peer, session, attributes);
+            let next_hop = self.holdings.attributes.get(attributes).attributes.next_hop;
             let epochs = (peer.ipv4.epoch, peer.ipv6.epoch);
             for prefix in prefixes.iter().filter(|p| session.families.contains(Family::of(p))) {
                 let epoch = if matches!(prefix, IpNet::V4(_)) { epochs.0 } else { epochs.1 };
-                let rejected = import.evaluate(subject(*prefix, session)).err();
-                let standing = rejected.map_or(otherwise, rejection);
+                let subject = subject(*prefix, next_hop, session);
+                let rejected = import.evaluate(subject).err().filter(|_| reflected_back.is_none());
+                let standing = reflected_back.unwrap_or_else(|| rejected.map_or(otherwise, rejection));
                 self.holdings.attributes.retain(attributes);
                 let path = Path { source: Source::of(peer_id), attributes, epoch, standing };
                 let before = self.put(prefix.trunc(), path);
@@ -173,7 +176,7 @@ impl Rib {
         self.mark_dirty(id);
         if standing == Standing::DuplicateOrigin
             && let Some(peer) = source.peer()
-            && let Some(reason) = self.policy_rejection(peer, prefix)
+            && let Some(reason) = self.policy_rejection(peer, prefix, now.attributes)
         {
             self.alarm(peer, prefix, reason);
         }
@@ -182,14 +185,32 @@ impl Rib {
     fn judge(&self, prefix: IpNet, path: &Path) -> Standing {
         let peer = path.source.peer().and_then(|p| self.holdings.peers.get(&p));
         let Some((peer, session)) = peer.and_then(|p| Some((p, p.session()?))) else { return path.standing };
-        let rejected = peer.import.evaluate(subject(prefix, session)).err();
+        if let Some(standing) = self.judge_reflection(session, path.attributes) {
+            return standing;
+        }
+        let next_hop = self.holdings.attributes.get(path.attributes).attributes.next_hop;
+        let rejected = peer.import.evaluate(subject(prefix, next_hop, session)).err();
         rejected.map_or_else(|| self.judge_attributes(peer, session, path.attributes), rejection)
     }
 
-    /// What the import policy of a peer has against a prefix.
-    pub(super) fn policy_rejection(&self, peer: PeerId, prefix: IpNet) -> Option<Reason> {
+    /// What the import policy of a peer has against a route.
+    pub(super) fn policy_rejection(&self, peer: PeerId, prefix: IpNet, attributes: AttrId) -> Option<Reason> {
         let peer = self.holdings.peers.get(&peer)?;
-        peer.import.evaluate(subject(prefix, peer.session()?)).err().cloned()
+        let next_hop = self.holdings.attributes.get(attributes).attributes.next_hop;
+        peer.import.evaluate(subject(prefix, next_hop, peer.session()?)).err().cloned()
+    }
+
+    /// How a path stands that reflectors have brought back to where it was (RFC 4456 section 8); none: it is no such path. The policy is
+    /// not asked of one: between two reflectors every path comes back, and what is our own must not be alarmed as another's.
+    fn judge_reflection(&self, session: &Session, id: AttrId) -> Option<Standing> {
+        let attributes = &self.holdings.attributes.get(id).attributes;
+        if session.peer_type == PeerType::External {
+            None
+        } else if attributes.originator_id == Some(self.settings.router_id) {
+            Some(Standing::OwnOriginator)
+        } else {
+            attributes.cluster_list.contains(&self.settings.cluster_id).then_some(Standing::OwnCluster)
+        }
     }
 
     /// How a path stands whose prefix the policy accepts. The policy is asked first, so that a path that stands at `OwnAs` is one that
@@ -205,9 +226,6 @@ impl Rib {
         }
         if external && attributes.as_path.first() != Some(session.remote_as) {
             return Standing::FirstAs;
-        }
-        if !external && attributes.originator_id == Some(self.settings.router_id) {
-            return Standing::OwnOriginator;
         }
         if self.own_addresses.contains_key(&attributes.next_hop) {
             return Standing::OwnNextHop;
@@ -249,8 +267,8 @@ impl Rib {
     }
 }
 
-fn subject(prefix: IpNet, session: &Session) -> Subject {
-    Subject { prefix, source: RouteSource::RemotePeers, peer_type: session.peer_type }
+fn subject(prefix: IpNet, next_hop: IpAddr, session: &Session) -> Subject {
+    Subject { prefix, source: RouteSource::RemotePeers, peer_type: session.peer_type, next_hop }
 }
 
 fn rejection(reason: &Reason) -> Standing {

@@ -21,6 +21,25 @@ const NO_EXPORT_SUBCONFED: u32 = 0xFFFF_FF03;
 /// The partial bit of an attribute's flags (RFC 4271 section 4.3).
 const PARTIAL: u8 = 0x20;
 
+/// Where a best path comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Provenance {
+    pub(super) path_type: PathType,
+    /// Whether the peer that told it is our client.
+    pub(super) client: bool,
+    /// The BGP identifier of that peer: ORIGINATOR_ID, unless the path has one.
+    pub(super) identifier: Ipv4Addr,
+}
+
+/// What a reflector needs to know of a session with an internal peer (RFC 4456).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reflection {
+    /// Whether the peer is our client.
+    client: bool,
+    /// What goes into CLUSTER_LIST.
+    cluster_id: Ipv4Addr,
+}
+
 /// All that what a peer is told, and in which bytes, depends on. Peers that agree in it form an update group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Terms {
@@ -30,13 +49,15 @@ pub(super) struct Terms {
     families: FamilySet,
     four_octet_as: bool,
     max_message: u16,
+    /// None: the peer is external.
+    reflection: Option<Reflection>,
     next_hop_mode: NextHopMode,
     next_hop_v4: Option<Ipv4Addr>,
     next_hop_v6: Option<Ipv6Addr>,
 }
 
 impl Terms {
-    pub(super) fn new(config: &PeerConfig, session: &Session) -> Self {
+    pub(super) fn new(config: &PeerConfig, session: &Session, cluster_id: Ipv4Addr) -> Self {
         let (own_v4, own_v6) = match session.local.ip().to_canonical() {
             IpAddr::V4(v4) => (Some(v4), None),
             IpAddr::V6(v6) => (None, Some(v6)),
@@ -48,6 +69,8 @@ impl Terms {
             families: session.families,
             four_octet_as: session.four_octet_as,
             max_message: session.max_message,
+            reflection: (session.peer_type == PeerType::Internal)
+                .then_some(Reflection { client: config.route_reflector_client, cluster_id }),
             next_hop_mode: config.next_hop_mode,
             next_hop_v4: own_v4.or(config.next_hop_v4),
             next_hop_v6: own_v6.or(config.next_hop_v6),
@@ -61,10 +84,17 @@ impl Terms {
         }
     }
 
-    /// Whether the next hop stays as learned (RFC 4271 section 5.1.3).
-    fn keeps_next_hop(&self, path_type: PathType) -> bool {
-        path_type != PathType::Local
+    /// How an internal peer's path gets to these internal peers; none: it is no such path.
+    fn reflection(&self, from: &Provenance) -> Option<Reflection> {
+        self.reflection.filter(|_| from.path_type == PathType::Learned(PeerType::Internal))
+    }
+
+    /// Whether the next hop stays as learned (RFC 4271 section 5.1.3). A reflector never puts itself in the way (RFC 4456 section 10),
+    /// whatever the mode: that speaks of what comes from outside.
+    fn keeps_next_hop(&self, from: &Provenance) -> bool {
+        from.path_type != PathType::Local
             && match self.next_hop_mode {
+                _ if self.reflection(from).is_some() => true,
                 NextHopMode::Auto => self.peer_type == PeerType::Internal,
                 NextHopMode::Own => false,
                 NextHopMode::Keep => true,
@@ -77,7 +107,7 @@ impl Terms {
 pub(super) enum Withheld<'a> {
     /// The session does not carry the family.
     Family(Family),
-    /// Learned over iBGP, and the peer is internal too (RFC 4271 section 9.2).
+    /// Learned over iBGP, the peer is internal too, and neither is our client (RFC 4271 section 9.2, RFC 4456 section 6).
     Internal,
     /// A community forbids it (RFC 1997).
     Community(&'static str),
@@ -95,7 +125,7 @@ impl Withheld<'_> {
             }
             Self::Internal => Reason::new(
                 "ibgp-not-readvertised",
-                "learned over iBGP, and not told to other iBGP peers (RFC 4271 section 9.2)",
+                "learned over iBGP, and not told to other iBGP peers (RFC 4271 section 9.2): neither end is our route reflector client",
             ),
             Self::Community(name) => {
                 Reason::new("community", format!("the path carries the community {name} (RFC 1997)"))
@@ -133,7 +163,7 @@ impl Exporter {
     pub(super) fn admit(
         &self,
         prefix: IpNet,
-        path_type: PathType,
+        from: &Provenance,
         attributes: &PathAttributes,
     ) -> Result<(), Withheld<'_>> {
         let terms = &self.terms;
@@ -141,19 +171,18 @@ impl Exporter {
         if !terms.families.contains(family) {
             return Err(Withheld::Family(family));
         }
-        let source = match path_type {
-            PathType::Local => RouteSource::Local,
-            PathType::Learned(learned) => {
-                if learned == PeerType::Internal && terms.peer_type == PeerType::Internal {
-                    return Err(Withheld::Internal);
-                }
-                forbidden(&attributes.communities, terms.peer_type)?;
-                RouteSource::RemotePeers
-            }
+        let source = match (from.path_type, terms.reflection(from)) {
+            (PathType::Local, _) => RouteSource::Local,
+            (PathType::Learned(_), None) => RouteSource::RemotePeers,
+            (PathType::Learned(_), Some(to)) if to.client || from.client => RouteSource::Reflected,
+            (PathType::Learned(_), Some(_)) => return Err(Withheld::Internal),
         };
-        let subject = Subject { prefix, source, peer_type: terms.peer_type };
+        if source != RouteSource::Local {
+            forbidden(&attributes.communities, terms.peer_type)?;
+        }
+        let subject = Subject { prefix, source, peer_type: terms.peer_type, next_hop: attributes.next_hop };
         self.policy.evaluate(subject).map_err(Withheld::Policy)?;
-        if terms.keeps_next_hop(path_type) || terms.own_next_hop(family).is_some() {
+        if terms.keeps_next_hop(from) || terms.own_next_hop(family).is_some() {
             Ok(())
         } else {
             Err(Withheld::NoNextHop(family))
@@ -164,12 +193,12 @@ impl Exporter {
     pub(super) fn rewrite(
         &self,
         family: Family,
-        path_type: PathType,
+        from: &Provenance,
         attributes: &PathAttributes,
     ) -> PathAttributes {
         let terms = &self.terms;
         let mut told = attributes.clone();
-        if !terms.keeps_next_hop(path_type) {
+        if !terms.keeps_next_hop(from) {
             told.next_hop = terms.own_next_hop(family).unwrap_or(told.next_hop);
             told.next_hop_link_local = None;
         }
@@ -179,12 +208,18 @@ impl Exporter {
                 told.local_pref = None;
                 told.originator_id = None;
                 told.cluster_list.clear();
-                if path_type != PathType::Local {
+                if from.path_type != PathType::Local {
                     told.med = None;
                 }
             }
             PeerType::Internal => {
-                told.local_pref = Some(local_preference(attributes, path_type));
+                told.local_pref = Some(local_preference(attributes, from.path_type));
+                if let Some(reflection) = terms.reflection(from) {
+                    told.originator_id.get_or_insert(from.identifier);
+                    told.cluster_list.insert(0, reflection.cluster_id);
+                    // It is only good on the link that it was told on (RFC 2545 section 3).
+                    told.next_hop_link_local = None;
+                }
             }
         }
         for attribute in &mut told.unknown {

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::attributes::{AttrId, AttributeTable};
 use super::export::{Exporter, Terms};
-use super::loc::{CHUNK, Destination};
+use super::holdings::{Holdings, Source};
+use super::loc::{Best, CHUNK, Destination};
 use super::{Rib, RibOutput};
 use crate::arena::bits::BitSet;
 use crate::arena::prefixes::{PrefixId, PrefixTable};
@@ -49,18 +49,19 @@ impl Group {
         &mut self,
         ids: &[PrefixId],
         table: &PrefixTable<Destination>,
-        attributes: &AttributeTable,
+        holdings: &Holdings,
     ) -> Vec<Change> {
         let mut changes = Vec::new();
         // Routes that share attributes come one behind the other.
-        let mut last: Option<(AttrId, Family, Arc<PathAttributes>)> = None;
+        let mut last: Option<(Best, Family, Arc<PathAttributes>)> = None;
         for id in ids {
             let prefix = table.prefix(*id);
-            let admitted = table.get(*id).best().filter(|best| {
-                let interned = attributes.get(best.attributes);
-                self.exporter.admit(prefix, interned.path_type, &interned.attributes).is_ok()
+            let best = table.get(*id).best().and_then(|best| Some((best, holdings.provenance(best)?)));
+            let admitted = best.filter(|(best, from)| {
+                let attributes = &holdings.attributes.get(best.attributes).attributes;
+                self.exporter.admit(prefix, from, attributes).is_ok()
             });
-            let Some(best) = admitted else {
+            let Some((best, from)) = admitted else {
                 if self.told.remove(id.index()) {
                     changes.push(Change { prefix, route: None });
                 }
@@ -68,13 +69,13 @@ impl Group {
             };
             let family = Family::of(&prefix);
             let told = match &last {
-                Some((id, of, told)) if (*id, *of) == (best.attributes, family) => told.clone(),
+                Some((as_this, of, told)) if (*as_this, *of) == (best, family) => told.clone(),
                 _ => {
-                    let interned = attributes.get(best.attributes);
-                    Arc::new(self.exporter.rewrite(family, interned.path_type, &interned.attributes))
+                    let attributes = &holdings.attributes.get(best.attributes).attributes;
+                    Arc::new(self.exporter.rewrite(family, &from, attributes))
                 }
             };
-            last = Some((best.attributes, family, told.clone()));
+            last = Some((best, family, told.clone()));
             self.told.insert(id.index());
             changes.push(Change {
                 prefix,
@@ -92,16 +93,29 @@ impl Rib {
             return;
         }
         for (id, group) in &mut self.groups.groups {
-            let changes = group.changes(changed, &self.table, &self.holdings.attributes);
+            let changes = group.changes(changed, &self.table, &self.holdings);
             if !changes.is_empty() {
                 self.outputs.push_back(RibOutput::Egress(*id, EgressInput::Changes(changes)));
             }
         }
     }
 
+    /// Tells every group anew of the best paths that are this peer's, as something that the peer is to us has changed.
+    pub(super) fn export_anew(&mut self, peer: PeerId) {
+        let is_its = |best: &Best| best.source == Source::of(peer);
+        let ids = self.table.walk(0).filter(|(_, _, d)| d.best().is_some_and(|best| is_its(&best)));
+        let ids: Vec<PrefixId> = ids.map(|(id, ..)| id).collect();
+        self.export(&ids);
+    }
+
     /// Lets announcements flow.
     pub(super) fn advertise(&mut self) {
         self.advertising = true;
+        self.join_groups();
+    }
+
+    /// Brings every Established peer to the group of its terms.
+    pub(super) fn join_groups(&mut self) {
         let peers: Vec<PeerId> = self.holdings.peers.keys().copied().collect();
         peers.into_iter().for_each(|peer| self.join_group(peer));
     }
@@ -111,7 +125,7 @@ impl Rib {
     pub(super) fn join_group(&mut self, id: PeerId) {
         let Some(peer) = self.holdings.peers.get_mut(&id).filter(|_| self.advertising) else { return };
         let Some(session) = peer.established() else { return };
-        let terms = Terms::new(&peer.config, session);
+        let terms = Terms::new(&peer.config, session, self.settings.cluster_id);
         let groups = &mut self.groups;
         let same = groups.groups.iter().find(|(_, group)| *group.exporter.terms() == terms);
         let target = match same {
@@ -169,7 +183,7 @@ impl Rib {
         };
         let ids: Vec<PrefixId> = self.table.walk(from).take(CHUNK).map(|(id, ..)| id).collect();
         group.filled = ids.last().map(|last| last.index() + 1);
-        let changes = group.changes(&ids, &self.table, &self.holdings.attributes);
+        let changes = group.changes(&ids, &self.table, &self.holdings);
         if !changes.is_empty() {
             self.outputs.push_back(RibOutput::Egress(id, EgressInput::Changes(changes)));
         }

@@ -1,17 +1,19 @@
 //! Peers, attribute sets and next hops, and how many paths hold on to each.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::attributes::{AttrId, AttributeTable};
+use super::attributes::{AttrId, AttributeTable, PathType};
+use super::export::Provenance;
+use super::loc::Best;
 use super::next_hops::NextHops;
 use crate::config::PeerConfig;
 use crate::egress::GroupId;
 use crate::ingress::Session;
 use crate::policy::CompiledPolicy;
-use crate::types::{Family, PeerId};
+use crate::types::{Family, PeerId, PeerType};
 
 /// Whose a path is: a peer's number, or our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +51,8 @@ pub(super) enum Standing {
     FirstAs,
     /// We are its ORIGINATOR_ID (RFC 4456 section 8).
     OwnOriginator,
+    /// Our cluster is in its CLUSTER_LIST (RFC 4456 section 8).
+    OwnCluster,
     /// Its next hop is an address of ours (RFC 4271 section 5.1.3).
     OwnNextHop,
 }
@@ -199,6 +203,18 @@ impl Holdings {
         {
             self.hops.leave(hop);
         }
+    }
+
+    /// Where a best path comes from; none: its peer is gone.
+    pub(super) fn provenance(&self, best: Best) -> Option<Provenance> {
+        let path_type = self.attributes.get(best.attributes).path_type;
+        let Some(peer) = best.source.peer() else {
+            return Some(Provenance { path_type, client: false, identifier: Ipv4Addr::UNSPECIFIED });
+        };
+        let peer = self.peers.get(&peer)?;
+        let internal = path_type == PathType::Learned(PeerType::Internal);
+        let client = internal && peer.config.route_reflector_client;
+        Some(Provenance { path_type, client, identifier: peer.session()?.remote_id })
     }
 
     /// Lets go of a path for good.

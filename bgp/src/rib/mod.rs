@@ -55,6 +55,8 @@ pub enum RibInput {
         asn: Asn,
         /// The own BGP identifier: a path that has it as its ORIGINATOR_ID is our own.
         router_id: Ipv4Addr,
+        /// The cluster that we reflect for: a path that has it in its CLUSTER_LIST has been here.
+        cluster_id: Ipv4Addr,
         /// How many equal paths go to the kernel.
         max_paths: u16,
         /// Whether next hops must resolve first.
@@ -152,6 +154,7 @@ pub enum Timer {
 struct Settings {
     asn: Asn,
     router_id: Ipv4Addr,
+    cluster_id: Ipv4Addr,
     max_paths: u16,
     originate: BTreeMap<IpNet, Origination>,
 }
@@ -190,6 +193,7 @@ impl Rib {
             settings: Settings {
                 asn: Asn(0),
                 router_id: Ipv4Addr::UNSPECIFIED,
+                cluster_id: Ipv4Addr::UNSPECIFIED,
                 max_paths: 1,
                 originate: BTreeMap::new(),
             },
@@ -207,8 +211,9 @@ impl Rib {
     /// Takes an input. What follows from it comes out of [`Self::poll`].
     pub fn handle(&mut self, now: Instant, input: RibInput) {
         match input {
-            RibInput::Configure { asn, router_id, max_paths, next_hop_tracking, originate } => {
-                self.configure(Settings { asn, router_id, max_paths, originate }, next_hop_tracking);
+            RibInput::Configure { asn, router_id, cluster_id, max_paths, next_hop_tracking, originate } => {
+                let settings = Settings { asn, router_id, cluster_id, max_paths, originate };
+                self.configure(settings, next_hop_tracking);
             }
             RibInput::Peer { peer, address, config } => self.configure_peer(peer, address, config),
             RibInput::RemovePeer(peer) => self.remove_peer(peer),

@@ -25,9 +25,13 @@ impl Rib {
             }
         }
         let tracking_changes = self.holdings.hops.set_tracking(next_hop_tracking);
+        let cluster_changes = old.cluster_id != self.settings.cluster_id;
         let identity_changes = (old.asn, old.router_id) != (self.settings.asn, self.settings.router_id);
-        if tracking_changes || identity_changes {
+        if tracking_changes || identity_changes || cluster_changes {
             self.judge_again(|_| true);
+        }
+        if cluster_changes {
+            self.join_groups();
         }
         if tracking_changes || old.max_paths != self.settings.max_paths {
             let all: Vec<_> = self.table.walk(0).map(|(id, ..)| id).collect();
@@ -53,6 +57,9 @@ impl Rib {
         }
         self.own_configured(&config, true);
         self.own_configured(&old, false);
+        if old.route_reflector_client != config.route_reflector_client {
+            self.export_anew(id);
+        }
         self.join_group(id);
     }
 
@@ -102,12 +109,16 @@ impl Rib {
         let Some(peer) = self.holdings.peers.get_mut(&id) else { return };
         let before = std::mem::replace(&mut peer.link, Link::Up(session.clone()));
         if let Link::Restarting(before) = before {
+            let renamed = before.remote_id != session.remote_id;
             // What the peer forwarded on is gone, or it does not do graceful restart any more.
             let restarted = session.graceful_restart.filter(|_| comparable(&before, &session));
             let kept = restarted.map_or(FamilySet::EMPTY, |gr| gr.families.intersection(gr.forwarding));
             peer.stale_until = restarted.and_then(|gr| now.checked_add(gr.restart_time));
             let lost: FamilySet = Family::ALL.into_iter().filter(|f| !kept.contains(*f)).collect();
             self.drop_stale(id, lost);
+            if renamed {
+                self.export_anew(id);
+            }
         }
         self.own_address(session.local.ip().to_canonical(), true);
         self.join_group(id);

@@ -153,7 +153,7 @@ impl Rib {
                 ),
             ),
             Standing::Policy | Standing::DuplicateOrigin => self
-                .policy_rejection(id, prefix)
+                .policy_rejection(id, prefix, path.attributes)
                 .unwrap_or_else(|| Reason::new("policy", "rejected by the import policy")),
             Standing::OwnAs => {
                 let local_as = peer.session().map_or(self.settings.asn, |session| session.local_as);
@@ -174,6 +174,13 @@ impl Rib {
             Standing::OwnOriginator => Reason::new(
                 "own-originator",
                 format!("the ORIGINATOR_ID {} is our own router id", self.settings.router_id),
+            ),
+            Standing::OwnCluster => Reason::new(
+                "own-cluster",
+                format!(
+                    "our cluster id {} is in the CLUSTER_LIST: this route reflector, or another of its cluster, has reflected it before",
+                    self.settings.cluster_id
+                ),
             ),
             Standing::OwnNextHop => {
                 Reason::new("own-next-hop", format!("the next hop {next_hop} is our own address"))
@@ -208,10 +215,12 @@ impl Rib {
             status.reason = Reason::new("split-horizon", "the best path was learned from this peer");
             return Some(status);
         }
-        match exporter.admit(prefix, interned.path_type, &interned.attributes) {
+        // A path whose peer is gone is about to go.
+        let from = self.holdings.provenance(best)?;
+        match exporter.admit(prefix, &from, &interned.attributes) {
             Err(withheld) => status.reason = withheld.reason(),
             Ok(()) => {
-                let told = exporter.rewrite(Family::of(&prefix), interned.path_type, &interned.attributes);
+                let told = exporter.rewrite(Family::of(&prefix), &from, &interned.attributes);
                 status.attributes = Arc::new(told);
                 (status.valid, status.best) = (true, true);
                 status.reason = Reason::new("advertised", "the best path, and the export policy accepts it");

@@ -34,6 +34,7 @@ pub(crate) fn config() -> PeerConfig {
         ebgp_multihop: false,
         passive: false,
         shutdown: None,
+        route_reflector_client: false,
         allowed_own_as: 0,
         timers: Timers::default(),
         graceful_restart: None,

@@ -30,6 +30,7 @@ impl Speaker {
             RibInput::Configure {
                 asn: config.asn,
                 router_id: config.router_id,
+                cluster_id: config.cluster_id.unwrap_or(config.router_id),
                 max_paths: config.max_paths,
                 next_hop_tracking: config.next_hop_tracking,
                 originate: config.originate.clone(),

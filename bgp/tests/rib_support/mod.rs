@@ -55,6 +55,7 @@ pub fn config() -> PeerConfig {
         ebgp_multihop: false,
         passive: false,
         shutdown: None,
+        route_reflector_client: false,
         allowed_own_as: 0,
         timers: Timers::default(),
         graceful_restart: None,
@@ -192,6 +193,8 @@ pub struct Lab {
     pub credit: usize,
     /// Best-path changes given so far.
     pub best_path_changes: usize,
+    /// Our cluster, from the next [`Self::configure`] on.
+    pub cluster_id: Ipv4Addr,
 }
 
 #[expect(clippy::disallowed_methods, reason = "some instant to count from")]
@@ -212,6 +215,7 @@ impl Lab {
             alarms: vec![],
             credit: CREDIT,
             best_path_changes: 0,
+            cluster_id: Ipv4Addr::new(9, 9, 9, 9),
         };
         lab.configure(false, 16, []);
         lab
@@ -233,6 +237,7 @@ impl Lab {
         self.input(RibInput::Configure {
             asn: OWN,
             router_id: Ipv4Addr::new(9, 9, 9, 9),
+            cluster_id: self.cluster_id,
             max_paths,
             next_hop_tracking,
             originate: originate.into_iter().map(|prefix| (prefix, Origination::default())).collect(),

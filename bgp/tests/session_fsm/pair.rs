@@ -43,6 +43,7 @@ pub(crate) fn peer_config(local_as: u32, remote_as: u32) -> PeerConfig {
         ebgp_multihop: false,
         passive: false,
         shutdown: None,
+        route_reflector_client: false,
         allowed_own_as: 0,
         timers: Timers::default(),
         graceful_restart: Some(GracefulRestart { restart_time: Duration::from_secs(120) }),

@@ -88,6 +88,7 @@ pub(crate) fn speaker(n: usize, asn: u32) -> SpeakerConfig {
     SpeakerConfig {
         asn: Asn(asn),
         router_id: v4(n),
+        cluster_id: None,
         max_paths: 16,
         next_hop_tracking: false,
         peers: BTreeMap::new(),
@@ -110,6 +111,7 @@ pub(crate) fn peer(n: usize, local_as: u32, remote_as: u32) -> PeerConfig {
         ebgp_multihop: false,
         passive: false,
         shutdown: None,
+        route_reflector_client: false,
         allowed_own_as: 0,
         timers: Timers::default(),
         graceful_restart: Some(GracefulRestart { restart_time: Duration::from_secs(120) }),
