@@ -1,5 +1,7 @@
 //! From the table to messages: pieces of table or journal, what they mean for each peer, and the bytes.
 
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 use ipnet::IpNet;
 
@@ -18,6 +20,8 @@ const PIECE: usize = 64 * 1024;
 const LOOKED_AT: usize = 8192;
 /// About how many octets a prefix takes.
 const PREFIX: usize = 6;
+/// With how many of the peers before a peer's part of a piece is compared: any two of them have told everything between them.
+const COMPARED: usize = 4;
 
 /// What one piece of table or journal says to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,12 +43,41 @@ enum Stop {
 
 /// A piece, packed.
 struct Packed {
+    /// In the order of the piece.
     actions: Vec<Action>,
+    /// In the order of the bytes.
+    sorted: Vec<Action>,
+    runs: Vec<Run>,
     bytes: Bytes,
+}
+
+/// What a piece tells with one set of attributes, or withdraws, of one family.
+struct Run {
+    /// In [`Packed::sorted`].
+    actions: Range<usize>,
+    /// In [`Packed::bytes`].
+    bytes: Range<usize>,
     /// How many messages the bytes are.
     messages: u64,
     /// Prefixes whose attributes do not fit into a message: they are withdrawn instead.
     refused: Vec<Action>,
+}
+
+impl Packed {
+    /// How many messages the bytes are.
+    fn messages(&self) -> u64 {
+        self.runs.iter().map(|run| run.messages).sum()
+    }
+
+    /// Just this run and its bytes, if it is among those that were encoded.
+    fn find(&self, actions: &[Action]) -> Option<(&Run, &[u8])> {
+        let key = |action: &Action| (action.family, action.set);
+        let wanted = Some(key(actions.first()?));
+        let place = |run: &Run| self.sorted.get(run.actions.start).map(key);
+        let run = self.runs.get(self.runs.binary_search_by(|run| place(run).cmp(&wanted)).ok()?)?;
+        let same = self.sorted.get(run.actions.clone())? == actions;
+        same.then_some(run).zip(self.bytes.get(run.bytes.clone()))
+    }
 }
 
 impl Egress {
@@ -66,7 +99,7 @@ impl Egress {
             if peer.position(end, credit) != Some(position) {
                 continue;
             }
-            let mut actions = actions(*id, peer, &piece, &self.table, position);
+            let actions = actions(*id, peer, &piece, &self.table, position);
             match stop {
                 Stop::Walk(next) => peer.walked(next, end),
                 Stop::Journal(place) => peer.read(place),
@@ -77,16 +110,13 @@ impl Egress {
             let place = match packed.iter().position(|p| p.actions == actions) {
                 Some(place) => place,
                 None => {
-                    let compared = actions.clone();
-                    actions.sort_unstable();
-                    packed
-                        .push(Packed { actions: compared, ..encode(&actions, &self.table, peer.session()) });
+                    packed.push(encode(actions, &packed, &self.table, peer.session()));
                     packed.len() - 1
                 }
             };
             let Some(packed) = packed.get(place) else { continue };
             note(peer, packed);
-            let (bytes, messages) = (packed.bytes.clone(), packed.messages);
+            let (bytes, messages) = (packed.bytes.clone(), packed.messages());
             self.outputs.push_back(EgressOutput::Write { peer: *id, bytes, messages });
         }
         self.table.trim(&mut self.peers);
@@ -190,44 +220,66 @@ fn note(peer: &mut Peer, packed: &Packed) {
             None => peer.untell(action.prefix, action.family),
         }
     }
-    for action in &packed.refused {
+    for action in packed.runs.iter().flat_map(|run| &run.refused) {
         peer.untell(action.prefix, action.family);
     }
     peer.sent(packed.bytes.len());
 }
 
-/// Packs actions, sorted, into as few messages as they fit in.
-fn encode(actions: &[Action], table: &AdjRibOut, session: &Session) -> Packed {
+/// Packs actions into as few messages as they fit in. Peers that routes of the piece came from are told all but these: what they are told
+/// like the peers before them is taken over as it is.
+fn encode(actions: Vec<Action>, before: &[Packed], table: &AdjRibOut, session: &Session) -> Packed {
+    let mut sorted = actions.clone();
+    sorted.sort_unstable();
     let mut out = BytesMut::new();
-    let mut messages = 0;
-    let mut refused: Vec<Action> = Vec::new();
-    for run in actions.chunk_by(|a, b| (a.family, a.set) == (b.family, b.set)) {
-        let Some(Action { family, set, .. }) = run.first().copied() else { continue };
-        let prefixes: Vec<IpNet> = run.iter().map(|action| table.slots().prefix(action.prefix)).collect();
-        match set {
-            None => messages += withdraw(family, &prefixes, session, &mut out),
-            Some(set) => {
-                let attributes = &table.set(set).attributes;
-                let block = update::AttributeBlock::new(attributes, family, session.four_octet_as);
-                let mut done = 0;
-                while let Some(rest) = prefixes.get(done..).filter(|rest| !rest.is_empty()) {
-                    let packed = update::pack(&block, rest, session.max_message, &mut out);
-                    match packed {
-                        0 => refused.extend(run.get(done)),
-                        _ => messages += 1,
-                    }
-                    done += packed.max(1);
-                }
+    let mut runs: Vec<Run> = Vec::new();
+    for run in sorted.chunk_by(|a, b| (a.family, a.set) == (b.family, b.set)) {
+        let (from, start) = (runs.last().map_or(0, |last| last.actions.end), out.len());
+        let known = before.iter().take(COMPARED).find_map(|packed| packed.find(run));
+        let (messages, refused) = match known {
+            Some((known, bytes)) => {
+                out.extend_from_slice(bytes);
+                (known.messages, known.refused.clone())
             }
-        }
+            None => encode_run(run, table, session, &mut out),
+        };
+        runs.push(Run { actions: from..from + run.len(), bytes: start..out.len(), messages, refused });
     }
-    for run in refused.chunk_by(|a, b| a.family == b.family) {
-        let prefixes: Vec<IpNet> = run.iter().map(|action| table.slots().prefix(action.prefix)).collect();
-        if let Some(first) = run.first() {
-            messages += withdraw(first.family, &prefixes, session, &mut out);
+    Packed { actions, sorted, runs, bytes: out.freeze() }
+}
+
+/// Packs one run; returns in how many messages, and what did not fit into any.
+fn encode_run(
+    run: &[Action],
+    table: &AdjRibOut,
+    session: &Session,
+    out: &mut BytesMut,
+) -> (u64, Vec<Action>) {
+    #[cfg(test)]
+    ENCODED.with(|encoded| encoded.set(encoded.get() + run.len()));
+    let Some(Action { family, set, .. }) = run.first().copied() else { return (0, Vec::new()) };
+    let prefixes: Vec<IpNet> = run.iter().map(|action| table.slots().prefix(action.prefix)).collect();
+    let Some(set) = set else { return (withdraw(family, &prefixes, session, out), Vec::new()) };
+    let block = update::AttributeBlock::new(&table.set(set).attributes, family, session.four_octet_as);
+    let (mut messages, mut done, mut refused) = (0, 0, Vec::new());
+    while let Some(rest) = prefixes.get(done..).filter(|rest| !rest.is_empty()) {
+        let packed = update::pack(&block, rest, session.max_message, out);
+        match packed {
+            0 => refused.extend(run.get(done).copied()),
+            _ => messages += 1,
         }
+        done += packed.max(1);
     }
-    Packed { actions: Vec::new(), bytes: out.freeze(), messages, refused }
+    let withdrawn: Vec<IpNet> =
+        refused.iter().map(|action: &Action| table.slots().prefix(action.prefix)).collect();
+    messages += withdraw(family, &withdrawn, session, out);
+    (messages, refused)
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Prefixes encoded by this thread.
+    pub(super) static ENCODED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// Withdraws prefixes; returns in how many messages.

@@ -96,3 +96,41 @@ fn inputs_of_unknown_peers_do_nothing() {
     bench.input(EgressInput::Move { peer: ghost, to: GroupId(9) });
     assert_eq!(bench.egress.advertised(ghost, Family::Ipv4Unicast), 0);
 }
+
+/// Clients of a route reflector, each of which is told all but its own routes: what many are told is encoded once.
+#[test]
+fn what_came_from_the_group_itself_is_encoded_once_too() {
+    let (clients, each) = (20_u32, 30_u32);
+    let mut bench = Bench::new();
+    [QUICK, STUCK].into_iter().for_each(|peer| bench.input(EgressInput::Leave(peer)));
+    bench.egress = Egress::new();
+    let route = |client: u32, i: u32| {
+        let mut change = change(client * each + i, Some(client));
+        change.route.as_mut().unwrap().from = Some(PeerId(client));
+        change
+    };
+    // By turns, as a table is after all have told theirs at once.
+    bench.changes((0..each).flat_map(|i| (0..clients).map(move |client| route(client, i))).collect());
+    for peer in 0..clients {
+        bench.egress.handle(bench.now, EgressInput::Join { peer: PeerId(peer), session: session() });
+    }
+    pack::ENCODED.set(0);
+    let outputs: Vec<EgressOutput> = std::iter::from_fn(|| bench.egress.poll()).collect();
+    assert_eq!(pack::ENCODED.get(), (clients * each) as usize, "each prefix once");
+    for peer in 0..clients {
+        let own =
+            |output: &&EgressOutput| matches!(output, EgressOutput::Write { peer: to, .. } if to.0 == peer);
+        let told = bench.egress.advertised(PeerId(peer), Family::Ipv4Unicast);
+        assert_eq!(told, ((clients - 1) * each) as usize, "all but its own");
+        let messages: u64 = outputs
+            .iter()
+            .filter(own)
+            .map(|output| match output {
+                EgressOutput::Write { messages, .. } => *messages,
+                EgressOutput::Moved { .. } => 0,
+            })
+            .sum();
+        // One of each other client's, and End-of-RIB of both families.
+        assert_eq!(messages, u64::from(clients - 1) + 2);
+    }
+}
