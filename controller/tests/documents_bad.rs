@@ -194,6 +194,24 @@ fn values_that_do_not_go_together() {
     one(
         "BGPConfiguration",
         "default",
+        "  routeReflectorClusterID: 0\n",
+        5,
+        "spec.routeReflectorClusterID",
+        "\"0\" is not a cluster id",
+        "four octets as in 192.0.2.1, or a number from 1 to 4294967295",
+    );
+    one(
+        "BGPPeer",
+        "p",
+        "  peerIP: 10.0.0.1\n  asNumber: external\n  routeReflectorClient: true\n",
+        7,
+        "spec.routeReflectorClient",
+        "an eBGP peer is no route reflector client",
+        "write asNumber: internal",
+    );
+    one(
+        "BGPConfiguration",
+        "default",
         "  routerID: 0.0.0.0\n",
         5,
         "spec.routerID",
@@ -421,6 +439,19 @@ fn what_does_not_fit_together() {
         (
             vec![document("BGPConfiguration", "node.n9", "  {}\n")],
             "b.yaml:3: BGPConfiguration/node.n9: metadata.name: there is no Node n9",
+        ),
+        (
+            vec![peer("p", "  routeReflectorClient: true\n")],
+            "b.yaml:7: BGPPeer/p: spec.routeReflectorClient: an eBGP peer is no route reflector client: on Node n1 our AS is 64512 \
+             and the peer's 1",
+        ),
+        (
+            vec![
+                document("BGPPeer", "p", "  peerSelector: all()\n  routeReflectorClient: true\n"),
+                document("BGPConfiguration", "node.n2", "  asNumber: 7\n"),
+            ],
+            "b.yaml:6: BGPPeer/p: spec.routeReflectorClient: an eBGP peer is no route reflector client: on Node n1 our AS is 64512 \
+             and the peer's 7",
         ),
         (
             vec![document("BGPConfiguration", "default", "  routerID: 1.1.1.1\n")],

@@ -88,7 +88,18 @@ fn codes(plan: &NodePlan) -> Vec<&str> {
 
 /// What a policy says of a prefix: `accept` or the code of the reason.
 fn says(policy: &Arc<Policy>, prefix: &str, source: RouteSource, peer_type: PeerType) -> String {
-    let subject = Subject { prefix: prefix.parse().expect("a prefix"), source, peer_type };
+    says_via(policy, prefix, "192.0.2.254", source, peer_type)
+}
+
+fn says_via(
+    policy: &Arc<Policy>,
+    prefix: &str,
+    next_hop: &str,
+    source: RouteSource,
+    peer_type: PeerType,
+) -> String {
+    let (prefix, next_hop) = (prefix.parse().expect("a prefix"), next_hop.parse().expect("an address"));
+    let subject = Subject { prefix, source, peer_type, next_hop };
     match CompiledPolicy::new(Arc::clone(policy)).evaluate(subject) {
         Ok(()) => "accept".into(),
         Err(reason) => reason.code.to_string(),

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -288,7 +289,9 @@ fn a_service_range_is_believed_of_no_peer() {
     let import = CompiledPolicy::new(peer.import.clone());
     for prefix in ["10.96.0.0/12", "10.96.0.10/32", "fd00:96::/120", "203.0.114.7/32"] {
         let prefix = prefix.parse().expect("a prefix");
-        let subject = Subject { prefix, source: RouteSource::RemotePeers, peer_type: PeerType::External };
+        let next_hop = IpAddr::from([192, 0, 2, 254]);
+        let subject =
+            Subject { prefix, source: RouteSource::RemotePeers, peer_type: PeerType::External, next_hop };
         let reason = import.evaluate(subject).expect_err("rejected");
         assert_eq!(reason.code, "service-range", "{prefix}");
     }

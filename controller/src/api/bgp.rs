@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use weft_bgp::types::Family;
 
 use super::{
-    AsNumber, BGPPeerStatus, Cidr, Duration, InterfaceName, ObjectStatus, PeerAddress, PeerAs, RouterId,
-    SERVICE_RANGES_MAX, Selector, ServiceAggregation, ServiceRange, SourceAddress,
+    AsNumber, BGPPeerStatus, Cidr, ClusterId, Duration, InterfaceName, ObjectStatus, PeerAddress, PeerAs,
+    RouterId, SERVICE_RANGES_MAX, Selector, ServiceAggregation, ServiceRange, SourceAddress,
 };
 
 /// What holds for a node as a whole. The object `default` holds for every node; `node.NAME` overrides it, field by field,
@@ -45,6 +45,10 @@ pub struct BGPConfigurationSpec {
     /// The BGP identifier; unless given the IPv4 node address, else a hash of the node's name.
     #[serde(default, rename = "routerID")]
     pub router_id: Option<RouterId>,
+    /// The cluster that the node reflects routes for (RFC 4456), if it has route reflector clients; the BGP identifier unless
+    /// given. Reflectors that share it do without each other's routes, so that every client needs sessions with all of them.
+    #[serde(default, rename = "routeReflectorClusterID")]
+    pub route_reflector_cluster_id: Option<ClusterId>,
     /// How to choose the node address; unless given the first `InternalIP` of the Node that is on a local interface.
     #[serde(default)]
     pub node_address: Option<NodeAddress>,
@@ -204,6 +208,10 @@ pub struct BGPPeerSpec {
     /// Our end of the session; `None` unless given with `peerIP`, the node address with `peerSelector`.
     #[serde(default)]
     pub source_address: Option<SourceAddress>,
+    /// Whether the nodes of `nodeSelector` reflect routes to this peer, and the peer's to their other iBGP peers (RFC 4456). With
+    /// `peerSelector` the nodes that it selects are their clients.
+    #[serde(default)]
+    pub route_reflector_client: bool,
     /// How often our own AS may occur in a received AS path; 0 unless given. Nodes that share an AS and reach each other
     /// over an eBGP peer need 1.
     #[serde(default, rename = "numAllowedLocalASNumbers")]

@@ -11,7 +11,7 @@ type Rule = (&'static str, &'static str, &'static str, &'static str);
 /// Where in a CustomResourceDefinition the schema of an object is.
 const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
 
-const RULES: [Rule; 15] = [
+const RULES: [Rule; 16] = [
     (
         "BGPConfiguration",
         "",
@@ -37,6 +37,13 @@ const RULES: [Rule; 15] = [
         "/properties/spec",
         "!has(self.families) || size(self.families) > 0",
         "families: list one or both, or leave it out for both",
+    ),
+    (
+        "BGPPeer",
+        "/properties/spec",
+        "!has(self.routeReflectorClient) || !self.routeReflectorClient || !has(self.asNumber) || type(self.asNumber) != string \
+         || self.asNumber != 'external'",
+        "routeReflectorClient: only a peer of our own AS is reflected for: write asNumber: internal, or leave it out",
     ),
     ("BGPFilter", "/properties/spec/properties/importV4/items", RULE_CIDR, RULE_CIDR_WORDS),
     ("BGPFilter", "/properties/spec/properties/exportV4/items", RULE_CIDR, RULE_CIDR_WORDS),

@@ -210,6 +210,39 @@ impl FromStr for RouterId {
     }
 }
 
+/// The name of a cluster of route reflectors: any four octets but `0.0.0.0` (RFC 4456 section 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterId(Ipv4Addr);
+
+impl ClusterId {
+    /// The identifier.
+    #[must_use]
+    pub fn get(self) -> Ipv4Addr {
+        self.0
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for ClusterId {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let number = || text.parse::<u32>().ok().map(Ipv4Addr::from);
+        match text.parse().ok().or_else(number).filter(|id| !id.is_unspecified()) {
+            Some(id) => Ok(Self(id)),
+            None => Err(Invalid::new(
+                format!("\"{text}\" is not a cluster id"),
+                "write four octets as in 192.0.2.1, or a number from 1 to 4294967295: 0 names no cluster",
+            )),
+        }
+    }
+}
+
 /// The name of a network interface, as the kernel allows it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(String);
@@ -453,6 +486,12 @@ text_value!(
 text_value!(PeerAddress, "PeerAddress", Form::Text(None), "an address: IP, IP:PORT or [IPV6]:PORT");
 text_value!(RouterId, "RouterId", Form::Text(None), "four octets such as 192.0.2.1, not 0.0.0.0");
 text_value!(
+    ClusterId,
+    "ClusterId",
+    Form::NumberOrText,
+    "four octets such as 192.0.2.1, or a number from 1 to 4294967295"
+);
+text_value!(
     InterfaceName,
     "InterfaceName",
     Form::Text(Some("^[!-.0-9;-~]{1,15}$")),
@@ -471,7 +510,7 @@ text_value!(
     Form::Text(None),
     "UseNodeIP, None or one of the node's addresses"
 );
-serialize_as_text!(Cidr, Duration, PeerAddress, RouterId, InterfaceName, SourceAddress);
+serialize_as_text!(Cidr, Duration, PeerAddress, RouterId, ClusterId, InterfaceName, SourceAddress);
 
 impl Serialize for AsNumber {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -513,6 +552,14 @@ mod tests {
             ["0", "65535", "23456", "4294967295", "4294967296", "-1", "\"1.2.3\"", "1.5", "true", "null"]
         {
             assert!(serde_json::from_str::<AsNumber>(json).is_err(), "{json}");
+        }
+        for (json, want) in
+            [("9", "0.0.0.9"), ("\"192.0.2.1\"", "192.0.2.1"), ("4294967295", "255.255.255.255")]
+        {
+            assert_eq!(serde_json::from_str::<ClusterId>(json).expect(json).to_string(), want);
+        }
+        for json in ["0", "\"0.0.0.0\"", "4294967296", "-1", "\"a\"", "1.5", "null"] {
+            assert!(serde_json::from_str::<ClusterId>(json).is_err(), "{json}");
         }
         for (json, want) in [("\"internal\"", PeerAs::Internal), ("\"external\"", PeerAs::External)] {
             assert_eq!(serde_json::from_str::<PeerAs>(json).ok(), Some(want));

@@ -253,6 +253,25 @@ impl Cluster {
         self.configurations.get("default").and_then(|spec| spec.pod_cidr_source).unwrap_or_default()
     }
 
+    /// The blocks of every node that has some, as [`blocks_of`](Self::blocks_of) says them, at the cost of one look at each.
+    #[must_use]
+    pub fn blocks_by_node(&self) -> BTreeMap<&str, Vec<IpNet>> {
+        let mut all: BTreeMap<&str, Vec<IpNet>> = BTreeMap::new();
+        for block in self.blocks.values() {
+            all.entry(&block.node).or_default().push(block.cidr.net());
+        }
+        if self.pod_cidr_source() != PodCidrSource::IPPool {
+            for (name, node) in self.nodes.iter().filter(|(_, node)| !node.pod_cidrs.is_empty()) {
+                all.entry(name).or_insert_with(|| node.pod_cidrs.clone());
+            }
+        }
+        for blocks in all.values_mut() {
+            blocks.sort_unstable();
+            blocks.dedup();
+        }
+        all
+    }
+
     /// The blocks of a node, in order: its IPBlocks or, if it has none and they count, its `podCIDRs`.
     #[must_use]
     pub fn blocks_of(&self, node: &str) -> Vec<IpNet> {

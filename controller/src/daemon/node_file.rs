@@ -122,6 +122,7 @@ mod tests {
         let speaker = SpeakerConfig {
             asn: Asn(1),
             router_id: [192, 0, 2, 1].into(),
+            cluster_id: None,
             max_paths: 1,
             next_hop_tracking: true,
             peers: BTreeMap::new(),

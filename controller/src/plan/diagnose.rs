@@ -154,7 +154,7 @@ fn large_mesh(sessions: &[Wanted<'_>]) -> Option<Problem> {
         Problem::warning(
             "large-mesh",
             format!("the node-to-node mesh has {nodes} nodes, each with {} sessions", nodes - 1),
-            "set nodeToNodeMeshEnabled: false and peer with the ToRs",
+            "set nodeToNodeMeshEnabled: false and peer with the ToRs, or with nodes that reflect (routeReflectorClient)",
         )
     })
 }
@@ -246,6 +246,9 @@ fn as_loop(context: &Context<'_>, sessions: &[Wanted<'_>]) -> Option<Problem> {
                 Some(PeerAs::Internal) | None => false,
             }
     };
+    if sessions.iter().any(|s| s.reflected) {
+        return None;
+    }
     let peer = sessions.iter().find(|s| s.spec().is_some_and(external))?;
     let direct: BTreeSet<&str> =
         sessions.iter().filter_map(|s| s.node.as_ref().map(|(name, _)| *name)).collect();

@@ -9,7 +9,7 @@ use weft_bgp::config::{NextHopMode as SpeakerNextHopMode, Origination, PeerConfi
 use weft_bgp::types::{Family, FamilySet};
 
 use super::policy::Policies;
-use super::session::{Wanted, wanted};
+use super::session::{Wanted, reflects, wanted};
 use super::settings::{BGP_PORT, Settings};
 use super::{
     Block, HostFacts, NodeAddresses, NodePlan, ServicePrefix, Sysctl, address, blocks, diagnose, nat,
@@ -81,6 +81,8 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
     let mut speaker = SpeakerConfig {
         asn: settings.asn,
         router_id: address::router_id(name, settings, context.known()),
+        // One given for all nodes is that of the reflectors: a client that took it for its own would believe none of them.
+        cluster_id: settings.cluster_id.filter(|_| reflects(cluster, node)),
         max_paths: settings.max_paths,
         next_hop_tracking: true,
         originate: originate(&context, &services),
@@ -157,8 +159,8 @@ fn peer(
         (None, Some(PeerAs::External)) => RemoteAs::External,
         (None, None) => return Err(diagnose::no_peer_as(session)),
     };
-    let (next_hop_v4, next_hop_v6) = next_hops(context, address, families);
-    let (import, export) = policies.of(spec, session.node.as_ref().map(|(name, _)| *name));
+    let (next_hop_v4, next_hop_v6) = next_hops(context, session, address, families);
+    let (import, export) = policies.of(session);
     let config = PeerConfig {
         name: session.name(),
         port: session.port.map_or(BGP_PORT, u16::from),
@@ -177,6 +179,7 @@ fn peer(
         ebgp_multihop: session.node.is_some() || spec.is_some_and(|s| s.ebgp_multihop),
         passive: spec.is_some_and(|s| s.passive),
         shutdown: spec.filter(|s| s.shutdown).map(|_| format!("BGPPeer {} is shut down", session.name())),
+        route_reflector_client: session.client,
         allowed_own_as: spec.and_then(|s| s.num_allowed_local_as_numbers).unwrap_or(0),
         timers: settings.timers(spec),
         graceful_restart: settings.graceful_restart(spec),
@@ -196,15 +199,16 @@ fn source_address(session: &Wanted<'_>, own: NodeAddresses, peer: IpAddr) -> Opt
 }
 
 /// Our next hop for the family that is not the session's own: the address of the session's interface, where possible the
-/// node address, else the node address wherever it is.
+/// node address, else the node address wherever it is. What is reflected reaches nodes on other links, which know only the node address.
 fn next_hops(
     context: &Context<'_>,
+    session: &Wanted<'_>,
     peer: IpAddr,
     families: FamilySet,
 ) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
     let own = context.known();
-    let on_link: Vec<IpAddr> =
-        context.host.link_to(peer).into_iter().flat_map(|link| link.global()).collect();
+    let link = context.host.link_to(peer).filter(|_| !session.reflected);
+    let on_link: Vec<IpAddr> = link.into_iter().flat_map(|link| link.global()).collect();
     let preferred = |address: &IpAddr| !own.iter().any(|a| a == *address);
     match peer {
         IpAddr::V4(_) if families.contains(Family::Ipv6Unicast) => {

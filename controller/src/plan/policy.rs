@@ -1,17 +1,22 @@
 //! Policies: what is exchanged when no filter says otherwise, and the filters made into rules.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use weft_bgp::policy::{Policy, PrefixMatch, PrefixRange, RouteSource, Rule, Verdict};
+use weft_bgp::policy::{NextHopsByPrefix, Policy, PrefixMatch, PrefixRange, RouteSource, Rule, Verdict};
 use weft_bgp::types::{Family, PeerType, Reason};
 
 use super::NodeAddresses;
-use crate::api::{
-    Action, BGPFilterRule, BGPFilterSpec, BGPPeerSpec, FilterPeerType, IPPoolSpec, MatchOperator, Source,
-};
+use super::session::Wanted;
+use crate::api::{Action, BGPFilterRule, BGPFilterSpec, FilterPeerType, IPPoolSpec, MatchOperator, Source};
 use crate::cluster::Cluster;
+
+/// Why a block is not exported that is to stay in the cluster.
+const KEPT: &str = "export-disabled";
+const KEPT_TEXT: &str = "its IPPool has disableBGPExport";
 
 /// Which way a policy looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +40,11 @@ impl DefaultRules {
 /// The policies of one node's sessions; those that many sessions have in common are made once.
 pub(super) struct Policies<'a> {
     cluster: &'a Cluster,
+    node: &'a str,
     own_blocks: &'a [IpNet],
+    /// Every node's blocks, once a session with a node asks.
+    blocks: OnceCell<BTreeMap<&'a str, Vec<IpNet>>>,
+    reflected_import: OnceCell<(DefaultRules, Arc<Policy>)>,
     import: DefaultRules,
     shared_import: Arc<Policy>,
     export: DefaultRules,
@@ -47,17 +56,20 @@ pub(super) struct Policies<'a> {
 impl<'a> Policies<'a> {
     pub(super) fn new(
         cluster: &'a Cluster,
-        node: &str,
+        node: &'a str,
         own_blocks: &'a [IpNet],
         own: NodeAddresses,
         service_ranges: &[IpNet],
     ) -> Self {
         let import = default_import(cluster, node, own_blocks, own, service_ranges);
-        let export = default_export(&unexported(cluster, own_blocks));
+        let export = default_export(cluster, own_blocks);
         let node_export = node_export(own_blocks);
         Self {
             cluster,
+            node,
             own_blocks,
+            blocks: OnceCell::new(),
+            reflected_import: OnceCell::new(),
             shared_import: Arc::new(import.policy()),
             import,
             shared_export: Arc::new(export.policy()),
@@ -67,22 +79,46 @@ impl<'a> Policies<'a> {
         }
     }
 
-    /// Import and export of a session: with `node`, or with a router that is no node.
-    pub(super) fn of(&self, spec: Option<&BGPPeerSpec>, node: Option<&str>) -> (Arc<Policy>, Arc<Policy>) {
-        let filters = spec.map(|s| s.filters.as_slice()).unwrap_or_default();
-        let from_node = node.map(|node| node_import(node, &self.cluster.blocks_of(node), self.own_blocks));
+    /// Import and export of a session.
+    pub(super) fn of(&self, session: &Wanted<'_>) -> (Arc<Policy>, Arc<Policy>) {
+        let filters = session.spec().map(|s| s.filters.as_slice()).unwrap_or_default();
+        let (export, shared_export) = match session.node {
+            Some(_) => (&self.node_export, &self.shared_node_export),
+            None => (&self.export, &self.shared_export),
+        };
+        let of_node;
+        let (import, shared_import) = match &session.node {
+            None => (&self.import, Some(&self.shared_import)),
+            Some(_) if session.from_reflector => {
+                let (import, shared) = self.reflected_import();
+                (import, Some(shared))
+            }
+            Some((node, _)) => {
+                let blocks = self.blocks().get(node).map(Vec::as_slice).unwrap_or_default();
+                of_node = node_import(node, blocks, self.own_blocks);
+                (&of_node, None)
+            }
+        };
         if filters.is_empty() {
-            return match from_node {
-                Some(import) => (Arc::new(import.policy()), Arc::clone(&self.shared_node_export)),
-                None => (Arc::clone(&self.shared_import), Arc::clone(&self.shared_export)),
-            };
+            let import = shared_import.map_or_else(|| Arc::new(import.policy()), Arc::clone);
+            return (import, Arc::clone(shared_export));
         }
-        let export = if node.is_some() { &self.node_export } else { &self.export };
-        let import = from_node.as_ref().unwrap_or(&self.import);
         (
             Arc::new(self.filtered(filters, Direction::Import, import)),
             Arc::new(self.filtered(filters, Direction::Export, export)),
         )
+    }
+
+    fn blocks(&self) -> &BTreeMap<&'a str, Vec<IpNet>> {
+        self.blocks.get_or_init(|| self.cluster.blocks_by_node())
+    }
+
+    fn reflected_import(&self) -> &(DefaultRules, Arc<Policy>) {
+        self.reflected_import.get_or_init(|| {
+            let rules = reflected_import(self.cluster, self.node, self.blocks(), self.own_blocks);
+            let shared = Arc::new(rules.policy());
+            (rules, shared)
+        })
     }
 
     /// A default with the filters in place of it, for the families that they have rules for.
@@ -166,23 +202,53 @@ fn node_import(node: &str, blocks: &[IpNet], own_blocks: &[IpNet]) -> DefaultRul
     DefaultRules { rules, unmatched: Reason::new("duplicate-origin", text) }
 }
 
-/// What a router that is no node is told: what this node originates, but for blocks that are to stay in the cluster.
-fn default_export(unexported: &[IpNet]) -> DefaultRules {
+/// What is believed of a node that reflects: any node's block, if the next hop is an address of that node. Whoever announces the block
+/// then, and whatever a reflector or its clients make up, packets to it go to the node that has it, or nowhere.
+fn reflected_import(
+    cluster: &Cluster,
+    node: &str,
+    blocks: &BTreeMap<&str, Vec<IpNet>>,
+    own_blocks: &[IpNet],
+) -> DefaultRules {
+    let text = "it is no block of a node that its next hop is an address of";
+    let reason = Reason::new("duplicate-origin", text);
+    let rules = Family::ALL.map(|family| {
+        let mut next_hops = NextHopsByPrefix::new();
+        for (name, blocks) in blocks.iter().filter(|(name, _)| **name != node) {
+            let Some(owner) = cluster.nodes.get(*name) else { continue };
+            for block in blocks.iter().filter(|b| Family::of(b) == family && !own_blocks.contains(b)) {
+                next_hops.entry(*block).or_default().extend(&owner.addresses);
+            }
+        }
+        let verdict = Verdict::AcceptVia(Arc::new(next_hops), reason.clone());
+        vec![Rule { prefixes: Some(everything(family)), source: None, peer_type: None, verdict }]
+    });
+    DefaultRules { rules, unmatched: reason }
+}
+
+/// What a router that is no node is told: what this node originates or reflects, but for blocks that are to stay in the cluster.
+fn default_export(cluster: &Cluster, own_blocks: &[IpNet]) -> DefaultRules {
+    let unexported = unexported(cluster, own_blocks);
     let rules = Family::ALL.map(|family| {
         let kept = unexported.iter().copied().filter(|b| Family::of(b) == family).map(exactly);
-        let kept = reject_any(kept, "export-disabled", "its IPPool has disableBGPExport");
-        kept.into_iter().chain([local(everything(family))]).collect()
+        let kept = reject_any(kept, KEPT, KEPT_TEXT);
+        let pools = cluster.pools.values().filter(|p| p.disable_bgp_export).map(|p| p.cidr.net());
+        let others = reject_any(pools.filter(|p| Family::of(p) == family).map(inside), KEPT, KEPT_TEXT);
+        let others = others.map(|rule| Rule { source: Some(RouteSource::Reflected), ..rule });
+        let rest = [local(everything(family)), reflected(family)];
+        kept.into_iter().chain(others).chain(rest).collect()
     });
     let text = "it was learned from a peer, and only an export rule with source: RemotePeers passes that on";
     DefaultRules { rules, unmatched: Reason::new("no-transit", text) }
 }
 
-/// What another node is told: our blocks.
+/// What another node is told: our blocks, and what we reflect.
 fn node_export(own_blocks: &[IpNet]) -> DefaultRules {
     let rules = Family::ALL.map(|family| {
         let own: Vec<PrefixRange> =
             own_blocks.iter().copied().filter(|b| Family::of(b) == family).map(exactly).collect();
-        if own.is_empty() { Vec::new() } else { vec![local(any_of(own))] }
+        let own = (!own.is_empty()).then(|| local(any_of(own)));
+        own.into_iter().chain([reflected(family)]).collect()
     });
     DefaultRules {
         rules,
@@ -284,6 +350,11 @@ fn local(prefixes: PrefixMatch) -> Rule {
         peer_type: None,
         verdict: Verdict::Accept,
     }
+}
+
+/// Between iBGP peers of which one is our client, everything passes that was believed.
+fn reflected(family: Family) -> Rule {
+    Rule { source: Some(RouteSource::Reflected), ..local(everything(family)) }
 }
 
 fn reject(prefixes: PrefixMatch, reason: Reason) -> Rule {

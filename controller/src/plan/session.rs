@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use super::NodeAddresses;
 use super::address::declared;
 use super::settings::Settings;
-use crate::api::{BGPPeerSpec, Labels, Selector};
+use crate::api::{BGPPeerSpec, Labels, PeerAs, Selector};
 use crate::cluster::{Cluster, Node};
 
 /// A session that the documents ask for.
@@ -20,6 +20,12 @@ pub(crate) struct Wanted<'a> {
     pub(crate) port: Option<NonZeroU16>,
     /// The node at the other end, if it is one, and what holds for it.
     pub(crate) node: Option<(&'a str, Settings)>,
+    /// Whether the other end is a route reflector client of this node's.
+    pub(crate) client: bool,
+    /// Whether the other end is a node that reflects.
+    pub(crate) from_reflector: bool,
+    /// Whether what is told on this session may be reflected to nodes, by the other end or by this one.
+    pub(crate) reflected: bool,
 }
 
 /// Who asks for a session.
@@ -48,6 +54,19 @@ impl<'a> Wanted<'a> {
         }
     }
 
+    /// The two AS numbers of a session of this `node` whose other end is a client and would be an eBGP peer, in words.
+    pub(crate) fn external_client(&self, cluster: &Cluster, node: &str) -> Option<String> {
+        let spec = self.spec().filter(|_| self.client)?;
+        let local = spec.local_as_number.map(|number| number.get());
+        let remote = match (&self.node, spec.as_number) {
+            (Some((_, theirs)), _) => local.unwrap_or(theirs.asn),
+            (None, Some(PeerAs::Number(number))) => number.get(),
+            (None, Some(PeerAs::Internal | PeerAs::External) | None) => return None,
+        };
+        let own = local.unwrap_or_else(|| Settings::of(cluster, node).asn);
+        (own != remote).then(|| format!("our AS is {own} and the peer's {remote}"))
+    }
+
     /// The session's name: its BGPPeer's, or `mesh:NODE`.
     pub(crate) fn name(&self) -> String {
         match (self.origin, &self.node) {
@@ -64,28 +83,44 @@ struct Known<'a> {
     node: &'a Node,
     settings: Settings,
     addresses: NodeAddresses,
+    reflects: bool,
 }
 
 impl<'a> Known<'a> {
     fn of(cluster: &'a Cluster, name: &'a str, node: &'a Node) -> Self {
         let settings = Settings::of(cluster, name);
         let addresses = declared(node, &settings);
-        Self { name, node, settings, addresses }
+        Self { name, node, settings, addresses, reflects: reflects(cluster, node) }
     }
 
     fn meshes(&self) -> bool {
         self.settings.mesh && !self.node.opts_out_of_mesh()
     }
 
-    /// A session with this node, between node addresses: over IPv4 if both have it.
-    fn session(&self, origin: Origin<'a>, own: NodeAddresses) -> Wanted<'a> {
+    /// A session of `this` node with it, between node addresses: over IPv4 if both have it.
+    fn session(&self, origin: Origin<'a>, this: &Self, client: bool) -> Wanted<'a> {
+        let own = this.addresses;
         let address = match (own.v4.and(self.addresses.v4), own.v6.and(self.addresses.v6)) {
             (Some(v4), _) => Some(v4.into()),
             (None, v6) => v6.map(Into::into),
         };
         let port = NonZeroU16::new(self.settings.listen_port);
-        Wanted { origin, address, port, node: Some((self.name, self.settings.clone())) }
+        let node = Some((self.name, self.settings.clone()));
+        let (from_reflector, reflected) = (self.reflects, this.reflects || self.reflects);
+        Wanted { origin, address, port, node, client, from_reflector, reflected }
     }
+}
+
+fn selects(selector: &Option<Selector>, labels: &Labels) -> bool {
+    selector.as_ref().is_none_or(|s| s.matches(labels))
+}
+
+/// Whether a node reflects routes: whether it has a BGPPeer for clients.
+pub(super) fn reflects(cluster: &Cluster, node: &Node) -> bool {
+    cluster
+        .peers
+        .values()
+        .any(|spec| spec.route_reflector_client && selects(&spec.node_selector, &node.labels))
 }
 
 /// Every session of the node, those of BGPPeers first, in order of their names.
@@ -93,8 +128,6 @@ impl<'a> Known<'a> {
 /// Two of them may have one address: the first is meant. That two BGPPeers ask for one address is an error of the
 /// documents; a mesh session gives way to a BGPPeer.
 pub(crate) fn wanted<'a>(cluster: &'a Cluster, name: &'a str, node: &'a Node) -> Vec<Wanted<'a>> {
-    let selects =
-        |selector: &Option<Selector>, labels: &Labels| selector.as_ref().is_none_or(|s| s.matches(labels));
     let this = Known::of(cluster, name, node);
     let between_nodes = this.meshes() || cluster.peers.values().any(|p| p.peer_selector.is_some());
     let others: Vec<Known<'_>> = match between_nodes {
@@ -110,18 +143,27 @@ pub(crate) fn wanted<'a>(cluster: &'a Cluster, name: &'a str, node: &'a Node) ->
         let here = selects(&spec.node_selector, &node.labels);
         if let Some(peer_selector) = &spec.peer_selector {
             let there = peer_selector.matches(&node.labels);
-            let paired = others.iter().filter(|other| {
-                here && peer_selector.matches(&other.node.labels)
-                    || there && selects(&spec.node_selector, &other.node.labels)
-            });
-            sessions.extend(paired.map(|other| other.session(origin, this.addresses)));
+            sessions.extend(others.iter().filter_map(|other| {
+                let is_peer = here && peer_selector.matches(&other.node.labels);
+                let paired = is_peer || there && selects(&spec.node_selector, &other.node.labels);
+                paired.then(|| other.session(origin, &this, is_peer && spec.route_reflector_client))
+            }));
         } else if let Some(peer) = spec.peer_ip.filter(|_| here) {
-            sessions.push(Wanted { origin, address: Some(peer.ip), port: peer.port, node: None });
+            let (address, port, client) = (Some(peer.ip), peer.port, spec.route_reflector_client);
+            sessions.push(Wanted {
+                origin,
+                address,
+                port,
+                node: None,
+                client,
+                from_reflector: false,
+                reflected: false,
+            });
         }
     }
     if this.meshes() {
         let mesh = others.iter().filter(|other| other.meshes());
-        sessions.extend(mesh.map(|other| other.session(Origin::Mesh, this.addresses)));
+        sessions.extend(mesh.map(|other| other.session(Origin::Mesh, &this, false)));
     }
     sessions
 }

@@ -73,7 +73,7 @@ pub(super) fn together(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> V
     ));
     errors.extend(services::ranges(parsed));
     errors.extend(shared_addresses(parsed));
-    errors.extend(contested_peers(parsed, cluster, scope));
+    errors.extend(sessions(parsed, cluster, scope));
     errors
 }
 
@@ -202,9 +202,10 @@ fn shared_addresses(parsed: &[Parsed]) -> Vec<DocumentError> {
     errors
 }
 
-/// Two BGPPeers that ask one node for sessions with one address.
-fn contested_peers(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<DocumentError> {
+/// Two BGPPeers that ask one node for sessions with one address, and route reflector clients of another AS.
+fn sessions(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<DocumentError> {
     let mut contests: BTreeMap<(&str, &str), (IpAddr, &str)> = BTreeMap::new();
+    let mut external: BTreeMap<&str, (&str, String)> = BTreeMap::new();
     let nodes = cluster.nodes.iter().filter(|(node, _)| match scope {
         Scope::Folder => true,
         Scope::Api(own) => *node == own,
@@ -213,16 +214,27 @@ fn contested_peers(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<D
         let mut first: BTreeMap<IpAddr, &str> = BTreeMap::new();
         for session in wanted(cluster, node, facts) {
             let (Some(address), Some(peer)) = (session.address, session.peer()) else { continue };
+            if let Some(ases) = session.external_client(cluster, node) {
+                external.entry(peer).or_insert((node, ases));
+            }
             match first.get(&address) {
                 Some(other) => drop(contests.entry((peer, other)).or_insert((address, node))),
                 None => drop(first.insert(address, peer)),
             }
         }
     }
+    let named = |name: &str| parsed.iter().find(|o| o.object.kind() == Kind::BgpPeer && o.name == name);
     let mut errors = Vec::new();
+    for (peer, (node, ases)) in external {
+        errors.extend(named(peer).map(|object| {
+            let message = format!("an eBGP peer is no route reflector client: on Node {node} {ases}");
+            let remedy =
+                "give both ends one AS, with localASNumber if need be, or leave routeReflectorClient out";
+            object.error("spec.routeReflectorClient", Invalid::new(message, remedy))
+        }));
+    }
     for ((second, first), (address, node)) in contests {
-        let object = parsed.iter().find(|o| o.object.kind() == Kind::BgpPeer && o.name == second);
-        errors.extend(object.map(|object| {
+        errors.extend(named(second).map(|object| {
             let message = format!("BGPPeer/{first} asks for a session of Node {node} with {address} too");
             let by_address = matches!(&object.object, Object::BgpPeer(spec) if spec.peer_ip.is_some());
             let field = if by_address { "spec.peerIP" } else { "spec.peerSelector" };

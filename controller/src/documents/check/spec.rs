@@ -9,7 +9,7 @@ use weft_bgp::types::Family;
 
 use crate::api::{
     BGPConfigurationSpec, BGPFilterRule, BGPFilterSpec, BGPPeerSpec, Cidr, Duration, FILTER_RULES_MAX,
-    GracefulRestartSpec, IPPoolSpec, Invalid, MatchOperator, SourceAddress, Topology,
+    GracefulRestartSpec, IPPoolSpec, Invalid, MatchOperator, PeerAs, SourceAddress, Topology,
 };
 
 /// How many destinations may be left out of NAT.
@@ -135,6 +135,14 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
                 "give an own address",
             );
         }
+    }
+    if spec.route_reflector_client && spec.as_number == Some(PeerAs::External) {
+        fault(
+            &mut faults,
+            "routeReflectorClient",
+            "an eBGP peer is no route reflector client: it is told what others announce by export filters",
+            "write asNumber: internal, or leave routeReflectorClient out",
+        );
     }
     if spec.families.as_ref().is_some_and(std::collections::BTreeSet::is_empty) {
         let remedy = "list ipv4-unicast, ipv6-unicast or both, or leave it out for both";
