@@ -55,6 +55,7 @@ fn peer(name: &str, address: &str) -> PeerJson {
             stale_routes: 0,
         }),
         last_error: None,
+        route_reflector_client: false,
     }
 }
 
@@ -90,6 +91,8 @@ fn path(next_hop: &str, code: &'static str, text: &str) -> PathJson {
         med: Some(10),
         communities: vec!["65000:1".into(), "65000:1:2".into()],
         ext_communities: vec!["0002fde800000001".into()],
+        originator_id: None,
+        cluster_list: Vec::new(),
         valid: true,
         best: false,
         reason: Reason::new(code, text),
@@ -232,6 +235,26 @@ fn routes_show_every_path_and_its_reason() {
     insta::assert_snapshot!("routes", tables::routes(&routes(), false, false));
     insta::assert_snapshot!("routes_one", tables::routes(&routes()[1..], true, false));
     insta::assert_snapshot!("routes_wide", tables::routes(&routes(), false, true));
+}
+
+/// The columns of route reflection are there where somebody reflects.
+#[test]
+fn reflection_shows_where_there_is_some() {
+    let mut peers = peers();
+    assert!(!tables::peers(&peers, now(), true).contains("CLIENT"));
+    peers[1].route_reflector_client = true;
+    let table = tables::peers(&peers, now(), false);
+    let ends: Vec<&str> = table.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    assert_eq!(ends, ["CLIENT", "no", "yes"], "{table}");
+    assert!(tables::peer(&peers[1], now()).contains("Reflector client  yes"));
+
+    let mut routes = routes();
+    routes[1].paths[0].originator_id = Some([10, 0, 0, 9].into());
+    routes[1].paths[0].cluster_list = vec![[10, 0, 0, 7].into(), [10, 0, 0, 8].into()];
+    let table = tables::routes(&routes, false, false);
+    let reflected: Vec<&str> = table.lines().filter(|line| line.contains("10.0.0.9")).collect();
+    assert!(table.lines().next().unwrap().ends_with("ORIGINATOR  CLUSTERS"), "{table}");
+    assert!(reflected.len() == 1 && reflected[0].ends_with("10.0.0.7 10.0.0.8"), "{table}");
 }
 
 #[test]

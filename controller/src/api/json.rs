@@ -3,7 +3,7 @@
 //! Stable: an absent value is `null`, never missing; keys may be added, not renamed; times are RFC 3339 in UTC.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -30,6 +30,8 @@ pub struct PeerJson {
     pub local_as: u32,
     /// The state of the FSM.
     pub state: State,
+    /// Whether it is a route reflector client of ours (RFC 4456).
+    pub route_reflector_client: bool,
     /// Since when it is in that state.
     pub since: Option<Timestamp>,
     /// The families offered or, once Established, agreed on.
@@ -158,6 +160,11 @@ pub struct PathJson {
     pub communities: Vec<String>,
     /// Extended communities, as 16 hexadecimal digits.
     pub ext_communities: Vec<String>,
+    /// ORIGINATOR_ID: whom a route reflector had it from.
+    #[serde(rename = "originatorID")]
+    pub originator_id: Option<Ipv4Addr>,
+    /// CLUSTER_LIST: the clusters that reflected it, the last one first.
+    pub cluster_list: Vec<Ipv4Addr>,
     /// Whether it took part in the decision.
     pub valid: bool,
     /// Whether it won.

@@ -203,14 +203,15 @@ fn write_problem(text: &mut String, problem: &Problem, wide: bool) {
 /// The peers, one a line.
 #[must_use]
 pub fn peers(peers: &[PeerJson], now: Timestamp, wide: bool) -> String {
-    let mut columns = Columns::new(
-        &["NAME", "PEER", "REMOTE AS", "STATE", "SINCE", "RECEIVED", "ACCEPTED", "ADVERTISED"],
-        &["LOCAL AS", "FAMILIES", "RESTART", "LAST ERROR"],
-        wide,
-    );
+    let reflects = peers.iter().any(|peer| peer.route_reflector_client);
+    let mut header =
+        vec!["NAME", "PEER", "REMOTE AS", "STATE", "SINCE", "RECEIVED", "ACCEPTED", "ADVERTISED"];
+    header.extend(["CLIENT"].iter().filter(|_| reflects));
+    let mut columns = Columns::new(&header, &["LOCAL AS", "FAMILIES", "RESTART", "LAST ERROR"], wide);
     for peer in peers {
+        let client = if peer.route_reflector_client { "yes" } else { "no" };
         columns.row(
-            vec![
+            [
                 peer.name.clone(),
                 peer.peer.clone(),
                 or_none(peer.remote_as),
@@ -219,7 +220,10 @@ pub fn peers(peers: &[PeerJson], now: Timestamp, wide: bool) -> String {
                 peer.received.to_string(),
                 peer.accepted.to_string(),
                 peer.advertised.to_string(),
-            ],
+            ]
+            .into_iter()
+            .chain(reflects.then(|| client.to_owned()))
+            .collect(),
             vec![
                 peer.local_as.to_string(),
                 list(&peer.families, ","),
@@ -252,6 +256,7 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
     line("Remote AS", or_none(peer.remote_as));
     line("Local AS", peer.local_as.to_string());
     line("State", format!("{} for {}", peer.state, age(peer.since, now)));
+    line("Reflector client", (if peer.route_reflector_client { "yes" } else { "no" }).to_owned());
     line("Families", list(&peer.families, ", "));
     for (family, count) in &peer.per_family {
         let stale = if count.stale == 0 { String::new() } else { format!(", {} stale", count.stale) };
@@ -288,11 +293,11 @@ fn last_error(error: &LastErrorJson, now: Timestamp) -> String {
 /// `whole` shows paths that lost with their reasons as sentences: for one prefix rather than a table of them.
 #[must_use]
 pub fn routes(routes: &[RouteJson], whole: bool, wide: bool) -> String {
-    let mut columns = Columns::new(
-        &["", "PREFIX", "NEXT HOP", "PEER", "AS PATH", "ORIGIN", "KERNEL", "REASON"],
-        &["LOCAL PREF", "MED", "COMMUNITIES"],
-        wide,
-    );
+    let paths = || routes.iter().flat_map(|route| &route.paths);
+    let reflected = paths().any(|path| path.originator_id.is_some() || !path.cluster_list.is_empty());
+    let mut header = vec!["", "PREFIX", "NEXT HOP", "PEER", "AS PATH", "ORIGIN", "KERNEL", "REASON"];
+    header.extend(["ORIGINATOR", "CLUSTERS"].iter().filter(|_| reflected));
+    let mut columns = Columns::new(&header, &["LOCAL PREF", "MED", "COMMUNITIES"], wide);
     for route in routes {
         for (index, path) in route.paths.iter().enumerate() {
             let first = index == 0;
@@ -302,8 +307,9 @@ pub fn routes(routes: &[RouteJson], whole: bool, wide: bool) -> String {
                 (false, true) => NONE,
                 (false, false) => "no",
             };
+            let by = [or_none(path.originator_id), list(&path.cluster_list, " ")];
             columns.row(
-                vec![
+                [
                     mark(path).to_owned(),
                     if first { route.prefix.to_string() } else { String::new() },
                     list(&path.next_hops, ","),
@@ -312,7 +318,10 @@ pub fn routes(routes: &[RouteJson], whole: bool, wide: bool) -> String {
                     origin(path.origin).to_owned(),
                     if first { kernel.to_owned() } else { String::new() },
                     if whole || wide { path.reason.to_string() } else { path.reason.code.to_string() },
-                ],
+                ]
+                .into_iter()
+                .chain(by.into_iter().filter(|_| reflected))
+                .collect(),
                 vec![
                     or_none(path.local_pref),
                     or_none(path.med),

@@ -203,6 +203,12 @@ impl Scrape {
         let (peers, counts) = (&self.status.peers, &self.counts);
         gauge(encoder, "bgp_peers_wanted", "Peers configured and not shut down", peers.wanted as u64)?;
         gauge(encoder, "bgp_peers_established", "Peers whose session is Established", peers.up as u64)?;
+        let clients = || self.peers.iter().filter(|(peer, _)| peer.route_reflector_client);
+        let up = clients().filter(|(peer, _)| peer.state == State::Established).count();
+        let help = "Route reflector clients configured";
+        gauge(encoder, "bgp_route_reflector_clients", help, clients().count() as u64)?;
+        let help = "Route reflector clients whose session is Established";
+        gauge(encoder, "bgp_route_reflector_clients_established", help, up as u64)?;
         let states = self.peers.iter().map(|(peer, _)| (labels(peer), fsm_number(peer.state)));
         gauges(encoder, "bgp_peer_state", "1 Idle to 6 Established, as bgpPeerState of RFC 4273", states)?;
         let flaps = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.flaps));
@@ -350,6 +356,7 @@ mod tests {
             bfd: None,
             graceful_restart: None,
             last_error: None,
+            route_reflector_client: true,
         };
         let block = IpamBlockJson {
             cidr: "10.244.1.0/26".parse().unwrap(),

@@ -245,6 +245,7 @@ mod tests {
             bfd: None,
             graceful_restart: None,
             last_error: None,
+            route_reflector_client: false,
         }
     }
 

@@ -33,6 +33,7 @@ pub(super) fn peer(status: &PeerStatus, now: &Moment) -> PeerJson {
             .map(|asn| asn.0),
         local_as: session.map_or(config.local_as, |s| s.local_as).0,
         state: status.state,
+        route_reflector_client: config.route_reflector_client,
         since: status.since.map(|since| now.timestamp_of(since)),
         families: session.map_or(config.families, |s| s.families).iter().collect(),
         received: total(|f| f.received),
@@ -120,6 +121,8 @@ fn path(status: &PathStatus) -> PathJson {
             .iter()
             .map(|octets| format!("{:016x}", u64::from_be_bytes(*octets)))
             .collect(),
+        originator_id: attributes.originator_id,
+        cluster_list: attributes.cluster_list.clone(),
         valid: status.valid,
         best: status.best,
         reason: status.reason.clone(),
@@ -167,8 +170,8 @@ mod tests {
             communities: vec![65000 << 16 | 666],
             ext_communities: vec![[0, 2, 0xfd, 0xe8, 0, 0, 0, 1]],
             large_communities: vec![[4_200_000_000, 1, 2]],
-            originator_id: None,
-            cluster_list: Vec::new(),
+            originator_id: Some([10, 0, 0, 9].into()),
+            cluster_list: vec![[10, 0, 0, 7].into(), [10, 0, 0, 8].into()],
             unknown: Vec::new(),
         }
     }
@@ -193,7 +196,7 @@ mod tests {
         let lost = serde_json::json!({
             "nextHops": ["10.0.0.1"], "peer": "10.0.0.1", "asPath": [65000, 4_200_000_000_u32, [64601, 64602]],
             "origin": "incomplete", "localPref": null, "med": 7, "communities": ["65000:666", "4200000000:1:2"],
-            "extCommunities": ["0002fde800000001"], "valid": true, "best": false,
+            "extCommunities": ["0002fde800000001"], "originatorID": "10.0.0.9", "clusterList": ["10.0.0.7", "10.0.0.8"], "valid": true, "best": false,
             "reason": {"code": "med", "text": "a higher MED"},
         });
         assert_eq!(json["paths"][0], lost);
