@@ -166,8 +166,12 @@ fn render_neighbor(text: &mut String, config: &RouterConfig, index: usize, neigh
     } else {
         let _ = writeln!(text, "  graceful restart off;");
     }
+    if config.reflects && neighbor.asn == config.asn {
+        text.push_str("  rr client;\n");
+    }
     for family in &neighbor.families {
-        let own = if neighbor.asn == config.asn { " next hop self;" } else { "" };
+        // It would put itself in the way of what it reflects.
+        let own = if neighbor.asn == config.asn && !config.reflects { " next hop self;" } else { "" };
         let _ = writeln!(
             text,
             "  {} {{ import all; export where source ~ [ RTS_BGP, RTS_STATIC ];{own} }};",
@@ -196,12 +200,15 @@ fn parse_paths(said: &str) -> Vec<Path> {
             (["BGP.next_hop:", hops @ ..], Some((_, path))) => {
                 path.next_hops = hops.iter().filter_map(|hop| hop.parse().ok()).collect();
             }
+            (["BGP.originator_id:", id], Some((_, path))) => path.originator = id.parse().ok(),
+            (["BGP.cluster_list:", ids @ ..], Some((_, path))) => {
+                path.cluster_list = ids.iter().filter_map(|id| id.parse().ok()).collect();
+            }
             (heading, _) if !line.starts_with('\t') && line.contains(" [") => {
                 let learned = heading.iter().any(|word| word.starts_with("[neighbor"));
-                paths.push((
-                    learned,
-                    Path { next_hops: Vec::new(), as_path: Vec::new(), best: heading.contains(&"*") },
-                ));
+                let best = heading.contains(&"*");
+                let (next_hops, as_path, cluster_list) = (Vec::new(), Vec::new(), Vec::new());
+                paths.push((learned, Path { next_hops, as_path, originator: None, cluster_list, best }));
             }
             _ => {}
         }
@@ -223,6 +230,8 @@ Table master4:
 \tBGP.as_path: 64601
 \tBGP.next_hop: 10.1.0.0
 \tBGP.local_pref: 100
+\tBGP.originator_id: 10.2.0.3
+\tBGP.cluster_list: 10.2.0.1 10.2.0.2
                      blackhole [static1 07:59:00.000] (200)
 \tType: static univ
                      unicast [neighbor1 08:00:01.000] (100) [AS64601i]
@@ -237,6 +246,9 @@ Table master4:
         let paths = parse_paths(SAID);
         assert_eq!(paths.len(), 2);
         assert_eq!(paths[0].as_path, [64601]);
+        let ids = ["10.2.0.1", "10.2.0.2", "10.2.0.3"].map(|id| id.parse().expect("an id"));
+        assert_eq!((&paths[0].cluster_list[..], paths[0].originator), (&ids[..2], Some(ids[2])));
+        assert_eq!((paths[1].cluster_list.len(), paths[1].originator), (0, None));
         assert!(paths[0].best && !paths[1].best);
         assert_eq!(paths[1].as_path, [4_200_000_000, 64601]);
         assert_eq!(

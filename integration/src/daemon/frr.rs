@@ -189,10 +189,13 @@ fn unicast(family: Family) -> &'static str {
 
 fn parse_path(path: &Value) -> Path {
     let hops = path["nexthops"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let clusters = path["clusterList"]["list"].as_array().map(Vec::as_slice).unwrap_or_default();
     let as_path = path["aspath"]["string"].as_str().unwrap_or_default();
     Path {
         next_hops: hops.iter().filter_map(|hop| hop["ip"].as_str()?.parse().ok()).collect(),
         as_path: as_path.split_whitespace().filter_map(|asn| asn.parse().ok()).collect(),
+        originator: path["originatorId"].as_str().and_then(|id| id.parse().ok()),
+        cluster_list: clusters.iter().filter_map(|id| id.as_str()?.parse().ok()).collect(),
         best: path["bestpath"]["overall"] == true,
     }
 }
@@ -230,6 +233,9 @@ fn render(config: &RouterConfig) -> String {
             let _ = writeln!(text, "  neighbor {} activate", neighbor.address);
             if neighbor.asn == config.asn {
                 let _ = writeln!(text, "  neighbor {} next-hop-self", neighbor.address);
+                if config.reflects {
+                    let _ = writeln!(text, "  neighbor {} route-reflector-client", neighbor.address);
+                }
             }
         }
         text.push_str("  maximum-paths 16\n exit-address-family\n");

@@ -18,6 +18,9 @@ use crate::wait::wait_until;
 
 /// The code of the AS_PATH attribute (RFC 4271 section 4.3).
 const AS_PATH: u64 = 2;
+/// The codes of ORIGINATOR_ID and CLUSTER_LIST (RFC 4456 section 8).
+const ORIGINATOR_ID: u64 = 9;
+const CLUSTER_LIST: u64 = 10;
 
 /// A router run by GoBGP.
 #[derive(Debug)]
@@ -150,7 +153,15 @@ fn parse_paths(paths: &Value) -> Vec<Path> {
                 .filter(|attribute| attribute["type"] == AS_PATH)
                 .flat_map(|attribute| attribute["as_paths"].as_array().map(Vec::as_slice).unwrap_or_default())
                 .flat_map(|segment| segment["asns"].as_array().map(Vec::as_slice).unwrap_or_default());
+            let value = |code| attributes.iter().find(|a| a["type"] == code).map(|a| &a["value"]);
+            let clusters = value(CLUSTER_LIST).and_then(Value::as_array).map(Vec::as_slice);
             Path {
+                originator: value(ORIGINATOR_ID).and_then(|id| id.as_str()?.parse().ok()),
+                cluster_list: clusters
+                    .unwrap_or_default()
+                    .iter()
+                    .filter_map(|id| id.as_str()?.parse().ok())
+                    .collect(),
                 next_hops: attributes
                     .iter()
                     .filter_map(|attribute| attribute["nexthop"].as_str()?.parse().ok())
@@ -179,6 +190,13 @@ fn render(config: &RouterConfig) -> String {
         );
         if config.graceful_restart {
             text.push_str("[neighbors.graceful-restart.config]\nenabled = true\nrestart-time = 60\n");
+        }
+        if config.reflects && neighbor.asn == config.asn {
+            let _ = write!(
+                text,
+                "[neighbors.route-reflector.config]\nroute-reflector-client = true\nroute-reflector-cluster-id = \"{}\"\n",
+                config.router_id
+            );
         }
         for family in &neighbor.families {
             let _ = write!(

@@ -114,6 +114,8 @@ pub struct RouterConfig {
     pub neighbors: Vec<Neighbor>,
     /// The hold time that it offers, in seconds; at least 3.
     pub hold_time: u16,
+    /// Whether its internal neighbors are its route reflector clients (RFC 4456).
+    pub reflects: bool,
     /// Whether it offers graceful restart (RFC 4724), and keeps the routes of a neighbor that restarts.
     pub graceful_restart: bool,
 }
@@ -130,6 +132,7 @@ impl RouterConfig {
             originate: BTreeSet::new(),
             neighbors: Vec::new(),
             hold_time: 9,
+            reflects: false,
             graceful_restart: true,
         }
     }
@@ -157,6 +160,10 @@ pub struct Path {
     pub next_hops: Vec<IpAddr>,
     /// The AS path.
     pub as_path: Vec<u32>,
+    /// ORIGINATOR_ID.
+    pub originator: Option<Ipv4Addr>,
+    /// CLUSTER_LIST.
+    pub cluster_list: Vec<Ipv4Addr>,
     /// Whether it is the best.
     pub best: bool,
 }

@@ -1,7 +1,7 @@
 //! weftd, asked through weftctl, its metrics and its unix socket's JSON.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -36,6 +36,8 @@ pub struct Peer {
     pub local_as: u32,
     /// The state of the session.
     pub state: String,
+    /// Whether it is a route reflector client.
+    pub route_reflector_client: bool,
     /// Since when, RFC 3339.
     pub since: Option<String>,
     /// How many routes it sent.
@@ -85,6 +87,11 @@ pub struct RoutePath {
     pub peer: Option<String>,
     /// Its AS path; a set is a nested list.
     pub as_path: Vec<Value>,
+    /// ORIGINATOR_ID.
+    #[serde(rename = "originatorID")]
+    pub originator_id: Option<Ipv4Addr>,
+    /// CLUSTER_LIST.
+    pub cluster_list: Vec<Ipv4Addr>,
     /// Whether it took part in the decision.
     pub valid: bool,
     /// Whether it is used.

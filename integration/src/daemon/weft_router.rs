@@ -72,6 +72,7 @@ impl WeftRouter {
                 "asNumber": neighbor.asn,
                 "families": families,
                 "filters": ["transit"],
+                "routeReflectorClient": config.reflects && neighbor.asn == config.asn,
             });
             all.push(documents::bgp_peer(&object_name(&neighbor.name, neighbor.address), &config.name, spec));
         }
@@ -119,7 +120,13 @@ impl Router for WeftRouter {
         let as_path =
             |path: &[Value]| path.iter().filter_map(|asn| u32::try_from(asn.as_u64()?).ok()).collect();
         Ok(learned
-            .map(|path| Path { as_path: as_path(&path.as_path), next_hops: path.next_hops, best: path.best })
+            .map(|path| Path {
+                as_path: as_path(&path.as_path),
+                next_hops: path.next_hops,
+                originator: path.originator_id,
+                cluster_list: path.cluster_list,
+                best: path.best,
+            })
             .collect())
     }
 }
