@@ -201,3 +201,33 @@ fn why_a_route_is_not_reflected_is_told() {
     assert_eq!(code(&lab, RibView::Out(address(3))), "split-horizon");
     assert_eq!(code(&lab, RibView::Out(address(1))), "advertised");
 }
+
+/// As after a restart of the reflector: all of a hundred clients have told their hundred prefixes before anybody is told anything.
+#[test]
+fn a_hundred_clients_of_a_hundred_prefixes() {
+    let mut lab = Lab::new();
+    let of = |peer: u32| (0..100).map(move |i| net(&format!("100.{peer}.{i}.0/24")));
+    for peer in 1..=100 {
+        lab.peer(peer, client());
+        lab.up(session(peer, OWN));
+        lab.announce(peer, inner(&format!("192.0.2.{peer}")), &of(peer).collect::<Vec<_>>());
+    }
+    lab.input(RibInput::Advertise);
+    assert_eq!(lab.egresses.len(), 1, "one update group");
+    for peer in 1..=100 {
+        let egress = &lab.egresses[&lab.group_of[&PeerId(peer)]];
+        assert_eq!(egress.advertised(PeerId(peer), Family::Ipv4Unicast), 9_900, "all but its own");
+    }
+    lab.read(50, usize::MAX);
+    let sink = lab.sink(50);
+    // An UPDATE for each other client, and one more where the second piece of the table begins.
+    assert_eq!((sink.table.len(), sink.updates), (9_900, 100));
+    for peer in (1..=100).filter(|peer| *peer != 50) {
+        let expected = PathAttributes {
+            originator_id: Some(Ipv4Addr::from(peer)),
+            cluster_list: vec![Ipv4Addr::new(9, 9, 9, 9)],
+            ..inner(&format!("192.0.2.{peer}"))
+        };
+        assert!(of(peer).all(|prefix| sink.table[&prefix] == expected), "of {peer}");
+    }
+}

@@ -1,6 +1,6 @@
 //! Networks with route reflectors (RFC 4456) on a virtual clock, against a model that knows nothing of messages.
 
-#![allow(clippy::indexing_slicing, reason = "a test")]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test")]
 
 mod sim_support;
 
@@ -153,9 +153,9 @@ fn two_reflectors_tell_every_client_of_every_other() {
         network.assert(&world, &ids, &everybody(&network), "at first");
         assert_no_loop(&world, &ids, &network);
         if network.clusters.is_empty() {
-            for n in 0..network.size {
-                let others = everybody(&network).len() - 1;
-                assert_eq!(routes(&world, ids[n]).len(), 2 * others, "s{n} knows of everybody: {network:?}");
+            let others = network.size - 1;
+            for (n, id) in ids.iter().enumerate() {
+                assert_eq!(routes(&world, *id).len(), 2 * others, "s{n} knows of everybody: {network:?}");
             }
         }
     });
@@ -266,14 +266,14 @@ fn reflected_routes_settle_whatever_happens_on_the_way() {
     });
 }
 
-/// A reflector with a hundred clients of a hundred prefixes each.
+/// A reflector with a hundred clients. (With a hundred prefixes each: `rib_reflection`.)
 #[test]
 fn a_hundred_clients_have_each_others_prefixes() {
     let clients = (1..=100).map(|client| (0, client)).collect();
     let network = Network { size: 101, clients, ..Network::default() };
     let mut world = World::new(1);
     let of = |n: usize| {
-        (0..100_u8).map(move |i| IpNet::new([100, u8::try_from(n).unwrap(), i, 0].into(), 24).unwrap())
+        (0..10_u8).map(move |i| IpNet::new([100, u8::try_from(n).unwrap(), i, 0].into(), 24).unwrap())
     };
     let ids: Vec<SpeakerId> = (0..network.size)
         .map(|n| {
@@ -285,12 +285,12 @@ fn a_hundred_clients_have_each_others_prefixes() {
     world.run_until_quiet(LIMIT).unwrap();
     for (n, id) in ids.iter().enumerate() {
         let kernel = routes(&world, *id);
-        assert_eq!(kernel.len(), 10_000, "s{n}");
+        assert_eq!(kernel.len(), 1_000, "s{n}");
         for m in (0..network.size).filter(|m| *m != n) {
             assert!(of(m).all(|prefix| kernel[&prefix] == [v4(m).into()].into()), "s{n} of s{m}");
         }
     }
     let reflector = world.inspect(ids[0]).unwrap();
     let told = reflector.peers().iter().map(|peer| peer.families[0].advertised).sum::<usize>();
-    assert_eq!(told, 100 * 10_000, "nobody is told of its own");
+    assert_eq!(told, 100 * 1_000, "nobody is told of its own");
 }
