@@ -106,7 +106,8 @@ fn told(plan: &NodePlan) -> BTreeMap<(IpAddr, IpNet), Option<Origination>> {
         let export = CompiledPolicy::new(peer.export.clone());
         for (prefix, origination) in &all {
             let source = if origination.is_some() { RouteSource::Local } else { RouteSource::RemotePeers };
-            let subject = Subject { prefix: *prefix, source, peer_type: PeerType::External };
+            let next_hop = *address;
+            let subject = Subject { prefix: *prefix, source, peer_type: PeerType::External, next_hop };
             if export.evaluate(subject).is_ok() {
                 told.insert((*address, *prefix), origination.clone());
             }
