@@ -171,6 +171,7 @@ impl Ingress {
         let agreed = Agreed {
             families: session.families,
             four_octet_as: session.four_octet_as,
+            extended_next_hop: session.extended_next_hop,
             peer_type: session.peer_type,
         };
         self.decoder = Some((connection, Decoder::new(agreed)));
@@ -357,6 +358,8 @@ pub struct Session {
     pub families: FamilySet,
     /// Whether AS numbers have four octets here.
     pub four_octet_as: bool,
+    /// Whether IPv4 prefixes have IPv6 next hops here (RFC 8950).
+    pub extended_next_hop: bool,
     /// Whether the peer understands ROUTE-REFRESH.
     pub route_refresh: bool,
     /// The longest message that the peer takes: 4096, or 65535 (RFC 8654).

@@ -55,6 +55,7 @@ pub(crate) fn session(peer_type: PeerType) -> Session {
         remote_id: Ipv4Addr::new(10, 0, 0, 2),
         families: FamilySet::all(),
         four_octet_as: true,
+        extended_next_hop: false,
         route_refresh: true,
         max_message: 4096,
         hold_time: Duration::from_secs(90),

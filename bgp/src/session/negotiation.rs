@@ -77,6 +77,7 @@ impl Local<'_> {
             remote_id: open.bgp_identifier,
             families,
             four_octet_as,
+            extended_next_hop: false,
             route_refresh: has(Capability::RouteRefresh),
             max_message: if extended { EXTENDED_MESSAGE_MAX } else { MESSAGE_MAX },
             hold_time,

@@ -197,6 +197,7 @@ mod tests {
             remote_id: [10, 0, 0, 2].into(),
             families: FamilySet::all(),
             four_octet_as: true,
+            extended_next_hop: false,
             route_refresh: true,
             max_message: 4096,
             hold_time: Duration::from_secs(90),

@@ -10,6 +10,7 @@ use crate::types::{Asn, Family};
 mod code {
     pub(super) const MULTIPROTOCOL: u8 = 1;
     pub(super) const ROUTE_REFRESH: u8 = 2;
+    pub(super) const EXTENDED_NEXT_HOP: u8 = 5;
     pub(super) const EXTENDED_MESSAGE: u8 = 6;
     pub(super) const GRACEFUL_RESTART: u8 = 64;
     pub(super) const FOUR_OCTET_AS: u8 = 65;
@@ -24,6 +25,8 @@ pub enum Capability {
     Multiprotocol(AfiSafi),
     /// ROUTE-REFRESH (RFC 2918).
     RouteRefresh,
+    /// Next hops of another family than the prefixes' (RFC 8950).
+    ExtendedNextHop(Vec<NextHopEncoding>),
     /// Messages of up to 65535 octets (RFC 8654).
     ExtendedMessage,
     /// Graceful restart (RFC 4724).
@@ -70,6 +73,22 @@ impl From<Family> for AfiSafi {
         let (afi, safi) = family.afi_safi();
         Self { afi, safi }
     }
+}
+
+/// Prefixes of one family that may have next hops of another (RFC 8950 section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NextHopEncoding {
+    /// Address family identifier of the prefixes.
+    pub afi: u16,
+    /// Their subsequent address family identifier, here in two octets.
+    pub safi: u16,
+    /// Address family identifier of the next hop.
+    pub next_hop_afi: u16,
+}
+
+impl NextHopEncoding {
+    /// IPv4 unicast over IPv6.
+    pub const IPV4_OVER_IPV6: Self = Self { afi: 1, safi: 1, next_hop_afi: 2 };
 }
 
 /// RFC 4724 section 3.
@@ -127,6 +146,7 @@ impl Capability {
                 Self::Multiprotocol(AfiSafi { afi, safi: reader.u8()? })
             }
             code::ROUTE_REFRESH => Self::RouteRefresh,
+            code::EXTENDED_NEXT_HOP => Self::ExtendedNextHop(decode_next_hops(&mut reader)?),
             code::EXTENDED_MESSAGE => Self::ExtendedMessage,
             code::GRACEFUL_RESTART => Self::GracefulRestart(decode_graceful_restart(&mut reader)?),
             code::FOUR_OCTET_AS => Self::FourOctetAs(Asn(reader.u32()?)),
@@ -160,6 +180,10 @@ impl Capability {
                 code::MULTIPROTOCOL
             }
             Self::RouteRefresh => code::ROUTE_REFRESH,
+            Self::ExtendedNextHop(encodings) => {
+                encode_next_hops(encodings, out);
+                code::EXTENDED_NEXT_HOP
+            }
             Self::ExtendedMessage => code::EXTENDED_MESSAGE,
             Self::GracefulRestart(restart) => {
                 encode_graceful_restart(restart, out);
@@ -184,6 +208,25 @@ impl Capability {
                 *code
             }
         }
+    }
+}
+
+fn decode_next_hops(reader: &mut Reader<'_>) -> Option<Vec<NextHopEncoding>> {
+    let mut encodings = Vec::new();
+    while !reader.is_empty() {
+        let (afi, safi) = (reader.u16()?, reader.u16()?);
+        encodings.push(NextHopEncoding { afi, safi, next_hop_afi: reader.u16()? });
+    }
+    Some(encodings)
+}
+
+fn encode_next_hops(encodings: &[NextHopEncoding], out: &mut BytesMut) {
+    // 6 × 42 octets fit a capability.
+    const ENCODINGS_MAX: usize = 42;
+    for encoding in encodings.iter().take(ENCODINGS_MAX) {
+        out.put_u16(encoding.afi);
+        out.put_u16(encoding.safi);
+        out.put_u16(encoding.next_hop_afi);
     }
 }
 

@@ -75,6 +75,7 @@ pub fn session(peer: u32, remote_as: Asn) -> Session {
         remote_id: Ipv4Addr::from(peer),
         families: FamilySet::all(),
         four_octet_as: true,
+        extended_next_hop: false,
         route_refresh: true,
         max_message: 4096,
         hold_time: Duration::from_secs(90),
@@ -136,6 +137,7 @@ impl Sink {
         let agreed = Agreed {
             families: session.families,
             four_octet_as: session.four_octet_as,
+            extended_next_hop: session.extended_next_hop,
             peer_type: session.peer_type,
         };
         Self {

@@ -11,7 +11,7 @@ use weft_bgp::types::{Asn, Family, FamilySet, PeerType};
 use weft_bgp::wire::attributes::{
     Aggregator, AsPath, Origin, PathAttributes, Segment, SegmentKind, UnknownAttribute,
 };
-use weft_bgp::wire::capability::{AfiSafi, Capability, GracefulRestartCapability};
+use weft_bgp::wire::capability::{AfiSafi, Capability, GracefulRestartCapability, NextHopEncoding};
 use weft_bgp::wire::open::Open;
 use weft_bgp::wire::update::Agreed;
 
@@ -24,7 +24,16 @@ pub(crate) struct Agreed4(PeerType);
 
 impl Agreed4 {
     pub(crate) fn four_octets(self) -> Agreed {
-        Agreed { families: FamilySet::all(), four_octet_as: true, peer_type: self.0 }
+        Agreed {
+            families: FamilySet::all(),
+            four_octet_as: true,
+            extended_next_hop: false,
+            peer_type: self.0,
+        }
+    }
+
+    pub(crate) fn extended_next_hop(self) -> Agreed {
+        Agreed { extended_next_hop: true, ..self.four_octets() }
     }
 
     pub(crate) fn two_octets(self) -> Agreed {
@@ -185,6 +194,10 @@ fn any_capability() -> impl Strategy<Value = Capability> {
         family.prop_map(Capability::Multiprotocol),
         Just(Capability::RouteRefresh),
         Just(Capability::ExtendedMessage),
+        vec(any::<[u16; 3]>(), 0..6).prop_map(|encodings| {
+            let encoding = |[afi, safi, next_hop_afi]: [u16; 3]| NextHopEncoding { afi, safi, next_hop_afi };
+            Capability::ExtendedNextHop(encodings.into_iter().map(encoding).collect())
+        }),
         Just(Capability::EnhancedRouteRefresh),
         any::<u32>().prop_map(|asn| Capability::FourOctetAs(Asn(asn))),
         restart,

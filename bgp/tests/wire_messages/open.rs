@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use bytes::Bytes;
 use weft_bgp::types::Asn;
-use weft_bgp::wire::capability::{AfiSafi, Capability};
+use weft_bgp::wire::capability::{AfiSafi, Capability, NextHopEncoding};
 use weft_bgp::wire::header::{Header, MESSAGE_MAX, MessageType};
 use weft_bgp::wire::notification::Notification;
 use weft_bgp::wire::open::Open;
@@ -39,6 +39,15 @@ fn an_open_is_read_and_written_to_the_octet() {
     let written = Message::Open(expected).encode();
     assert_eq!(written[..19], [&[0xff; 16][..], &[0, 45, 1]].concat());
     assert_eq!(written[19..], [&FIXED[..], &parameters].concat());
+}
+
+/// RFC 8950 section 4: AFI, SAFI and the next hop's AFI, two octets each.
+#[test]
+fn extended_next_hop_encoding_is_read_and_written_to_the_octet() {
+    let parameters = [10, 2, 8, 5, 6, 0, 1, 0, 1, 0, 2];
+    let open = decode(&parameters).unwrap();
+    assert_eq!(open.capabilities, [Capability::ExtendedNextHop(vec![NextHopEncoding::IPV4_OVER_IPV6])]);
+    assert_eq!(Message::Open(open).encode()[28..], parameters);
 }
 
 #[test]
@@ -96,7 +105,7 @@ fn lengths_that_lie_are_refused() {
     }
     // A capability whose code says how long it is.
     for (code, length) in
-        [(1, 3), (1, 5), (2, 1), (6, 1), (64, 1), (64, 3), (64, 7), (65, 2), (65, 5), (70, 1)]
+        [(1, 3), (1, 5), (2, 1), (5, 4), (5, 7), (6, 1), (64, 1), (64, 3), (64, 7), (65, 2), (65, 5), (70, 1)]
     {
         let capability = [&[code, length][..], &vec![0; length.into()]].concat();
         let parameters = [&[length + 4, 2, length + 2][..], &capability].concat();

@@ -34,7 +34,9 @@ fn decode_as_everything(bytes: &[u8]) {
     if let Some(header) = bytes.first_chunk() {
         let _header = Header::decode(header, EXTENDED_MESSAGE_MAX);
     }
-    for agreed in [EXTERNAL.four_octets(), EXTERNAL.two_octets(), INTERNAL.four_octets()] {
+    for agreed in
+        [EXTERNAL.four_octets(), EXTERNAL.two_octets(), INTERNAL.four_octets(), EXTERNAL.extended_next_hop()]
+    {
         check_update(agreed, bytes);
     }
 }
@@ -135,6 +137,15 @@ proptest! {
         update_round_trip(Family::Ipv6Unicast, &attributes, &prefixes, INTERNAL.four_octets());
     }
 
+    /// RFC 8950, with one next hop or two.
+    #[test]
+    fn ipv4_updates_over_ipv6_come_back(
+        attributes in any_attributes(Family::Ipv6Unicast),
+        prefixes in vec(any_prefix(Family::Ipv4Unicast), 1..50),
+    ) {
+        update_round_trip(Family::Ipv4Unicast, &attributes, &prefixes, INTERNAL.extended_next_hop());
+    }
+
     /// Over two-octet sessions too, but for confederations, which AS4_PATH cannot tell.
     #[test]
     fn updates_to_two_octet_peers_come_back(
@@ -175,11 +186,12 @@ proptest! {
         prefixes in (any_prefix(Family::Ipv4Unicast), any_prefix(Family::Ipv6Unicast)),
         mutations in vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..3), 1..8),
     ) {
-        let mut updates = [BytesMut::new(), BytesMut::new()];
+        let mut updates = [BytesMut::new(), BytesMut::new(), BytesMut::new()];
         pack(&AttributeBlock::new(&v4, Family::Ipv4Unicast, true), &[prefixes.0], 65535, &mut updates[0]);
         pack(&AttributeBlock::new(&attributes, Family::Ipv6Unicast, true), &[prefixes.1], 65535, &mut updates[1]);
+        pack(&AttributeBlock::new(&attributes, Family::Ipv4Unicast, true), &[prefixes.0], 65535, &mut updates[2]);
         let open = Message::Open(open).encode();
-        for message in [&updates[0][..], &updates[1][..], &open[..]] {
+        for message in updates.iter().map(|update| &update[..]).chain([&open[..]]) {
             let mut bytes = message[HEADER_LENGTH..].to_vec();
             for (index, octet, what) in &mutations {
                 let index = index.index(bytes.len().max(1));

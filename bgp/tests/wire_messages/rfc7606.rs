@@ -304,6 +304,20 @@ fn malformed_multiprotocol_attributes_reset() {
     }
 }
 
+/// RFC 8950 section 3 lets a next hop of IPv4 prefixes have 4, 16 or 32 octets, once that is agreed on.
+#[test]
+fn next_hops_of_other_lengths_reset_with_extended_next_hops_too() {
+    let agreed = EXTERNAL.extended_next_hop();
+    for (family, length) in [(1, 0), (1, 5), (1, 15), (1, 17), (1, 24), (1, 31), (1, 33), (2, 4), (2, 24)] {
+        let head = [0, family, 1, length];
+        let bad = attribute(0x80, 14, &[&head[..], &vec![0x20; length.into()], &[0, 8, 10]].concat());
+        let error = error(agreed, &with(bad.clone()));
+        let expected = (Severity::SessionReset, ErrorCode::OPTIONAL_ATTRIBUTE_ERROR);
+        assert_eq!((error.severity, error.code), expected, "{length} octets");
+        assert_eq!(error.data, bad);
+    }
+}
+
 /// CVE-2023-47234: MP_UNREACH_NLRI and NLRI, but no mandatory attribute.
 #[test]
 fn mp_unreach_beside_nlri_without_attributes_is_treated_as_withdraw() {

@@ -66,6 +66,31 @@ fn ipv6_comes_in_mp_reach_with_one_or_two_next_hops() {
     }
 }
 
+/// RFC 8950, and what speakers without a global address on the link make of RFC 2545: zeros, or the link-local address, in the
+/// global one's place.
+#[test]
+fn ipv4_over_ipv6_has_the_next_hops_of_ipv6() {
+    for (hops, expected) in [
+        (&["2001:db8::2"][..], ("2001:db8::2", None)),
+        (&["2001:db8::2", "fe80::2"], ("2001:db8::2", Some("fe80::2"))),
+        (&["fe80::2"], ("fe80::2", None)),
+        (&["fe80::2", "fe80::2"], ("fe80::2", Some("fe80::2"))),
+        (&["::", "fe80::2"], ("fe80::2", None)),
+    ] {
+        let octets: Vec<u8> =
+            hops.iter().flat_map(|hop| hop.parse::<std::net::Ipv6Addr>().unwrap().octets()).collect();
+        let length = u8::try_from(octets.len()).unwrap();
+        let mut set = good();
+        set.pop();
+        set.push(attribute(0x80, 14, &[&[0, 1, 1, length][..], &octets, &[0, 8, 10]].concat()));
+        let batch = decode(EXTERNAL.extended_next_hop(), &update(&[], &set, &[]));
+        assert_eq!(batch.prefixes, nets(&["10.0.0.0/8"]));
+        let got = batch.runs[0].attributes.as_ref().unwrap();
+        let link_local = got.next_hop_link_local.map(|address| address.to_string());
+        assert_eq!((got.next_hop.to_string().as_str(), link_local.as_deref()), expected);
+    }
+}
+
 /// One message for both families: each has the next hop of its own field.
 #[test]
 fn mp_reach_and_nlri_in_one_update_have_their_own_next_hops() {

@@ -25,6 +25,8 @@ pub struct Agreed {
     pub families: FamilySet,
     /// Whether AS numbers have four octets.
     pub four_octet_as: bool,
+    /// Whether IPv4 prefixes may have IPv6 next hops (RFC 8950).
+    pub extended_next_hop: bool,
     /// iBGP or eBGP.
     pub peer_type: PeerType,
 }
@@ -308,7 +310,7 @@ impl<'a> RawMultiprotocol<'a> {
         };
         let mut reach = None;
         if let Some(raw) = self.reach {
-            match decode_reach(&raw)? {
+            match decode_reach(&raw, agreed.extended_next_hop)? {
                 Ok(found) if agreed.families.contains(found.family) => reach = Some((raw, found)),
                 Ok(found) => ignore(&raw, found.family.into()),
                 Err(numbers) => ignore(&raw, numbers),

@@ -34,8 +34,11 @@ pub(super) struct MpUnreach<'a> {
     pub(super) nlri: &'a [u8],
 }
 
-/// Reads an MP_REACH_NLRI; the family's numbers if it is none of ours.
-pub(super) fn decode_reach<'a>(raw: &RawAttribute<'a>) -> Result<Result<MpReach<'a>, AfiSafi>, WireError> {
+/// Reads an MP_REACH_NLRI; the family's numbers if it is none of ours. `extended_next_hop`: IPv4 prefixes may have an IPv6 next hop.
+pub(super) fn decode_reach<'a>(
+    raw: &RawAttribute<'a>,
+    extended_next_hop: bool,
+) -> Result<Result<MpReach<'a>, AfiSafi>, WireError> {
     check_flags(raw)?;
     let mut reader = Reader::new(raw.value);
     let too_short = || malformed(raw, "shorter than its fixed fields and its next hop");
@@ -51,8 +54,9 @@ pub(super) fn decode_reach<'a>(raw: &RawAttribute<'a>) -> Result<Result<MpReach<
     let Some(family) = numbers.family() else {
         return Ok(Err(numbers));
     };
-    let next_hop = decode_next_hop(family, next_hop).ok_or_else(|| {
-        malformed(raw, format!("a next hop of {length} octets, not 4 for IPv4 and 16 or 32 for IPv6"))
+    let next_hop = decode_next_hop(family, next_hop, extended_next_hop).ok_or_else(|| {
+        let ipv4 = if extended_next_hop { "4, 16 or 32" } else { "4" };
+        malformed(raw, format!("a next hop of {length} octets, not {ipv4} for IPv4 and 16 or 32 for IPv6"))
     })?;
     let head = raw.value.get(..raw.value.len() - head_end).unwrap_or_default();
     Ok(Ok(MpReach { family, next_hop, head, nlri: reader.rest() }))
@@ -71,23 +75,27 @@ pub(super) fn decode_unreach<'a>(
     Ok(numbers.family().map(|family| MpUnreach { family, nlri: reader.rest() }).ok_or(numbers))
 }
 
-/// An IPv6 next hop for IPv4 prefixes (RFC 8950) is no more expected than any other length, as its capability is not offered.
-fn decode_next_hop(family: Family, octets: &[u8]) -> Option<MpNextHop> {
-    match family {
-        Family::Ipv4Unicast => {
-            let octets: [u8; 4] = octets.try_into().ok()?;
-            Some(MpNextHop { global: octets.into(), link_local: None })
-        }
-        Family::Ipv6Unicast => {
-            let mut reader = Reader::new(octets);
-            let global: [u8; 16] = reader.array()?;
-            let link_local = match reader.is_empty() {
-                true => None,
-                false => Some(Ipv6Addr::from(reader.array::<16>()?)),
-            };
-            reader.is_empty().then(|| MpNextHop { global: global.into(), link_local })
-        }
+/// The octets' number tells the next hop's family: four are IPv4's and go with IPv4 prefixes only.
+fn decode_next_hop(family: Family, octets: &[u8], extended_next_hop: bool) -> Option<MpNextHop> {
+    if let Ok(octets) = <[u8; 4]>::try_from(octets) {
+        let next_hop = MpNextHop { global: octets.into(), link_local: None };
+        return Some(next_hop).filter(|_| family == Family::Ipv4Unicast);
     }
+    if family == Family::Ipv4Unicast && !extended_next_hop {
+        return None;
+    }
+    let mut reader = Reader::new(octets);
+    let global = Ipv6Addr::from(reader.array::<16>()?);
+    let link_local = match reader.is_empty() {
+        true => None,
+        false => Some(Ipv6Addr::from(reader.array::<16>()?)),
+    };
+    // Speakers that have no global address on the link fill its place with zeros.
+    let (global, link_local) = match link_local {
+        Some(link_local) if global.is_unspecified() => (link_local, None),
+        _ => (global, link_local),
+    };
+    reader.is_empty().then(|| MpNextHop { global: global.into(), link_local })
 }
 
 fn check_flags(raw: &RawAttribute<'_>) -> Result<(), WireError> {
