@@ -7,6 +7,7 @@
 //! - [`route`]: routes as the kernel keys them; [`delta`]: the one comparison of wanted and actual.
 //! - [`fib`]: the kernel's tables as a trait, real in [`netlink::NetlinkFib`], in memory in [`memory`].
 //! - [`resolve`]: how a BGP next hop is reached over the routes that are not ours.
+//! - [`ndisc`]: the router at the other end of a link, found by router advertisements.
 //! - [`sync`]: the engine that puts these together, pure but for the `Fib` it is handed.
 //! - [`Kernel`]: the engine on an OS thread. What the daemon uses.
 //! - [`nft`]: Weft's tables in nftables: the guard against forged sources, and pods' way out.
@@ -34,6 +35,7 @@ pub mod delta;
 pub mod fib;
 mod kernel;
 pub mod memory;
+pub mod ndisc;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
