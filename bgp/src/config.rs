@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::policy::Policy;
-use crate::types::{Asn, FamilySet, PeerType};
+use crate::types::{Asn, FamilySet, PeerAddress, PeerType};
 
 /// Everything one speaker should be. One per daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub struct SpeakerConfig {
     /// Whether next hops are believed only once an [`crate::speaker::Input::NextHop`] says that they resolve. Off where nothing
     /// knows the kernel's routes (simulation): every next hop is then on-link.
     pub next_hop_tracking: bool,
-    /// The peers, by their remote address: there is one session to an address.
-    pub peers: BTreeMap<IpAddr, Arc<PeerConfig>>,
+    /// The peers, by where they are.
+    pub peers: BTreeMap<PeerAddress, Arc<PeerConfig>>,
     /// The prefixes that this speaker originates.
     pub originate: BTreeMap<IpNet, Origination>,
 }
@@ -52,6 +52,9 @@ pub struct PeerConfig {
     pub name: String,
     /// The remote port to dial.
     pub port: u16,
+    /// The link-local address of a peer that is known by its interface, once it is found. Until then the peer is not dialled, and
+    /// whoever connects on the link is the peer.
+    pub neighbour: Option<Ipv6Addr>,
     /// Which AS the peer may say it is.
     pub remote_as: RemoteAs,
     /// The AS that we are on this session.
@@ -62,7 +65,7 @@ pub struct PeerConfig {
     pub families: FamilySet,
     /// Our next hop for IPv4 prefixes where the session itself gives none: a session over IPv6.
     pub next_hop_v4: Option<Ipv4Addr>,
-    /// Our next hop for IPv6 prefixes where the session itself gives none: a session over IPv4.
+    /// Our next hop for IPv6 prefixes where the session itself gives none, a session over IPv4, or only a link-local one.
     pub next_hop_v6: Option<Ipv6Addr>,
     /// When to put our address as the next hop.
     pub next_hop_mode: NextHopMode,

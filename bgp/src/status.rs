@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::config::PeerConfig;
 use crate::ingress::Session;
 use crate::session::State;
-use crate::types::{Family, PeerId, Reason};
+use crate::types::{Family, PeerAddress, PeerId, Reason};
 use crate::wire::attributes::PathAttributes;
 
 /// One peer, now.
@@ -17,8 +17,8 @@ use crate::wire::attributes::PathAttributes;
 pub struct PeerStatus {
     /// Its number.
     pub id: PeerId,
-    /// Its address.
-    pub address: IpAddr,
+    /// Where it is.
+    pub address: PeerAddress,
     /// Its configuration.
     pub config: Arc<PeerConfig>,
     /// Where the FSM stands.
@@ -101,9 +101,9 @@ pub enum RibView {
     /// All paths of the Loc-RIB and why they won or lost.
     Loc,
     /// A peer's, before policy.
-    In(IpAddr),
+    In(PeerAddress),
     /// What a peer is told.
-    Out(IpAddr),
+    Out(PeerAddress),
 }
 
 /// Which prefixes are asked for.
@@ -130,7 +130,7 @@ pub struct RouteStatus {
 #[derive(Clone, Debug)]
 pub struct PathStatus {
     /// From which peer; none: our own.
-    pub peer: Option<IpAddr>,
+    pub peer: Option<PeerAddress>,
     /// Its attributes.
     pub attributes: Arc<PathAttributes>,
     /// Whether it took part in the decision.

@@ -1,7 +1,7 @@
 //! The small words everything else is written in.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -176,6 +176,98 @@ impl FromIterator<Family> for FamilySet {
         let mut set = Self::EMPTY;
         families.into_iter().for_each(|f| set.insert(f));
         set
+    }
+}
+
+/// A network interface: its link is where a link-local address means something (RFC 4007).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Interface {
+    index: u32,
+    /// Filled up with zeros.
+    name: [u8; Self::NAME_MAX],
+}
+
+impl Interface {
+    /// The longest name that the kernel gives.
+    const NAME_MAX: usize = 15;
+
+    /// The interface of this index and name; none if no interface has such a name.
+    #[must_use]
+    pub fn new(index: u32, name: &str) -> Option<Self> {
+        let mut padded = [0; Self::NAME_MAX];
+        padded.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+        Some(Self { index, name: padded })
+    }
+
+    /// The kernel's number for it: the scope id of addresses on its link.
+    #[must_use]
+    pub fn index(self) -> u32 {
+        self.index
+    }
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(String::from_utf8_lossy(&self.name).trim_end_matches('\0'))
+    }
+}
+
+impl fmt::Debug for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}({})", self.index)
+    }
+}
+
+/// Where a peer is: there is one session to each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerAddress {
+    /// At this address.
+    Ip(IpAddr),
+    /// At the other end of this interface's link, whatever its link-local address is.
+    Interface(Interface),
+}
+
+impl PeerAddress {
+    /// The address; none of a peer that is wherever its link leads.
+    #[must_use]
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(ip) => Some(ip),
+            Self::Interface(_) => None,
+        }
+    }
+
+    /// The interface of a peer that is known by it.
+    #[must_use]
+    pub fn interface(self) -> Option<Interface> {
+        match self {
+            Self::Ip(_) => None,
+            Self::Interface(interface) => Some(interface),
+        }
+    }
+}
+
+impl<T: Into<IpAddr>> From<T> for PeerAddress {
+    fn from(ip: T) -> Self {
+        Self::Ip(ip.into())
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    /// `10.0.0.1`, `%eth0`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Interface(interface) => write!(f, "%{interface}"),
+        }
+    }
+}
+
+/// The link that an end of a connection is on: none but for link-local addresses.
+pub(crate) fn link_of(end: SocketAddr) -> Option<u32> {
+    match end {
+        SocketAddr::V6(end) if end.ip().is_unicast_link_local() => Some(end.scope_id()),
+        SocketAddr::V4(_) | SocketAddr::V6(_) => None,
     }
 }
 

@@ -248,7 +248,7 @@ type ModelPath<'a> = (Option<u32>, &'a PathAttributes, u32);
 
 impl Model {
     fn tracked(&self, peer: u32, attributes: &PathAttributes) -> TrackedNextHop {
-        TrackedNextHop { address: attributes.next_hop, default_route: !is_external(peer) }
+        TrackedNextHop { address: attributes.next_hop, default_route: !is_external(peer), link: None }
     }
 
     /// Whether a route passes everything but its next hop.
@@ -520,7 +520,7 @@ impl Both {
             Family::Ipv4Unicast => Ipv4Addr::new(192, 0, 2, 100 + number).into(),
             Family::Ipv6Unicast => ip(&format!("2001:db8::{}", 100 + number)),
         };
-        let next_hop = TrackedNextHop { address, default_route };
+        let next_hop = TrackedNextHop { address, default_route, link: None };
         let resolution = match resolution {
             0 => Resolution::Unresolved,
             1 => Resolution::Gateway { metric: 10 },
@@ -580,7 +580,7 @@ impl Both {
     }
 
     fn compare_queries(&self, id: PeerId, told: &BTreeMap<IpNet, PathAttributes>) {
-        let out = self.lab.rib.routes(RibView::Out(address(id.0)), RouteSelect::All);
+        let out = self.lab.rib.routes(RibView::Out(address(id.0).into()), RouteSelect::All);
         let out: BTreeMap<IpNet, PathAttributes> =
             out.into_iter().map(|route| (route.prefix, (*route.paths[0].attributes).clone())).collect();
         assert_eq!(&out, told, "{id:?}'s Adj-RIB-Out as shown");
@@ -595,7 +595,7 @@ impl Both {
         }
         let accepted: usize =
             self.lab.rib.family_status(id, FamilySet::all()).iter().map(|status| status.accepted).sum();
-        let inward = self.lab.rib.routes(RibView::In(address(id.0)), RouteSelect::All);
+        let inward = self.lab.rib.routes(RibView::In(address(id.0).into()), RouteSelect::All);
         assert_eq!(accepted, inward.iter().filter(|route| route.paths[0].valid).count());
         assert_eq!(inward.len(), state.routes.len());
     }

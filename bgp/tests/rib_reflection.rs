@@ -122,7 +122,7 @@ fn what_comes_back_is_kept_with_the_reason_and_is_no_alarm() {
         ),
     ] {
         lab.announce(3, attributes, &[net(PREFIX)]);
-        assert_eq!(code(&lab, RibView::In(address(3))), expected);
+        assert_eq!(code(&lab, RibView::In(address(3).into())), expected);
         let status = lab.rib.family_status(PeerId(3), FamilySet::all())[0];
         assert_eq!((status.received, status.accepted), (1, 0));
         assert!(lab.kernel.is_empty() && lab.alarms.is_empty());
@@ -130,7 +130,7 @@ fn what_comes_back_is_kept_with_the_reason_and_is_no_alarm() {
     // The cluster is another: what was kept is looked at again, and only then is the policy asked.
     lab.cluster_id = Ipv4Addr::new(7, 7, 7, 7);
     lab.configure(false, 16, []);
-    assert_eq!(code(&lab, RibView::In(address(3))), "duplicate-origin");
+    assert_eq!(code(&lab, RibView::In(address(3).into())), "duplicate-origin");
     assert_eq!(lab.alarms.len(), 1);
 }
 
@@ -197,9 +197,9 @@ fn why_a_route_is_not_reflected_is_told() {
     let mut lab = lab();
     lab.input(RibInput::Advertise);
     lab.announce(3, inner("192.0.2.3"), &[net(PREFIX)]);
-    assert_eq!(code(&lab, RibView::Out(address(4))), "ibgp-not-readvertised");
-    assert_eq!(code(&lab, RibView::Out(address(3))), "split-horizon");
-    assert_eq!(code(&lab, RibView::Out(address(1))), "advertised");
+    assert_eq!(code(&lab, RibView::Out(address(4).into())), "ibgp-not-readvertised");
+    assert_eq!(code(&lab, RibView::Out(address(3).into())), "split-horizon");
+    assert_eq!(code(&lab, RibView::Out(address(1).into())), "advertised");
 }
 
 /// As after a restart of the reflector: all of a hundred clients have told their hundred prefixes before anybody is told anything.

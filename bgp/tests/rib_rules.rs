@@ -151,14 +151,14 @@ fn only_an_internal_next_hop_may_resolve_by_the_default_route() {
     let mut lab = lab(true);
     lab.announce(1, attributes(&[65001], "192.0.2.9"), &[net(PREFIX)]);
     lab.announce(3, attributes(&[65007], "192.0.2.9"), &[net(PREFIX)]);
-    let tracked = |default_route| TrackedNextHop { address: ip("192.0.2.9"), default_route };
+    let tracked = |default_route| TrackedNextHop { address: ip("192.0.2.9"), default_route, link: None };
     assert_eq!(lab.tracked.iter().copied().collect::<Vec<_>>(), [tracked(false), tracked(true)]);
 }
 
 #[test]
 fn another_metric_is_another_decision() {
     let mut lab = lab(true);
-    let tracked = |text| TrackedNextHop { address: ip(text), default_route: true };
+    let tracked = |text| TrackedNextHop { address: ip(text), default_route: true, link: None };
     lab.peer(4, config());
     lab.up(session(4, OWN));
     lab.announce(3, attributes(&[65007], "192.0.2.3"), &[net(PREFIX)]);
@@ -181,7 +181,7 @@ fn what_we_originate_wins_and_needs_no_route_in_the_kernel() {
     lab.announce(1, attributes(&[65001], "192.0.2.1"), &[net(PREFIX)]);
     lab.configure(false, 16, [net(PREFIX)]);
     let codes: Vec<_> = paths(&lab).into_iter().map(|path| (path.peer, path.reason.code)).collect();
-    assert_eq!(codes, [(None, "best".into()), (Some(address(1)), "locally-originated".into())]);
+    assert_eq!(codes, [(None, "best".into()), (Some(address(1).into()), "locally-originated".into())]);
     assert!(lab.kernel.is_empty());
     lab.configure(false, 16, []);
     assert_eq!(lab.kernel.len(), 1);
@@ -198,11 +198,11 @@ fn an_external_path_that_is_about_to_go_is_the_last_choice() {
     assert_eq!(lab.sink(3).table[&net(PREFIX)].local_pref, Some(0));
     lab.announce(2, attributes(&[65002, 65009], "192.0.2.2"), &[net(PREFIX)]);
     let last = &paths(&lab)[1];
-    assert_eq!((last.peer, last.reason.code.as_ref()), (Some(address(1)), "local-pref"));
+    assert_eq!((last.peer, last.reason.code.as_ref()), (Some(address(1).into()), "local-pref"));
     assert!(last.reason.text.contains("GRACEFUL_SHUTDOWN"), "{}", last.reason.text);
     // It is no longer about to go: the shorter path wins.
     lab.announce(1, PathAttributes { communities: vec![], ..going }, &[net(PREFIX)]);
-    assert_eq!((paths(&lab)[0].peer, paths(&lab)[0].attributes.local_pref), (Some(address(1)), None));
+    assert_eq!((paths(&lab)[0].peer, paths(&lab)[0].attributes.local_pref), (Some(address(1).into()), None));
 }
 
 #[test]
@@ -250,18 +250,18 @@ fn queries_find_prefixes_by_name_and_by_address() {
     assert_eq!(found(RibView::Loc, RouteSelect::LongestMatch(ip("10.1.2.3"))), ["10.1.2.0/24"]);
     assert_eq!(found(RibView::Loc, RouteSelect::LongestMatch(ip("10.1.3.3"))), [PREFIX]);
     assert!(found(RibView::Loc, RouteSelect::LongestMatch(ip("11.1.3.3"))).is_empty());
-    assert!(found(RibView::In(address(2)), RouteSelect::All).is_empty());
-    assert_eq!(found(RibView::In(address(1)), RouteSelect::All).len(), 3);
-    assert_eq!(found(RibView::Out(address(2)), RouteSelect::All).len(), 3);
-    assert!(found(RibView::Out(address(99)), RouteSelect::All).is_empty());
+    assert!(found(RibView::In(address(2).into()), RouteSelect::All).is_empty());
+    assert_eq!(found(RibView::In(address(1).into()), RouteSelect::All).len(), 3);
+    assert_eq!(found(RibView::Out(address(2).into()), RouteSelect::All).len(), 3);
+    assert!(found(RibView::Out(address(99).into()), RouteSelect::All).is_empty());
     let why = |peer| {
-        let routes = lab.rib.routes(RibView::Out(address(peer)), RouteSelect::Exact(net(PREFIX)));
+        let routes = lab.rib.routes(RibView::Out(address(peer).into()), RouteSelect::Exact(net(PREFIX)));
         let path = routes[0].paths[0].clone();
         (path.valid, path.reason.code.to_string())
     };
     assert_eq!(why(1), (false, "split-horizon".into()));
     assert_eq!(why(2), (true, "advertised".into()));
-    assert!(found(RibView::Out(address(1)), RouteSelect::All).is_empty());
+    assert!(found(RibView::Out(address(1).into()), RouteSelect::All).is_empty());
 }
 
 fn restart(families: FamilySet) -> Down {

@@ -43,7 +43,7 @@ fn status(world: &World, id: SpeakerId, peer: usize) -> PeerStatus {
 /// Changes one speaker's view of one peer.
 fn change_peer(world: &mut World, id: SpeakerId, peer: usize, change: impl FnOnce(&mut PeerConfig)) {
     let mut config = config(world, id);
-    change(Arc::make_mut(config.peers.get_mut(&IpAddr::from(v4(peer))).unwrap()));
+    change(Arc::make_mut(config.peers.get_mut(&v4(peer).into()).unwrap()));
     world.configure(id, config);
     world.run_until_quiet(LIMIT).unwrap();
 }
@@ -54,7 +54,7 @@ fn a_peer_that_is_removed_is_told_and_the_others_are_not_touched() {
     let before = status(&world, ids[0], 2);
     let whole = config(&world, ids[0]);
     let mut without = whole.clone();
-    without.peers.remove(&IpAddr::from(v4(1)));
+    without.peers.remove(&v4(1).into());
     world.configure(ids[0], without);
     world.run_for(Duration::from_millis(100)).unwrap();
     let error = status(&world, ids[1], 0).last_error.unwrap();
@@ -79,7 +79,7 @@ fn a_peer_that_is_removed_is_told_and_the_others_are_not_touched() {
 fn policies_change_routes_and_no_session() {
     let (mut world, ids) = mesh();
     let nothing = Arc::new(Policy { rules: Vec::new(), unmatched: Reason::new("closed", "nothing passes") });
-    let everything = config(&world, ids[0]).peers[&IpAddr::from(v4(1))].export.clone();
+    let everything = config(&world, ids[0]).peers[&v4(1).into()].export.clone();
     assert!(everything.rules.iter().all(|rule| rule.verdict == Verdict::Accept));
 
     change_peer(&mut world, ids[0], 1, |peer| peer.export = nothing.clone());
@@ -143,7 +143,7 @@ fn a_peer_that_is_shut_down_while_it_restarts_takes_its_routes_along() {
     world.run_for(Duration::from_secs(1)).unwrap();
     assert!(world.kernel(ids[0]).contains_key(&prefixes(1)[0]), "its routes are stale");
     let mut config = config(&world, ids[0]);
-    Arc::make_mut(config.peers.get_mut(&IpAddr::from(v4(1))).unwrap()).shutdown = Some("away".into());
+    Arc::make_mut(config.peers.get_mut(&v4(1).into()).unwrap()).shutdown = Some("away".into());
     world.configure(ids[0], config);
     world.run_for(Duration::from_secs(1)).unwrap();
     assert!(!world.kernel(ids[0]).contains_key(&prefixes(1)[0]));
@@ -383,7 +383,7 @@ fn any_input() -> impl Strategy<Value = Input> {
             let mut config = speaker(0, 1);
             for n in 0..peers {
                 let address = IpAddr::from([10, 0, 0, u8::try_from(n + 2).unwrap()]);
-                config.peers.insert(address, Arc::new(sim_support::peer(0, 1, 2)));
+                config.peers.insert(address.into(), Arc::new(sim_support::peer(0, 1, 2)));
             }
             Input::Configure(Arc::new(config))
         }),

@@ -36,7 +36,10 @@ fn towards(n: usize, m: usize, remote: SocketAddr, source: IpAddr) -> (IpAddr, A
 }
 
 fn config(n: usize, peers: impl IntoIterator<Item = (IpAddr, Arc<PeerConfig>)>) -> SpeakerConfig {
-    SpeakerConfig { peers: peers.into_iter().collect(), ..speaker(n, AS[n]) }
+    SpeakerConfig {
+        peers: peers.into_iter().map(|(peer, config)| (peer.into(), config)).collect(),
+        ..speaker(n, AS[n])
+    }
 }
 
 /// Two speakers with a session between them, and what each is configured as.
@@ -237,7 +240,7 @@ async fn stop_flushes_and_says_nothing() {
     timeout(PATIENCE, stopping).await.expect("the stop").unwrap();
     assert_eq!(node.known().kernel.len(), 10, "the kernel's routes stay");
     assert_eq!(node.handle.inspect(|_| ()).await, Err(Stopped));
-    assert_eq!(node.handle.send(Command::Reset { peer: addresses[1] }).await, Err(Stopped));
+    assert_eq!(node.handle.send(Command::Reset { peer: addresses[1].into() }).await, Err(Stopped));
     std::net::TcpStream::connect(socket).expect_err("nobody listens");
 }
 
@@ -265,7 +268,7 @@ async fn a_daemon_that_takes_no_notices_holds_up_nothing() {
     let handle = Transport::start(start, [].into(), notices);
     let (b, port) = Node::listen(2, addresses[1]).await;
     let mut wanted = config(1, [towards(1, 0, SocketAddr::new(addresses[0], 1), addresses[1])]);
-    Arc::make_mut(wanted.peers.get_mut(&addresses[0]).unwrap()).passive = true;
+    Arc::make_mut(wanted.peers.get_mut(&addresses[0].into()).unwrap()).passive = true;
     let peers = [towards(0, 1, SocketAddr::new(addresses[1], port), addresses[0])];
     handle.send(Command::Configure(Arc::new(config(0, peers)))).await.unwrap();
     for round in 0..5 {
@@ -349,7 +352,7 @@ async fn a_thousand_garbage_connections_disturb_no_session() {
     let refused = events.iter().filter(|event| matches!(event.kind, EventKind::Refused { .. })).count();
     assert!((1..10).contains(&refused), "{refused} events tell of 500 refused connections");
     assert!(
-        events.iter().any(|e| e.peer == addresses[1] && matches!(e.kind, EventKind::Incident(_))),
+        events.iter().any(|e| e.peer == addresses[1].into() && matches!(e.kind, EventKind::Incident(_))),
         "garbage from a peer's address shows at that peer"
     );
     // And the session still works.
@@ -410,7 +413,8 @@ async fn routes_wait_for_their_next_hops() {
     let known = a.known();
     assert!(known.kernel.is_empty() && known.converged == 0, "not before the kernel was asked: {known:?}");
     for next_hop in [addresses[1], v6(1).into()] {
-        let tracked = weft_bgp::speaker::TrackedNextHop { address: next_hop, default_route: false };
+        let tracked =
+            weft_bgp::speaker::TrackedNextHop { address: next_hop, default_route: false, link: None };
         a.handle.send(transport_support::on_link(tracked)).await.unwrap();
     }
     a.wait_route(p4, addresses[1]).await;

@@ -39,6 +39,7 @@ fn peer(name: &str, address: &str) -> PeerJson {
     PeerJson {
         name: name.into(),
         peer: address.into(),
+        neighbour: None,
         remote_as: Some(65000),
         local_as: 64601,
         state: State::Established,

@@ -73,9 +73,7 @@ fn fields_that_are_not_there() {
     );
     one("IPPool", "p", "  blockSize: 26\n", 4, "spec.cidr", "missing field \"cidr\"", "add it");
     // What DESIGN names but nothing delivers is not taken in silence.
-    for field in
-        ["password: {}", "bfdProfile: x", "interface: eth0", "listenRange: 10.0.0.0/8", "ttlSecurity: 1"]
-    {
+    for field in ["password: {}", "bfdProfile: x", "listenRange: 10.0.0.0/8", "ttlSecurity: 1"] {
         let name = field.split(':').next().expect("a name");
         one(
             "BGPPeer",
@@ -141,7 +139,7 @@ fn values_that_do_not_go_together() {
         "  asNumber: 1\n",
         4,
         "spec",
-        "none of peerIP and peerSelector is given",
+        "none of peerIP, peerSelector and interface is given",
         "give peerIP",
     );
     one(

@@ -50,9 +50,9 @@ fn the_examples_are_good_and_every_node_in_them_has_sessions() {
 #[test]
 fn the_overlays_networks_are_good() {
     let mut pools = 0;
-    for overlay in ["dual-stack", "node-mesh", "route-reflectors", "tor-ebgp"] {
+    for overlay in ["dual-stack", "node-mesh", "route-reflectors", "tor-ebgp", "unnumbered"] {
         let file = manifests().join("overlays").join(overlay).join("network.yaml");
         pools += documents::load(&file).expect(overlay).pools.len();
     }
-    assert_eq!(pools, 5);
+    assert_eq!(pools, 7);
 }

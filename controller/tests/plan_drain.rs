@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use weft_bgp::config::Origination;
 use weft_bgp::policy::{CompiledPolicy, RouteSource, Subject};
-use weft_bgp::types::PeerType;
+use weft_bgp::types::{PeerAddress, PeerType};
 use weft_bgp::wire::attributes::GRACEFUL_SHUTDOWN;
 use weft_controller::api::json::DrainPhase;
 use weft_controller::cluster::Cluster;
@@ -97,7 +97,7 @@ fn plan_of(cluster: &Cluster, phase: Option<DrainPhase>) -> NodePlan {
 }
 
 /// What each peer is told, by the node's own prefixes and by one that was learned.
-fn told(plan: &NodePlan) -> BTreeMap<(IpAddr, IpNet), Option<Origination>> {
+fn told(plan: &NodePlan) -> BTreeMap<(PeerAddress, IpNet), Option<Origination>> {
     let learned: IpNet = "10.9.0.0/16".parse().expect("a prefix");
     let own = plan.speaker.originate.iter().map(|(net, origination)| (*net, Some(origination.clone())));
     let all: Vec<_> = own.chain([(learned, None)]).collect();
@@ -106,7 +106,7 @@ fn told(plan: &NodePlan) -> BTreeMap<(IpAddr, IpNet), Option<Origination>> {
         let export = CompiledPolicy::new(peer.export.clone());
         for (prefix, origination) in &all {
             let source = if origination.is_some() { RouteSource::Local } else { RouteSource::RemotePeers };
-            let next_hop = *address;
+            let next_hop = IpAddr::from([192, 0, 2, 1]);
             let subject = Subject { prefix: *prefix, source, peer_type: PeerType::External, next_hop };
             if export.evaluate(subject).is_ok() {
                 told.insert((*address, *prefix), origination.clone());

@@ -54,7 +54,7 @@ fn plan_of(cluster: &Cluster, node: &str) -> NodePlan {
 
 fn peer(plan: &NodePlan, n: u8) -> Arc<PeerConfig> {
     let address = IpAddr::from([192, 0, 2, n]);
-    Arc::clone(plan.speaker.peers.get(&address).unwrap_or_else(|| panic!("no session with {address}")))
+    Arc::clone(plan.speaker.peers.get(&address.into()).unwrap_or_else(|| panic!("no session with {address}")))
 }
 
 /// The other ends of a node's sessions by number, and whether each is its client.

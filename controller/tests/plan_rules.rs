@@ -74,7 +74,10 @@ fn plan1(more: &[&str]) -> NodePlan {
 fn peer(plan: &NodePlan, address: &str) -> Arc<PeerConfig> {
     let address: IpAddr = address.parse().expect("an address");
     Arc::clone(
-        plan.speaker.peers.get(&address).unwrap_or_else(|| panic!("{address}: {:?}", plan.diagnostics)),
+        plan.speaker
+            .peers
+            .get(&address.into())
+            .unwrap_or_else(|| panic!("{address}: {:?}", plan.diagnostics)),
     )
 }
 

@@ -285,7 +285,7 @@ fn a_service_range_is_believed_of_no_peer() {
     let tor = "apiVersion: weft.network/v1alpha1\nkind: BGPPeer\nmetadata: {name: tor}\nspec: {peerIP: 192.0.2.254, asNumber: 65000}\n";
     let cluster = cluster(&[configuration(RANGES), tor.into()]);
     let plan = plan_of(&cluster, "n1");
-    let peer = &plan.speaker.peers[&"192.0.2.254".parse().expect("an address")];
+    let peer = &plan.speaker.peers[&std::net::Ipv4Addr::new(192, 0, 2, 254).into()];
     let import = CompiledPolicy::new(peer.import.clone());
     for prefix in ["10.96.0.0/12", "10.96.0.10/32", "fd00:96::/120", "203.0.114.7/32"] {
         let prefix = prefix.parse().expect("a prefix");

@@ -17,7 +17,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let kernel = Kernel::start(Settings::default(), Box::new(|event| println!("{event:?}")))?;
-//! let next_hop = NextHopRef { address: "10.0.0.2".parse()?, default_route: false };
+//! let next_hop = NextHopRef { address: "10.0.0.2".parse()?, default_route: false, link: None };
 //! kernel.learned(vec![RouteChange { prefix: "10.1.0.0/26".parse()?, next_hops: vec![next_hop] }])?;
 //! println!("{:?}", kernel.inspect(|engine| engine.fib())?);
 //! kernel.stop(); // the route stays

@@ -13,10 +13,12 @@ use crate::route::{Action, NextHop, NextHops, Route, RouteKey};
 /// A BGP next hop to be resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NextHopRef {
-    /// The address, global.
+    /// The address.
     pub address: IpAddr,
     /// Whether 0.0.0.0/0 and ::/0 count as a way to it.
     pub default_route: bool,
+    /// The link that it is on, whatever the routes say: of a link-local address.
+    pub link: Option<u32>,
 }
 
 /// How a BGP next hop is reached.
@@ -181,8 +183,19 @@ impl Topology {
     /// Looks a next hop up: longest match, then best metric. A leg over a link that is down or has no carrier
     /// does not count, and where no leg is left the next shorter prefix is tried. An unreachable, blackhole or
     /// prohibit route ends the search, as it does in the kernel.
+    ///
+    /// A next hop that comes with its link is on it, while it is up and the address is not its own.
     pub fn resolve(&self, next_hop: NextHopRef) -> Resolved {
         let address = next_hop.address;
+        if let Some(link) = next_hop.link {
+            let leg = NextHop::via(address, link);
+            let own = self.addresses.iter().any(|held| held.link == link && held.ip() == address);
+            return if own || !self.is_usable(&leg) {
+                Resolved::default()
+            } else {
+                resolved(address, 0, &[NextHop::on_link(link)])
+            };
+        }
         if self.addresses.iter().any(|held| held.ip() == address) {
             return Resolved::default();
         }
@@ -257,7 +270,8 @@ mod tests {
     }
 
     fn resolve(topology: &Topology, address: &str, default_route: bool) -> (Resolution, Vec<(String, u32)>) {
-        let found = topology.resolve(NextHopRef { address: address.parse().unwrap(), default_route });
+        let found =
+            topology.resolve(NextHopRef { address: address.parse().unwrap(), default_route, link: None });
         let legs = found.legs.iter().map(|leg| (leg.gateway.unwrap().to_string(), leg.link)).collect();
         (found.resolution, legs)
     }
@@ -306,6 +320,31 @@ mod tests {
             tentative: false,
         });
         assert_eq!(resolve(&t, "10.0.0.202", false).0, Resolution::Unresolved);
+    }
+
+    #[test]
+    fn a_link_local_next_hop_is_on_its_link_and_no_other() {
+        // As kernels have it: the prefix is on every link.
+        let mut t = topology(&[route("fe80::/64", 256, &[(None, 1)]), route("fe80::/64", 256, &[(None, 2)])]);
+        let own = Address {
+            link: 1,
+            address: "fe80::1/64".parse().unwrap(),
+            scope: crate::netlink::Scope::Link,
+            tentative: false,
+        };
+        t.insert_address(own);
+        let resolve = |address: &str, link| {
+            let address = address.parse().unwrap();
+            t.resolve(NextHopRef { address, default_route: false, link: Some(link) })
+        };
+        let on_link = |link: u32| Resolved {
+            resolution: Resolution::OnLink,
+            legs: NextHop::via("fe80::1".parse().unwrap(), link).into(),
+        };
+        assert_eq!(resolve("fe80::1", 2), on_link(2));
+        assert_eq!(resolve("fe80::1", 1), Resolved::default(), "our own there");
+        assert_eq!(resolve("fe80::1", 3), Resolved::default(), "without carrier");
+        assert_eq!(resolve("fe80::1", 9), Resolved::default(), "no such link");
     }
 
     #[test]

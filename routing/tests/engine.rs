@@ -31,7 +31,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn next_hop(address: &str) -> NextHopRef {
-    NextHopRef { address: ip(address), default_route: false }
+    NextHopRef { address: ip(address), default_route: false, link: None }
 }
 
 fn learn(prefix: &str, next_hops: &[&str]) -> Vec<RouteChange> {

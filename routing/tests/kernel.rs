@@ -34,7 +34,7 @@ fn net(text: &str) -> IpNet {
 }
 
 fn next_hop(address: &str) -> NextHopRef {
-    NextHopRef { address: ip(address), default_route: false }
+    NextHopRef { address: ip(address), default_route: false, link: None }
 }
 
 fn learn(prefix: &str, next_hops: &[&str]) -> RouteChange {
@@ -458,7 +458,7 @@ fn a_pod_lives_inside_its_one_address_block() {
 #[test]
 fn next_hops_resolve_over_other_routes() {
     let Some(mut lab) = Lab::new("next_hops_resolve_over_other_routes", Settings::default()) else { return };
-    let far = NextHopRef { address: ip("192.0.2.9"), default_route: true };
+    let far = NextHopRef { address: ip("192.0.2.9"), default_route: true, link: None };
     lab.kernel().track(far).unwrap();
     assert_eq!(lab.resolution("192.0.2.9"), Resolution::Unresolved);
     lab.kernel().learned(vec![RouteChange { prefix: net("10.1.0.0/24"), next_hops: vec![far] }]).unwrap();

@@ -126,6 +126,9 @@ fn routes_come_back_as_written() {
         NextHop { weight: 3, ..NextHop::via(ip("2001:db8::2"), a) },
         NextHop::via(ip("2001:db8::3"), a),
     ]);
+    // One address on two links, as the routers at their other ends may have it.
+    let (b, _) = host.veth("c", "d", &[]);
+    let link_local = NextHops::from_iter([NextHop::via(ip("fe80::9"), a), NextHop::via(ip("fe80::9"), b)]);
     let onlink = NextHop { onlink: true, ..NextHop::via(ip("169.254.1.1"), a) };
     let mut wanted = vec![
         route("0.0.0.0/0", 0, Action::Forward(onlink.into())),
@@ -133,13 +136,16 @@ fn routes_come_back_as_written() {
         route("10.2.0.1/32", 32, Action::Forward(NextHop::on_link(a).into())),
         route("10.2.0.0/26", 4_278_198_272, Action::Unreachable),
         route("10.3.0.0/24", 64, Action::Forward(NextHop::via(ip("2001:db8::2"), a).into())),
+        route("10.4.0.0/24", 64, Action::Forward(link_local.clone())),
+        route("2001:db8:4::/64", 64, Action::Forward(link_local)),
         route("2001:db8:1::/64", 64, Action::Forward(v6)),
         route("2001:db8:2::1/128", 32, Action::Forward(NextHop::on_link(a).into())),
         route("2001:db8:2::/122", 4_278_198_272, Action::Unreachable),
         route("2001:db8:3::/64", 0, Action::Blackhole),
     ];
     wanted[1].preferred_source = Some(ip("10.0.0.1"));
-    wanted[5].preferred_source = Some(ip("2001:db8::1"));
+    wanted[5].preferred_source = Some(ip("10.0.0.1"));
+    wanted[7].preferred_source = Some(ip("2001:db8::1"));
     for (result, route) in
         socket.batch(&wanted.iter().map(Route::add).collect::<Vec<_>>()).iter().zip(&wanted)
     {

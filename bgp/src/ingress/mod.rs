@@ -13,7 +13,7 @@ use self::framing::{Frame, Framer};
 use crate::config::PeerConfig;
 use crate::session::{Event, Fsm, Malformed, Outbox, State, Timer};
 use crate::status::{Direction, LastError, MessageCounters};
-use crate::types::{Asn, ConnectionId, Family, FamilySet, PeerType, Reason};
+use crate::types::{Asn, ConnectionId, Family, FamilySet, PeerAddress, PeerType, Reason};
 use crate::wire::attributes::PathAttributes;
 use crate::wire::header::MessageType;
 use crate::wire::notification::Notification;
@@ -45,7 +45,7 @@ pub struct Ingress {
 impl Ingress {
     /// A stage that waits for [`IngressInput::Configure`]; until then connections are refused. `seed` is what jitter comes from.
     #[must_use]
-    pub fn new(peer: IpAddr, router_id: Ipv4Addr, seed: u64) -> Self {
+    pub fn new(peer: PeerAddress, router_id: Ipv4Addr, seed: u64) -> Self {
         Self {
             fsm: Fsm::new(peer, router_id, seed),
             outbox: Outbox::default(),
@@ -63,7 +63,9 @@ impl Ingress {
             IngressInput::ConnectFailed { connection, error } => {
                 fsm.connect_failed(now, connection, &error, outbox);
             }
-            IngressInput::Accepted { connection, local } => fsm.accepted(now, connection, local, outbox),
+            IngressInput::Accepted { connection, local, remote } => {
+                fsm.accepted(now, connection, (local, remote), outbox);
+            }
             IngressInput::Bytes { connection, bytes } => self.bytes(now, connection, bytes),
             IngressInput::Closed { connection, error } => fsm.closed(now, connection, error, outbox),
             IngressInput::SendHoldTimerExpires { connection } => {
@@ -253,6 +255,8 @@ pub enum IngressInput {
         connection: ConnectionId,
         /// Our end.
         local: SocketAddr,
+        /// The peer's end.
+        remote: IpAddr,
     },
     /// The peer sent bytes.
     Bytes {

@@ -13,7 +13,7 @@ use crate::config::Origination;
 use crate::ingress::{RouteBatch, Session};
 use crate::policy::{RouteSource, Subject};
 use crate::speaker::{Resolution, TrackedNextHop};
-use crate::types::{Asn, Family, PeerId, PeerType, Reason};
+use crate::types::{Asn, Family, PeerId, PeerType, Reason, link_of};
 use crate::wire::attributes::{AsPath, Origin, PathAttributes};
 
 /// The code of the reject reason that is alarmed.
@@ -40,7 +40,10 @@ impl Rib {
         prefixes: &[IpNet],
     ) {
         let path_type = PathType::Learned(session.peer_type);
-        let attributes = self.holdings.attributes.intern(attributes, path_type, &mut self.holdings.hops);
+        let attributes = {
+            let holdings = &mut self.holdings;
+            holdings.attributes.intern(attributes, path_type, link_of(session.local), &mut holdings.hops)
+        };
         if let Some(peer) = self.holdings.peers.get(&peer_id) {
             let import = peer.import.clone();
             let reflected_back = self.judge_reflection(session, attributes);
@@ -140,7 +143,7 @@ impl Rib {
         };
         let holdings = &mut self.holdings;
         let attributes =
-            holdings.attributes.intern(&Arc::new(attributes), PathType::Local, &mut holdings.hops);
+            holdings.attributes.intern(&Arc::new(attributes), PathType::Local, None, &mut holdings.hops);
         let path = Path { source: Source::LOCAL, attributes, epoch: 0, standing: Standing::Eligible };
         self.put(prefix.trunc(), path);
     }
@@ -227,7 +230,7 @@ impl Rib {
         if external && attributes.as_path.first() != Some(session.remote_as) {
             return Standing::FirstAs;
         }
-        if self.own_addresses.contains_key(&attributes.next_hop) {
+        if self.own_addresses.contains_key(&interned.next_hop) {
             return Standing::OwnNextHop;
         }
         match interned.hop.map(|hop| self.holdings.hops.resolution(hop)) {

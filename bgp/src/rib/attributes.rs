@@ -1,6 +1,7 @@
 //! Attribute sets as the RIB holds them: once each, with what the decision compares read out of them beforehand.
 
 use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::next_hops::{HopId, NextHops};
@@ -72,13 +73,25 @@ impl Keys {
     }
 }
 
+/// Where a path that came over a link leads: to the link-local address, if there is one, as the link may have no other address
+/// (RFC 2545 section 3). On a session between other addresses the global one is meant.
+fn next_hop(attributes: &PathAttributes, link: Option<u32>) -> (IpAddr, Option<u32>) {
+    match (attributes.next_hop, attributes.next_hop_link_local) {
+        (_, Some(link_local)) if link.is_some() => (link_local.into(), link),
+        (IpAddr::V6(address), _) if address.is_unicast_link_local() => (address.into(), link),
+        (address, _) => (address, None),
+    }
+}
+
 /// An attribute set and what is read out of it.
 #[derive(Debug)]
 pub(super) struct Interned {
     pub(super) attributes: Arc<PathAttributes>,
     pub(super) path_type: PathType,
     pub(super) keys: Keys,
-    /// Its next hop; a path of our own has none.
+    /// The address to forward to, a link-local one with its link.
+    pub(super) next_hop: (IpAddr, Option<u32>),
+    /// It as the kernel is asked about it; a path of our own has none.
     pub(super) hop: Option<HopId>,
 }
 
@@ -89,37 +102,44 @@ pub(super) type AttrId = Id<Interned>;
 #[derive(Debug, Default)]
 pub(super) struct AttributeTable(Interner<Interned>);
 
-/// Equal attributes of an internal and an external path differ in what the decision makes of them.
-struct Key<'a>(PathType, &'a PathAttributes);
+/// Equal attributes of an internal and an external path differ in what the decision makes of them, and a link-local next hop
+/// is another on each link.
+struct Key<'a>(PathType, Option<u32>, &'a PathAttributes);
 
 impl Hash for Key<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.hash(state);
         self.1.hash(state);
+        self.2.hash(state);
     }
 }
 
 impl AttributeTable {
-    /// The id of these attributes, with one more reference.
+    /// The id of these attributes, with one more reference. `link` is that of the session, if it is between link-local addresses.
     pub(super) fn intern(
         &mut self,
         attributes: &Arc<PathAttributes>,
         path_type: PathType,
+        link: Option<u32>,
         hops: &mut NextHops,
     ) -> AttrId {
+        let next_hop = next_hop(attributes, link);
         let is = |i: &Interned| {
             i.path_type == path_type
+                && i.next_hop == next_hop
                 && (Arc::ptr_eq(&i.attributes, attributes) || i.attributes == *attributes)
         };
-        self.0.intern(&Key(path_type, attributes), is, || Interned {
+        self.0.intern(&Key(path_type, next_hop.1, attributes), is, || Interned {
             attributes: attributes.clone(),
             path_type,
             keys: Keys::of(attributes, path_type),
+            next_hop,
             hop: match path_type {
                 PathType::Local => None,
                 PathType::Learned(peer_type) => Some(hops.hold(TrackedNextHop {
-                    address: attributes.next_hop,
+                    address: next_hop.0,
                     default_route: peer_type == PeerType::Internal,
+                    link: next_hop.1,
                 })),
             },
         })

@@ -5,12 +5,11 @@
 //! AS) included.
 
 use std::cmp::Reverse;
-use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
 use super::attributes::Keys;
-use crate::types::Reason;
+use crate::types::{PeerAddress, Reason};
 use crate::wire::attributes::Origin;
 
 /// An eligible path, as the decision sees it.
@@ -28,8 +27,8 @@ pub(super) struct Candidate {
     pub(super) igp_metric: u32,
     /// The peer's BGP identifier.
     pub(super) router_id: u32,
-    /// The peer's address.
-    pub(super) address: IpAddr,
+    /// Where the peer is.
+    pub(super) address: PeerAddress,
     /// The step at which it lost; none: it is the best.
     pub(super) lost: Option<Step>,
     /// Whether it is as good as the best but for the tie-breaks, and within the number of paths allowed.
@@ -38,7 +37,7 @@ pub(super) struct Candidate {
 
 impl Candidate {
     /// What orders paths that are equally good: unique, as there is one session to an address.
-    fn tie_break(&self) -> (u32, u32, IpAddr) {
+    fn tie_break(&self) -> (u32, u32, PeerAddress) {
         (self.keys.originator.unwrap_or(self.router_id), self.keys.cluster_list_length, self.address)
     }
 }

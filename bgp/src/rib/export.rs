@@ -9,7 +9,7 @@ use super::attributes::{PathType, local_preference};
 use crate::config::{NextHopMode, PeerConfig};
 use crate::ingress::Session;
 use crate::policy::{CompiledPolicy, Policy, RouteSource, Subject};
-use crate::types::{Asn, Family, FamilySet, PeerType, Reason};
+use crate::types::{Asn, Family, FamilySet, PeerType, Reason, link_of};
 use crate::wire::attributes::PathAttributes;
 
 /// NO_EXPORT (RFC 1997).
@@ -52,15 +52,29 @@ pub(super) struct Terms {
     /// None: the peer is external.
     reflection: Option<Reflection>,
     next_hop_mode: NextHopMode,
-    next_hop_v4: Option<Ipv4Addr>,
+    extended_next_hop: bool,
+    next_hop_v4: Option<IpAddr>,
     next_hop_v6: Option<Ipv6Addr>,
+    /// What follows an IPv6 next hop of ours.
+    next_hop_link_local: Option<Ipv6Addr>,
 }
 
 impl Terms {
     pub(super) fn new(config: &PeerConfig, session: &Session, cluster_id: Ipv4Addr) -> Self {
-        let (own_v4, own_v6) = match session.local.ip().to_canonical() {
-            IpAddr::V4(v4) => (Some(v4), None),
-            IpAddr::V6(v6) => (None, Some(v6)),
+        let local = session.local.ip().to_canonical();
+        let (next_hop_v6, next_hop_link_local) = match (local, config.next_hop_v6) {
+            (IpAddr::V6(link_local), Some(global)) if link_of(session.local).is_some() => {
+                (Some(global), Some(link_local))
+            }
+            // RFC 2545 has no next hop without a global address. What others send who have none, and understand, is the
+            // link-local one in its place.
+            (IpAddr::V6(own), _) => (Some(own), None),
+            (IpAddr::V4(_), configured) => (configured, None),
+        };
+        let next_hop_v4 = match (session.extended_next_hop, local) {
+            (true, _) => next_hop_v6.map(IpAddr::V6),
+            (false, IpAddr::V4(_)) => Some(local),
+            (false, IpAddr::V6(_)) => config.next_hop_v4.map(IpAddr::V4),
         };
         Self {
             export: config.export.clone(),
@@ -72,14 +86,16 @@ impl Terms {
             reflection: (session.peer_type == PeerType::Internal)
                 .then_some(Reflection { client: config.route_reflector_client, cluster_id }),
             next_hop_mode: config.next_hop_mode,
-            next_hop_v4: own_v4.or(config.next_hop_v4),
-            next_hop_v6: own_v6.or(config.next_hop_v6),
+            extended_next_hop: session.extended_next_hop,
+            next_hop_v4,
+            next_hop_v6,
+            next_hop_link_local,
         }
     }
 
     fn own_next_hop(&self, family: Family) -> Option<IpAddr> {
         match family {
-            Family::Ipv4Unicast => self.next_hop_v4.map(IpAddr::V4),
+            Family::Ipv4Unicast => self.next_hop_v4,
             Family::Ipv6Unicast => self.next_hop_v6.map(IpAddr::V6),
         }
     }
@@ -89,10 +105,18 @@ impl Terms {
         self.reflection.filter(|_| from.path_type == PathType::Learned(PeerType::Internal))
     }
 
-    /// Whether the next hop stays as learned (RFC 4271 section 5.1.3). A reflector never puts itself in the way (RFC 4456 section 10),
-    /// whatever the mode: that speaks of what comes from outside.
-    fn keeps_next_hop(&self, from: &Provenance) -> bool {
+    /// Whether the next hop stays as learned (RFC 4271 section 5.1.3). A link-local one means nothing to others, and one of the other
+    /// family can be told only where that was agreed on. A reflector never puts itself in the way (RFC 4456 section 10), whatever the
+    /// mode: that speaks of what comes from outside.
+    fn keeps_next_hop(&self, family: Family, from: &Provenance, next_hop: IpAddr) -> bool {
+        let tellable = match next_hop {
+            IpAddr::V4(_) => true,
+            IpAddr::V6(v6) => {
+                !v6.is_unicast_link_local() && (family == Family::Ipv6Unicast || self.extended_next_hop)
+            }
+        };
         from.path_type != PathType::Local
+            && tellable
             && match self.next_hop_mode {
                 _ if self.reflection(from).is_some() => true,
                 NextHopMode::Auto => self.peer_type == PeerType::Internal,
@@ -182,7 +206,7 @@ impl Exporter {
         }
         let subject = Subject { prefix, source, peer_type: terms.peer_type, next_hop: attributes.next_hop };
         self.policy.evaluate(subject).map_err(Withheld::Policy)?;
-        if terms.keeps_next_hop(from) || terms.own_next_hop(family).is_some() {
+        if terms.keeps_next_hop(family, from, attributes.next_hop) || terms.own_next_hop(family).is_some() {
             Ok(())
         } else {
             Err(Withheld::NoNextHop(family))
@@ -198,9 +222,11 @@ impl Exporter {
     ) -> PathAttributes {
         let terms = &self.terms;
         let mut told = attributes.clone();
-        if !terms.keeps_next_hop(from) {
+        // What was learned beside the next hop is of the link that it came over (RFC 2545 section 3).
+        told.next_hop_link_local = None;
+        if !terms.keeps_next_hop(family, from, told.next_hop) {
             told.next_hop = terms.own_next_hop(family).unwrap_or(told.next_hop);
-            told.next_hop_link_local = None;
+            told.next_hop_link_local = terms.next_hop_link_local.filter(|_| told.next_hop.is_ipv6());
         }
         match terms.peer_type {
             PeerType::External => {

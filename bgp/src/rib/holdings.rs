@@ -1,7 +1,7 @@
 //! Peers, attribute sets and next hops, and how many paths hold on to each.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::config::PeerConfig;
 use crate::egress::GroupId;
 use crate::ingress::Session;
 use crate::policy::CompiledPolicy;
-use crate::types::{Family, PeerId, PeerType};
+use crate::types::{Family, PeerAddress, PeerId, PeerType};
 
 /// Whose a path is: a peer's number, or our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,7 +98,7 @@ pub(super) enum Link {
 /// One peer.
 #[derive(Debug)]
 pub(super) struct Peer {
-    pub(super) address: IpAddr,
+    pub(super) address: PeerAddress,
     pub(super) config: Arc<PeerConfig>,
     pub(super) import: Arc<CompiledPolicy>,
     pub(super) link: Link,
@@ -112,7 +112,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(address: IpAddr, config: Arc<PeerConfig>) -> Self {
+    pub(super) fn new(address: PeerAddress, config: Arc<PeerConfig>) -> Self {
         let import = Arc::new(CompiledPolicy::new(config.import.clone()));
         Self {
             address,

@@ -124,7 +124,7 @@ impl Rib {
             internal: false,
             igp_metric: 0,
             router_id: 0,
-            address: std::net::IpAddr::from([0; 4]),
+            address: std::net::IpAddr::from([0; 4]).into(),
             lost: None,
             multipath: false,
         };

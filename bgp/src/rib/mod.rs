@@ -29,7 +29,7 @@ use crate::arena::prefixes::{PrefixId, PrefixTable};
 use crate::config::{Origination, PeerConfig};
 use crate::ingress::{Down, RouteBatch, Session};
 use crate::speaker::{BestPathChange, Resolution, TrackedNextHop};
-use crate::types::{Asn, Family, PeerId, Reason};
+use crate::types::{Asn, Family, PeerAddress, PeerId, Reason};
 
 mod adj_in;
 mod attributes;
@@ -69,8 +69,8 @@ pub enum RibInput {
     Peer {
         /// Which.
         peer: PeerId,
-        /// Its address, the last tie-break.
-        address: IpAddr,
+        /// Where it is, the last tie-break.
+        address: PeerAddress,
         /// Its configuration.
         config: Arc<PeerConfig>,
     },
@@ -168,8 +168,9 @@ pub struct Rib {
     /// The sets of next hops that the kernel was told of.
     hop_sets: Interner<NextHopSet>,
     groups: Groups,
-    /// The own addresses, and how many peers' sessions or configurations say so: no next hop to believe in.
-    own_addresses: BTreeMap<IpAddr, usize>,
+    /// The own addresses, link-local ones with their link, and how many peers' sessions or configurations say so: no next hop to
+    /// believe in.
+    own_addresses: BTreeMap<(IpAddr, Option<u32>), usize>,
     /// Whether peers are told anything yet.
     advertising: bool,
     /// The prefixes to decide on, each once.

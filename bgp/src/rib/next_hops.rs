@@ -165,8 +165,11 @@ impl NextHops {
 mod tests {
     use super::*;
 
-    const HOP: TrackedNextHop =
-        TrackedNextHop { address: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), default_route: false };
+    const HOP: TrackedNextHop = TrackedNextHop {
+        address: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        default_route: false,
+        link: None,
+    };
 
     #[test]
     fn asks_while_a_path_uses_it_and_forgets_the_answer_after() {

@@ -1,6 +1,6 @@
 //! Peers: configuration, sessions, and how their routes outlive a session (RFC 4724 section 4.2).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use super::{Rib, Settings};
 use crate::config::PeerConfig;
 use crate::ingress::{Down, Session};
 use crate::policy::CompiledPolicy;
-use crate::types::{Family, FamilySet, PeerId};
+use crate::types::{Family, FamilySet, PeerAddress, PeerId, link_of};
 
 impl Rib {
     pub(super) fn configure(&mut self, settings: Settings, next_hop_tracking: bool) {
@@ -39,7 +39,7 @@ impl Rib {
         }
     }
 
-    pub(super) fn configure_peer(&mut self, id: PeerId, address: IpAddr, config: Arc<PeerConfig>) {
+    pub(super) fn configure_peer(&mut self, id: PeerId, address: PeerAddress, config: Arc<PeerConfig>) {
         let Some(peer) = self.holdings.peers.get_mut(&id) else {
             self.own_configured(&config, true);
             self.holdings.peers.insert(id, Peer::new(address, config));
@@ -68,18 +68,18 @@ impl Rib {
         self.withdraw_where(Source::of(id), |_, _| true);
         let Some(peer) = self.holdings.peers.remove(&id) else { return };
         if let Link::Up(session) = &peer.link {
-            self.own_address(session.local.ip().to_canonical(), false);
+            self.own_address(own_end(session.local), false);
         }
         self.own_configured(&peer.config, false);
     }
 
     fn own_configured(&mut self, config: &PeerConfig, own: bool) {
         let addresses = [config.next_hop_v4.map(IpAddr::V4), config.next_hop_v6.map(IpAddr::V6)];
-        addresses.into_iter().flatten().for_each(|address| self.own_address(address, own));
+        addresses.into_iter().flatten().for_each(|address| self.own_address((address, None), own));
     }
 
     /// Counts who says that an address is ours. Paths that have it as their next hop are judged again when that changes.
-    fn own_address(&mut self, address: IpAddr, own: bool) {
+    fn own_address(&mut self, address: (IpAddr, Option<u32>), own: bool) {
         let count = self.own_addresses.get(&address).copied().unwrap_or(0);
         let now = if own { count + 1 } else { count.saturating_sub(1) };
         if now == 0 {
@@ -94,7 +94,7 @@ impl Rib {
                 .walk(0)
                 .flat_map(|(_, _, destination)| destination.paths())
                 .map(|path| path.attributes)
-                .filter(|id| attributes.get(*id).attributes.next_hop == address)
+                .filter(|id| attributes.get(*id).next_hop == address)
                 .collect();
             if !concerned.is_empty() {
                 self.judge_again(|path| concerned.contains(&path.attributes));
@@ -120,7 +120,7 @@ impl Rib {
                 self.export_anew(id);
             }
         }
-        self.own_address(session.local.ip().to_canonical(), true);
+        self.own_address(own_end(session.local), true);
         self.join_group(id);
     }
 
@@ -158,7 +158,7 @@ impl Rib {
             }
         }
         self.leave_group(id);
-        self.own_address(session.local.ip().to_canonical(), false);
+        self.own_address(own_end(session.local), false);
     }
 
     /// Makes what a peer has told stale, in these families; the others' routes go.
@@ -215,4 +215,9 @@ impl Rib {
 /// Whether paths of the session before may stand for paths of the new one until it tells them again.
 fn comparable(before: &Session, now: &Session) -> bool {
     (before.peer_type, before.local_as, before.remote_as) == (now.peer_type, now.local_as, now.remote_as)
+}
+
+/// Our end of a session, as an address that is no next hop.
+fn own_end(local: SocketAddr) -> (IpAddr, Option<u32>) {
+    (local.ip().to_canonical(), link_of(local))
 }

@@ -1,6 +1,5 @@
 //! What the RIB says of itself. Reasons are worded here, when somebody asks: paths only keep codes.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +12,7 @@ use super::holdings::{Path, Peer, Standing};
 use super::loc::Destination;
 use crate::arena::prefixes::PrefixId;
 use crate::status::{FamilyStatus, PathStatus, RibView, RouteSelect, RouteStatus};
-use crate::types::{Family, FamilySet, PeerId, Reason};
+use crate::types::{Family, FamilySet, PeerAddress, PeerId, Reason};
 use crate::wire::attributes::PathAttributes;
 
 impl Rib {
@@ -82,7 +81,7 @@ impl Rib {
         }
     }
 
-    fn peer_at(&self, address: IpAddr) -> Option<PeerId> {
+    fn peer_at(&self, address: PeerAddress) -> Option<PeerId> {
         self.holdings.peers.iter().find(|(_, peer)| peer.address == address).map(|(id, _)| *id)
     }
 
@@ -138,10 +137,14 @@ impl Rib {
 
     /// Why a path takes no part in the decision.
     fn ineligible(&self, id: PeerId, peer: &Peer, prefix: IpNet, path: &Path) -> Reason {
-        let attributes = &self.holdings.attributes.get(path.attributes).attributes;
-        let next_hop = attributes.next_hop;
+        let interned = self.holdings.attributes.get(path.attributes);
+        let attributes = &interned.attributes;
+        let (next_hop, link) = interned.next_hop;
         match path.standing {
             Standing::Eligible => Reason::new("eligible", "takes part in the decision"),
+            Standing::NextHopUnresolved if link.is_some() => {
+                Reason::new("next-hop-unresolved", format!("the link of the next hop {next_hop} is down"))
+            }
             Standing::NextHopUnresolved => Reason::new(
                 "next-hop-unresolved",
                 format!("no route of the kernel's that is not BGP's leads to the next hop {next_hop}"),

@@ -24,6 +24,7 @@ pub(crate) fn config() -> PeerConfig {
     PeerConfig {
         name: "peer".into(),
         port: 179,
+        neighbour: None,
         remote_as: RemoteAs::External,
         local_as: OWN,
         source_address: None,

@@ -25,7 +25,7 @@ impl Bench {
         });
         bench.input(RibInput::Advertise);
         let config = Arc::new(samples::config());
-        bench.input(RibInput::Peer { peer: PEER, address: IpAddr::from([10, 0, 0, 2]), config });
+        bench.input(RibInput::Peer { peer: PEER, address: IpAddr::from([10, 0, 0, 2]).into(), config });
         let session = Arc::new(samples::session(PeerType::External));
         bench.input(RibInput::Up { peer: PEER, session });
         bench
@@ -46,7 +46,7 @@ impl Bench {
 #[test]
 fn what_comes_and_goes_leaves_nothing_behind() {
     let mut bench = Bench::new();
-    let next_hop = TrackedNextHop { address: IpAddr::from([10, 0, 0, 2]), default_route: false };
+    let next_hop = TrackedNextHop { address: IpAddr::from([10, 0, 0, 2]), default_route: false, link: None };
     for round in 0..3 {
         for med in 0..5 {
             let attributes = PathAttributes { med: Some(med), ..samples::attributes() };
@@ -68,7 +68,7 @@ fn what_comes_and_goes_leaves_nothing_behind() {
 #[test]
 fn a_prefix_is_decided_once_per_drain() {
     let mut bench = Bench::new();
-    let next_hop = TrackedNextHop { address: IpAddr::from([10, 0, 0, 2]), default_route: false };
+    let next_hop = TrackedNextHop { address: IpAddr::from([10, 0, 0, 2]), default_route: false, link: None };
     bench.routes(&["10.1.0.0/16"], Some(samples::attributes()));
     bench.input(RibInput::NextHop { next_hop, resolution: Resolution::OnLink });
     for med in 0..5 {

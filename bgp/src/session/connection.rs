@@ -1,6 +1,6 @@
 //! One TCP connection: from the first OPEN to the last KEEPALIVE.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,7 @@ pub(super) struct Context<'a> {
 pub(super) struct Connection {
     id: ConnectionId,
     local: SocketAddr,
+    remote: IpAddr,
     phase: Phase,
     deadlines: Deadlines,
 }
@@ -78,8 +79,13 @@ pub(super) enum Ending {
 
 impl Connection {
     /// Starts on an open TCP connection: OPEN goes out at once, or after DelayOpenTime.
-    pub(super) fn start(id: ConnectionId, local: SocketAddr, context: &mut Context<'_>) -> Self {
-        let mut connection = Self { id, local, phase: Phase::DelayOpen, deadlines: Deadlines::default() };
+    pub(super) fn start(
+        id: ConnectionId,
+        (local, remote): (SocketAddr, IpAddr),
+        context: &mut Context<'_>,
+    ) -> Self {
+        let mut connection =
+            Self { id, local, remote, phase: Phase::DelayOpen, deadlines: Deadlines::default() };
         match context.local.config.timers.delay_open {
             Some(delay) => connection.deadlines.set(Timer::DelayOpen, context.now + delay),
             None => connection.send_open(context),
@@ -185,7 +191,7 @@ impl Connection {
     }
 
     fn opened(&self, open: &Open, context: &mut Context<'_>) -> Step {
-        match context.local.negotiate(open, self.id, self.local) {
+        match context.local.negotiate(open, self.id, (self.local, self.remote)) {
             Ok(session) => Step::Opened(Arc::new(session)),
             Err(error) => self.fail(Notification::from(&error), &error.text, &Bytes::new(), context),
         }

@@ -1,6 +1,6 @@
 //! One peer: when to dial, whom to let in, when to wait, and what its state is.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use super::timer::{Deadlines, Timer};
 use crate::config::PeerConfig;
 use crate::ingress::{Down, IncidentKind, IngressOutput, LocalRestart, Session};
 use crate::status::Direction;
-use crate::types::{ConnectionId, Reason};
+use crate::types::{ConnectionId, PeerAddress, Reason};
 use crate::wire::error::ErrorCode;
 
 /// A session that was Established for this long was a good one: the failures before it are forgotten.
@@ -27,14 +27,14 @@ const STABLE: Duration = Duration::from_secs(10);
 /// The FSM of one peer.
 #[derive(Debug)]
 pub(crate) struct Fsm {
-    peer: IpAddr,
+    peer: PeerAddress,
     router_id: Ipv4Addr,
     rng: Rng,
     config: Option<Arc<PeerConfig>>,
     restart: LocalRestart,
     mode: Mode,
-    /// The dial that is under way.
-    dial: Option<ConnectionId>,
+    /// The dial that is under way, and to whom.
+    dial: Option<(ConnectionId, IpAddr)>,
     dials: u64,
     connections: Connections,
     deadlines: Deadlines,
@@ -62,7 +62,7 @@ enum Mode {
 }
 
 impl Fsm {
-    pub(crate) fn new(peer: IpAddr, router_id: Ipv4Addr, seed: u64) -> Self {
+    pub(crate) fn new(peer: PeerAddress, router_id: Ipv4Addr, seed: u64) -> Self {
         let mut rng = Rng::new(seed, peer);
         Self {
             peer,
@@ -141,7 +141,13 @@ impl Fsm {
             Some(session) => unwelcome(session),
             None => old.remote_as != new.remote_as,
         };
+        let elsewhere = match (self.session(), new.neighbour) {
+            (Some(session), Some(neighbour)) => session.remote != neighbour,
+            (Some(_), None) => false,
+            (None, _) => old.neighbour.is_some_and(|neighbour| new.neighbour != Some(neighbour)),
+        };
         remote_as
+            || elsewhere
             || old.local_as != new.local_as
             || old.port != new.port
             || old.source_address != new.source_address
@@ -180,13 +186,12 @@ impl Fsm {
         local: SocketAddr,
         outbox: &mut Outbox,
     ) {
-        if self.dial != Some(id) {
+        let Some((_, remote)) = self.dial.take_if(|(dial, _)| *dial == id) else {
             outbox.push(IngressOutput::Close { connection: id });
             return;
-        }
-        self.dial = None;
+        };
         self.deadlines.stop(Timer::ConnectRetry);
-        self.open(now, id, local, outbox);
+        self.open(now, id, (local, remote), outbox);
     }
 
     /// A dial has failed; the next follows when ConnectRetryTimer expires.
@@ -197,10 +202,9 @@ impl Fsm {
         error: &str,
         outbox: &mut Outbox,
     ) {
-        if self.dial != Some(id) {
+        if self.dial.take_if(|(dial, _)| *dial == id).is_none() {
             return;
         }
-        self.dial = None;
         let text = format!("cannot connect: {error}");
         outbox.note_error(now, Direction::Local, None, text.as_str());
         let reason = Reason::new("connection-failed", text);
@@ -213,7 +217,7 @@ impl Fsm {
         &mut self,
         now: Instant,
         id: ConnectionId,
-        local: SocketAddr,
+        ends: (SocketAddr, IpAddr),
         outbox: &mut Outbox,
     ) {
         let admits = match self.mode {
@@ -237,7 +241,7 @@ impl Fsm {
             self.deadlines.stop(Timer::IdleHold);
             self.mode = Mode::Started;
         }
-        self.open(now, id, local, outbox);
+        self.open(now, id, ends, outbox);
         // One that then stays silent must not keep us from dialling.
         self.retry_later(now);
     }
@@ -250,7 +254,7 @@ impl Fsm {
         error: Option<String>,
         outbox: &mut Outbox,
     ) {
-        if self.dial == Some(id) {
+        if self.dial.is_some_and(|(dial, _)| dial == id) {
             let error = error.unwrap_or_else(|| "closed".into());
             self.connect_failed(now, id, &error, outbox);
         } else {
@@ -301,16 +305,22 @@ impl Fsm {
         run: impl FnOnce(&mut Connection, &mut Context<'_>) -> T,
     ) -> Option<T> {
         let config = self.config.as_deref()?;
-        let local = Local { config, router_id: self.router_id, restart: self.restart, peer: self.peer };
+        let local =
+            Local { config, router_id: self.router_id, restart: self.restart, over_link: self.is_on_link() };
         let connection = self.connections.get_mut(id)?;
         Some(run(connection, &mut Context { now, local, rng: &mut self.rng, outbox }))
     }
 
-    fn open(&mut self, now: Instant, id: ConnectionId, local: SocketAddr, outbox: &mut Outbox) {
+    fn is_on_link(&self) -> bool {
+        self.peer.interface().is_some()
+    }
+
+    fn open(&mut self, now: Instant, id: ConnectionId, ends: (SocketAddr, IpAddr), outbox: &mut Outbox) {
+        let over_link = self.is_on_link();
         let Some(config) = self.config.as_deref() else { return };
-        let ours = Local { config, router_id: self.router_id, restart: self.restart, peer: self.peer };
+        let ours = Local { config, router_id: self.router_id, restart: self.restart, over_link };
         let mut context = Context { now, local: ours, rng: &mut self.rng, outbox };
-        self.connections.insert(Connection::start(id, local, &mut context));
+        self.connections.insert(Connection::start(id, ends, &mut context));
         self.update_state(now, outbox);
     }
 
@@ -425,16 +435,26 @@ impl Fsm {
     /// Dials, unless the peer is to, or there is a connection already that makes it needless. A dial that is still under way is given up.
     fn dial(&mut self, now: Instant, outbox: &mut Outbox) {
         self.cancel_dial(outbox);
-        let Some(config) = self.config.clone() else { return };
+        let (Some(config), Some(remote)) = (self.config.clone(), self.remote()) else { return };
         if config.passive || self.connections.has_dialled() || self.connections.is_confirmed() {
             return;
         }
         self.dials = self.dials.wrapping_add(1);
         let connection = ConnectionId::Dialled(self.dials);
-        self.dial = Some(connection);
-        let remote = SocketAddr::new(self.peer, config.port);
+        self.dial = Some((connection, remote.ip()));
         outbox.push(IngressOutput::Dial { connection, source: config.source_address, remote });
         self.retry_later(now);
+    }
+
+    /// Where to dial; none while the peer is not found.
+    fn remote(&self) -> Option<SocketAddr> {
+        let config = self.config.as_deref()?;
+        match self.peer {
+            PeerAddress::Ip(ip) => Some(SocketAddr::new(ip, config.port)),
+            PeerAddress::Interface(interface) => {
+                Some(SocketAddrV6::new(config.neighbour?, config.port, 0, interface.index()).into())
+            }
+        }
     }
 
     /// Starts ConnectRetryTimer, if a dial may be wanted and it does not run.
@@ -442,6 +462,7 @@ impl Fsm {
         let Some(config) = self.config.as_deref() else { return };
         let wanted = self.mode == Mode::Started
             && !config.passive
+            && self.remote().is_some()
             && !self.connections.has_dialled()
             && !self.connections.is_confirmed();
         if wanted && !self.deadlines.is_running(Timer::ConnectRetry) {
@@ -452,7 +473,7 @@ impl Fsm {
 
     fn cancel_dial(&mut self, outbox: &mut Outbox) {
         self.deadlines.stop(Timer::ConnectRetry);
-        if let Some(connection) = self.dial.take() {
+        if let Some((connection, _)) = self.dial.take() {
             outbox.push(IngressOutput::Close { connection });
         }
     }

@@ -9,7 +9,7 @@ use crate::config::{PeerConfig, RemoteAs};
 use crate::ingress::{LocalRestart, PeerGracefulRestart, Session};
 use crate::types::{ConnectionId, Family, FamilySet, PeerType};
 use crate::wire::WireError;
-use crate::wire::capability::{AfiSafi, Capability, GracefulRestartCapability};
+use crate::wire::capability::{AfiSafi, Capability, GracefulRestartCapability, NextHopEncoding};
 use crate::wire::error::ErrorCode;
 use crate::wire::header::{EXTENDED_MESSAGE_MAX, MESSAGE_MAX};
 use crate::wire::open::Open;
@@ -20,8 +20,8 @@ pub(super) struct Local<'a> {
     pub(super) config: &'a PeerConfig,
     pub(super) router_id: Ipv4Addr,
     pub(super) restart: LocalRestart,
-    /// The peer's address.
-    pub(super) peer: IpAddr,
+    /// Whether the peer is known by its interface: next hops on that link are link-local addresses, of IPv4 prefixes too.
+    pub(super) over_link: bool,
 }
 
 impl Local<'_> {
@@ -30,6 +30,9 @@ impl Local<'_> {
         let config = self.config;
         let mut capabilities: Vec<Capability> =
             config.families.iter().map(|family| Capability::Multiprotocol(family.into())).collect();
+        if self.over_link && config.families.contains(Family::Ipv4Unicast) {
+            capabilities.push(Capability::ExtendedNextHop(vec![NextHopEncoding::IPV4_OVER_IPV6]));
+        }
         capabilities.push(Capability::RouteRefresh);
         capabilities.push(Capability::FourOctetAs(config.local_as));
         capabilities.push(Capability::ExtendedMessage);
@@ -58,7 +61,7 @@ impl Local<'_> {
         &self,
         open: &Open,
         connection: ConnectionId,
-        local: SocketAddr,
+        (local, remote): (SocketAddr, IpAddr),
     ) -> Result<Session, WireError> {
         let config = self.config;
         let peer_type = self.check_identity(open)?;
@@ -70,14 +73,14 @@ impl Local<'_> {
         Ok(Session {
             connection,
             local,
-            remote: self.peer,
+            remote,
             local_as: config.local_as,
             remote_as: open.asn(),
             peer_type,
             remote_id: open.bgp_identifier,
             families,
             four_octet_as,
-            extended_next_hop: false,
+            extended_next_hop: self.over_link && families.contains(Family::Ipv4Unicast),
             route_refresh: has(Capability::RouteRefresh),
             max_message: if extended { EXTENDED_MESSAGE_MAX } else { MESSAGE_MAX },
             hold_time,
@@ -117,10 +120,17 @@ impl Local<'_> {
             _ => None,
         });
         // Without the capability a speaker exchanges IPv4 unicast routes, as RFC 4271 knows no others.
-        let theirs: FamilySet = match offered.next() {
+        let mut theirs: FamilySet = match offered.next() {
             None => FamilySet::from_iter([Family::Ipv4Unicast]),
             Some(first) => first.into_iter().chain(offered.flatten()).collect(),
         };
+        let extended_next_hop = open.capabilities.iter().any(|capability| match capability {
+            Capability::ExtendedNextHop(encodings) => encodings.contains(&NextHopEncoding::IPV4_OVER_IPV6),
+            _ => false,
+        });
+        if self.over_link && !extended_next_hop {
+            theirs.remove(Family::Ipv4Unicast);
+        }
         let common = self.config.families.intersection(theirs);
         if !common.is_empty() {
             return Ok(common);
@@ -135,9 +145,10 @@ impl Local<'_> {
         }
         let list = |set: FamilySet| set.iter().map(|f| f.to_string()).collect::<Vec<_>>().join(", ");
         let text = format!(
-            "no family in common: we offer [{}], of those known here the peer offers [{}]",
+            "no family in common: we offer [{}], of those known here the peer offers [{}]{}",
             list(self.config.families),
-            list(theirs)
+            list(theirs),
+            if self.over_link { "; ipv4-unicast counts with extended next hops only (RFC 8950)" } else { "" }
         );
         Err(WireError::reset(ErrorCode::UNSUPPORTED_CAPABILITY, &data, text))
     }

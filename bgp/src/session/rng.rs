@@ -1,10 +1,11 @@
 //! Randomness from a seed.
 
 use std::hash::{BuildHasher, BuildHasherDefault};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use rustc_hash::FxHasher;
+
+use crate::types::PeerAddress;
 
 /// SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014). For jitter, not for secrets.
 #[derive(Clone, Debug)]
@@ -12,7 +13,7 @@ pub(crate) struct Rng(u64);
 
 impl Rng {
     /// A generator for one peer: two peers with one seed draw different numbers.
-    pub(crate) fn new(seed: u64, peer: IpAddr) -> Self {
+    pub(crate) fn new(seed: u64, peer: PeerAddress) -> Self {
         Self(seed ^ BuildHasherDefault::<FxHasher>::default().hash_one(peer))
     }
 

@@ -122,7 +122,7 @@ impl World {
         let now = epoch();
         Self {
             seed,
-            rng: Rng::new(seed, IpAddr::from([0, 0, 0, 0])),
+            rng: Rng::new(seed, IpAddr::from([0, 0, 0, 0]).into()),
             began: now,
             now,
             nodes: Vec::new(),
@@ -135,7 +135,8 @@ impl World {
         }
     }
 
-    /// Adds a speaker that listens on these addresses, port 179, and configures it. An address belongs to who had it first.
+    /// Adds a speaker that listens on these addresses, port 179, and configures it. An address belongs to who had it first, link-local
+    /// ones too: the interfaces at both ends of a link have one index.
     pub fn add(
         &mut self,
         name: &str,

@@ -7,7 +7,7 @@ use super::stream::{End, Side, Stream};
 use super::{Job, SpeakerId, World};
 use crate::session::State;
 use crate::speaker::{BestPathChange, Event, EventKind, Input, Output, Resolution, TrackedNextHop};
-use crate::types::ConnectionId;
+use crate::types::{ConnectionId, link_of};
 
 /// The port that everybody listens on.
 const PORT: u16 = 179;
@@ -115,7 +115,7 @@ impl World {
                     self.stirred = self.now;
                 }
             }
-            Output::Announced(_) | Output::Event(_) => {}
+            Output::Announced(_) | Output::Neighbour { .. } | Output::Event(_) => {}
         }
     }
 
@@ -177,7 +177,10 @@ impl World {
             }
         }
         let ephemeral = 32_768 + u16::try_from(stream % 28_000).unwrap_or(0);
-        let local = SocketAddr::new(source, ephemeral);
+        let mut local = SocketAddr::new(source, ephemeral);
+        if let (SocketAddr::V6(local), Some(link)) = (&mut local, link_of(remote)) {
+            local.set_scope_id(link);
+        }
         self.drive(to, Input::Accepted { connection: accepted, local: remote, remote: local });
         self.drive(from, Input::Connected { connection, local });
     }

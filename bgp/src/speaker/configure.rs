@@ -1,6 +1,5 @@
 //! From the configuration that runs to the one that is wanted.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +8,7 @@ use super::{Output, Speaker, cease};
 use crate::config::{PeerConfig, SpeakerConfig};
 use crate::ingress::{Down, Ingress, IngressInput};
 use crate::rib::RibInput;
-use crate::types::PeerId;
+use crate::types::{PeerAddress, PeerId};
 
 impl Speaker {
     /// Touches only what differs: peers that are gone are told so, peers that changed are told by their [`Ingress`] if the
@@ -49,7 +48,13 @@ impl Speaker {
         self.convergence.configured(now);
     }
 
-    fn add_peer(&mut self, now: Instant, address: IpAddr, config: &Arc<PeerConfig>, speaker: &SpeakerConfig) {
+    fn add_peer(
+        &mut self,
+        now: Instant,
+        address: PeerAddress,
+        config: &Arc<PeerConfig>,
+        speaker: &SpeakerConfig,
+    ) {
         let id = PeerId(self.numbered);
         self.numbered += 1;
         // Sessions number their connections from a random start: a peer that comes again must not number as it did before.
@@ -65,7 +70,7 @@ impl Speaker {
         self.tell_peer(now, address, IngressInput::Configure(Arc::clone(config)));
     }
 
-    fn change_peer(&mut self, now: Instant, address: IpAddr, config: &Arc<PeerConfig>) {
+    fn change_peer(&mut self, now: Instant, address: PeerAddress, config: &Arc<PeerConfig>) {
         let Some(peer) = self.peers.get_mut(&address).filter(|peer| peer.config != *config) else { return };
         let id = peer.id;
         peer.config = Arc::clone(config);
@@ -82,7 +87,7 @@ impl Speaker {
         self.rib.handle(now, RibInput::Peer { peer: id, address, config: Arc::clone(config) });
     }
 
-    fn remove_peer(&mut self, now: Instant, address: IpAddr, subcode: u8) {
+    fn remove_peer(&mut self, now: Instant, address: PeerAddress, subcode: u8) {
         self.tell_peer(now, address, IngressInput::Cease { subcode, text: String::new() });
         let Some(peer) = self.peers.remove(&address) else { return };
         self.addresses.remove(&peer.id);

@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn next_hops_must_be_looked_up_first() {
         let (mut convergence, now) = waiting(true, &[PEER]);
-        let next_hop = TrackedNextHop { address: [10, 0, 0, 2].into(), default_route: false };
+        let next_hop = TrackedNextHop { address: [10, 0, 0, 2].into(), default_route: false, link: None };
         convergence.asked(next_hop);
         convergence.forget(PEER);
         assert!(!convergence.deferral_is_over(now) && !convergence.reached(now));

@@ -1,7 +1,7 @@
 //! What reaches a speaker and what it gives.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::config::SpeakerConfig;
 use crate::ingress::Incident;
 use crate::session::{self, State};
-use crate::types::{ConnectionId, FamilySet, Reason};
+use crate::types::{ConnectionId, FamilySet, PeerAddress, Reason};
 
 /// How a speaker begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,14 +32,14 @@ pub enum Timer {
     /// One of a peer's session.
     Session {
         /// Whose.
-        peer: IpAddr,
+        peer: PeerAddress,
         /// Which.
         timer: session::Timer,
     },
     /// A peer takes no bytes any more (RFC 9687).
     SendHold {
         /// Who.
-        peer: IpAddr,
+        peer: PeerAddress,
     },
     /// Stale routes of a peer that did not come back (RFC 4724).
     Stale,
@@ -58,7 +58,7 @@ pub enum Input {
         connection: ConnectionId,
         /// Our end.
         local: SocketAddr,
-        /// The peer's end; an address that is no peer's is answered with [`Output::Close`].
+        /// The peer's end; one that is no peer's is answered with [`Output::Close`].
         remote: SocketAddr,
     },
     /// The transport closed an incoming connection at once, as there were too many.
@@ -111,7 +111,7 @@ pub enum Input {
     /// End a peer's session with a Cease and let it come up again (`weftctl clear`).
     Reset {
         /// Which peer.
-        peer: IpAddr,
+        peer: PeerAddress,
     },
     /// The process ends: close every connection without NOTIFICATION, so that helpers keep our routes.
     Stop,
@@ -155,6 +155,13 @@ pub enum Output {
     /// Our own prefixes that at least one established peer has been told, all of them: on every change, and once after
     /// [`Output::Converged`].
     Announced(BTreeSet<IpNet>),
+    /// Who the peer at the other end of a link turned out to be: said when its session is Established, and none when that ends.
+    Neighbour {
+        /// The interface's index.
+        link: u32,
+        /// The link-local address.
+        address: Option<Ipv6Addr>,
+    },
     /// Something to tell people.
     Event(Event),
 }
@@ -166,6 +173,8 @@ pub struct TrackedNextHop {
     pub address: IpAddr,
     /// Whether a default route may resolve it: only for iBGP.
     pub default_route: bool,
+    /// The link that it is on: only of a link-local address, which means nothing without.
+    pub link: Option<u32>,
 }
 
 /// How a next hop resolves in the kernel's routes that are not ours.
@@ -199,7 +208,7 @@ pub type NextHops = SmallVec<[TrackedNextHop; 2]>;
 #[derive(Clone, Debug)]
 pub struct Event {
     /// With which peer, or with which other address.
-    pub peer: IpAddr,
+    pub peer: PeerAddress,
     /// What.
     pub kind: EventKind,
 }

@@ -32,7 +32,7 @@ use crate::ingress::{Down, IngressInput, IngressOutput, LocalRestart, Session};
 use crate::rib::{Rib, RibInput, RibOutput};
 use crate::session::State;
 use crate::status::SpeakerCounters;
-use crate::types::{ConnectionId, FamilySet, PeerId};
+use crate::types::{ConnectionId, FamilySet, PeerAddress, PeerId, link_of};
 
 mod announced;
 mod configure;
@@ -54,8 +54,8 @@ mod cease {
 pub struct Speaker {
     start: SpeakerStart,
     config: Option<Arc<SpeakerConfig>>,
-    peers: BTreeMap<IpAddr, Peer>,
-    addresses: BTreeMap<PeerId, IpAddr>,
+    peers: BTreeMap<PeerAddress, Peer>,
+    addresses: BTreeMap<PeerId, PeerAddress>,
     /// How many peers there have been.
     numbered: u32,
     /// Every connection that the transport has or makes for us.
@@ -112,7 +112,7 @@ impl Speaker {
         }
         match input {
             Input::Configure(config) => self.configure(now, config),
-            Input::Accepted { connection, local, remote } => self.accept(now, connection, local, remote.ip()),
+            Input::Accepted { connection, local, remote } => self.accept(now, connection, local, remote),
             Input::Refused { remote } => {
                 self.counters.too_many = self.counters.too_many.saturating_add(1);
                 self.refuse(now, remote.ip());
@@ -164,7 +164,7 @@ impl Speaker {
         sessions.chain(send_hold).chain(stale).chain(convergence).min_by_key(|(at, _)| *at)
     }
 
-    fn send_hold_deadlines(&self) -> impl Iterator<Item = (ConnectionId, IpAddr, Instant)> {
+    fn send_hold_deadlines(&self) -> impl Iterator<Item = (ConnectionId, PeerAddress, Instant)> {
         self.connections.iter().filter_map(|(&connection, outbox)| {
             let session = self.peers.get(&outbox.peer).and_then(|p| p.ingress.session());
             let hold_time = session.map_or(Duration::ZERO, |s| s.hold_time);
@@ -208,15 +208,28 @@ impl Speaker {
         }
     }
 
-    fn accept(&mut self, now: Instant, connection: ConnectionId, local: SocketAddr, remote: IpAddr) {
-        if self.peers.contains_key(&remote) {
-            self.connections.insert(connection, Outbox::new(now, remote));
-            self.tell_session(now, connection, IngressInput::Accepted { connection, local });
+    fn accept(&mut self, now: Instant, connection: ConnectionId, local: SocketAddr, remote: SocketAddr) {
+        if let Some(peer) = self.peer_of(remote) {
+            self.connections.insert(connection, Outbox::new(now, peer));
+            let remote = remote.ip();
+            self.tell_session(now, connection, IngressInput::Accepted { connection, local, remote });
         } else {
             self.outputs.push_back(Output::Close { connection });
             self.counters.unknown_peer = self.counters.unknown_peer.saturating_add(1);
-            self.refuse(now, remote);
+            self.refuse(now, remote.ip());
         }
+    }
+
+    /// The peer that connects from there. A link has one: who was found, else who has the session, else whoever comes.
+    fn peer_of(&self, remote: SocketAddr) -> Option<PeerAddress> {
+        let Some(link) = link_of(remote) else {
+            return Some(remote.ip().into()).filter(|peer| self.peers.contains_key(peer));
+        };
+        let on_link = |peer: &PeerAddress| peer.interface().is_some_and(|i| i.index() == link);
+        let (address, peer) = self.peers.iter().find(|(address, _)| on_link(address))?;
+        let session = peer.ingress.session().map(|session| session.remote);
+        let known = peer.config.neighbour.map(IpAddr::V6).or(session);
+        known.is_none_or(|known| known == remote.ip()).then_some(*address)
     }
 
     /// An incoming connection was closed at once: tells of it, but not of each.
@@ -226,7 +239,7 @@ impl Speaker {
         if told.is_none_or(|at| at + EventKind::REFUSED_INTERVAL <= now) {
             let kind = EventKind::Refused { connections: std::mem::take(connections) };
             *told = Some(now);
-            self.outputs.push_back(Output::Event(Event { peer: remote, kind }));
+            self.outputs.push_back(Output::Event(Event { peer: remote.into(), kind }));
         }
     }
 
@@ -256,7 +269,7 @@ impl Speaker {
         }
     }
 
-    fn tell_peer(&mut self, now: Instant, address: IpAddr, input: IngressInput) {
+    fn tell_peer(&mut self, now: Instant, address: PeerAddress, input: IngressInput) {
         if let Some(peer) = self.peers.get_mut(&address) {
             peer.ingress.handle(now, input);
         }
@@ -265,7 +278,7 @@ impl Speaker {
         }
     }
 
-    fn session_says(&mut self, now: Instant, address: IpAddr, output: IngressOutput) {
+    fn session_says(&mut self, now: Instant, address: PeerAddress, output: IngressOutput) {
         let Some(peer) = self.peers.get_mut(&address) else { return };
         let id = peer.id;
         match output {
@@ -301,29 +314,36 @@ impl Speaker {
         }
     }
 
-    fn up(&mut self, now: Instant, address: IpAddr, session: Arc<Session>) {
+    fn up(&mut self, now: Instant, address: PeerAddress, session: Arc<Session>) {
         let Some(peer) = self.peers.get_mut(&address) else { return };
         peer.established = Some(session.connection);
+        if let (PeerAddress::Interface(interface), IpAddr::V6(remote)) = (address, session.remote) {
+            let (link, address) = (interface.index(), Some(remote));
+            self.outputs.push_back(Output::Neighbour { link, address });
+        }
         self.convergence.up(now, peer.id, &session);
         self.rib.handle(now, RibInput::Up { peer: peer.id, session });
     }
 
-    fn down(&mut self, now: Instant, address: IpAddr, down: Down) {
+    fn down(&mut self, now: Instant, address: PeerAddress, down: Down) {
         // What the groups still had for the old session must not reach the next one.
         self.settle_rib(now);
         let Some(peer) = self.peers.get_mut(&address) else { return };
         peer.established = None;
+        if let PeerAddress::Interface(interface) = address {
+            self.outputs.push_back(Output::Neighbour { link: interface.index(), address: None });
+        }
         self.rib.handle(now, RibInput::Down { peer: peer.id, down });
     }
 
-    fn moved(&mut self, address: IpAddr, to: State) {
+    fn moved(&mut self, address: PeerAddress, to: State) {
         let Some(peer) = self.peers.get_mut(&address) else { return };
         let from = std::mem::replace(&mut peer.state, to);
         self.convergence.moved(peer.id, from, to);
         self.tell_people(address, EventKind::State { from, to });
     }
 
-    fn tell_people(&mut self, peer: IpAddr, kind: EventKind) {
+    fn tell_people(&mut self, peer: PeerAddress, kind: EventKind) {
         self.outputs.push_back(Output::Event(Event { peer, kind }));
     }
 

@@ -1,8 +1,9 @@
 //! What was handed to the transport for one connection and has not left yet.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+use crate::types::PeerAddress;
 
 /// The least time that RFC 9687 section 6 lets pass before a peer that takes nothing is given up.
 const SEND_HOLD_MIN: Duration = Duration::from_secs(8 * 60);
@@ -20,7 +21,7 @@ pub(super) enum Maker {
 #[derive(Debug)]
 pub(super) struct Outbox {
     /// Whose connection it is.
-    pub(super) peer: IpAddr,
+    pub(super) peer: PeerAddress,
     /// In order.
     unsent: VecDeque<(Maker, usize)>,
     /// When bytes last left, or the first were put in.
@@ -28,7 +29,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(now: Instant, peer: IpAddr) -> Self {
+    pub(super) fn new(now: Instant, peer: PeerAddress) -> Self {
         Self { peer, unsent: VecDeque::new(), moved: now }
     }
 
@@ -78,7 +79,7 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const PEER: PeerAddress = PeerAddress::Ip(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
 
     #[test]
     fn credit_is_for_what_groups_have_made() {

@@ -1,12 +1,12 @@
 //! What a speaker says of itself.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Speaker;
 use super::peer::Peer;
 use crate::config::SpeakerConfig;
 use crate::status::{PeerStatus, RibView, RouteSelect, RouteStatus, SpeakerCounters};
+use crate::types::PeerAddress;
 
 impl Speaker {
     /// The configuration that runs; none before the first.
@@ -27,19 +27,19 @@ impl Speaker {
         self.counters
     }
 
-    /// Every configured peer, by address.
+    /// Every configured peer, by where it is.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerStatus> {
         self.peers.iter().map(|(&address, peer)| self.status(address, peer)).collect()
     }
 
-    /// The peer at this address.
+    /// The peer that is there.
     #[must_use]
-    pub fn peer(&self, address: IpAddr) -> Option<PeerStatus> {
+    pub fn peer(&self, address: PeerAddress) -> Option<PeerStatus> {
         self.peers.get(&address).map(|peer| self.status(address, peer))
     }
 
-    fn status(&self, address: IpAddr, peer: &Peer) -> PeerStatus {
+    fn status(&self, address: PeerAddress, peer: &Peer) -> PeerStatus {
         let mut families = self.rib.family_status(peer.id, peer.config.families);
         if let Some(egress) = peer.group.and_then(|group| self.egress.get(&group)) {
             for status in &mut families {

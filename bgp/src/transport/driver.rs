@@ -242,6 +242,7 @@ impl Driver {
             Output::UntrackNextHop(next_hop) => self.notices.untrack(next_hop),
             Output::Converged => self.notices.converged(),
             Output::Announced(prefixes) => self.notices.announced(prefixes),
+            Output::Neighbour { link, address } => self.notices.neighbour(link, address),
             Output::Event(event) => self.notices.event(event),
         }
     }

@@ -12,7 +12,7 @@
 //! behind, so that TCP slows the sender down. Nothing here decides: what is said to whom, and when, is the speaker's.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::driver::Driver;
 use crate::config::SpeakerConfig;
 use crate::speaker::{BestPathChange, Event, Resolution, Speaker, SpeakerStart, TrackedNextHop};
+use crate::types::PeerAddress;
 
 mod connection;
 mod driver;
@@ -75,6 +76,13 @@ pub enum Notice {
     /// Our own prefixes that at least one established peer has been told, all of them: the last word on them, and one after
     /// [`Notice::Converged`].
     Announced(BTreeSet<IpNet>),
+    /// Who the peer at the other end of a link is, while its session is Established: the last word on it.
+    Neighbour {
+        /// The interface's index.
+        link: u32,
+        /// The link-local address.
+        address: Option<Ipv6Addr>,
+    },
     /// Something to tell people.
     Event(Event),
     /// So many events were dropped because the daemon did not take them in time.
@@ -103,7 +111,7 @@ pub enum Command {
     /// End a peer's session with a Cease and let it come up again.
     Reset {
         /// Which peer.
-        peer: IpAddr,
+        peer: PeerAddress,
     },
     /// Where to listen from now on; connections that are up stay up.
     Listen(BTreeSet<SocketAddr>),

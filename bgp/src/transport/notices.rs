@@ -1,7 +1,7 @@
 //! What the daemon has not heard yet, in bounded memory.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -15,7 +15,7 @@ const EVENTS_MAX: usize = 1024;
 const BATCH_MAX: usize = 4096;
 
 /// Notices that wait for the daemon. Everything but events is a state, of which only the last counts: there are never more than
-/// prefixes, next hops and listeners, however slow the daemon is.
+/// prefixes, next hops, links and listeners, however slow the daemon is.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
     listeners: BTreeMap<SocketAddr, Result<SocketAddr, String>>,
@@ -23,6 +23,7 @@ pub(super) struct Notices {
     best_paths: BTreeMap<IpNet, NextHops>,
     converged: bool,
     announced: Option<BTreeSet<IpNet>>,
+    neighbours: BTreeMap<u32, Option<Ipv6Addr>>,
     events: VecDeque<Event>,
     events_lost: u64,
 }
@@ -69,6 +70,10 @@ impl Notices {
         self.announced = Some(prefixes);
     }
 
+    pub(super) fn neighbour(&mut self, link: u32, address: Option<Ipv6Addr>) {
+        self.neighbours.insert(link, address);
+    }
+
     pub(super) fn event(&mut self, event: Event) {
         if self.events.len() < EVENTS_MAX {
             self.events.push_back(event);
@@ -83,6 +88,7 @@ impl Notices {
             && self.best_paths.is_empty()
             && !self.converged
             && self.announced.is_none()
+            && self.neighbours.is_empty()
             && self.events.is_empty()
             && self.events_lost == 0
     }
@@ -114,6 +120,9 @@ impl Notices {
         if let Some(prefixes) = self.announced.take() {
             return Some(Notice::Announced(prefixes));
         }
+        if let Some((link, address)) = self.neighbours.pop_first() {
+            return Some(Notice::Neighbour { link, address });
+        }
         if let Some(event) = self.events.pop_front() {
             return Some(Notice::Event(event));
         }
@@ -129,7 +138,7 @@ mod tests {
     use crate::speaker::EventKind;
 
     fn next_hop(n: u8) -> TrackedNextHop {
-        TrackedNextHop { address: [10, 0, 0, n].into(), default_route: false }
+        TrackedNextHop { address: [10, 0, 0, n].into(), default_route: false, link: None }
     }
 
     fn change(prefix: &str, n: u8) -> BestPathChange {
@@ -187,7 +196,7 @@ mod tests {
         let mut notices = Notices::default();
         for _ in 0..EVENTS_MAX + 7 {
             let kind = EventKind::State { from: State::Idle, to: State::Connect };
-            notices.event(Event { peer: [10, 0, 0, 1].into(), kind });
+            notices.event(Event { peer: std::net::IpAddr::from([10, 0, 0, 1]).into(), kind });
         }
         let told = drain(&mut notices);
         assert_eq!(told.len(), EVENTS_MAX + 1);

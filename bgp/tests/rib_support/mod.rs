@@ -45,6 +45,7 @@ pub fn config() -> PeerConfig {
     PeerConfig {
         name: "test".into(),
         port: 179,
+        neighbour: None,
         remote_as: RemoteAs::External,
         local_as: OWN,
         source_address: None,
@@ -248,7 +249,7 @@ impl Lab {
 
     pub fn peer(&mut self, peer: u32, config: PeerConfig) {
         let (id, address) = (PeerId(peer), address(peer));
-        self.input(RibInput::Peer { peer: id, address, config: Arc::new(config) });
+        self.input(RibInput::Peer { peer: id, address: address.into(), config: Arc::new(config) });
     }
 
     pub fn up(&mut self, session: Session) {
@@ -278,7 +279,7 @@ impl Lab {
     }
 
     pub fn next_hop(&mut self, address: &str, resolution: Resolution) {
-        let next_hop = TrackedNextHop { address: ip(address), default_route: false };
+        let next_hop = TrackedNextHop { address: ip(address), default_route: false, link: None };
         self.input(RibInput::NextHop { next_hop, resolution });
     }
 

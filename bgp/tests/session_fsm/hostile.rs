@@ -296,11 +296,11 @@ fn a_peer_in_idle_hold_is_refused() {
 
 #[test]
 fn nothing_is_let_in_before_there_is_a_configuration() {
-    let mut ingress = weft_bgp::ingress::Ingress::new(crate::pair::ADDRESS_B, crate::pair::ID_A, 1);
+    let mut ingress = weft_bgp::ingress::Ingress::new(crate::pair::ADDRESS_B.into(), crate::pair::ID_A, 1);
     let solo = Solo::new(peer_config(65001, 65002));
     let connection = ConnectionId::Accepted(1);
     let local = "192.0.2.1:179".parse().expect("an address");
-    ingress.handle(solo.now, IngressInput::Accepted { connection, local });
+    ingress.handle(solo.now, IngressInput::Accepted { connection, local, remote: crate::pair::ADDRESS_B });
     assert!(matches!(ingress.poll(), Some(IngressOutput::Close { .. })));
     let Some(IngressOutput::Incident(incident)) = ingress.poll() else {
         unreachable!("a refusal is told");

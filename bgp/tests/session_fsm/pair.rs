@@ -33,6 +33,7 @@ pub(crate) fn peer_config(local_as: u32, remote_as: u32) -> PeerConfig {
     PeerConfig {
         name: "test".into(),
         port: 179,
+        neighbour: None,
         remote_as: RemoteAs::Exactly(Asn(remote_as)),
         local_as: Asn(local_as),
         source_address: None,
@@ -86,8 +87,8 @@ impl Pair {
     pub(crate) fn with_ids(id_a: Ipv4Addr, id_b: Ipv4Addr) -> Self {
         #[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
         let now = Instant::now();
-        let end = |peer, address, id, seed| End {
-            ingress: Ingress::new(peer, id, seed),
+        let end = |peer: IpAddr, address, id, seed| End {
+            ingress: Ingress::new(peer.into(), id, seed),
             address: SocketAddr::new(address, 179),
             log: Vec::new(),
             listening: true,
@@ -171,7 +172,7 @@ impl Pair {
         }
         self.in_flight.retain(|_, (to, _)| *to != side);
         let peer = self.end(side.other()).address.ip();
-        self.end_mut(side).ingress = Ingress::new(peer, router_id, seed);
+        self.end_mut(side).ingress = Ingress::new(peer.into(), router_id, seed);
     }
 
     /// Lets time pass.
@@ -276,7 +277,10 @@ impl Pair {
         let remote_local = remote.address;
         self.wires.insert((side, connection), accepted);
         self.wires.insert((side.other(), accepted), connection);
-        self.send(side.other(), IngressInput::Accepted { connection: accepted, local: remote_local });
+        self.send(
+            side.other(),
+            IngressInput::Accepted { connection: accepted, local: remote_local, remote: local.ip() },
+        );
         self.send(side, IngressInput::Connected { connection, local });
     }
 }

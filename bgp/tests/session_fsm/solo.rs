@@ -28,7 +28,7 @@ impl Solo {
     pub(crate) fn new(config: PeerConfig) -> Self {
         #[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
         let now = Instant::now();
-        let ingress = Ingress::new(ADDRESS_B, ID_A, 7);
+        let ingress = Ingress::new(ADDRESS_B.into(), ID_A, 7);
         let mut solo = Self { now, ingress, outputs: Vec::new(), accepted: 0 };
         solo.input(IngressInput::Configure(Arc::new(config)));
         solo
@@ -55,7 +55,11 @@ impl Solo {
     pub(crate) fn accept(&mut self) -> ConnectionId {
         self.accepted += 1;
         let connection = ConnectionId::Accepted(self.accepted);
-        self.input(IngressInput::Accepted { connection, local: SocketAddr::new(ADDRESS_A, 179) });
+        self.input(IngressInput::Accepted {
+            connection,
+            local: SocketAddr::new(ADDRESS_A, 179),
+            remote: ADDRESS_B,
+        });
         connection
     }
 

@@ -101,6 +101,7 @@ pub(crate) fn peer(n: usize, local_as: u32, remote_as: u32) -> PeerConfig {
     PeerConfig {
         name: format!("of-{n}"),
         port: 179,
+        neighbour: None,
         remote_as: RemoteAs::Exactly(Asn(remote_as)),
         local_as: Asn(local_as),
         source_address: None,

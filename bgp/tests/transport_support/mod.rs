@@ -89,7 +89,7 @@ impl Node {
     pub(crate) async fn wait_established(&mut self, peer: IpAddr) -> PeerStatus {
         self.wait(&format!("{peer} to be Established"), |known| {
             let state = known.events.iter().rev().find_map(|event| match event.kind {
-                weft_bgp::speaker::EventKind::State { to, .. } if event.peer == peer => Some(to),
+                weft_bgp::speaker::EventKind::State { to, .. } if event.peer == peer.into() => Some(to),
                 _ => None,
             });
             state == Some(State::Established)
@@ -99,7 +99,7 @@ impl Node {
     }
 
     pub(crate) async fn peer(&self, address: IpAddr) -> PeerStatus {
-        self.handle.inspect(move |speaker| speaker.peer(address)).await.unwrap().expect("a peer")
+        self.handle.inspect(move |speaker| speaker.peer(address.into())).await.unwrap().expect("a peer")
     }
 }
 
@@ -123,6 +123,7 @@ async fn collect(mut notices: mpsc::Receiver<Notice>, known: watch::Sender<Known
             Notice::TrackNextHop(_)
             | Notice::UntrackNextHop(_)
             | Notice::Announced(_)
+            | Notice::Neighbour { .. }
             | Notice::EventsLost(_) => {}
         });
     }

@@ -153,7 +153,7 @@ pub struct GracefulRestartSpec {
     pub restart_time: Option<Duration>,
 }
 
-/// A BGP session, or as many as the selectors say. Exactly one of `peerIP` and `peerSelector` is given.
+/// A BGP session, or as many as the selectors say. Exactly one of `peerIP`, `peerSelector` and `interface` is given.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "weft.network",
@@ -165,6 +165,7 @@ pub struct GracefulRestartSpec {
     status = "BGPPeerStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name":"Peer","type":"string","jsonPath":".spec.peerIP"}"#,
+    printcolumn = r#"{"name":"Interface","type":"string","jsonPath":".spec.interface"}"#,
     printcolumn = r#"{"name":"AS","type":"string","jsonPath":".spec.asNumber"}"#,
     printcolumn = r#"{"name":"Up","type":"integer","jsonPath":".status.sessions.up"}"#,
     printcolumn = r#"{"name":"Wanted","type":"integer","jsonPath":".status.sessions.wanted"}"#,
@@ -183,7 +184,11 @@ pub struct BGPPeerSpec {
     /// node-to-node mesh gives way to it.
     #[serde(default)]
     pub peer_selector: Option<Selector>,
-    /// The peer's AS. Needed with `peerIP`; with `peerSelector` it is that of each node's own configuration.
+    /// The peer is the router at the other end of this interface's link, found by router advertisements: unnumbered peering,
+    /// over link-local addresses.
+    #[serde(default)]
+    pub interface: Option<InterfaceName>,
+    /// The peer's AS. Needed with `peerIP` and `interface`; with `peerSelector` it is that of each node's own configuration.
     #[serde(default)]
     pub as_number: Option<PeerAs>,
     /// Our AS on this session, in place of the node's own.
@@ -205,7 +210,7 @@ pub struct BGPPeerSpec {
     /// Whose address is the next hop of what we announce; `Auto` unless given.
     #[serde(default)]
     pub next_hop_mode: Option<NextHopMode>,
-    /// Our end of the session; `None` unless given with `peerIP`, the node address with `peerSelector`.
+    /// Our end of the session; `None` unless given with `peerIP`, the node address with `peerSelector`. Not with `interface`.
     #[serde(default)]
     pub source_address: Option<SourceAddress>,
     /// Whether the nodes of `nodeSelector` reflect routes to this peer, and the peer's to their other iBGP peers (RFC 4456). With

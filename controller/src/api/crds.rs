@@ -11,7 +11,7 @@ type Rule = (&'static str, &'static str, &'static str, &'static str);
 /// Where in a CustomResourceDefinition the schema of an object is.
 const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
 
-const RULES: [Rule; 16] = [
+const RULES: [Rule; 18] = [
     (
         "BGPConfiguration",
         "",
@@ -28,8 +28,21 @@ const RULES: [Rule; 16] = [
     (
         "BGPPeer",
         "/properties/spec",
-        "!has(self.peerIP) || has(self.asNumber)",
+        "!(has(self.peerIP) || has(self.interface)) || has(self.asNumber)",
         "asNumber is missing: a number, X.Y, internal or external",
+    ),
+    (
+        "BGPPeer",
+        "/properties/spec",
+        // What a selector may be has no one type, and CEL knows nothing of it.
+        "!has(self.interface) || !has(self.peerIP)",
+        "interface: keep one of peerIP and interface",
+    ),
+    (
+        "BGPPeer",
+        "/properties/spec",
+        "!has(self.interface) || !(has(self.sourceAddress) || has(self.ebgpMultihop) && self.ebgpMultihop)",
+        "interface: leave out sourceAddress and ebgpMultihop, as both ends are link-local addresses of one link",
     ),
     ("BGPPeer", "/properties/spec", UNEVEN, KEEPALIVE),
     (

@@ -3,7 +3,7 @@
 //! Stable: an absent value is `null`, never missing; keys may be added, not renamed; times are RFC 3339 in UTC.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -20,8 +20,11 @@ use super::ipam::IpamBlockJson;
 pub struct PeerJson {
     /// The BGPPeer that asks for it; a session of the node-to-node mesh is named `mesh:NODE`.
     pub name: String,
-    /// Its address, with the port where that is not 179.
+    /// Its address, with the port where that is not 179, or `%` and the interface whose link it is on.
     pub peer: String,
+    /// Its link-local address, where it is known by its interface and was found.
+    #[serde(default)]
+    pub neighbour: Option<Ipv6Addr>,
     /// Its AS, once it is known: configured, or told in OPEN.
     #[serde(rename = "remoteAS")]
     pub remote_as: Option<u32>,
@@ -146,7 +149,7 @@ pub struct RouteJson {
 pub struct PathJson {
     /// Its next hops.
     pub next_hops: Vec<IpAddr>,
-    /// The peer's address; null: our own.
+    /// The peer's address or `%interface`; null: our own.
     pub peer: Option<String>,
     /// AS_PATH.
     pub as_path: Vec<AsPathElement>,

@@ -51,7 +51,7 @@ pub enum Command {
     Status,
     /// List the BGP peers, or show one of them
     Peers {
-        /// A peer's address, or the name of the object that asks for it
+        /// A peer's address or %interface, or the name of the object that asks for it
         peer: Option<String>,
     },
     /// List BGP routes and why each path was or was not chosen

@@ -253,6 +253,9 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
     };
     line("Name", peer.name.clone());
     line("Peer", peer.peer.clone());
+    if peer.neighbour.is_some() {
+        line("Neighbour", or_none(peer.neighbour));
+    }
     line("Remote AS", or_none(peer.remote_as));
     line("Local AS", peer.local_as.to_string());
     line("State", format!("{} for {}", peer.state, age(peer.since, now)));

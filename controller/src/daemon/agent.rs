@@ -10,7 +10,7 @@
 //! The kernel's thread never waits for this loop, and this loop never waits for the transport: see [`Coalesced`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,9 +26,10 @@ use weft_bgp::speaker::{
     BestPathChange, Event, EventKind, Resolution as BgpResolution, SpeakerStart, TrackedNextHop,
 };
 use weft_bgp::transport::{Command, Handle, Notice, Transport};
-use weft_bgp::types::{Family, FamilySet};
+use weft_bgp::types::{Family, FamilySet, PeerAddress};
 use weft_cni::ipam::Store;
 use weft_cni::node::boot_id;
+use weft_routing::netlink::Mac;
 use weft_routing::nft::Ruleset;
 use weft_routing::{Engine, Kernel, NextHopRef, Resolution, RouteChange, Settings};
 
@@ -43,6 +44,7 @@ use super::held::HeldBlocks;
 use super::kernel_news::KernelNews;
 use super::lock::RunDir;
 use super::metrics::Counts;
+use super::neighbours::{self, Neighbours};
 use super::packet_filter::PacketFilter;
 use super::pods::Pods;
 use super::problems::Strangers;
@@ -79,6 +81,8 @@ pub(super) struct Agent {
     pub(super) packet_filter: watch::Sender<Option<Ruleset>>,
     /// Whether the container runtime may be told that the node takes pods.
     pub(super) takes_pods: watch::Sender<bool>,
+    /// On which links routers are looked for.
+    pub(super) neighbour_links: watch::Sender<neighbours::Links>,
     pub(super) kernel: Arc<Kernel>,
     pub(super) sysctls: sysctl::Kernel,
     /// The root directory of the host.
@@ -110,6 +114,12 @@ pub(super) struct Knowledge {
     pub(super) facts: HostFacts,
     /// The indexes of all links, by name.
     pub(super) links: BTreeMap<String, u32>,
+    /// The links that router advertisements can be sent on, by index, with their MAC addresses.
+    pub(super) advertising_links: BTreeMap<u32, Option<Mac>>,
+    /// Who the sessions of peers on links are with, by the link's index.
+    pub(super) link_sessions: BTreeMap<u32, Ipv6Addr>,
+    /// Who else was found on links.
+    pub(super) neighbours: Neighbours,
     /// How many of our routes were in the kernel at the start; none: not read yet.
     pub(super) adopted: Option<Adopted>,
     /// Every live peer has told its table once.
@@ -180,8 +190,8 @@ impl Knowledge {
         self.settling.next_deadline().into_iter().chain(self.drain_deadline()).min()
     }
 
-    /// Whether a peer of this address is configured.
-    pub(super) fn is_peer(&self, address: &IpAddr) -> bool {
+    /// Whether a peer is configured there.
+    pub(super) fn is_peer(&self, address: &PeerAddress) -> bool {
         self.plan.as_ref().is_some_and(|plan| plan.speaker.peers.contains_key(address))
     }
 }
@@ -242,6 +252,8 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
     };
     let remembered = node_file::remembered(run_dir.path())?;
     let drain = Drained::remembered(run_dir.path())?;
+    let (neighbour_links, links) = watch::channel(neighbours::Links::default());
+    let neighbours = neighbours::keep(links);
     let (takes_pods, ready) = watch::channel(false);
     let conflist = conflist::keep(conflist, ready).context("cannot watch the directory of --cni-conf-dir")?;
     let news: Coalesced<KernelNews> = Coalesced::default();
@@ -253,6 +265,7 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
         pods_node,
         packet_filter,
         takes_pods,
+        neighbour_links,
         kernel: Arc::new(kernel),
         sysctls: sysctl::Kernel(args.proc_sys),
         host_root: args.host_root,
@@ -268,7 +281,8 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
             ..Knowledge::default()
         },
     };
-    agent.run(Sources { documents, reported, pods, ipam, news, filtered, conflist, asked }).await
+    let sources = Sources { documents, reported, pods, ipam, news, filtered, conflist, neighbours, asked };
+    agent.run(sources).await
 }
 
 /// Serves the socket and the metrics port for as long as the process lives.
@@ -304,6 +318,7 @@ struct Sources {
     news: Coalesced<KernelNews>,
     filtered: watch::Receiver<PacketFilter>,
     conflist: watch::Receiver<Option<Problem>>,
+    neighbours: watch::Receiver<Neighbours>,
     asked: mpsc::Receiver<Ask>,
 }
 
@@ -336,6 +351,11 @@ impl Agent {
                 changed = sources.conflist.changed() => {
                     changed.context("the task that keeps the runtime's configuration has stopped")?;
                     self.known.conflist = sources.conflist.borrow_and_update().clone();
+                }
+                changed = sources.neighbours.changed() => {
+                    changed.context("the task that looks for neighbours has stopped")?;
+                    self.known.neighbours = sources.neighbours.borrow_and_update().clone();
+                    self.neighbours_found().await?;
                 }
                 changed = sources.ipam.changed() => {
                     changed.context("the task that keeps the pods' addresses has stopped")?;
@@ -416,8 +436,8 @@ impl Agent {
         }
         for (next_hop, resolution) in &news.next_hops {
             if let Some(bgp) = &self.bgp {
-                let NextHopRef { address, default_route } = *next_hop;
-                let next_hop = TrackedNextHop { address, default_route };
+                let NextHopRef { address, default_route, link } = *next_hop;
+                let next_hop = TrackedNextHop { address, default_route, link };
                 bgp.handle.send(Command::NextHop { next_hop, resolution: to_speaker(*resolution) }).await?;
             }
         }
@@ -431,12 +451,18 @@ impl Agent {
             (
                 facts::of(topology),
                 topology.links().map(|link| (link.name.clone(), link.index)).collect::<BTreeMap<_, _>>(),
+                facts::advertising_links(topology),
+                engine.adopted_routers(),
             )
         };
-        let (facts, links) = block_in_place(|| self.kernel.inspect(look))?;
-        let HostFacts { held_blocks, settling, drain, .. } = self.known.facts.clone();
-        let facts = HostFacts { held_blocks, settling, drain, ..facts };
+        let (facts, links, advertising_links, adopted) = block_in_place(|| self.kernel.inspect(look))?;
+        let HostFacts { held_blocks, settling, drain, routers, .. } = self.known.facts.clone();
+        // Before the first plan, whom an earlier run had routes over: its sessions are to come back at once.
+        let routers = if self.known.plan.is_none() { adopted } else { routers };
+        let facts = HostFacts { held_blocks, settling, drain, routers, ..facts };
         self.known.links = links;
+        self.known.advertising_links = advertising_links;
+        self.look_for_neighbours();
         self.follow_pods();
         if self.known.facts == facts && self.known.plan.is_some() {
             return Ok(());
@@ -467,6 +493,13 @@ impl Agent {
                 self.tell_runtime();
             }
             Notice::Announced(prefixes) => self.announced(prefixes),
+            Notice::Neighbour { link, address } => {
+                match address {
+                    Some(address) => drop(self.known.link_sessions.insert(link, address)),
+                    None => drop(self.known.link_sessions.remove(&link)),
+                }
+                self.look_for_neighbours();
+            }
             Notice::Event(event) => self.speaker_event(&event),
             Notice::EventsLost(count) => {
                 self.note("events-lost", format!("{count} events of the speaker's were dropped"));
@@ -494,7 +527,9 @@ impl Agent {
         match &event.kind {
             EventKind::Alarm { .. } => self.known.counts.alarms = self.known.counts.alarms.saturating_add(1),
             EventKind::Refused { .. } if !self.known.is_peer(&event.peer) => {
-                self.known.strangers.saw(event.peer, now.timestamp);
+                if let PeerAddress::Ip(address) = event.peer {
+                    self.known.strangers.saw(address, now.timestamp);
+                }
             }
             EventKind::Refused { .. } | EventKind::Incident(_) | EventKind::State { .. } => {}
         }
@@ -549,7 +584,8 @@ fn to_speaker(resolution: Resolution) -> BgpResolution {
 }
 
 fn to_kernel(next_hop: TrackedNextHop) -> NextHopRef {
-    NextHopRef { address: next_hop.address, default_route: next_hop.default_route }
+    let TrackedNextHop { address, default_route, link } = next_hop;
+    NextHopRef { address, default_route, link }
 }
 
 /// Randomness for backoff jitter: the standard library's keyed hasher has operating system randomness in it.

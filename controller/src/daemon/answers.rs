@@ -14,6 +14,7 @@ use weft_bgp::session::State;
 use weft_bgp::speaker::Speaker;
 use weft_bgp::status::{PeerStatus, RibView, RouteSelect, RouteStatus, SpeakerCounters};
 use weft_bgp::transport::Handle;
+use weft_bgp::types::PeerAddress;
 use weft_routing::nft;
 use weft_routing::sync::{Counters, Engine, FibEntry, RouteState};
 use weft_routing::{Kernel, Resolution};
@@ -112,7 +113,13 @@ impl Knowledge {
         found.extend(self.reported.problem.clone());
         found.extend(self.api_trouble.as_deref().map(problems::api));
         found.extend(self.ipam.problems.iter().cloned());
+        found.extend(self.neighbours.problem.clone());
         found
+    }
+
+    /// Whether there are peers that are known by their interface.
+    fn has_link_peers(&self) -> bool {
+        self.plan.iter().flat_map(|plan| plan.speaker.peers.keys()).any(|peer| peer.interface().is_some())
     }
 
     /// The peers that are nodes and whose address lies behind a gateway.
@@ -123,7 +130,9 @@ impl Knowledge {
             self.next_hops.iter().filter(|(_, resolution)| matches!(resolution, Resolution::Gateway { .. }));
         behind
             .filter(|(next_hop, _)| nodes.contains(&next_hop.address))
-            .filter_map(|(next_hop, _)| Some((plan.speaker.peers.get(&next_hop.address)?, next_hop.address)))
+            .filter_map(|(next_hop, _)| {
+                Some((plan.speaker.peers.get(&next_hop.address.into())?, next_hop.address))
+            })
             .map(|(peer, address)| (peer.name.clone(), address))
             .collect()
     }
@@ -174,7 +183,8 @@ impl Inquiry {
         let peers: Vec<_> =
             speaker.peers.iter().map(|p| (view::peer(p, &now), p.config.shutdown.is_some())).collect();
         let behind_gateway = known.nodes_behind_gateway();
-        let found = known.found();
+        let mut found = known.found();
+        found.extend(speaker.peers.iter().filter_map(problems::without_ipv4));
         let problems = problems::list(
             &Known {
                 found: &found,
@@ -212,6 +222,7 @@ impl Inquiry {
             pods: known.pods.count,
             addresses: Addresses { leaked: known.ipam.leaked, freed: known.ipam.freed },
             counts: known.counts,
+            neighbours: known.has_link_peers().then_some(known.neighbours.counters),
             reported: (known.reported.written, known.reported.failed),
             speaker: speaker.counters,
             kernel: kernel.counters,
@@ -290,13 +301,16 @@ fn look_up(speaker: &Speaker, query: &RoutesQuery) -> Result<Vec<RouteStatus>, R
     Ok(routes)
 }
 
-/// The address of the peer that has this address, with or without its port, or the only one that has this name.
-fn find_peer(speaker: &Speaker, wanted: &str) -> Result<IpAddr, Refusal> {
+/// The peer that has this address, with or without its port, or is behind this `%interface`, or the only one that has this name.
+fn find_peer(speaker: &Speaker, wanted: &str) -> Result<PeerAddress, Refusal> {
     let peers = speaker.peers();
     let address = wanted.parse().ok().or_else(|| wanted.parse::<SocketAddr>().ok().map(|a| a.ip()));
     let found: BTreeSet<_> = peers
         .iter()
-        .filter(|peer| Some(peer.address) == address || peer.config.name == wanted)
+        .filter(|peer| {
+            let ip = peer.address.ip();
+            ip.is_some() && ip == address || peer.config.name == wanted || peer.address.to_string() == wanted
+        })
         .map(|peer| peer.address)
         .collect();
     let mut found = found.into_iter();

@@ -1,6 +1,6 @@
 //! From documents and facts to a plan, and from a plan to everyone whose part has changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use tokio::task::block_in_place;
 use weft_cni::ipam;
 use weft_routing::Settings;
+use weft_routing::ndisc::Link;
 
 use super::agent::{Agent, Task};
 use super::clock::Moment;
@@ -93,7 +94,7 @@ impl Agent {
         for problem in wanted.diagnostics.iter().filter(|problem| !known_before.contains(problem)) {
             tracing::warn!(code = problem.code, remedy = problem.remedy, "{}", problem.text);
         }
-        self.known.strangers.forget(|address| wanted.speaker.peers.contains_key(address));
+        self.known.strangers.forget(|address| wanted.speaker.peers.contains_key(&(*address).into()));
         self.known.plan = Some(Arc::clone(&wanted));
         // Forwarding first, routes next, and the word that draws traffic here last.
         self.audit_sysctls();
@@ -104,6 +105,7 @@ impl Agent {
         self.want_packet_filter(&wanted);
         self.write_node_file(&wanted);
         self.follow_pods();
+        self.look_for_neighbours();
         self.configure_speaker().await
     }
 
@@ -206,6 +208,36 @@ impl Agent {
             *told = node;
             changed
         });
+    }
+
+    /// Has routers looked for on the links that the plan's peers are known by.
+    pub(super) fn look_for_neighbours(&self) {
+        let Some(plan) = &self.known.plan else { return };
+        let known = &self.known;
+        let links = plan.speaker.peers.keys().filter_map(|peer| {
+            let index = peer.interface()?.index();
+            let mac = known.advertising_links.get(&index);
+            let link = Link { ready: mac.is_some(), session: known.link_sessions.get(&index).copied() };
+            Some((index, (link, mac.copied().flatten())))
+        });
+        let links: BTreeMap<_, _> = links.collect();
+        self.neighbour_links.send_if_modified(|told| {
+            let changed = told.links != links;
+            told.links = links;
+            if changed && told.remembered.is_empty() {
+                told.remembered.clone_from(&known.facts.routers);
+            }
+            changed
+        });
+    }
+
+    /// Plans anew where other routers are there than before.
+    pub(super) async fn neighbours_found(&mut self) -> Result<()> {
+        if self.known.facts.routers == self.known.neighbours.found {
+            return Ok(());
+        }
+        self.known.facts.routers.clone_from(&self.known.neighbours.found);
+        self.replan().await
     }
 
     /// Tells the kernel's side which routes belong to pods, and plans anew where a block came into use or fell out of it.

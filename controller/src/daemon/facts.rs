@@ -1,8 +1,10 @@
 //! What the planner has to know of this machine, drawn from the kernel's state.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv6Net};
+use weft_routing::netlink::{Link, Mac};
 use weft_routing::resolve::Topology;
 use weft_routing::route::Action;
 
@@ -26,6 +28,7 @@ pub(super) fn of(topology: &Topology) -> HostFacts {
                 .filter(|a| a.link == link.index && !a.tentative)
                 .map(|a| a.address);
             let facts = InterfaceFacts {
+                index: link.index,
                 addresses: addresses.collect(),
                 mtu: link.mtu,
                 default_route: default_routes.contains(&link.index),
@@ -49,4 +52,17 @@ fn links_with_advertised_default_route(topology: &Topology) -> BTreeSet<u32> {
         .flatten()
         .map(|leg| leg.link)
         .collect()
+}
+
+/// The links that router advertisements can be sent on: up, and with a link-local address that is past duplicate address
+/// detection. Each with its MAC address.
+pub(super) fn advertising_links(topology: &Topology) -> BTreeMap<u32, Option<Mac>> {
+    let has_link_local = |link: &Link| {
+        topology.addresses().iter().any(|held| {
+            let link_local = matches!(held.ip(), IpAddr::V6(v6) if v6.is_unicast_link_local());
+            held.link == link.index && link_local && !held.tentative
+        })
+    };
+    let ready = topology.links().filter(|link| link.is_running() && has_link_local(link));
+    ready.map(|link| (link.index, link.mac)).collect()
 }

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     fn next_hop(n: u8) -> NextHopRef {
-        NextHopRef { address: [10, 0, 0, n].into(), default_route: false }
+        NextHopRef { address: [10, 0, 0, n].into(), default_route: false, link: None }
     }
 
     #[tokio::test]

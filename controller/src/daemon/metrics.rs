@@ -39,6 +39,8 @@ pub(super) struct Scrape {
     pub(super) addresses: Addresses,
     /// What the loop counted.
     pub(super) counts: Counts,
+    /// Router advertisements; none: no peer is known by its interface.
+    pub(super) neighbours: Option<weft_routing::ndisc::Counters>,
     /// Writes to the API server that were made, and that failed.
     pub(super) reported: (u64, u64),
 }
@@ -237,6 +239,11 @@ impl Scrape {
             });
             gauges(encoder, name, help, series)?;
         }
+        if let Some(found) = self.neighbours {
+            let results = [("sent", found.sent), ("received", found.received), ("ignored", found.ignored)];
+            let results = results.map(|(result, count)| ([("result", result)], count));
+            counters(encoder, "router_advertisements", "On the links of peers known by interface", results)?;
+        }
         let refused = [
             ([("reason", "unknown-peer")], self.speaker.unknown_peer),
             ([("reason", "too-many")], self.speaker.too_many),
@@ -344,6 +351,7 @@ mod tests {
         let peer = PeerJson {
             name: "tor \"a\"".into(),
             peer: "10.0.0.1".into(),
+            neighbour: None,
             remote_as: Some(65000),
             local_as: 64601,
             state: State::Established,
@@ -399,6 +407,7 @@ mod tests {
             ready: true,
             pods: 3,
             addresses: Addresses { leaked: 17, freed: 18 },
+            neighbours: Some(weft_routing::ndisc::Counters { sent: 24, received: 25, ignored: 26 }),
             reported: (5, 1),
             counts: Counts { reloads_accepted: 8, reloads_rejected: 9, alarms: 10 },
             speaker: SpeakerCounters { unknown_peer: 11, too_many: 12 },

@@ -20,6 +20,7 @@ mod kernel_news;
 mod lock;
 mod managers;
 mod metrics;
+mod neighbours;
 mod node_file;
 mod packet_filter;
 mod pods;

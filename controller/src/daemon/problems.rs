@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use jiff::Timestamp;
 use weft_bgp::session::State;
+use weft_bgp::status::PeerStatus;
+use weft_bgp::types::Family;
 
 use crate::api::json::{ConfigStatusJson, FibStatusJson, PeerJson, Problem};
 
@@ -117,6 +119,16 @@ fn down(peer: &PeerJson) -> Option<Problem> {
     if peer.state == State::Established {
         return None;
     }
+    if let (Some(interface), None) = (peer.peer.strip_prefix('%'), peer.neighbour) {
+        return Some(Problem::error(
+            "peer-down",
+            format!("the session with {} is {}: no router is found on {interface}", peer.name, peer.state),
+            format!(
+                "look at the other end of {interface}: the link must be up with IPv6 on, and the router there must send router advertisements or \
+                 connect from its link-local address"
+            ),
+        ));
+    }
     let cause =
         peer.last_error.as_ref().map_or_else(String::new, |error| format!("; last error: {}", error.text));
     Some(Problem::error(
@@ -127,6 +139,23 @@ fn down(peer: &PeerJson) -> Option<Problem> {
             peer.local_as
         ),
     ))
+}
+
+/// A session over link-local addresses whose peer takes no IPv6 next hops for IPv4.
+pub(super) fn without_ipv4(peer: &PeerStatus) -> Option<Problem> {
+    let interface = peer.address.interface()?;
+    let session = peer.session.as_ref()?;
+    let ipv4 = Family::Ipv4Unicast;
+    (peer.config.families.contains(ipv4) && !session.families.contains(ipv4)).then(|| {
+        Problem::warning(
+            "no-extended-next-hop",
+            format!(
+                "{} on {interface} exchanges no IPv4 routes: it does not offer ipv4-unicast with IPv6 next hops (RFC 8950)",
+                peer.config.name
+            ),
+            "switch the capability extended-nexthop and ipv4-unicast on at the other end, or set families: [ipv6-unicast] on the BGPPeer",
+        )
+    })
 }
 
 fn rejected(peer: &str, rejection: Rejection, count: usize, example: IpNet) -> Problem {
@@ -216,7 +245,15 @@ impl Strangers {
             Problem::warning(
                 "connection-refused",
                 format!("{address} tries to connect and is no peer of this node; last at {last:.0}"),
-                format!("add a BGPPeer with peerIP: {address}, or keep that speaker from connecting"),
+                match address {
+                    IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+                        "add a BGPPeer with the interface that it is on, or keep that speaker from connecting"
+                            .to_owned()
+                    }
+                    _ => {
+                        format!("add a BGPPeer with peerIP: {address}, or keep that speaker from connecting")
+                    }
+                },
             )
         })
     }
@@ -233,6 +270,7 @@ mod tests {
         PeerJson {
             name: "tor-a".into(),
             peer: "10.0.0.1".into(),
+            neighbour: None,
             remote_as: Some(65000),
             local_as: 64601,
             state,
@@ -290,6 +328,15 @@ mod tests {
     fn a_peer_that_is_down_is_one_unless_it_is_shut_down() {
         assert_eq!(Well::new().codes(&[(peer(State::Active), false)]), ["peer-down"]);
         assert!(Well::new().codes(&[(peer(State::Idle), true)]).is_empty());
+    }
+
+    #[test]
+    fn a_link_on_which_nobody_is_found_says_so() {
+        let unnumbered = PeerJson { peer: "%uplink".into(), ..peer(State::Active) };
+        let problem = down(&unnumbered).unwrap();
+        assert!(problem.text.contains("no router is found on uplink"), "{}", problem.text);
+        let found = PeerJson { neighbour: "fe80::1".parse().ok(), ..unnumbered };
+        assert!(down(&found).unwrap().text.contains("(%uplink) is Active"));
     }
 
     #[test]

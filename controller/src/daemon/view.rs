@@ -1,9 +1,10 @@
 //! What the speaker says of itself, in the words of the socket.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use weft_bgp::config::RemoteAs;
 use weft_bgp::status::{Direction, FamilyStatus, LastError, PathStatus, PeerStatus, RouteStatus};
+use weft_bgp::types::PeerAddress;
 use weft_bgp::wire::attributes::{AsPath, Origin, SegmentKind};
 
 use super::clock::Moment;
@@ -23,6 +24,7 @@ pub(super) fn peer(status: &PeerStatus, now: &Moment) -> PeerJson {
     PeerJson {
         name: config.name.clone(),
         peer: peer_address(status.address, config.port),
+        neighbour: neighbour(status),
         remote_as: session
             .map(|s| s.remote_as)
             .or(match config.remote_as {
@@ -46,9 +48,20 @@ pub(super) fn peer(status: &PeerStatus, now: &Moment) -> PeerJson {
     }
 }
 
-/// `10.0.0.1`, `10.0.0.1:1790`, `[2001:db8::1]:1790`.
-pub(super) fn peer_address(address: IpAddr, port: u16) -> String {
-    if port == BGP_PORT { address.to_string() } else { std::net::SocketAddr::new(address, port).to_string() }
+/// `10.0.0.1`, `10.0.0.1:1790`, `[2001:db8::1]:1790`, `%eth0`.
+pub(super) fn peer_address(address: PeerAddress, port: u16) -> String {
+    match address {
+        PeerAddress::Ip(ip) if port != BGP_PORT => SocketAddr::new(ip, port).to_string(),
+        address => address.to_string(),
+    }
+}
+
+fn neighbour(status: &PeerStatus) -> Option<Ipv6Addr> {
+    status.address.interface()?;
+    match status.session.as_ref().map(|session| session.remote) {
+        Some(IpAddr::V6(remote)) => Some(remote),
+        _ => status.config.neighbour,
+    }
 }
 
 fn family(status: &FamilyStatus) -> FamilyJson {
@@ -212,7 +225,10 @@ mod tests {
     #[test]
     fn the_port_is_told_where_it_is_not_179() {
         assert_eq!(peer_address([10, 0, 0, 1].into(), 179), "10.0.0.1");
-        assert_eq!(peer_address("fd00::1".parse().unwrap(), 1790), "[fd00::1]:1790");
+        let ip: std::net::IpAddr = "fd00::1".parse().unwrap();
+        assert_eq!(peer_address(ip.into(), 1790), "[fd00::1]:1790");
+        let interface = weft_bgp::types::Interface::new(2, "eth0").unwrap();
+        assert_eq!(peer_address(PeerAddress::Interface(interface), 179), "%eth0");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
+use weft_bgp::types::PeerAddress;
 
 use super::settings::Settings;
 use super::{HostFacts, InterfaceFacts, NodeAddresses};
@@ -111,8 +112,18 @@ impl HostFacts {
             .map(|(name, _)| name.as_str())
     }
 
+    /// The interface by which a peer is reached.
+    pub(super) fn way_to(&self, peer: PeerAddress) -> Option<&InterfaceFacts> {
+        match peer {
+            PeerAddress::Ip(ip) => self.link_to(ip),
+            PeerAddress::Interface(interface) => {
+                self.interfaces.values().find(|facts| facts.index == interface.index())
+            }
+        }
+    }
+
     /// The interface on whose link this address is, by the longest prefix.
-    pub(super) fn link_to(&self, address: IpAddr) -> Option<&InterfaceFacts> {
+    fn link_to(&self, address: IpAddr) -> Option<&InterfaceFacts> {
         self.interfaces
             .values()
             .flat_map(|facts| facts.addresses.iter().map(move |net| (net, facts)))

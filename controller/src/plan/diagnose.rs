@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use weft_bgp::types::Family;
+use weft_bgp::types::{Family, PeerAddress};
 
 use super::address;
 use super::blocks::BlockState;
@@ -30,7 +30,7 @@ pub(super) fn no_node(cluster: &Cluster, name: &str) -> Problem {
     )
 }
 
-pub(super) fn peer_conflict(address: IpAddr, first: &str, second: &str) -> Problem {
+pub(super) fn peer_conflict(address: PeerAddress, first: &str, second: &str) -> Problem {
     Problem::error(
         "peer-conflict",
         format!("the BGPPeers {first} and {second} both ask for a session with {address}; {first} is used"),
@@ -52,6 +52,14 @@ pub(super) fn peer_is_self(session: &Wanted<'_>, address: IpAddr) -> Problem {
         "peer-is-self",
         format!("BGPPeer {}: {address} is an address of this node", session.name()),
         "leave this node out by nodeSelector",
+    )
+}
+
+pub(super) fn no_interface(session: &Wanted<'_>, name: &str) -> Problem {
+    Problem::error(
+        "no-interface",
+        format!("BGPPeer {}: this node has no interface {name}", session.name()),
+        "correct the name (`ip link` shows them), or leave this node out by nodeSelector",
     )
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use weft_bgp::config::{NextHopMode as SpeakerNextHopMode, Origination, PeerConfig, RemoteAs, SpeakerConfig};
-use weft_bgp::types::{Family, FamilySet};
+use weft_bgp::types::{Family, FamilySet, Interface, PeerAddress};
 
 use super::policy::Policies;
 use super::session::{Wanted, reflects, wanted};
@@ -112,11 +112,11 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
 fn peers(
     context: &Context<'_>,
     sessions: &[Wanted<'_>],
-) -> (BTreeMap<IpAddr, Arc<PeerConfig>>, Vec<Problem>) {
+) -> (BTreeMap<PeerAddress, Arc<PeerConfig>>, Vec<Problem>) {
     let cidrs = context.cidrs();
     let service_ranges: Vec<IpNet> = context.settings.services.ranges().collect();
     let policies = Policies::new(context.cluster, context.name, &cidrs, context.known(), &service_ranges);
-    let mut peers: BTreeMap<IpAddr, Arc<PeerConfig>> = BTreeMap::new();
+    let mut peers: BTreeMap<PeerAddress, Arc<PeerConfig>> = BTreeMap::new();
     let mut problems = Vec::new();
     for session in sessions {
         match peer(context, &policies, session) {
@@ -137,12 +137,9 @@ fn peer(
     context: &Context<'_>,
     policies: &Policies<'_>,
     session: &Wanted<'_>,
-) -> Result<(IpAddr, PeerConfig), Problem> {
+) -> Result<(PeerAddress, PeerConfig), Problem> {
     let (spec, settings, own) = (session.spec(), &context.settings, context.known());
-    let address = session.address.ok_or_else(|| diagnose::no_common_family(session))?;
-    if own.iter().any(|a| a == address) || context.host.interface_of(address).is_some() {
-        return Err(diagnose::peer_is_self(session, address));
-    }
+    let address = address(context, session)?;
     let asked = spec.and_then(|s| s.families.as_ref());
     let asked = asked.map_or_else(FamilySet::all, |families| families.iter().copied().collect());
     let families: FamilySet = asked.intersection(own.iter().map(Family::of_address).collect());
@@ -164,6 +161,7 @@ fn peer(
     let config = PeerConfig {
         name: session.name(),
         port: session.port.map_or(BGP_PORT, u16::from),
+        neighbour: address.interface().and_then(|i| context.host.routers.get(&i.index()).copied()),
         remote_as,
         local_as,
         source_address: source_address(session, own, address),
@@ -189,39 +187,59 @@ fn peer(
     Ok((address, config))
 }
 
-fn source_address(session: &Wanted<'_>, own: NodeAddresses, peer: IpAddr) -> Option<IpAddr> {
+/// Where the other end of a session is on this host.
+fn address(context: &Context<'_>, session: &Wanted<'_>) -> Result<PeerAddress, Problem> {
+    let Some(name) = session.interface else {
+        let address = session.address.ok_or_else(|| diagnose::no_common_family(session))?;
+        let own = context.known().iter().any(|a| a == address);
+        return match own || context.host.interface_of(address).is_some() {
+            true => Err(diagnose::peer_is_self(session, address)),
+            false => Ok(address.into()),
+        };
+    };
+    let facts = context.host.interfaces.get(name);
+    let interface = facts.and_then(|facts| Interface::new(facts.index, name));
+    interface.map(PeerAddress::Interface).ok_or_else(|| diagnose::no_interface(session, name))
+}
+
+fn source_address(session: &Wanted<'_>, own: NodeAddresses, peer: PeerAddress) -> Option<IpAddr> {
     let default = if session.node.is_some() { SourceAddress::NodeAddress } else { SourceAddress::Kernel };
     match session.spec().and_then(|s| s.source_address).unwrap_or(default) {
         SourceAddress::Kernel => None,
-        SourceAddress::NodeAddress => own.of_family(peer),
+        SourceAddress::NodeAddress => peer.ip().and_then(|peer| own.of_family(peer)),
         SourceAddress::Address(address) => Some(address),
     }
 }
 
 /// Our next hop for the family that is not the session's own: the address of the session's interface, where possible the
-/// node address, else the node address wherever it is. What is reflected reaches nodes on other links, which know only the node address.
+/// node address, else the node address wherever it is. What is reflected reaches nodes on other links, which know only the node address. On a
+/// link without numbers the link-local address is enough, and goes along with a global one of that interface.
 fn next_hops(
     context: &Context<'_>,
     session: &Wanted<'_>,
-    peer: IpAddr,
+    peer: PeerAddress,
     families: FamilySet,
 ) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
     let own = context.known();
-    let link = context.host.link_to(peer).filter(|_| !session.reflected);
+    let link = context.host.way_to(peer).filter(|_| !session.reflected);
     let on_link: Vec<IpAddr> = link.into_iter().flat_map(|link| link.global()).collect();
     let preferred = |address: &IpAddr| !own.iter().any(|a| a == *address);
     match peer {
-        IpAddr::V4(_) if families.contains(Family::Ipv6Unicast) => {
+        PeerAddress::Interface(_) => {
+            let on_link = on_link.into_iter().filter(IpAddr::is_ipv6).min_by_key(preferred);
+            (None, on_link.and_then(|a| if let IpAddr::V6(v6) = a { Some(v6) } else { None }))
+        }
+        PeerAddress::Ip(IpAddr::V4(_)) if families.contains(Family::Ipv6Unicast) => {
             let on_link = on_link.into_iter().filter(IpAddr::is_ipv6).min_by_key(preferred);
             let address = on_link.or(own.v6.map(IpAddr::from));
             (None, address.and_then(|a| if let IpAddr::V6(v6) = a { Some(v6) } else { None }))
         }
-        IpAddr::V6(_) if families.contains(Family::Ipv4Unicast) => {
+        PeerAddress::Ip(IpAddr::V6(_)) if families.contains(Family::Ipv4Unicast) => {
             let on_link = on_link.into_iter().filter(IpAddr::is_ipv4).min_by_key(preferred);
             let address = on_link.or(own.v4.map(IpAddr::from));
             (address.and_then(|a| if let IpAddr::V4(v4) = a { Some(v4) } else { None }), None)
         }
-        IpAddr::V4(_) | IpAddr::V6(_) => (None, None),
+        PeerAddress::Ip(_) => (None, None),
     }
 }
 
@@ -242,16 +260,16 @@ fn originate(
 
 /// One wildcard socket per family in which there is a peer to be waited for.
 fn listeners(speaker: &SpeakerConfig, port: u16) -> BTreeSet<SocketAddr> {
-    let wildcard = |peer: &IpAddr| match peer {
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    let wildcard = |peer: &PeerAddress| match peer {
+        PeerAddress::Ip(IpAddr::V4(_)) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        PeerAddress::Ip(IpAddr::V6(_)) | PeerAddress::Interface(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
     speaker.peers.keys().map(|peer| SocketAddr::new(wildcard(peer), port)).collect()
 }
 
 /// The smallest MTU of the ways out.
 fn mtu(context: &Context<'_>, speaker: &SpeakerConfig) -> u32 {
-    let sessions = speaker.peers.keys().filter_map(|peer| context.host.link_to(*peer));
+    let sessions = speaker.peers.keys().filter_map(|peer| context.host.way_to(*peer));
     let default = context.host.interfaces.values().filter(|facts| facts.default_route);
     let loopback = context.host.interfaces.get(LOOPBACK);
     let ways_out = sessions.chain(default).filter(|facts| Some(*facts) != loopback && facts.mtu > 0);
@@ -268,8 +286,9 @@ fn ways_out<'a>(
         .interfaces
         .iter()
         .filter(|(_, facts)| {
-            let has_peer =
-                |peer: &IpAddr| context.host.link_to(*peer).is_some_and(|link| std::ptr::eq(link, *facts));
+            let has_peer = |peer: &PeerAddress| {
+                context.host.way_to(*peer).is_some_and(|link| std::ptr::eq(link, *facts))
+            };
             facts.default_route || speaker.peers.keys().any(has_peer)
         })
         .map(|(name, _)| name)

@@ -30,7 +30,7 @@ pub use drain::{Drain, DrainTerms, Draining, drain_terms};
 pub use make::plan;
 pub(crate) use services::are_announced;
 pub use services::{ServicePrefix, ServiceVerdict, answered};
-pub(crate) use session::wanted;
+pub(crate) use session::{Place, wanted};
 pub use settle::Settling;
 
 /// What the planner has to know of the machine.
@@ -45,11 +45,15 @@ pub struct HostFacts {
     pub settling: BTreeSet<IpNet>,
     /// How far the node is drained, while it is: see [`Draining`].
     pub drain: Option<Drain>,
+    /// The router that was found on each link, by the index of its interface.
+    pub routers: BTreeMap<u32, Ipv6Addr>,
 }
 
 /// One interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceFacts {
+    /// The kernel's number for it.
+    pub index: u32,
     /// Its addresses, each with its prefix length (host bits kept), in the kernel's order.
     pub addresses: Vec<IpNet>,
     /// Its MTU in bytes.

@@ -1,5 +1,6 @@
 //! Which sessions a node has, before anything is known of its interfaces.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
@@ -14,8 +15,10 @@ use crate::cluster::{Cluster, Node};
 pub(crate) struct Wanted<'a> {
     /// Who asks.
     pub(crate) origin: Origin<'a>,
-    /// The other end's address; none: the two nodes have no address family in common.
+    /// The other end's address; none: it is on an interface's link, or the two nodes have no address family in common.
     pub(crate) address: Option<IpAddr>,
+    /// The interface whose link the other end is on.
+    pub(crate) interface: Option<&'a str>,
     /// The port to dial, where it is not BGP's.
     pub(crate) port: Option<NonZeroU16>,
     /// The node at the other end, if it is one, and what holds for it.
@@ -28,6 +31,24 @@ pub(crate) struct Wanted<'a> {
     pub(crate) reflected: bool,
 }
 
+/// Where the other end of a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place<'a> {
+    /// At this address.
+    Address(IpAddr),
+    /// On the link of the interface of this name.
+    Interface(&'a str),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Interface(name) => write!(f, "%{name}"),
+        }
+    }
+}
+
 /// Who asks for a session.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Origin<'a> {
@@ -38,6 +59,25 @@ pub(crate) enum Origin<'a> {
 }
 
 impl<'a> Wanted<'a> {
+    /// A session of which nothing is known but who asks.
+    fn of(origin: Origin<'a>) -> Self {
+        Self {
+            origin,
+            address: None,
+            interface: None,
+            port: None,
+            node: None,
+            client: false,
+            from_reflector: false,
+            reflected: false,
+        }
+    }
+
+    /// Where its other end is; none: the two nodes have no address family in common.
+    pub(crate) fn place(&self) -> Option<Place<'a>> {
+        self.interface.map(Place::Interface).or(self.address.map(Place::Address))
+    }
+
     /// The BGPPeer that asks for it.
     pub(crate) fn spec(&self) -> Option<&'a BGPPeerSpec> {
         match self.origin {
@@ -107,7 +147,7 @@ impl<'a> Known<'a> {
         let port = NonZeroU16::new(self.settings.listen_port);
         let node = Some((self.name, self.settings.clone()));
         let (from_reflector, reflected) = (self.reflects, this.reflects || self.reflects);
-        Wanted { origin, address, port, node, client, from_reflector, reflected }
+        Wanted { origin, address, interface: None, port, node, client, from_reflector, reflected }
     }
 }
 
@@ -149,15 +189,17 @@ pub(crate) fn wanted<'a>(cluster: &'a Cluster, name: &'a str, node: &'a Node) ->
                 paired.then(|| other.session(origin, &this, is_peer && spec.route_reflector_client))
             }));
         } else if let Some(peer) = spec.peer_ip.filter(|_| here) {
-            let (address, port, client) = (Some(peer.ip), peer.port, spec.route_reflector_client);
             sessions.push(Wanted {
-                origin,
-                address,
-                port,
-                node: None,
-                client,
-                from_reflector: false,
-                reflected: false,
+                address: Some(peer.ip),
+                port: peer.port,
+                client: spec.route_reflector_client,
+                ..Wanted::of(origin)
+            });
+        } else if let Some(interface) = spec.interface.as_ref().filter(|_| here) {
+            sessions.push(Wanted {
+                interface: Some(interface.as_str()),
+                client: spec.route_reflector_client,
+                ..Wanted::of(origin)
             });
         }
     }

@@ -1,12 +1,15 @@
 //! What can be asked of the engine.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+
 use ipnet::IpNet;
 
 use super::Engine;
 use super::report::{self, Counters, FibEntry, RouteState};
 use crate::netlink::Link;
 use crate::resolve::{NextHopRef, Resolution, Topology};
-use crate::route::{Protocol, RouteKey};
+use crate::route::{Action, Protocol, RouteKey};
 
 impl Engine {
     /// Links, addresses and others' routes.
@@ -36,6 +39,26 @@ impl Engine {
             && self.dirty.is_empty()
             && self.retries.is_empty()
             && self.resync_at.is_none()
+    }
+
+    /// The link-local gateways of what an earlier run left, by link: who its routers were. A link with several has none.
+    pub fn adopted_routers(&self) -> BTreeMap<u32, Ipv6Addr> {
+        let mut gateways: BTreeMap<u32, BTreeSet<Ipv6Addr>> = BTreeMap::new();
+        for route in self.adopted.iter().filter_map(|key| self.view.ours.get(key)) {
+            let Action::Forward(legs) = &route.action else { continue };
+            for leg in legs {
+                if let Some(IpAddr::V6(gateway)) = leg.gateway
+                    && gateway.is_unicast_link_local()
+                {
+                    gateways.entry(leg.link).or_default().insert(gateway);
+                }
+            }
+        }
+        gateways.retain(|_, gateways| gateways.len() == 1);
+        gateways
+            .into_iter()
+            .filter_map(|(link, gateways)| Some((link, gateways.into_iter().next()?)))
+            .collect()
     }
 
     /// Every route that is wanted or that the kernel has of ours, by destination and metric.

@@ -20,7 +20,7 @@ fn path(number: u8) -> Candidate {
         internal: false,
         igp_metric: 10,
         router_id: u32::from(number),
-        address: IpAddr::from([192, 0, 2, number]),
+        address: [192, 0, 2, number].into(),
         lost: None,
         multipath: false,
     }
@@ -52,7 +52,7 @@ fn every_step_decides_before_all_that_follow() {
         (Step::IgpMetric, "igp-metric", |c| c.igp_metric = 11, |_| {}),
         (Step::RouterId, "router-id", |_| {}, |c| c.router_id = 1),
         (Step::ClusterListLength, "cluster-list-length", |c| c.keys.cluster_list_length = 1, |_| {}),
-        (Step::PeerAddress, "peer-address", |_| {}, |c| c.address = IpAddr::from([192, 0, 2, 0])),
+        (Step::PeerAddress, "peer-address", |_| {}, |c| c.address = [192, 0, 2, 0].into()),
     ];
     for (place, (step, code, worse, better)) in steps.iter().enumerate() {
         let (mut loser, mut winner) = (path(5), path(6));
@@ -141,7 +141,7 @@ proptest! {
         (paths, shuffled) in prop::collection::vec(any_path(), 1..8).prop_flat_map(|mut paths| {
             for (number, candidate) in (1u8..).zip(&mut paths) {
                 candidate.path = usize::from(number);
-                candidate.address = IpAddr::from([192, 0, 2, number]);
+                candidate.address = [192, 0, 2, number].into();
             }
             (Just(paths.clone()), Just(paths).prop_shuffle())
         }),

@@ -12,7 +12,7 @@ use super::{Origin, Parsed};
 use crate::api::Invalid;
 use crate::api::json::DocumentError;
 use crate::cluster::{Cluster, Kind, Object};
-use crate::plan::wanted;
+use crate::plan::{Place, wanted};
 
 /// The faults of each object by itself.
 pub(super) fn each(parsed: &[Parsed]) -> Vec<DocumentError> {
@@ -202,24 +202,24 @@ fn shared_addresses(parsed: &[Parsed]) -> Vec<DocumentError> {
     errors
 }
 
-/// Two BGPPeers that ask one node for sessions with one address, and route reflector clients of another AS.
+/// Two BGPPeers that ask one node for sessions with one address or on one interface, and route reflector clients of another AS.
 fn sessions(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<DocumentError> {
-    let mut contests: BTreeMap<(&str, &str), (IpAddr, &str)> = BTreeMap::new();
+    let mut contests: BTreeMap<(&str, &str), (Place<'_>, &str)> = BTreeMap::new();
     let mut external: BTreeMap<&str, (&str, String)> = BTreeMap::new();
     let nodes = cluster.nodes.iter().filter(|(node, _)| match scope {
         Scope::Folder => true,
         Scope::Api(own) => *node == own,
     });
     for (node, facts) in nodes {
-        let mut first: BTreeMap<IpAddr, &str> = BTreeMap::new();
+        let mut first: BTreeMap<Place<'_>, &str> = BTreeMap::new();
         for session in wanted(cluster, node, facts) {
-            let (Some(address), Some(peer)) = (session.address, session.peer()) else { continue };
+            let (Some(place), Some(peer)) = (session.place(), session.peer()) else { continue };
             if let Some(ases) = session.external_client(cluster, node) {
                 external.entry(peer).or_insert((node, ases));
             }
-            match first.get(&address) {
-                Some(other) => drop(contests.entry((peer, other)).or_insert((address, node))),
-                None => drop(first.insert(address, peer)),
+            match first.get(&place) {
+                Some(other) => drop(contests.entry((peer, other)).or_insert((place, node))),
+                None => drop(first.insert(place, peer)),
             }
         }
     }
@@ -233,11 +233,14 @@ fn sessions(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<Document
             object.error("spec.routeReflectorClient", Invalid::new(message, remedy))
         }));
     }
-    for ((second, first), (address, node)) in contests {
+    for ((second, first), (place, node)) in contests {
         errors.extend(named(second).map(|object| {
-            let message = format!("BGPPeer/{first} asks for a session of Node {node} with {address} too");
-            let by_address = matches!(&object.object, Object::BgpPeer(spec) if spec.peer_ip.is_some());
-            let field = if by_address { "spec.peerIP" } else { "spec.peerSelector" };
+            let message = format!("BGPPeer/{first} asks for a session of Node {node} with {place} too");
+            let field = match &object.object {
+                Object::BgpPeer(spec) if spec.interface.is_some() => "spec.interface",
+                Object::BgpPeer(spec) if spec.peer_ip.is_some() => "spec.peerIP",
+                _ => "spec.peerSelector",
+            };
             object.error(field, Invalid::new(message, "keep one of the two, or part them by nodeSelector"))
         }));
     }

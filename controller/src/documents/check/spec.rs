@@ -85,41 +85,30 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
     let mut faults = Faults::new();
     timers(&mut faults, spec.hold_time, spec.keepalive_time);
     graceful_restart(&mut faults, spec.graceful_restart);
-    match (spec.peer_ip, &spec.peer_selector) {
-        (None, None) => {
-            let message = "the peer is not named: none of peerIP and peerSelector is given";
-            faults.push((
-                "spec".into(),
-                Invalid::new(message, "give peerIP for an address, or peerSelector for nodes"),
-            ));
+    let ways = [
+        ("peerIP", spec.peer_ip.is_some()),
+        ("peerSelector", spec.peer_selector.is_some()),
+        ("interface", spec.interface.is_some()),
+    ];
+    let given: Vec<&str> = ways.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect();
+    match given.as_slice() {
+        [] => {
+            let message = "the peer is not named: none of peerIP, peerSelector and interface is given";
+            let remedy = "give peerIP for an address, peerSelector for nodes, or interface for the router at its other end";
+            faults.push(("spec".into(), Invalid::new(message, remedy)));
         }
-        (Some(_), Some(_)) => {
-            fault(
-                &mut faults,
-                "peerSelector",
-                "peerIP and peerSelector are both given",
-                "keep one of the two",
-            );
-        }
-        (Some(_), None) => {
+        ["peerSelector"] => peer_of_nodes(&mut faults, spec),
+        [way] => {
             if spec.as_number.is_none() {
                 let remedy = "add it: a number, \"X.Y\", internal or external";
                 fault(&mut faults, "asNumber", "asNumber is missing", remedy);
             }
+            if *way == "interface" {
+                peer_on_link(&mut faults, spec);
+            }
         }
-        (None, Some(_)) => {
-            if spec.as_number.is_some() {
-                let remedy = "leave it out: each node's AS is that of its BGPConfiguration";
-                fault(&mut faults, "asNumber", "asNumber is given with peerSelector", remedy);
-            }
-            if spec.passive {
-                let remedy = "leave it out: nobody would dial, as both ends are made from this object";
-                fault(&mut faults, "passive", "passive is given with peerSelector", remedy);
-            }
-            if matches!(spec.source_address, Some(SourceAddress::Address(_) | SourceAddress::Kernel)) {
-                let remedy = "leave it out: sessions between nodes are between node addresses";
-                fault(&mut faults, "sourceAddress", "sourceAddress is given with peerSelector", remedy);
-            }
+        [first, second, ..] => {
+            fault(&mut faults, second, format!("{first} and {second} are both given"), "keep one of the two");
         }
     }
     if let (Some(peer), Some(SourceAddress::Address(source))) = (spec.peer_ip, spec.source_address) {
@@ -149,6 +138,32 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
         fault(&mut faults, "families", "no family is listed", remedy);
     }
     faults
+}
+
+fn peer_of_nodes(faults: &mut Faults, spec: &BGPPeerSpec) {
+    if spec.as_number.is_some() {
+        let remedy = "leave it out: each node's AS is that of its BGPConfiguration";
+        fault(faults, "asNumber", "asNumber is given with peerSelector", remedy);
+    }
+    if spec.passive {
+        let remedy = "leave it out: nobody would dial, as both ends are made from this object";
+        fault(faults, "passive", "passive is given with peerSelector", remedy);
+    }
+    if matches!(spec.source_address, Some(SourceAddress::Address(_) | SourceAddress::Kernel)) {
+        let remedy = "leave it out: sessions between nodes are between node addresses";
+        fault(faults, "sourceAddress", "sourceAddress is given with peerSelector", remedy);
+    }
+}
+
+fn peer_on_link(faults: &mut Faults, spec: &BGPPeerSpec) {
+    if spec.ebgp_multihop {
+        let remedy = "leave it out: next hops are on the interface's link";
+        fault(faults, "ebgpMultihop", "ebgpMultihop is given with interface", remedy);
+    }
+    if spec.source_address.is_some() {
+        let remedy = "leave it out: our end is the interface's link-local address";
+        fault(faults, "sourceAddress", "sourceAddress is given with interface", remedy);
+    }
 }
 
 /// OPEN carries the hold time in 16 bits of seconds, of which 1 and 2 are forbidden (RFC 4271 section 4.2).
