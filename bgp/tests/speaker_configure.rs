@@ -19,7 +19,7 @@ use weft_bgp::session::State;
 use weft_bgp::sim::{SpeakerId, World};
 use weft_bgp::speaker::{EventKind, Input, Output, Speaker, SpeakerStart};
 use weft_bgp::status::PeerStatus;
-use weft_bgp::types::{ConnectionId, Family, Reason};
+use weft_bgp::types::{ConnectionId, Family, PeerAddress, Reason};
 use weft_bgp::wire::Message;
 use weft_bgp::wire::capability::Capability;
 use weft_bgp::wire::open::Open;
@@ -243,7 +243,7 @@ fn what_no_policy_accepts_any_more_is_withdrawn_before_the_session_ends() {
     let (mut draining, now) = (Speaker::new(SpeakerStart::default()), Instant::now());
     let mut config = speaker(0, 1);
     let peer = PeerConfig { passive: true, ..sim_support::peer(0, 1, 2) };
-    let address = IpAddr::from([10, 0, 0, 2]);
+    let address = PeerAddress::from(IpAddr::from([10, 0, 0, 2]));
     config.peers.insert(address, Arc::new(peer));
     hear(&mut draining, now, Input::Configure(Arc::new(config.clone())));
     let connection = ConnectionId::Accepted(1);

@@ -163,7 +163,7 @@ fn a_cluster_is_followed_and_its_api_server_may_go_away() -> Result<()> {
 fn blocks_are_given_statuses_told_and_blocks_of_gone_nodes_returned() -> Result<()> {
     Lab::test(|lab| {
         let (mut lan, plane, _cable) = cluster(lab, 3, Blocks::OfPools)?;
-        for overlay in ["dual-stack", "node-mesh", "route-reflectors", "tor-ebgp"] {
+        for overlay in ["dual-stack", "node-mesh", "route-reflectors", "tor-ebgp", "unnumbered"] {
             plane.try_folder(&Path::new(BASE).with_file_name("overlays").join(overlay))?;
         }
         let cleanup = Path::new(BASE).with_file_name("uninstall").join("cleanup.yaml");

@@ -150,9 +150,11 @@ fn render(config: &RouterConfig) -> String {
 }
 
 fn render_neighbor(text: &mut String, config: &RouterConfig, index: usize, neighbor: &Neighbor) {
+    let link_local = matches!(neighbor.address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let scope = if link_local { format!("%'{}'", neighbor.name) } else { String::new() };
     let _ = writeln!(
         text,
-        "protocol bgp {} {{\n  local {} as {};\n  neighbor {} as {};\n  direct;\n  hold time {};\n  connect delay time 1;\n  \
+        "protocol bgp {} {{\n  local {} as {};\n  neighbor {}{scope} as {};\n  direct;\n  hold time {};\n  connect delay time 1;\n  \
          connect retry time 1;\n  error wait time 1, 2;",
         protocol(index),
         neighbor.local,
@@ -172,9 +174,10 @@ fn render_neighbor(text: &mut String, config: &RouterConfig, index: usize, neigh
     for family in &neighbor.families {
         // It would put itself in the way of what it reflects.
         let own = if neighbor.asn == config.asn && !config.reflects { " next hop self;" } else { "" };
+        let extended = if link_local && *family == Family::V4 { " extended next hop yes;" } else { "" };
         let _ = writeln!(
             text,
-            "  {} {{ import all; export where source ~ [ RTS_BGP, RTS_STATIC ];{own} }};",
+            "  {} {{ import all; export where source ~ [ RTS_BGP, RTS_STATIC ];{own}{extended} }};",
             channel(*family)
         );
     }

@@ -28,6 +28,8 @@ pub struct Frr {
     directory: PathBuf,
     log: PathBuf,
     config: RouterConfig,
+    /// Where it peers with whoever is at the other end.
+    interfaces: Vec<String>,
     processes: Processes,
 }
 
@@ -43,6 +45,19 @@ impl Frr {
     /// # Errors
     /// If FRR is not installed or the files cannot be written.
     pub fn new(lab: &Lab, namespace: &Namespace, config: RouterConfig) -> Result<Self> {
+        Self::with_interfaces(lab, namespace, config, &[])
+    }
+
+    /// The same, with unnumbered peers on these interfaces besides, in whatever AS but its own.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_interfaces(
+        lab: &Lab,
+        namespace: &Namespace,
+        config: RouterConfig,
+        interfaces: &[&str],
+    ) -> Result<Self> {
         let frr = Self {
             zebra: foreign_program(&["/usr/lib/frr/zebra"], "frr")?,
             bgpd: foreign_program(&["/usr/lib/frr/bgpd"], "frr")?,
@@ -51,6 +66,7 @@ impl Frr {
             directory: lab.directory(&config.name)?,
             log: lab.log(&config.name),
             config,
+            interfaces: interfaces.iter().map(|&interface| interface.to_owned()).collect(),
             processes: Processes::default(),
         };
         // FRR gives up root for a user of its own, who writes its sockets.
@@ -63,7 +79,7 @@ impl Frr {
 
     fn write(&self) -> Result<()> {
         let path = self.directory.join("bgpd.conf");
-        std::fs::write(&path, render(&self.config))
+        std::fs::write(&path, render(&self.config, &self.interfaces))
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
@@ -89,6 +105,15 @@ impl Frr {
             .success()
             .with_context(|| format!("{}: vtysh {commands:?}", self.config.name))?
             .stdout)
+    }
+
+    /// Whether the session with whoever is on this interface is Established.
+    ///
+    /// # Errors
+    /// If the daemon does not answer.
+    pub fn established_on(&self, interface: &str) -> Result<bool> {
+        let said = self.ask_json(&format!("show bgp neighbors {interface} json"))?;
+        Ok(said[interface]["bgpState"] == "Established")
     }
 
     fn ask_json(&self, command: &str) -> Result<Value> {
@@ -200,7 +225,7 @@ fn parse_path(path: &Value) -> Path {
     }
 }
 
-fn render(config: &RouterConfig) -> String {
+fn render(config: &RouterConfig, interfaces: &[String]) -> String {
     let mut text = format!(
         "hostname {}\nrouter bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n \
          no bgp network import-check\n bgp bestpath as-path multipath-relax\n timers bgp {} {}\n",
@@ -224,8 +249,16 @@ fn render(config: &RouterConfig) -> String {
         );
         let _ = writeln!(text, " neighbor {address} advertisement-interval 0");
     }
+    for interface in interfaces {
+        let _ = writeln!(text, " neighbor {interface} interface remote-as external");
+        let _ = writeln!(text, " neighbor {interface} timers connect 1");
+        let _ = writeln!(text, " neighbor {interface} advertisement-interval 0");
+    }
     for family in Family::BOTH {
         let _ = writeln!(text, " address-family {}", unicast(family));
+        for interface in interfaces {
+            let _ = writeln!(text, "  neighbor {interface} activate");
+        }
         for prefix in config.originate.iter().filter(|prefix| Family::of(prefix.addr()) == family) {
             let _ = writeln!(text, "  network {prefix}");
         }

@@ -143,7 +143,7 @@ impl RouterConfig {
 pub struct Neighbor {
     /// The name of the machine at the other end.
     pub name: String,
-    /// Its address.
+    /// Its address. A link-local one, which BIRD alone takes, is on the interface that is named as that machine.
     pub address: IpAddr,
     /// Its AS.
     pub asn: u32,
