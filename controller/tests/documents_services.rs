@@ -100,6 +100,26 @@ fn ranges_of_two_lists_may_overlap_but_none_with_anything_else() {
 }
 
 #[test]
+fn pools_for_services_lie_in_ranges_of_theirs_and_of_nobody_else() {
+    let pool = |cidr: &str| {
+        format!(
+            "---\napiVersion: weft.network/v1alpha1\nkind: IPPool\nmetadata: {{name: public}}\nspec: {{cidr: {cidr}, allowedUses: [LoadBalancer]}}\n"
+        )
+    };
+    let ranges = configuration("serviceLoadBalancerIPs: [{cidr: 203.0.113.0/24}]");
+    read(&(ranges + &pool("203.0.113.0/28"))).expect("that is what they are for, and no block need fit");
+    read(&pool("203.0.113.7/32")).expect("nothing announces it, but that is no error");
+    one(
+        &(configuration("serviceClusterIPs: [{cidr: 10.96.0.0/12}]") + &pool("10.96.0.0/24")),
+        "spec.serviceClusterIPs[0].cidr",
+        &["the cidr 10.96.0.0/24 of IPPool/public"],
+    );
+    one(&pool("192.0.2.0/24"), "spec.cidr", &["the address 192.0.2.1 of Node/n1", "a range of their own"]);
+    let block = "---\napiVersion: weft.network/v1alpha1\nkind: IPBlock\nmetadata: {name: b}\nspec: {cidr: 203.0.113.64/26, node: n1}\n";
+    one(&(pool("203.0.113.0/24") + block), "spec.cidr", &["the block 203.0.113.64/26 of IPBlock/b"]);
+}
+
+#[test]
 fn services_as_the_api_server_writes_them() {
     let cluster = read(
         r#"

@@ -189,6 +189,8 @@ fn a_router_is_believed_pods_and_node_addresses_within_the_pools() {
         TOR,
         "kind: IPPool\nmetadata: {name: a}\nspec: {cidr: 10.244.0.0/16}\n",
         "kind: IPPool\nmetadata: {name: b}\nspec: {cidr: 10.245.0.0/16, disabled: true}\n",
+        "kind: IPPool\nmetadata: {name: c}\nspec: {cidr: 10.246.0.0/16, allowedUses: [LoadBalancer]}\n",
+        "kind: IPPool\nmetadata: {name: d}\nspec: {cidr: \"2001:db8:9::/64\", allowedUses: [LoadBalancer]}\n",
     ];
     let plan = plan1(&pools);
     assert_eq!(peers(&plan), [("192.0.2.254".into(), "tor".into())]);
@@ -200,13 +202,14 @@ fn a_router_is_believed_pods_and_node_addresses_within_the_pools() {
         ("10.244.1.0/26", "own-block"),
         ("10.244.1.7/32", "own-block"),
         ("10.245.1.0/26", "not-in-pool"),
+        ("10.246.1.0/26", "not-in-pool"),
         ("10.0.0.0/8", "not-in-pool"),
         ("0.0.0.0/0", "not-in-pool"),
         ("10.96.0.0/12", "not-in-pool"),
         ("192.0.2.2/32", "accept"),
         ("192.0.2.1/32", "own-address"),
         ("192.0.2.9/32", "not-in-pool"),
-        // No IPPool of IPv6: the Nodes' podCIDRs.
+        // No IPPool of IPv6 for pods: the Nodes' podCIDRs.
         ("fd00:244:2::/122", "accept"),
         ("fd00:244:2::5/128", "accept"),
         ("fd00:244:1::/122", "own-block"),
@@ -525,8 +528,9 @@ fn a_plan_changes_only_for_what_concerns_the_node() {
     assert_ne!(plan(&after, "n1", &host).expect("a plan"), plan_before);
 }
 
-const TWO_POOLS: &str = "kind: IPPool\nmetadata: {name: a}\nspec: {cidr: 10.244.0.0/16, natOutgoing: true}\n\
-    ---\nkind: IPPool\nmetadata: {name: b}\nspec: {cidr: 10.200.0.0/16, disabled: true}\n";
+const POOLS: &str = "kind: IPPool\nmetadata: {name: a}\nspec: {cidr: 10.244.0.0/16, natOutgoing: true}\n\
+    ---\nkind: IPPool\nmetadata: {name: b}\nspec: {cidr: 10.200.0.0/16, disabled: true}\n\
+    ---\nkind: IPPool\nmetadata: {name: c}\nspec: {cidr: 203.0.113.0/24, allowedUses: [LoadBalancer]}\n";
 
 /// Documents that each need the group.
 fn each(text: &str) -> Vec<&str> {
@@ -537,7 +541,7 @@ fn each(text: &str) -> Vec<&str> {
 fn pods_of_a_pool_with_nat_speak_as_the_node_to_all_but_the_cluster() {
     let exclude =
         "kind: BGPConfiguration\nmetadata: {name: default}\nspec: {natOutgoingExclude: [198.51.100.0/24]}\n";
-    let documents: Vec<&str> = each(TWO_POOLS).into_iter().chain([exclude]).collect();
+    let documents: Vec<&str> = each(POOLS).into_iter().chain([exclude]).collect();
     let filter = plan1(&documents).packet_filter;
     assert_eq!(filter.nat_v6, None, "no IPv6 pool asks for it");
     let nat = filter.nat_v4.expect("a pool asks for it");
@@ -552,6 +556,7 @@ fn pods_of_a_pool_with_nat_speak_as_the_node_to_all_but_the_cluster() {
     for inside in [
         "10.244.0.0/16",
         "10.200.0.0/16",
+        "203.0.113.0/24",
         "10.244.3.0/26",
         "192.0.2.3/32",
         "198.51.100.0/24",
@@ -565,7 +570,7 @@ fn pods_of_a_pool_with_nat_speak_as_the_node_to_all_but_the_cluster() {
 #[test]
 fn a_node_without_an_address_cannot_speak_for_its_pods() {
     let facts = host(&[("eth0", &["2001:db8::1/64"])]);
-    let mut cluster = cluster(&each(TWO_POOLS));
+    let mut cluster = cluster(&each(POOLS));
     let node = cluster.nodes.get_mut("n1").expect("n1");
     Arc::make_mut(node).addresses.retain(IpAddr::is_ipv6);
     let made = plan(&cluster, "n1", &facts).expect("a plan");

@@ -3,7 +3,7 @@
 use kube::CustomResourceExt;
 use serde_json::{Value as Json, json};
 
-use super::{BGPConfiguration, BGPFilter, BGPNodeStatus, BGPPeer, IPBlock, IPPool};
+use super::{BGPConfiguration, BGPFilter, BGPNodeStatus, BGPPeer, IPBlock, IPPool, LoadBalancerIP};
 
 /// A rule in CEL for what a schema cannot say: the kind, where in its schema, the expression, and what is wrong where it is false.
 type Rule = (&'static str, &'static str, &'static str, &'static str);
@@ -11,7 +11,7 @@ type Rule = (&'static str, &'static str, &'static str, &'static str);
 /// Where in a CustomResourceDefinition the schema of an object is.
 const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
 
-const RULES: [Rule; 18] = [
+const RULES: [Rule; 22] = [
     (
         "BGPConfiguration",
         "",
@@ -73,6 +73,31 @@ const RULES: [Rule; 18] = [
          : self.blockSize >= 20 && self.blockSize <= 32)",
         "blockSize: write 20 to 32 for IPv4, 116 to 128 for IPv6",
     ),
+    (
+        "IPPool",
+        "/properties/spec",
+        "!has(self.allowedUses) || size(self.allowedUses) == 1",
+        "allowedUses: name one of Workload and LoadBalancer; pods and Services have pools of their own",
+    ),
+    (
+        "IPPool",
+        "/properties/spec",
+        "!has(self.allowedUses) || !self.allowedUses.exists(use, use == 'LoadBalancer') || !(has(self.blockSize) \
+         || has(self.topology) || self.natOutgoing || self.disableBGPExport)",
+        "allowedUses: a pool for LoadBalancer has no blocks: leave out blockSize, topology, natOutgoing and disableBGPExport",
+    ),
+    (
+        "LoadBalancerIP",
+        "",
+        "self.spec.address.contains(':') || self.metadata.name == self.spec.address",
+        "name it after its address: weft-controller makes these objects",
+    ),
+    (
+        "LoadBalancerIP",
+        "/properties/spec",
+        "self.address == oldSelf.address",
+        "address: it is what the object is for, and stays",
+    ),
 ];
 
 const UNEVEN: &str = "!has(self.holdTime) || !has(self.keepaliveTime) || duration(self.keepaliveTime) < duration(self.holdTime)";
@@ -97,6 +122,7 @@ pub fn crds() -> Result<String, serde_yaml::Error> {
         BGPPeer::crd(),
         IPBlock::crd(),
         IPPool::crd(),
+        LoadBalancerIP::crd(),
     ];
     for crd in crds {
         let kind = crd.spec.names.kind.clone();

@@ -6,18 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cidr, Duration, IPPoolStatus, ObjectCondition, Selector};
 
-/// A range that pods' addresses come from, cut into blocks.
+/// A range that pods' addresses come from, cut into blocks, or one that Services' come from.
 #[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "weft.network",
     version = "v1alpha1",
     kind = "IPPool",
-    doc = "A range that pods' addresses come from.",
+    doc = "A range that addresses of pods, or of Services, come from.",
     plural = "ippools",
     category = "weft",
     status = "IPPoolStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name":"CIDR","type":"string","jsonPath":".spec.cidr"}"#,
+    printcolumn = r#"{"name":"Uses","type":"string","jsonPath":".spec.allowedUses"}"#,
     printcolumn = r#"{"name":"Block","type":"integer","jsonPath":".spec.blockSize"}"#,
     printcolumn = r#"{"name":"Blocks","type":"integer","jsonPath":".status.blocks"}"#,
     printcolumn = r#"{"name":"Of","type":"integer","jsonPath":".status.blocksAtMost"}"#,
@@ -29,6 +30,10 @@ use super::{Cidr, Duration, IPPoolStatus, ObjectCondition, Selector};
 pub struct IPPoolSpec {
     /// The range. Pools do not overlap.
     pub cidr: Cidr,
+    /// Whose addresses come from it: `[Workload]` unless given. Pods and Services have pools of their own, so it names one.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 2))]
+    pub allowed_uses: Option<Vec<AllowedUse>>,
     /// The prefix length of a block: 26 unless given in IPv4 (20 to 32), 122 in IPv6 (116 to 128). Peers' prefixes
     /// longer than this are accepted only by a filter.
     #[serde(default)]
@@ -49,17 +54,17 @@ pub struct IPPoolSpec {
     /// Keeps the blocks of nodes that stand together in one prefix.
     #[serde(default)]
     pub topology: Option<Topology>,
-    /// The Namespaces whose pods get addresses of this pool, and of no pool that is for all; for all unless given. A Namespace
+    /// The Namespaces whose pods or Services get addresses of this pool, and of no pool that is for all; for all unless given. A Namespace
     /// has its name as label `kubernetes.io/metadata.name`.
     #[serde(default)]
     pub namespace_selector: Option<Selector>,
-    /// Whether pods get addresses of this pool without asking for it by name.
+    /// Whether pods or Services get addresses of this pool without asking for it by name.
     #[serde(default)]
     pub assignment_mode: AssignmentMode,
     /// Ranges of the pool whose addresses are given only to who asks for one of them: 256 at most.
     #[serde(default)]
     pub reserved: Vec<Cidr>,
-    /// How long an address rests before it is given to another pod: 30s unless given, 24h at most.
+    /// How long an address rests before it is given to another: 30s unless given, 24h at most.
     #[serde(default)]
     pub cooldown: Option<Duration>,
 }
@@ -76,10 +81,19 @@ pub struct Topology {
     pub prefix_length: u8,
 }
 
+/// Whose addresses come from a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AllowedUse {
+    /// Pods'.
+    Workload,
+    /// Those of Services of type LoadBalancer.
+    LoadBalancer,
+}
+
 /// Who gets addresses of a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AssignmentMode {
-    /// Every pod that the pool is for.
+    /// Every pod or Service that the pool is for.
     #[default]
     Automatic,
     /// Only who asks for the pool by name, or for an address in it.
@@ -87,6 +101,15 @@ pub enum AssignmentMode {
 }
 
 impl IPPoolSpec {
+    /// Whether addresses for this use come from it.
+    #[must_use]
+    pub fn is_for(&self, purpose: AllowedUse) -> bool {
+        match &self.allowed_uses {
+            Some(uses) => uses.contains(&purpose),
+            None => purpose == AllowedUse::Workload,
+        }
+    }
+
     /// How long an address rests where no pool says otherwise.
     pub const COOLDOWN: std::time::Duration = std::time::Duration::from_secs(30);
 

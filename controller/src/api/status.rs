@@ -54,7 +54,7 @@ pub struct IPPoolStatus {
     pub blocks_at_most: u64,
     /// How many nodes have one.
     pub nodes: u64,
-    /// How many addresses pods have, or had a moment ago, as far as nodes have told.
+    /// How many addresses pods have, or had a moment ago, as far as nodes have told; or Services.
     pub addresses_used: u64,
     /// `Accepted` and `Programmed`.
     pub conditions: Vec<ObjectCondition>,

@@ -20,8 +20,8 @@ use ipnet::IpNet;
 pub use self::keeper::Keeper;
 
 use self::place::{Place, Places};
-use self::space::Space;
-use crate::api::{Cidr, IPBlockSpec, IPPoolSpec, PodCidrSource};
+pub(crate) use self::space::Space;
+use crate::api::{AllowedUse, Cidr, IPBlockSpec, IPPoolSpec, PodCidrSource};
 use crate::cluster::{Cluster, Node};
 
 /// How many blocks of one pool a node may have.
@@ -116,12 +116,16 @@ pub struct View<'a> {
 /// The name of the IPBlock of a block: the same of the same block, and a DNS subdomain (RFC 1123).
 #[must_use]
 pub fn name(block: IpNet) -> String {
-    let len = block.prefix_len();
-    match block.network() {
-        IpAddr::V4(v4) => format!("{v4}-{len}"),
+    format!("{}-{}", name_of_address(block.network()), block.prefix_len())
+}
+
+/// An address as a DNS subdomain (RFC 1123), the same of the same address.
+pub(crate) fn name_of_address(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => {
             let groups: Vec<String> = v6.segments().iter().map(|group| format!("{group:x}")).collect();
-            format!("{}-{len}", groups.join("-"))
+            groups.join("-")
         }
     }
 }
@@ -135,7 +139,9 @@ pub fn plan(view: View<'_>) -> Plan {
     let blocks = view.cluster.blocks.values().map(|block| block.cidr.net());
     blocks.chain(pod_cidrs).for_each(|net| space.take(net));
     let owned = owned(view);
-    for (pool_name, pool) in view.cluster.pools.iter().filter(|(_, pool)| !pool.disabled) {
+    let pools = view.cluster.pools.iter();
+    let pools = pools.filter(|(_, pool)| !pool.disabled && pool.is_for(AllowedUse::Workload));
+    for (pool_name, pool) in pools {
         let mut places = Places::of(view.cluster, pool);
         for (node_name, node) in
             view.cluster.nodes.iter().filter(|(_, node)| entitled(view.cluster, pool, node))
@@ -186,14 +192,14 @@ fn owned<'a>(view: View<'a>) -> BTreeMap<(&'a str, Option<&'a str>), Vec<Own<'a>
     let mut owned: BTreeMap<_, Vec<(IpNet, Own<'a>)>> = BTreeMap::new();
     for (name, spec) in &view.cluster.blocks {
         let cidr = spec.cidr.net();
-        let pool = view.cluster.pools.iter().find(|(_, pool)| pool.cidr.net().contains(&cidr));
+        let pool = view.cluster.pod_pool_of(cidr);
         let own = Own {
             name,
             closed: spec.closed,
             managed: is_managed(name, spec),
             usage: view.usage.get(&cidr).copied(),
         };
-        owned.entry((spec.node.as_str(), pool.map(|(name, _)| name.as_str()))).or_default().push((cidr, own));
+        owned.entry((spec.node.as_str(), pool.map(|(name, _)| name))).or_default().push((cidr, own));
     }
     let in_order = |mut blocks: Vec<(IpNet, Own<'a>)>| {
         blocks.sort_by_key(|(cidr, _)| *cidr);

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 /// The taken ranges of both families.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Space {
+pub(crate) struct Space {
     ipv4: Ranges,
     ipv6: Ranges,
 }
@@ -17,7 +17,7 @@ type Ranges = BTreeMap<u128, u128>;
 
 impl Space {
     /// Takes a range, of which parts may be taken already.
-    pub(super) fn take(&mut self, net: IpNet) {
+    pub(crate) fn take(&mut self, net: IpNet) {
         let (mut first, mut last) = bounds(net);
         let ranges = match net {
             IpNet::V4(_) => &mut self.ipv4,
@@ -33,7 +33,7 @@ impl Space {
     }
 
     /// The first prefix of length `len` within `within` of which nothing is taken.
-    pub(super) fn first_free(&self, within: IpNet, len: u8) -> Option<IpNet> {
+    pub(crate) fn first_free(&self, within: IpNet, len: u8) -> Option<IpNet> {
         let ranges = match within {
             IpNet::V4(_) => &self.ipv4,
             IpNet::V6(_) => &self.ipv6,

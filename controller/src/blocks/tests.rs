@@ -67,6 +67,7 @@ fn every_node_gets_a_block_of_every_pool_that_is_for_it() {
         ("v6", pool(json!({"cidr": "fd00::/112"}))),
         ("edge", pool(json!({"cidr": "10.9.0.0/24", "nodeSelector": "has(edge)"}))),
         ("off", pool(json!({"cidr": "10.8.0.0/24", "disabled": true}))),
+        ("services", pool(json!({"cidr": "203.0.113.0/24", "allowedUses": ["LoadBalancer"]}))),
         ("a", node(&[])),
         ("b", node(&[("edge", "")])),
     ]);
@@ -154,12 +155,21 @@ fn blocks_that_people_made_are_left_to_them() {
         ("a", node(&[])),
         ("mine", block("10.0.0.0/26", "a", false)),
         ("elsewhere", block("192.0.2.0/26", "a", false)),
+        ("s", pool(json!({"cidr": "198.51.100.0/24", "allowedUses": ["LoadBalancer"]}))),
+        ("198.51.100.0-26", block("198.51.100.0/26", "a", false)),
         ("of-nobody", block("10.0.0.64/26", "gone", false)),
         ("192.0.2.64-26", block("192.0.2.64/26", "a", false)),
         ("10.0.0.128-26", block("10.0.0.128/26", "gone", false)),
     ]);
-    assert_eq!(told(&planned(&cluster)), ["close 192.0.2.64-26"], "in no pool");
-    assert_eq!(told(&planned_with(&cluster, &[], &["gone"])), ["close 192.0.2.64-26", "- 10.0.0.128-26"]);
+    assert_eq!(
+        told(&planned(&cluster)),
+        ["close 192.0.2.64-26", "close 198.51.100.0-26"],
+        "in no pool for pods"
+    );
+    assert_eq!(
+        told(&planned_with(&cluster, &[], &["gone"])),
+        ["close 192.0.2.64-26", "close 198.51.100.0-26", "- 10.0.0.128-26"]
+    );
 }
 
 #[test]

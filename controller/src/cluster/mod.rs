@@ -7,8 +7,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::api::{
-    BGPConfigurationSpec, BGPFilterSpec, BGPPeerSpec, EXCLUDE_LABEL, GROUP, IPBlockSpec, IPPoolSpec, Labels,
-    MESH_LABEL, PodCidrSource, VERSION,
+    AllowedUse, BGPConfigurationSpec, BGPFilterSpec, BGPPeerSpec, EXCLUDE_LABEL, GROUP, IPBlockSpec,
+    IPPoolSpec, Labels, MESH_LABEL, PodCidrSource, VERSION,
 };
 
 mod services;
@@ -270,6 +270,14 @@ impl Cluster {
             blocks.dedup();
         }
         all
+    }
+
+    /// The pool for pods that a block lies in.
+    #[must_use]
+    pub fn pod_pool_of(&self, block: IpNet) -> Option<(&str, &IPPoolSpec)> {
+        let mut pools = self.pools.iter().filter(|(_, pool)| pool.is_for(AllowedUse::Workload));
+        let (name, pool) = pools.find(|(_, pool)| pool.cidr.net().contains(&block))?;
+        Some((name, pool))
     }
 
     /// The blocks of a node, in order: its IPBlocks or, if it has none and they count, its `podCIDRs`.

@@ -57,7 +57,7 @@ pub(super) fn blocks(cluster: &Cluster, node: &str, held: &BTreeSet<IpNet>) -> V
 }
 
 fn block(cluster: &Cluster, cidr: IpNet, given: bool) -> Block {
-    let pool = cluster.pools.iter().find(|(_, pool)| pool.cidr.net().contains(&cidr));
+    let pool = cluster.pod_pool_of(cidr);
     let object = cluster.blocks.iter().find(|(_, block)| given && block.cidr.net() == cidr);
     let state = match pool {
         _ if !given => BlockState::Leaving,
@@ -67,7 +67,7 @@ fn block(cluster: &Cluster, cidr: IpNet, given: bool) -> Block {
     };
     let cooldown = pool.map_or(IPPoolSpec::COOLDOWN, |(_, pool)| pool.cooldown());
     let object = object.map(|(name, _)| name.clone());
-    Block { cidr, object, pool: pool.map(|(name, _)| name.clone()), state, cooldown }
+    Block { cidr, object, pool: pool.map(|(name, _)| name.to_owned()), state, cooldown }
 }
 
 /// The pools of these blocks, by name.

@@ -11,7 +11,7 @@ use super::make::Context;
 use super::session::{Origin, Wanted};
 use super::settings::{Settings, node_configuration_name};
 use crate::api::json::Problem;
-use crate::api::{NodeAddress, PeerAs, SourceAddress};
+use crate::api::{AllowedUse, NodeAddress, PeerAs, SourceAddress};
 use crate::cluster::Cluster;
 
 /// How many nodes a full mesh carries without a word: each has a session with every other.
@@ -168,7 +168,7 @@ fn large_mesh(sessions: &[Wanted<'_>]) -> Option<Problem> {
 }
 
 fn blocks_outside_pools(context: &Context<'_>) -> Vec<Problem> {
-    let pools = || context.cluster.pools.values();
+    let pools = || context.cluster.pools.values().filter(|pool| pool.is_for(AllowedUse::Workload));
     let given = context.blocks.iter().filter(|block| block.state != BlockState::Leaving);
     let outside = given.map(|block| block.cidr).filter(|block| {
         let family = Family::of(block);

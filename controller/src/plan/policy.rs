@@ -11,7 +11,9 @@ use weft_bgp::types::{Family, PeerType, Reason};
 
 use super::NodeAddresses;
 use super::session::Wanted;
-use crate::api::{Action, BGPFilterRule, BGPFilterSpec, FilterPeerType, IPPoolSpec, MatchOperator, Source};
+use crate::api::{
+    Action, AllowedUse, BGPFilterRule, BGPFilterSpec, FilterPeerType, IPPoolSpec, MatchOperator, Source,
+};
 use crate::cluster::Cluster;
 
 /// Why a block is not exported that is to stay in the cluster.
@@ -158,8 +160,8 @@ fn default_import(
         let of_family = |net: &IpNet| Family::of(net) == family;
         let own_addresses = own.iter().map(IpNet::from).filter(of_family).map(exactly);
         let nodes = cluster.nodes.iter().filter(|(name, _)| *name != node).flat_map(|(_, n)| &n.addresses);
-        let pools: Vec<&IPPoolSpec> =
-            cluster.pools.values().map(AsRef::as_ref).filter(|p| of_family(&p.cidr.net())).collect();
+        let for_pods = cluster.pools.values().map(AsRef::as_ref).filter(|p| p.is_for(AllowedUse::Workload));
+        let pools: Vec<&IPPoolSpec> = for_pods.filter(|p| of_family(&p.cidr.net())).collect();
         let mut rules = Vec::new();
         let blocks = own_blocks.iter().copied().filter(of_family).map(inside);
         rules.extend(reject_any(blocks, "own-block", "it is or lies in a block of this node"));

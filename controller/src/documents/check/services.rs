@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::spec::{Faults, fault};
 use super::{Parsed, place};
 use crate::api::json::DocumentError;
-use crate::api::{BGPConfigurationSpec, Invalid, SERVICE_RANGES_MAX, ServiceRange};
+use crate::api::{AllowedUse, BGPConfigurationSpec, Invalid, SERVICE_RANGES_MAX, ServiceRange};
 use crate::cluster::Object;
 
 /// A shorter prefix is no range of Services' addresses, and would draw in and reject what is none of theirs.
@@ -90,7 +90,7 @@ pub(super) fn ranges(parsed: &[Parsed]) -> Vec<DocumentError> {
         for (field, ranges) in lists(spec) {
             for (index, range) in ranges.iter().enumerate() {
                 let at = format!("spec.{field}[{index}].cidr");
-                let in_the_way = in_the_way(range.cidr.net(), parsed);
+                let in_the_way = in_the_way(range.cidr.net(), parsed, field == "serviceClusterIPs");
                 errors.extend(in_the_way.into_values().map(|message| {
                     let remedy =
                         "give Services a range of their own: what no Service answers in it is rejected";
@@ -102,8 +102,30 @@ pub(super) fn ranges(parsed: &[Parsed]) -> Vec<DocumentError> {
     errors
 }
 
-/// The first object of each kind that a range overlaps with, in words.
-fn in_the_way(net: IpNet, parsed: &[Parsed]) -> BTreeMap<&'static str, String> {
+/// Pools for Services that overlap with what pods or nodes have.
+pub(super) fn pools(parsed: &[Parsed]) -> Vec<DocumentError> {
+    let mut errors = Vec::new();
+    for object in parsed {
+        let Object::IpPool(spec) = &object.object else { continue };
+        if !spec.is_for(AllowedUse::LoadBalancer) {
+            continue;
+        }
+        let mut in_the_way = in_the_way(spec.cidr.net(), parsed, false);
+        // Pools overlap with no pool whatever they are for.
+        in_the_way.remove(POOL);
+        errors.extend(in_the_way.into_values().map(|message| {
+            let remedy = "give Services a range of their own";
+            object.error("spec.cidr", Invalid::new(message, remedy))
+        }));
+    }
+    errors
+}
+
+const POOL: &str = "the cidr";
+
+/// The first object of each kind that a range overlaps with, in words. Pools for LoadBalancer addresses are in the way of ranges for
+/// other addresses only.
+fn in_the_way(net: IpNet, parsed: &[Parsed], of_cluster_ips: bool) -> BTreeMap<&'static str, String> {
     let mut found = BTreeMap::new();
     for object in parsed {
         let mut add = |what: &'static str, shown: String| {
@@ -112,7 +134,12 @@ fn in_the_way(net: IpNet, parsed: &[Parsed]) -> BTreeMap<&'static str, String> {
             });
         };
         match &object.object {
-            Object::IpPool(spec) if overlap(&spec.cidr.net(), &net) => add("the cidr", spec.cidr.to_string()),
+            Object::IpPool(spec)
+                if overlap(&spec.cidr.net(), &net)
+                    && (of_cluster_ips || spec.is_for(AllowedUse::Workload)) =>
+            {
+                add(POOL, spec.cidr.to_string());
+            }
             Object::IpBlock(spec) if overlap(&spec.cidr.net(), &net) => {
                 add("the block", spec.cidr.to_string());
             }

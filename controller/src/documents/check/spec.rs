@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use weft_bgp::types::Family;
 
 use crate::api::{
-    BGPConfigurationSpec, BGPFilterRule, BGPFilterSpec, BGPPeerSpec, Cidr, Duration, FILTER_RULES_MAX,
-    GracefulRestartSpec, IPPoolSpec, Invalid, MatchOperator, PeerAs, SourceAddress, Topology,
+    AllowedUse, BGPConfigurationSpec, BGPFilterRule, BGPFilterSpec, BGPPeerSpec, Cidr, Duration,
+    FILTER_RULES_MAX, GracefulRestartSpec, IPPoolSpec, Invalid, MatchOperator, PeerAs, SourceAddress,
+    Topology,
 };
 
 /// How many destinations may be left out of NAT.
@@ -279,10 +280,6 @@ fn filter_rule(faults: &mut Faults, path: &str, rule: &BGPFilterRule, family: Fa
 pub(super) fn pool(spec: &IPPoolSpec) -> Faults {
     let mut faults = Faults::new();
     let net = spec.cidr.net();
-    let range = match net {
-        IpNet::V4(_) => 20..=32,
-        IpNet::V6(_) => 116..=128,
-    };
     let unfit = match net.addr() {
         IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_multicast() || v4.is_unspecified(),
         IpAddr::V6(v6) => {
@@ -293,27 +290,18 @@ pub(super) fn pool(spec: &IPPoolSpec) -> Faults {
         fault(
             &mut faults,
             "cidr",
-            format!("{net} is not for pods: no packet with such a source is routed"),
+            format!("{net} is not for pods or Services: no packet with such an address is routed"),
             "take a private or a global range",
         );
     }
-    let block_len = spec.block_len();
-    let (least, most) = (range.start(), range.end());
-    if !range.contains(&block_len) {
-        let message = format!("the blockSize {block_len} is out of range");
-        fault(&mut faults, "blockSize", message, &format!("write {least} to {most} for this family"));
-    } else if block_len < net.prefix_len() {
-        let field = if spec.block_size.is_some() { "blockSize" } else { "cidr" };
-        let message = format!("a block of {block_len} bits does not fit into {net}");
-        fault(
-            &mut faults,
-            field,
-            message,
-            &format!("widen cidr, or write a blockSize of {} to {most}", net.prefix_len()),
-        );
-    }
-    if let Some(topology) = &spec.topology {
-        topology_of(&mut faults, topology, net.prefix_len()..=block_len);
+    match spec.allowed_uses.as_deref() {
+        None | Some([AllowedUse::Workload]) => blocks_of(&mut faults, spec),
+        Some([AllowedUse::LoadBalancer]) => without_blocks(&mut faults, spec),
+        Some(uses) => {
+            let message = format!("allowedUses has {} entries", uses.len());
+            let remedy = "name one of Workload and LoadBalancer, and make a pool for each: pods and Services do not share ranges";
+            fault(&mut faults, "allowedUses", message, remedy);
+        }
     }
     reserved(&mut faults, net, &spec.reserved);
     if let Some(cooldown) = spec.cooldown.filter(|c| c.0.subsec_nanos() > 0 || c.0 > COOLDOWN_MAX) {
@@ -321,6 +309,48 @@ pub(super) fn pool(spec: &IPPoolSpec) -> Faults {
         fault(&mut faults, "cooldown", message, "write whole seconds from 0s to 24h");
     }
     faults
+}
+
+/// The faults of what a pool for pods says of its blocks.
+fn blocks_of(faults: &mut Faults, spec: &IPPoolSpec) {
+    let net = spec.cidr.net();
+    let range = match net {
+        IpNet::V4(_) => 20..=32,
+        IpNet::V6(_) => 116..=128,
+    };
+    let block_len = spec.block_len();
+    let (least, most) = (range.start(), range.end());
+    if !range.contains(&block_len) {
+        let message = format!("the blockSize {block_len} is out of range");
+        fault(faults, "blockSize", message, &format!("write {least} to {most} for this family"));
+    } else if block_len < net.prefix_len() {
+        let field = if spec.block_size.is_some() { "blockSize" } else { "cidr" };
+        let message = format!("a block of {block_len} bits does not fit into {net}");
+        fault(
+            faults,
+            field,
+            message,
+            &format!("widen cidr, or write a blockSize of {} to {most}", net.prefix_len()),
+        );
+    }
+    if let Some(topology) = &spec.topology {
+        topology_of(faults, topology, net.prefix_len()..=block_len);
+    }
+}
+
+/// A pool for Services has no blocks, and nothing that is said of blocks or of what pods send.
+fn without_blocks(faults: &mut Faults, spec: &IPPoolSpec) {
+    let given = [
+        ("blockSize", spec.block_size.is_some()),
+        ("nodeSelector", spec.node_selector.is_some()),
+        ("topology", spec.topology.is_some()),
+        ("natOutgoing", spec.nat_outgoing),
+        ("disableBGPExport", spec.disable_bgp_export),
+    ];
+    for (field, _) in given.into_iter().filter(|(_, given)| *given) {
+        let message = format!("{field} is given in a pool for LoadBalancer, which has no blocks and no pods");
+        fault(faults, field, message, "leave it out, or make it a pool for Workload");
+    }
 }
 
 fn topology_of(faults: &mut Faults, topology: &Topology, lengths: RangeInclusive<u8>) {
