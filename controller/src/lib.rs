@@ -12,6 +12,7 @@ pub mod ctl;
 pub mod daemon;
 pub mod documents;
 mod kubernetes;
+pub mod load_balancer;
 mod log;
 pub mod manager;
 pub mod plan;
