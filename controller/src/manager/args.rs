@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{ArgAction, Parser};
 use hyper::Uri;
 
 use crate::api::Duration;
 use crate::kubernetes::server_url;
 use crate::log::LogFormat;
 
-/// Gives blocks of the IPPools to the nodes, takes back what is nobody's, and writes the status of Weft's objects.
+/// Gives blocks of the IPPools to the nodes and addresses to Services, takes back what is nobody's, and writes the status of Weft's objects.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "weft-controller",
@@ -35,6 +35,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "15m")]
     pub(super) garbage_grace: Duration,
 
+    /// The spec.loadBalancerClass of the Services that get addresses of the IPPools
+    #[arg(long, value_name = "CLASS", default_value = "weft.network/weft", value_parser = load_balancer_class)]
+    pub(super) load_balancer_class: String,
+
+    /// Whether Services of type LoadBalancer that name no class get addresses too
+    #[arg(long, value_name = "BOOLEAN", default_value_t = true, action = ArgAction::Set)]
+    pub(super) default_load_balancer: bool,
+
     /// Where to serve /metrics and /healthz
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9178")]
     pub(super) metrics: SocketAddr,
@@ -48,5 +56,42 @@ impl Args {
     /// Reads the command line; one that makes no sense ends the program with exit code 2 and the reason.
     pub(super) fn from_command_line() -> Self {
         Self::parse()
+    }
+}
+
+/// As Kubernetes takes it: a label's name with a prefix.
+fn load_balancer_class(text: &str) -> Result<String, String> {
+    let fits = |part: &str| {
+        let end = |c: char| c.is_ascii_alphanumeric();
+        part.starts_with(end)
+            && part.ends_with(end)
+            && part.len() <= 63
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    match text.split_once('/') {
+        Some((prefix, name)) if fits(prefix) && fits(name) => Ok(text.to_owned()),
+        _ => Err("write a name with a prefix, such as weft.network/weft".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_services_are_ours_can_be_said() {
+        let parse = |args: &[&str]| Args::try_parse_from([&["weft-controller"], args].concat());
+        let args = parse(&[]).unwrap();
+        assert_eq!(
+            (args.load_balancer_class.as_str(), args.default_load_balancer),
+            ("weft.network/weft", true)
+        );
+        let args =
+            parse(&["--load-balancer-class", "example.org/a", "--default-load-balancer=false"]).unwrap();
+        assert_eq!((args.load_balancer_class.as_str(), args.default_load_balancer), ("example.org/a", false));
+        for wrong in ["weft", "/weft", "a/b/c", "a/b c"] {
+            let error = parse(&["--load-balancer-class", wrong]).unwrap_err().to_string();
+            assert!(error.contains("such as weft.network/weft"), "{error}");
+        }
     }
 }

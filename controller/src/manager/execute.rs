@@ -72,7 +72,12 @@ fn precisely(uid: Option<String>, resource_version: Option<String>) -> DeletePar
 fn outcome<T>(result: kube::Result<T>) -> Result<Outcome> {
     match result {
         Ok(_) => Ok(Outcome::Made),
-        Err(kube::Error::Api(error)) if [NOT_FOUND, CONFLICT].contains(&error.code) => Ok(Outcome::Overtaken),
+        Err(error) if is_overtaken(&error) => Ok(Outcome::Overtaken),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether a write was refused as the object is not what it was taken for.
+pub(super) fn is_overtaken(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if [NOT_FOUND, CONFLICT].contains(&status.code))
 }

@@ -17,6 +17,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::blocks::Change;
+use crate::load_balancer;
 
 /// Counters, since the start.
 #[derive(Debug, Default)]
@@ -29,6 +30,10 @@ pub(super) struct Metrics {
     failed: AtomicU64,
     blocks: AtomicU64,
     shortages: AtomicU64,
+    addresses: AtomicU64,
+    addresses_given: AtomicU64,
+    addresses_returned: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl Metrics {
@@ -51,6 +56,21 @@ impl Metrics {
 
     pub(super) fn failed(&self) {
         self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn address_change(&self, change: &load_balancer::Change) {
+        let counter = match change {
+            load_balancer::Change::Claim { .. } => &self.addresses_given,
+            load_balancer::Change::Release { .. } => &self.addresses_returned,
+            load_balancer::Change::Assign { .. } | load_balancer::Change::Tell { .. } => &self.statuses,
+            load_balancer::Change::Renew { .. } | load_balancer::Change::Delete { .. } => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn addresses_counted(&self, addresses: u64, refused: usize) {
+        self.addresses.store(addresses, Ordering::Relaxed);
+        self.refused.store(u64::try_from(refused).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     pub(super) fn counted(&self, blocks: usize, shortages: usize) {
@@ -78,6 +98,16 @@ impl Collector for Scrape {
                 "Nodes that a pool has no block for",
                 metrics.shortages.load(Ordering::Relaxed),
             ),
+            (
+                "controller_load_balancer_addresses",
+                "LoadBalancer addresses that Services have",
+                metrics.addresses.load(Ordering::Relaxed),
+            ),
+            (
+                "controller_load_balancer_shortages",
+                "Services that do not have the addresses that they ask for",
+                metrics.refused.load(Ordering::Relaxed),
+            ),
         ];
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(value);
@@ -87,6 +117,16 @@ impl Collector for Scrape {
             ("controller_blocks_given", "IPBlocks made", &metrics.given),
             ("controller_blocks_closed", "IPBlocks closed", &metrics.closed),
             ("controller_blocks_returned", "IPBlocks deleted", &metrics.returned),
+            (
+                "controller_load_balancer_addresses_given",
+                "LoadBalancer addresses claimed for Services",
+                &metrics.addresses_given,
+            ),
+            (
+                "controller_load_balancer_addresses_returned",
+                "LoadBalancer addresses taken back from Services",
+                &metrics.addresses_returned,
+            ),
             ("controller_status_writes", "Statuses written", &metrics.statuses),
             ("controller_write_failures", "Writes to the Kubernetes API that failed", &metrics.failed),
         ];

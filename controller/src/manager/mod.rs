@@ -1,18 +1,23 @@
-//! `weft-controller`: gives blocks to nodes and takes them back, and sums up for each object what became of it.
+//! `weft-controller`: gives blocks to nodes and addresses to Services and takes them back, and sums up for each object what became of it.
 //!
 //! ```text
 //! watches ──▶ Cluster ─┐
-//! BGPNodeStatuses ─────┼─▶ blocks::Keeper ──▶ IPBlocks made, closed, deleted
-//!                      └─▶ status::of ──────▶ status of the objects
+//! BGPNodeStatuses ─────┼─▶ blocks::Keeper ────────▶ IPBlocks made, closed, deleted
+//!                      └─▶ status::of ────────────▶ status of the objects
+//! IPPools, Namespaces ─┐                                ▲ addresses in use
+//! LoadBalancerIPs ─────┼─▶ load_balancer::Keeper ─┬─▶ LoadBalancerIPs made, changed, deleted
+//! Services ────────────┘                          └─▶ status of Services
 //! ```
 //!
 //! Several may run; the one that holds the Lease works. It keeps nothing: what it knows it reads anew when it gets the Lease, and each write is a
 //! compare-and-set, so that one that believes wrongly to hold the Lease does no harm either.
 
+mod addresses;
 mod args;
 mod execute;
 mod lease;
 mod metrics;
+mod objects;
 mod reports;
 mod status;
 mod work;
@@ -25,6 +30,7 @@ use anyhow::{Context as _, Result};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::addresses::Ours;
 use self::args::Args;
 use self::lease::Lease;
 use self::metrics::Metrics;
@@ -70,8 +76,9 @@ async fn run(args: Args) -> Result<()> {
         version = env!("CARGO_PKG_VERSION"),
         "weft-controller starts"
     );
-    let settings = work::Settings { grace: args.garbage_grace.0 };
-    let lead = || work::lead(client.clone(), settings, Arc::clone(&metrics));
+    let ours = Ours { class: args.load_balancer_class, default: args.default_load_balancer };
+    let settings = work::Settings { grace: args.garbage_grace.0, ours };
+    let lead = || work::lead(client.clone(), settings.clone(), Arc::clone(&metrics));
     tokio::select! {
         never = lease.lead_whenever_held(&metrics, lead) => match never {},
         _ = terminate.recv() => {}

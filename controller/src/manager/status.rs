@@ -9,8 +9,9 @@ use kube::core::{DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use serde_json::{Value as Json, json};
 
+use super::addresses::Supply;
 use super::reports::Reports;
-use crate::api::{GROUP, IPPoolSpec, SessionReport, VERSION};
+use crate::api::{AllowedUse, GROUP, IPPoolSpec, SessionReport, VERSION};
 use crate::blocks::{Plan, Short};
 use crate::cluster::{Cluster, Kind};
 use crate::documents::Reading;
@@ -50,8 +51,8 @@ pub(super) struct Statuses {
 
 impl Statuses {
     /// Takes down how things are.
-    pub(super) fn want(&mut self, reading: &Reading, reports: &Reports, plan: &Plan) {
-        self.wanted = wanted(reading, reports, plan);
+    pub(super) fn want(&mut self, reading: &Reading, reports: &Reports, plan: &Plan, supply: &Supply) {
+        self.wanted = wanted(reading, reports, plan, supply);
         let wanted = &self.wanted;
         self.written.retain(|id, _| wanted.contains_key(id));
     }
@@ -137,7 +138,12 @@ fn is_within(part: &Json, whole: &Json) -> bool {
     }
 }
 
-fn wanted(reading: &Reading, reports: &Reports, plan: &Plan) -> BTreeMap<(Kind, String), Wanted> {
+fn wanted(
+    reading: &Reading,
+    reports: &Reports,
+    plan: &Plan,
+    supply: &Supply,
+) -> BTreeMap<(Kind, String), Wanted> {
     let Some(cluster) = &reading.cluster else { return BTreeMap::new() };
     let mut errors: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for error in &reading.errors {
@@ -145,7 +151,7 @@ fn wanted(reading: &Reading, reports: &Reports, plan: &Plan) -> BTreeMap<(Kind, 
         let text = format!("{}{}; {}", field.collect::<String>(), error.message, error.remedy);
         errors.entry(error.object.as_deref().unwrap_or_default()).or_default().push(text);
     }
-    let about = About { cluster, plan, sessions: by_peer(reports), usage: reports.usage() };
+    let about = About { cluster, plan, supply, sessions: by_peer(reports), usage: reports.usage() };
     let of_object = |((kind, name), version): (&(Kind, String), &crate::documents::Version)| {
         let errors = errors.get(format!("{}/{name}", kind.as_str()).as_str());
         let in_force = about.is_in_force(*kind, name);
@@ -200,6 +206,7 @@ fn by_peer(reports: &Reports) -> Sessions<'_> {
 struct About<'a> {
     cluster: &'a Cluster,
     plan: &'a Plan,
+    supply: &'a Supply,
     sessions: Sessions<'a>,
     usage: BTreeMap<ipnet::IpNet, crate::blocks::Usage>,
 }
@@ -260,6 +267,11 @@ impl About<'_> {
 
     fn pool(&self, name: &str) -> (Condition, Json) {
         let Some(pool) = self.cluster.pools.get(name) else { return (not_in_force(), json!({})) };
+        if pool.is_for(AllowedUse::LoadBalancer) {
+            let used = self.supply.used.get(name).copied().unwrap_or_default();
+            let more = json!({ "blocks": 0, "blocksAtMost": 0, "nodes": 0, "addressesUsed": used });
+            return (self.load_balancer_supply(name, pool), more);
+        }
         let blocks: Vec<_> = self
             .cluster
             .blocks
@@ -292,6 +304,25 @@ impl About<'_> {
                 let more = if more == 0 { String::new() } else { format!(", and {more} more") };
                 programmed(false, "Short", format!("for Node {}{more}: {what}", first.node))
             }
+        }
+    }
+
+    fn load_balancer_supply(&self, name: &str, pool: &IPPoolSpec) -> Condition {
+        let configurations = self.cluster.configurations.values();
+        let mut ranges = configurations.flat_map(|spec| spec.service_load_balancer_ips.iter().flatten());
+        match self.supply.short.get(name) {
+            _ if pool.disabled => programmed(true, "Disabled", "nothing is taken from it, as it says"),
+            _ if !ranges.any(|range| range.cidr.net().contains(&pool.cidr.net())) => programmed(
+                false,
+                "NotAnnounced",
+                "it lies in no range of serviceLoadBalancerIPs of a BGPConfiguration: peers are not told of its addresses",
+            ),
+            Some((first, count)) => {
+                let more = count.saturating_sub(1);
+                let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+                programmed(false, "Short", format!("for Service {first}{more}: no address is left"))
+            }
+            None => programmed(true, "Supplied", "every Service that asks for an address of it has one"),
         }
     }
 

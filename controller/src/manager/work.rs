@@ -11,6 +11,7 @@ use kube::Client;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::addresses::{self, Given, Ours, Supply};
 use super::execute::{self, Outcome, execute};
 use super::metrics::Metrics;
 use super::reports::{self, Reports};
@@ -21,25 +22,27 @@ use crate::documents::Reading;
 use crate::kubernetes::{self, Followed};
 
 /// How many writes are under way at once.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 /// How many changes are made before everything is looked at anew.
-const MOST: usize = 256;
+pub(super) const MOST: usize = 256;
 /// How long a write may take.
-const PATIENCE: Duration = Duration::from_secs(4);
+pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 /// How long to wait after writes have failed.
-const PAUSE: Duration = Duration::from_secs(5);
+pub(super) const PAUSE: Duration = Duration::from_secs(5);
 /// The least rest between two looks, and how many times as long as the look it is: in a large cluster there is news all the time.
-const REST: Duration = Duration::from_millis(100);
-const REST_FACTOR: u32 = 10;
+pub(super) const REST: Duration = Duration::from_millis(100);
+pub(super) const REST_FACTOR: u32 = 10;
 /// The least time between two rounds of statuses, and how many are written in one: few in a second, however large the cluster.
-const STATUS_ROUND: Duration = Duration::from_secs(2);
-const STATUS_MOST: usize = 20;
+pub(super) const STATUS_ROUND: Duration = Duration::from_secs(2);
+pub(super) const STATUS_MOST: usize = 20;
 
 /// What may be set.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Settings {
     /// How long a Node must be gone before its blocks are others'.
     pub(super) grace: Duration,
+    /// Which Services get addresses.
+    pub(super) ours: Ours,
 }
 
 /// Works until it is dropped, or the watches end.
@@ -47,16 +50,24 @@ pub(super) async fn lead(client: Client, settings: Settings, metrics: Arc<Metric
     // Listed anew: nothing that an earlier holder wrote is missing.
     let followed = kubernetes::follow(client.clone(), "", Duration::ZERO);
     let reports = reports::follow(client.clone());
+    let (given, taken) = watch::channel(None);
+    let (told, supply) = watch::channel(Supply::default());
+    let addresses = addresses::work(client.clone(), settings.ours, Arc::clone(&metrics), taken, told);
     let work = Work {
         client,
         metrics,
+        given,
+        supply,
         keeper: Keeper::new(settings.grace),
         statuses: Statuses::default(),
         seen: None,
         gone: BTreeMap::new(),
         grace: settings.grace,
     };
-    work.run(followed, reports).await;
+    tokio::select! {
+        () = work.run(followed, reports) => {}
+        () = addresses => {}
+    }
 }
 
 struct Work {
@@ -69,6 +80,9 @@ struct Work {
     /// Since when nodes have been gone that have a BGPNodeStatus.
     gone: BTreeMap<String, Instant>,
     grace: Duration,
+    /// What the addresses of Services depend on, and what became of them.
+    given: watch::Sender<Option<Given>>,
+    supply: watch::Receiver<Supply>,
 }
 
 impl Work {
@@ -80,12 +94,13 @@ impl Work {
             if let Some(reading) = &self.seen
                 && let Some(cluster) = &reading.cluster
             {
+                self.pass_on(cluster);
                 let reports = reports.borrow_and_update().clone();
                 let (plan, again) = self.give(&cluster.clone(), &reports).await;
                 self.forget_nodes(&reports).await;
                 wake = [wake, again].into_iter().flatten().min();
                 if let Some(reading) = &self.seen {
-                    self.statuses.want(reading, &reports, &plan);
+                    self.statuses.want(reading, &reports, &plan, &self.supply.borrow_and_update().clone());
                 }
                 if self.statuses.is_pending() {
                     if Instant::now() >= next_status {
@@ -102,9 +117,19 @@ impl Work {
                     None => return,
                 },
                 Ok(()) = reports.changed() => {}
+                Ok(()) = self.supply.changed() => {}
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
         }
+    }
+
+    fn pass_on(&self, cluster: &Cluster) {
+        let now = Given { pools: cluster.pools.clone(), namespaces: cluster.namespaces.clone() };
+        self.given.send_if_modified(|given| {
+            let changed = given.as_ref() != Some(&now);
+            *given = Some(now);
+            changed
+        });
     }
 
     /// Plans, and makes the changes. Gives the plan, and when to look again.
