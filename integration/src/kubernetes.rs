@@ -97,7 +97,7 @@ impl ControlPlane {
             format!("--service-account-signing-key-file={}", file("service-account.key")),
             "--authorization-mode=RBAC".to_owned(),
             format!("--token-auth-file={}", file("tokens.csv")),
-            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+            "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112".to_owned(),
             "--disable-admission-plugins=ServiceAccount".to_owned(),
         ]);
         let [_, log] = &self.logs;
