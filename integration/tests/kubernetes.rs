@@ -200,6 +200,9 @@ fn blocks_are_given_statuses_told_and_blocks_of_gone_nodes_returned() -> Result<
                 let report = &plane.get(&format!("bgpnodestatuses {}", node.name))?["status"];
                 let good = report["ready"] == true && report["sessions"] == json!({"up": 2, "wanted": 2});
                 ensure!(good && report["blocks"].as_array().map_or(0, Vec::len) == 2, "{report}");
+                for of in ["Accepted", "Programmed"] {
+                    ensure!(condition(&json!({ "status": report }), of)["status"] == "True", "{report}");
+                }
                 let object = plane.get(&format!("node {}", node.name))?;
                 let up = &condition(&object, "NetworkUnavailable");
                 ensure!(up["status"] == "False" && up["reason"] == "WeftIsUp", "{up}");

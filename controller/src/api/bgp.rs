@@ -28,7 +28,8 @@ use super::{
     derive = "PartialEq",
     printcolumn = r#"{"name":"AS","type":"string","jsonPath":".spec.asNumber"}"#,
     printcolumn = r#"{"name":"Mesh","type":"boolean","jsonPath":".spec.nodeToNodeMeshEnabled"}"#,
-    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#
+    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BGPConfigurationSpec {
@@ -170,7 +171,8 @@ pub struct GracefulRestartSpec {
     printcolumn = r#"{"name":"Up","type":"integer","jsonPath":".status.sessions.up"}"#,
     printcolumn = r#"{"name":"Wanted","type":"integer","jsonPath":".status.sessions.wanted"}"#,
     printcolumn = r#"{"name":"Nodes","type":"string","jsonPath":".spec.nodeSelector","priority":1}"#,
-    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#
+    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BGPPeerSpec {
@@ -276,7 +278,8 @@ pub const FILTER_RULES_MAX: usize = 1024;
     category = "weft",
     status = "ObjectStatus",
     derive = "PartialEq",
-    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#
+    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BGPFilterSpec {

@@ -24,7 +24,8 @@ use super::{Cidr, Duration, IPPoolStatus, ObjectCondition, Selector};
     printcolumn = r#"{"name":"Of","type":"integer","jsonPath":".status.blocksAtMost"}"#,
     printcolumn = r#"{"name":"Used","type":"integer","jsonPath":".status.addressesUsed"}"#,
     printcolumn = r#"{"name":"Disabled","type":"boolean","jsonPath":".spec.disabled"}"#,
-    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#
+    printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IPPoolSpec {
@@ -142,7 +143,8 @@ impl IPPoolSpec {
     derive = "PartialEq",
     printcolumn = r#"{"name":"CIDR","type":"string","jsonPath":".spec.cidr"}"#,
     printcolumn = r#"{"name":"Node","type":"string","jsonPath":".spec.node"}"#,
-    printcolumn = r#"{"name":"Closed","type":"boolean","jsonPath":".spec.closed"}"#
+    printcolumn = r#"{"name":"Closed","type":"boolean","jsonPath":".spec.closed"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IPBlockSpec {

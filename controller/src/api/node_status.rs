@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Cidr;
+use super::{Cidr, ObjectCondition};
 
 /// How many sessions, blocks and problems one object lists.
 pub const LISTED_MAX: usize = 128;
@@ -60,6 +60,8 @@ pub struct NodeReport {
     pub problem_count: u64,
     /// Its problems, the worst first.
     pub problems: Vec<ProblemReport>,
+    /// `Accepted`: the documents are good. `Programmed`: the node does what they say.
+    pub conditions: Vec<ObjectCondition>,
 }
 
 /// Sessions, counted.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -18,7 +19,8 @@ use super::{ipam, view};
 use crate::api::ipam::IpamBlockState;
 use crate::api::json::{PeerJson, Problem, Severity};
 use crate::api::{
-    BlockReport, LISTED_MAX, NodeReport, ProblemReport, RouteCount, SessionCount, SessionReport,
+    BlockReport, LISTED_MAX, NodeReport, ObjectCondition, ProblemReport, RouteCount, SessionCount,
+    SessionReport,
 };
 use crate::cluster::Kind;
 use crate::documents::{Version, Versions};
@@ -96,7 +98,8 @@ impl Reporter {
     }
 
     async fn look(&mut self, seen: &Seen, now: Instant) {
-        let report = report(seen);
+        let mut report = report(seen);
+        report.conditions = conditions(seen, self.last.as_ref().map(|(last, _)| last), Timestamp::now());
         if self.is_due(&report, seen.nodes, now) {
             // Also what fails counts, so that it is not tried more often than what works.
             self.last = Some((report.clone(), now));
@@ -206,9 +209,10 @@ fn notable(report: &NodeReport) -> impl PartialEq + '_ {
     let blocks: Vec<_> =
         report.blocks.iter().map(|block| (block.cidr, block.open, low(block), block.used == 0)).collect();
     let problems: Vec<_> = report.problems.iter().map(|problem| &problem.code).collect();
+    let statuses: Vec<_> = report.conditions.iter().map(|condition| &condition.status).collect();
     let states: Vec<_> = report.peers.iter().map(|peer| (&peer.peer, peer.state == "Established")).collect();
     let node = (report.ready, &report.drain, report.as_number, &report.version);
-    (report.sessions, node, blocks, problems, states)
+    (report.sessions, node, blocks, problems, states, statuses)
 }
 
 fn report(seen: &Seen) -> NodeReport {
@@ -236,7 +240,41 @@ fn report(seen: &Seen) -> NodeReport {
         blocks: status.ipam.blocks.iter().take(LISTED_MAX).map(block).collect(),
         problem_count: count(problems.len()),
         problems: problems.into_iter().take(LISTED_MAX).map(problem).collect(),
+        conditions: Vec::new(),
     }
+}
+
+/// Whether the documents are good, and whether the node does what they say. A condition that stays as it was keeps the time of its last
+/// change; a weftd that has just started knows of none.
+fn conditions(seen: &Seen, last: Option<&NodeReport>, now: Timestamp) -> Vec<ObjectCondition> {
+    let status = &seen.scrape.status;
+    let accepted = match status.config.errors.as_slice() {
+        [] => (true, "Good", "the documents are good".to_owned()),
+        [first, rest @ ..] => (false, "Invalid", format!("{first}; and {} more", rest.len())),
+    };
+    let (wanted, installed) = (status.fib.wanted, status.fib.installed);
+    let programmed = match seen.scrape.ready {
+        false => (false, "NotConverged", "weftd has not converged since it started".to_owned()),
+        true if installed < wanted => {
+            (false, "RoutesMissing", format!("{installed} of {wanted} routes are in the kernel"))
+        }
+        true => (true, "InForce", "every route is in the kernel".to_owned()),
+    };
+    let now = now.round(jiff::Unit::Second).unwrap_or(now).to_string();
+    let condition = |kind: &str, (holds, reason, message): (bool, &str, String)| {
+        let status = if holds { "True" } else { "False" };
+        let mut had = last.into_iter().flat_map(|last| &last.conditions);
+        let same = had.find(|had| had.kind == kind && had.status == status);
+        ObjectCondition {
+            kind: kind.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message,
+            observed_generation: None,
+            last_transition_time: same.map_or_else(|| now.clone(), |same| same.last_transition_time.clone()),
+        }
+    };
+    vec![condition("Accepted", accepted), condition("Programmed", programmed)]
 }
 
 fn session(peer: &PeerJson, shut_down: &BTreeSet<String>) -> SessionReport {
