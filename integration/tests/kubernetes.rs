@@ -166,8 +166,7 @@ fn blocks_are_given_statuses_told_and_blocks_of_gone_nodes_returned() -> Result<
         for overlay in ["dual-stack", "node-mesh", "route-reflectors", "tor-ebgp", "unnumbered"] {
             plane.try_folder(&Path::new(BASE).with_file_name("overlays").join(overlay))?;
         }
-        let cleanup = Path::new(BASE).with_file_name("uninstall").join("cleanup.yaml");
-        plane.run(&format!("apply --dry-run=server -f {}", cleanup.display()))?;
+        plane.try_folder(&Path::new(BASE).with_file_name("uninstall"))?;
         let mut controllers = [
             Controller::start(lab, &plane, "controller-1", GARBAGE)?,
             Controller::start(lab, &plane, "controller-2", GARBAGE)?,

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, anyhow};
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use weft_bgp::session::State;
 
 use super::clock::Moment;
 use super::metrics::Scrape;
@@ -35,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SOON: (Duration, Duration) = (Duration::from_secs(4), Duration::from_millis(10));
 /// The same where only numbers differ.
 const NOW_AND_THEN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(50));
+/// The same where nothing differs: somebody may have deleted the object.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(600), Duration::from_millis(200));
 /// How often the Node itself is looked at, which somebody may have made anew.
 const NODE_LOOK: Duration = Duration::from_secs(300);
 /// How long a block must be closed before it is given up: an ADD may have chosen of it just before.
@@ -74,8 +77,8 @@ pub(super) fn start(writer: Writer, serving: Serving) -> watch::Receiver<Reporte
 struct Reporter {
     writer: Writer,
     serving: Serving,
-    /// What was tried last, and when.
-    last: Option<(NodeReport, Instant)>,
+    /// What was tried last, when, and whether it was written.
+    last: Option<(NodeReport, Instant, bool)>,
     next_node_look: Option<Instant>,
     /// Since when states of closed blocks have been in force.
     closed: BTreeMap<String, (Version, Instant)>,
@@ -99,11 +102,11 @@ impl Reporter {
 
     async fn look(&mut self, seen: &Seen, now: Instant) {
         let mut report = report(seen);
-        report.conditions = conditions(seen, self.last.as_ref().map(|(last, _)| last), Timestamp::now());
+        report.conditions = conditions(seen, self.last.as_ref().map(|(last, ..)| last), Timestamp::now());
         if self.is_due(&report, seen.nodes, now) {
             // Also what fails counts, so that it is not tried more often than what works.
-            self.last = Some((report.clone(), now));
             let written = bounded(self.writer.write_report(&report)).await;
+            self.last = Some((report, now, written.is_ok()));
             self.tell(written.context("cannot write the node's BGPNodeStatus"));
         }
         if seen.scrape.ready && self.next_node_look.is_none_or(|next| now >= next) {
@@ -124,9 +127,10 @@ impl Reporter {
     }
 
     fn is_due(&self, report: &NodeReport, nodes: usize, now: Instant) -> bool {
-        let Some((last, at)) = &self.last else { return true };
+        let Some((last, at, written)) = &self.last else { return true };
         let (least, per_node) = match last {
-            last if last == report => return false,
+            _ if !written => SOON,
+            last if last == report => AGAIN,
             last if notable(last) != notable(report) => SOON,
             _ => NOW_AND_THEN,
         };
@@ -227,6 +231,9 @@ fn report(seen: &Seen) -> NodeReport {
         .collect();
     let mut problems: Vec<&Problem> = status.problems.iter().collect();
     problems.sort();
+    // Where not all have room: what the statuses of BGPPeers are made of first, and what is wrong.
+    let mut peers: Vec<&PeerJson> = seen.scrape.peers.iter().map(|(peer, _)| peer).collect();
+    peers.sort_by_key(|peer| (peer.name.starts_with("mesh:"), peer.state == State::Established));
     NodeReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         as_number: speaker.map(|speaker| speaker.asn.0),
@@ -235,7 +242,7 @@ fn report(seen: &Seen) -> NodeReport {
         ready: seen.scrape.ready,
         drain: status.drain.as_ref().map(|drain| drain.phase.as_str().to_owned()),
         sessions: SessionCount { up: count(status.peers.up), wanted: count(status.peers.wanted) },
-        peers: seen.scrape.peers.iter().take(LISTED_MAX).map(|(peer, _)| session(peer, &shut_down)).collect(),
+        peers: peers.into_iter().take(LISTED_MAX).map(|peer| session(peer, &shut_down)).collect(),
         routes: RouteCount { wanted: count(status.fib.wanted), installed: count(status.fib.installed) },
         blocks: status.ipam.blocks.iter().take(LISTED_MAX).map(block).collect(),
         problem_count: count(problems.len()),

@@ -53,7 +53,7 @@ pub(super) async fn work(
     ours: Ours,
     metrics: Arc<Metrics>,
     given: watch::Receiver<Option<Given>>,
-    supply: watch::Sender<Supply>,
+    supply: watch::Sender<Option<Supply>>,
 ) {
     let claims: Api<DeserializeGuard<LoadBalancerIP>> = Api::all(client.clone());
     let work = Work {
@@ -86,7 +86,7 @@ struct Work {
     metrics: Arc<Metrics>,
     keeper: Keeper,
     given: watch::Receiver<Option<Given>>,
-    supply: watch::Sender<Supply>,
+    supply: watch::Sender<Option<Supply>>,
     claims: watch::Receiver<Objects<Claim>>,
     /// Watched only while there is something to give or to take back.
     services: Option<watch::Receiver<Objects<Service>>>,
@@ -142,7 +142,7 @@ impl Work {
         let given = self.given.borrow_and_update().clone()?;
         let claims = self.claims.borrow_and_update().clone()?;
         let Some(services) = &mut self.services else {
-            self.supply.send_replace(Supply::default());
+            self.supply.send_replace(Some(Supply::default()));
             self.metrics.addresses_counted(0, 0);
             return None;
         };
@@ -157,8 +157,8 @@ impl Work {
             *count = count.saturating_add(1);
         }
         self.supply.send_if_modified(|before| {
-            let changed = *before != supply;
-            *before = supply;
+            let changed = before.as_ref() != Some(&supply);
+            *before = Some(supply);
             changed
         });
         Some(plan)

@@ -1,6 +1,7 @@
 //! Changes of IPBlocks, carried out at the API server: each only if the object is what it was taken for.
 
 use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::Node;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Client};
 
@@ -43,6 +44,13 @@ pub(super) async fn execute(
             if !orphaned && (!live.spec.closed || released.is_none() || released != live.metadata.generation)
             {
                 return Ok(Outcome::Overtaken);
+            }
+            if *orphaned {
+                let nodes: Api<Node> = Api::all(client.clone());
+                let node = nodes.get_metadata_opt(&live.spec.node).await;
+                if node.with_context(|| format!("cannot get Node {}", live.spec.node))?.is_some() {
+                    return Ok(Outcome::Overtaken);
+                }
             }
             let deleted =
                 blocks.delete(name, &precisely(live.metadata.uid, live.metadata.resource_version)).await;

@@ -59,9 +59,9 @@ impl Reports {
     }
 }
 
-/// Watches them, until the receiver is gone.
-pub(super) fn follow(client: Client) -> watch::Receiver<Reports> {
-    let (told, reports) = watch::channel(Reports::default());
+/// Watches them, until the receiver is gone. None: they were not listed yet.
+pub(super) fn follow(client: Client) -> watch::Receiver<Option<Reports>> {
+    let (told, reports) = watch::channel(None::<Reports>);
     let config = watcher::Config { page_size: Some(PAGE), ..watcher::Config::default() };
     let objects: Api<BGPNodeStatus> = Api::all(client);
     let mut news = watcher::watcher(objects, config).backoff(Pauses::default()).boxed();
@@ -75,10 +75,14 @@ pub(super) fn follow(client: Client) -> watch::Receiver<Reports> {
             match event {
                 Some(Ok(Event::Init)) => listing = Reports::default(),
                 Some(Ok(Event::InitApply(object))) => listing.put(&object),
-                Some(Ok(Event::InitDone)) => drop(told.send_replace(std::mem::take(&mut listing))),
-                Some(Ok(Event::Apply(object))) => told.send_modify(|reports| reports.put(&object)),
+                Some(Ok(Event::InitDone)) => drop(told.send_replace(Some(std::mem::take(&mut listing)))),
+                Some(Ok(Event::Apply(object))) => {
+                    told.send_modify(|reports| reports.get_or_insert_default().put(&object))
+                }
                 Some(Ok(Event::Delete(object))) => {
-                    told.send_modify(|reports| drop(reports.nodes.remove(&object.name_any())));
+                    told.send_modify(|reports| {
+                        drop(reports.get_or_insert_default().nodes.remove(&object.name_any()));
+                    });
                 }
                 // The watches of the documents tell of an API server that is away.
                 Some(Err(error)) => tracing::debug!(%error, "cannot watch bgpnodestatuses"),

@@ -50,8 +50,14 @@ pub(super) struct Statuses {
 }
 
 impl Statuses {
-    /// Takes down how things are.
-    pub(super) fn want(&mut self, reading: &Reading, reports: &Reports, plan: &Plan, supply: &Supply) {
+    /// Takes down how things are. Without a supply it is not known yet what became of pools for LoadBalancer addresses.
+    pub(super) fn want(
+        &mut self,
+        reading: &Reading,
+        reports: &Reports,
+        plan: &Plan,
+        supply: Option<&Supply>,
+    ) {
         self.wanted = wanted(reading, reports, plan, supply);
         let wanted = &self.wanted;
         self.written.retain(|id, _| wanted.contains_key(id));
@@ -142,7 +148,7 @@ fn wanted(
     reading: &Reading,
     reports: &Reports,
     plan: &Plan,
-    supply: &Supply,
+    supply: Option<&Supply>,
 ) -> BTreeMap<(Kind, String), Wanted> {
     let Some(cluster) = &reading.cluster else { return BTreeMap::new() };
     let mut errors: BTreeMap<&str, Vec<String>> = BTreeMap::new();
@@ -151,11 +157,18 @@ fn wanted(
         let text = format!("{}{}; {}", field.collect::<String>(), error.message, error.remedy);
         errors.entry(error.object.as_deref().unwrap_or_default()).or_default().push(text);
     }
-    let about = About { cluster, plan, supply, sessions: by_peer(reports), usage: reports.usage() };
+    let about = About {
+        cluster,
+        plan,
+        supply,
+        sessions: by_peer(reports),
+        usage: reports.usage(),
+        told: reports.names().count(),
+    };
     let of_object = |((kind, name), version): (&(Kind, String), &crate::documents::Version)| {
         let errors = errors.get(format!("{}/{name}", kind.as_str()).as_str());
         let in_force = about.is_in_force(*kind, name);
-        let (programmed, more) = about.object(*kind, name);
+        let (programmed, more) = about.object(*kind, name)?;
         let programmed = if in_force { programmed } else { not_in_force() };
         let wanted = Wanted {
             kind: *kind,
@@ -164,9 +177,9 @@ fn wanted(
             conditions: [accepted(errors.map(Vec::as_slice), in_force), programmed],
             more,
         };
-        ((*kind, name.clone()), wanted)
+        Some(((*kind, name.clone()), wanted))
     };
-    reading.versions.iter().map(of_object).collect()
+    reading.versions.iter().filter_map(of_object).collect()
 }
 
 fn accepted(errors: Option<&[String]>, in_force: bool) -> Condition {
@@ -206,9 +219,11 @@ fn by_peer(reports: &Reports) -> Sessions<'_> {
 struct About<'a> {
     cluster: &'a Cluster,
     plan: &'a Plan,
-    supply: &'a Supply,
+    supply: Option<&'a Supply>,
     sessions: Sessions<'a>,
     usage: BTreeMap<ipnet::IpNet, crate::blocks::Usage>,
+    /// How many nodes have told of themselves.
+    told: usize,
 }
 
 impl About<'_> {
@@ -223,54 +238,90 @@ impl About<'_> {
         }
     }
 
-    fn object(&self, kind: Kind, name: &str) -> (Condition, Json) {
-        match kind {
+    /// None: it is not known yet.
+    fn object(&self, kind: Kind, name: &str) -> Option<(Condition, Json)> {
+        Some(match kind {
             Kind::BgpPeer => self.peer(name),
-            Kind::IpPool => self.pool(name),
+            Kind::IpPool => return self.pool(name),
             Kind::IpBlock => (self.block(name), json!({})),
             Kind::BgpConfiguration
             | Kind::BgpFilter
             | Kind::Node
             | Kind::Namespace
             | Kind::Service
-            | Kind::EndpointSlice => (programmed(true, "InForce", "the nodes go by it"), json!({})),
+            | Kind::EndpointSlice => (self.settings(name), json!({})),
+        })
+    }
+
+    fn settings(&self, name: &str) -> Condition {
+        match name.strip_prefix("node.") {
+            Some(node) if !self.cluster.nodes.contains_key(node) => {
+                programmed(false, "NoNode", format!("there is no Node {node}"))
+            }
+            _ if self.told == 0 => {
+                programmed(false, "NotReported", "no node has told of itself: see whether weftd runs")
+            }
+            _ => programmed(true, "InForce", "the nodes go by it"),
         }
     }
 
     fn peer(&self, name: &str) -> (Condition, Json) {
-        let sessions = self.sessions.get(name).map_or(&[][..], Vec::as_slice);
-        let wanted: Vec<_> = sessions.iter().filter(|(_, session)| !session.shutdown).collect();
-        let down: Vec<_> = wanted.iter().filter(|(_, session)| session.state != "Established").collect();
-        let nodes: BTreeSet<&String> = sessions.iter().map(|(node, _)| *node).collect();
-        let up = wanted.len().saturating_sub(down.len());
-        let condition = if sessions.is_empty() {
-            programmed(
-                false,
-                "NoSession",
-                "no node has told of a session of it: see nodeSelector, and whether weftd runs there",
+        let told = self.sessions.get(name).map_or(&[][..], Vec::as_slice);
+        let wanted = told.iter().filter(|(_, session)| !session.shutdown);
+        // What a Node that is gone has told of is nothing that anybody wants.
+        let (live, silent): (Vec<_>, Vec<_>) = wanted
+            .filter_map(|(node, session)| Some((*node, *session, self.cluster.nodes.get(*node)?)))
+            .partition(|(.., node)| !node.not_ready);
+        let missing = self.missing(name, told);
+        let up = live.iter().filter(|(_, session, _)| session.state == "Established").count();
+        let wanted = live.len().saturating_add(silent.len()).saturating_add(missing.len());
+        let down = live.iter().filter(|(_, session, _)| session.state != "Established");
+        let down = down.map(|(node, session, _)| match &session.last_error {
+            Some(error) => format!("{node} to {}: {}: {error}", session.peer, session.state),
+            None => format!("{node} to {}: {}", session.peer, session.state),
+        });
+        let silent = silent.iter().map(|(node, session, _)| {
+            format!("{node} to {}: the Node is not Ready, and what it told last is old", session.peer)
+        });
+        let missing = missing.iter().map(|node| {
+            format!(
+                "{node}: it has told of no such session: see its BGPNodeStatus, and whether weftd runs there"
             )
-        } else if wanted.is_empty() {
-            programmed(true, "ShutDown", "its sessions are shut down, as it says")
-        } else if down.is_empty() {
+        });
+        let condition = if wanted == 0 && told.is_empty() {
+            programmed(false, "NoSession", "it selects no Node")
+        } else if wanted == 0 {
+            programmed(true, "ShutDown", "its sessions are shut down")
+        } else if up == wanted {
             programmed(true, "Established", "every session is up")
         } else {
-            let tell = |(node, session): &&&(&String, &SessionReport)| match &session.last_error {
-                Some(error) => format!("{node} to {}: {}: {error}", session.peer, session.state),
-                None => format!("{node} to {}: {}", session.peer, session.state),
-            };
-            let told: Vec<String> = down.iter().take(8).map(tell).collect();
+            let told: Vec<String> = down.chain(silent).chain(missing).take(8).collect();
             programmed(false, "SessionsDown", told.join("\n"))
         };
-        let more = json!({ "sessions": { "up": up, "wanted": wanted.len() }, "nodes": nodes.len() });
+        let nodes: BTreeSet<&String> = told.iter().map(|(node, _)| *node).collect();
+        let more = json!({ "sessions": { "up": up, "wanted": wanted }, "nodes": nodes.len() });
         (condition, more)
     }
 
-    fn pool(&self, name: &str) -> (Condition, Json) {
-        let Some(pool) = self.cluster.pools.get(name) else { return (not_in_force(), json!({})) };
+    /// The Nodes that ought to have a session of a BGPPeer and have told of none. Who has one with which node is the nodes' to know.
+    fn missing(&self, name: &str, told: &[(&String, &SessionReport)]) -> Vec<&String> {
+        let Some(spec) = self.cluster.peers.get(name).filter(|spec| spec.peer_selector.is_none()) else {
+            return Vec::new();
+        };
+        let told: BTreeSet<&String> = told.iter().map(|(node, _)| *node).collect();
+        let selected = self.cluster.nodes.iter().filter(|(_, node)| {
+            spec.node_selector.as_ref().is_none_or(|selector| selector.matches(&node.labels))
+        });
+        selected.map(|(node, _)| node).filter(|node| !told.contains(node)).collect()
+    }
+
+    fn pool(&self, name: &str) -> Option<(Condition, Json)> {
+        let Some(pool) = self.cluster.pools.get(name) else { return Some((not_in_force(), json!({}))) };
         if pool.is_for(AllowedUse::LoadBalancer) {
-            let used = self.supply.used.get(name).copied().unwrap_or_default();
+            let supply = self.supply?;
+            let used = supply.used.get(name).copied().unwrap_or_default();
             let more = json!({ "blocks": 0, "blocksAtMost": 0, "nodes": 0, "addressesUsed": used });
-            return (self.load_balancer_supply(name, pool), more);
+            return Some((self.load_balancer_supply(name, pool, supply), more));
         }
         let blocks: Vec<_> = self
             .cluster
@@ -282,7 +333,7 @@ impl About<'_> {
         let used = blocks.iter().filter_map(|block| self.usage.get(&block.cidr.net()));
         let used = used.fold(0u64, |sum, usage| sum.saturating_add(usage.used));
         let more = json!({ "blocks": blocks.len(), "blocksAtMost": at_most(pool), "nodes": nodes.len(), "addressesUsed": used });
-        (self.supply(name, pool), more)
+        Some((self.supply(name, pool), more))
     }
 
     fn supply(&self, name: &str, pool: &IPPoolSpec) -> Condition {
@@ -307,10 +358,10 @@ impl About<'_> {
         }
     }
 
-    fn load_balancer_supply(&self, name: &str, pool: &IPPoolSpec) -> Condition {
+    fn load_balancer_supply(&self, name: &str, pool: &IPPoolSpec, supply: &Supply) -> Condition {
         let configurations = self.cluster.configurations.values();
         let mut ranges = configurations.flat_map(|spec| spec.service_load_balancer_ips.iter().flatten());
-        match self.supply.short.get(name) {
+        match supply.short.get(name) {
             _ if pool.disabled => programmed(true, "Disabled", "nothing is taken from it, as it says"),
             _ if !ranges.any(|range| range.cidr.net().contains(&pool.cidr.net())) => programmed(
                 false,

@@ -51,7 +51,7 @@ pub(super) async fn lead(client: Client, settings: Settings, metrics: Arc<Metric
     let followed = kubernetes::follow(client.clone(), "", Duration::ZERO);
     let reports = reports::follow(client.clone());
     let (given, taken) = watch::channel(None);
-    let (told, supply) = watch::channel(Supply::default());
+    let (told, supply) = watch::channel(None);
     let addresses = addresses::work(client.clone(), settings.ours, Arc::clone(&metrics), taken, told);
     let work = Work {
         client,
@@ -82,25 +82,27 @@ struct Work {
     grace: Duration,
     /// What the addresses of Services depend on, and what became of them.
     given: watch::Sender<Option<Given>>,
-    supply: watch::Receiver<Supply>,
+    supply: watch::Receiver<Option<Supply>>,
 }
 
 impl Work {
-    async fn run(mut self, mut followed: Followed, mut reports: watch::Receiver<Reports>) {
+    async fn run(mut self, mut followed: Followed, mut reports: watch::Receiver<Option<Reports>>) {
         let mut next_status = Instant::now();
         loop {
             let began = Instant::now();
             let mut wake = self.keeper.next_deadline().map(Instant::from_std);
+            let told = reports.borrow_and_update().clone();
             if let Some(reading) = &self.seen
                 && let Some(cluster) = &reading.cluster
+                && let Some(reports) = told
             {
                 self.pass_on(cluster);
-                let reports = reports.borrow_and_update().clone();
                 let (plan, again) = self.give(&cluster.clone(), &reports).await;
                 self.forget_nodes(&reports).await;
                 wake = [wake, again].into_iter().flatten().min();
                 if let Some(reading) = &self.seen {
-                    self.statuses.want(reading, &reports, &plan, &self.supply.borrow_and_update().clone());
+                    let supply = self.supply.borrow_and_update().clone();
+                    self.statuses.want(reading, &reports, &plan, supply.as_ref());
                 }
                 if self.statuses.is_pending() {
                     if Instant::now() >= next_status {
