@@ -204,7 +204,7 @@ fn another_preference_of_our_own_prefixes_is_an_update_and_no_withdrawal() {
         lab.input(RibInput::Configure {
             asn: OWN,
             router_id,
-            cluster_id: router_id,
+            cluster_id: None,
             max_paths: 16,
             next_hop_tracking: false,
             originate,

@@ -454,7 +454,7 @@ impl Both {
             }
             Event::Cluster(first) => {
                 self.model.cluster = CLUSTERS[usize::from(!first)];
-                self.lab.cluster_id = self.model.cluster;
+                self.lab.cluster_id = Some(self.model.cluster);
                 let (tracking, max_paths) =
                     (self.model.tracking, u16::try_from(self.model.max_paths).unwrap());
                 self.lab.configure(tracking, max_paths, self.model.originate.clone());

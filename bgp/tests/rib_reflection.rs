@@ -128,10 +128,14 @@ fn what_comes_back_is_kept_with_the_reason_and_is_no_alarm() {
         assert!(lab.kernel.is_empty() && lab.alarms.is_empty());
     }
     // The cluster is another: what was kept is looked at again, and only then is the policy asked.
-    lab.cluster_id = Ipv4Addr::new(7, 7, 7, 7);
+    lab.cluster_id = Some(Ipv4Addr::new(7, 7, 7, 7));
     lab.configure(false, 16, []);
     assert_eq!(code(&lab, RibView::In(address(3).into())), "duplicate-origin");
     assert_eq!(lab.alarms.len(), 1);
+    // Who reflects nothing is in no cluster, whatever its identifier.
+    lab.cluster_id = None;
+    lab.configure(false, 16, []);
+    assert_eq!(code(&lab, RibView::In(address(3).into())), "duplicate-origin");
 }
 
 #[test]
@@ -165,7 +169,7 @@ fn a_change_of_client_or_cluster_says_no_more_than_it_must() {
 
     // Another cluster id is told with what is reflected, and with nothing else.
     let external = updates(&lab)[4];
-    lab.cluster_id = Ipv4Addr::new(7, 7, 7, 7);
+    lab.cluster_id = Some(Ipv4Addr::new(7, 7, 7, 7));
     lab.configure(false, 16, []);
     lab.read_all();
     assert_eq!(lab.sink(2).table[&many[0]].cluster_list, [Ipv4Addr::new(7, 7, 7, 7)]);

@@ -129,6 +129,18 @@ fn an_address_that_becomes_ours_is_a_next_hop_no_more() {
 }
 
 #[test]
+fn a_link_local_next_hop_of_no_link_leads_nowhere() {
+    // Not even where nothing is asked of the kernel.
+    let mut lab = lab(false);
+    let path = PathAttributes { next_hop: ip("fe80::9"), ..attributes(&[65001], "192.0.2.1") };
+    lab.announce(1, path, &[net("2001:db8:9::/48")]);
+    let paths = lab.rib.routes(RibView::Loc, RouteSelect::All);
+    let reasons: Vec<_> =
+        paths.iter().flat_map(|route| &route.paths).map(|path| path.reason.code.as_ref()).collect();
+    assert_eq!((reasons, lab.kernel.len()), (vec!["next-hop-unresolved"], 0));
+}
+
+#[test]
 fn an_external_next_hop_must_be_on_link_unless_multihop() {
     let mut lab = lab(true);
     lab.announce(1, attributes(&[65001], "192.0.2.1"), &[net(PREFIX)]);

@@ -95,6 +95,8 @@ fn every_object_is_of_its_kind() {
                         assert!(named.exists(), "{}: there is no {}", file.display(), named.display());
                     }
                 }
+                // Its patch is looked at in a test of its own.
+                "Component" => {}
                 // Rules for Prometheus are no object of Kubernetes.
                 "" if object["groups"].is_array() => {}
                 // Weft's own kinds are read by its own code, in documents_manifests.rs.
@@ -153,5 +155,32 @@ fn every_argument_is_one() {
             assert!(help.contains(&format!("{option} ")), "{file}: {option} is no option");
         }
         assert!(options.iter().any(|option| option.starts_with("--")), "{file}: {args:?}");
+    }
+}
+
+/// What patches take away or add to is there.
+#[test]
+fn patches_speak_of_what_there_is() {
+    let manifests = Path::new(MANIFESTS);
+    let weftd = &documents(&manifests.join("base/weftd.yaml"))[0];
+    let unnumbered = &documents(&manifests.join("overlays/unnumbered/kustomization.yaml"))[0]["patches"][0];
+    let operations: Vec<Value> = serde_yaml::from_str(unnumbered["patch"].as_str().unwrap()).unwrap();
+    let list = operations[0]["path"].as_str().unwrap().strip_suffix("/-").unwrap();
+    assert!(weftd.pointer(list).unwrap().as_array().unwrap().contains(&"NET_ADMIN".into()), "{list}");
+
+    let component =
+        &documents(&manifests.join("components/immutable-host/kustomization.yaml"))[0]["patches"][0];
+    let patch: Value = serde_yaml::from_str(component["patch"].as_str().unwrap()).unwrap();
+    let removed = |object: &Value, pointer: &str, key: &str| -> Vec<String> {
+        let items = object.pointer(pointer).unwrap().as_array().unwrap();
+        items.iter().map(|item| item[key].as_str().unwrap().to_owned()).collect()
+    };
+    for (pointer, key) in [
+        ("/spec/template/spec/containers/0/volumeMounts", "mountPath"),
+        ("/spec/template/spec/volumes", "name"),
+    ] {
+        let there = removed(weftd, pointer, key);
+        let gone = removed(&patch, pointer, key);
+        assert!(gone.len() == 4 && gone.iter().all(|name| there.contains(name)), "{gone:?} of {there:?}");
     }
 }

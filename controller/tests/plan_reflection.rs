@@ -157,6 +157,9 @@ fn reflectors_reflect_and_open_no_transit() {
     for n in [2, 3] {
         assert_eq!(export(n, "10.244.4.0/26", RouteSource::Reflected), "accept");
         assert_eq!(export(n, "fd00:244:4::/122", RouteSource::Reflected), "accept");
+        // Of a router's routes those are kept back that no node believes of another.
+        assert_eq!(export(n, "10.244.0.0/16", RouteSource::Reflected), "not-own-block");
+        assert_eq!(export(n, "192.0.2.3/32", RouteSource::Reflected), "not-own-block");
         assert_eq!(export(n, "10.244.4.0/26", RouteSource::RemotePeers), "not-own-block");
         assert_eq!(export(n, "10.244.1.0/26", RouteSource::Local), "accept");
     }

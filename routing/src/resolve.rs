@@ -184,7 +184,8 @@ impl Topology {
     /// does not count, and where no leg is left the next shorter prefix is tried. An unreachable, blackhole or
     /// prohibit route ends the search, as it does in the kernel.
     ///
-    /// A next hop that comes with its link is on it, while it is up and the address is not its own.
+    /// A next hop that comes with its link is on it, while it is up and the address is not its own. A link-local one without is
+    /// nowhere: every link may have one like it.
     pub fn resolve(&self, next_hop: NextHopRef) -> Resolved {
         let address = next_hop.address;
         if let Some(link) = next_hop.link {
@@ -196,7 +197,8 @@ impl Topology {
                 resolved(address, 0, &[NextHop::on_link(link)])
             };
         }
-        if self.addresses.iter().any(|held| held.ip() == address) {
+        let is_link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if is_link_local || self.addresses.iter().any(|held| held.ip() == address) {
             return Resolved::default();
         }
         let covering: Vec<(IpNet, &Vec<Route>)> = self.foreign.cover(&IpNet::from(address)).collect();
@@ -335,16 +337,17 @@ mod tests {
         t.insert_address(own);
         let resolve = |address: &str, link| {
             let address = address.parse().unwrap();
-            t.resolve(NextHopRef { address, default_route: false, link: Some(link) })
+            t.resolve(NextHopRef { address, default_route: false, link })
         };
         let on_link = |link: u32| Resolved {
             resolution: Resolution::OnLink,
             legs: NextHop::via("fe80::1".parse().unwrap(), link).into(),
         };
-        assert_eq!(resolve("fe80::1", 2), on_link(2));
-        assert_eq!(resolve("fe80::1", 1), Resolved::default(), "our own there");
-        assert_eq!(resolve("fe80::1", 3), Resolved::default(), "without carrier");
-        assert_eq!(resolve("fe80::1", 9), Resolved::default(), "no such link");
+        assert_eq!(resolve("fe80::1", Some(2)), on_link(2));
+        assert_eq!(resolve("fe80::1", Some(1)), Resolved::default(), "our own there");
+        assert_eq!(resolve("fe80::1", Some(3)), Resolved::default(), "without carrier");
+        assert_eq!(resolve("fe80::1", Some(9)), Resolved::default(), "no such link");
+        assert_eq!(resolve("fe80::2", None), Resolved::default(), "every link may have one like it");
     }
 
     #[test]

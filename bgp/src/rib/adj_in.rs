@@ -212,7 +212,8 @@ impl Rib {
         } else if attributes.originator_id == Some(self.settings.router_id) {
             Some(Standing::OwnOriginator)
         } else {
-            attributes.cluster_list.contains(&self.settings.cluster_id).then_some(Standing::OwnCluster)
+            let own = self.settings.cluster_id.is_some_and(|id| attributes.cluster_list.contains(&id));
+            own.then_some(Standing::OwnCluster)
         }
     }
 
@@ -229,6 +230,9 @@ impl Rib {
         }
         if external && attributes.as_path.first() != Some(session.remote_as) {
             return Standing::FirstAs;
+        }
+        if is_without_link(interned.next_hop) {
+            return Standing::NextHopUnresolved;
         }
         if self.own_addresses.contains_key(&interned.next_hop) {
             return Standing::OwnNextHop;
@@ -276,4 +280,9 @@ fn subject(prefix: IpNet, next_hop: IpAddr, session: &Session) -> Subject {
 
 fn rejection(reason: &Reason) -> Standing {
     if reason.code == DUPLICATE_ORIGIN { Standing::DuplicateOrigin } else { Standing::Policy }
+}
+
+/// Whether a next hop is a link-local address that no link is known of: every link may have one like it (RFC 4007 section 6).
+fn is_without_link((address, link): (IpAddr, Option<u32>)) -> bool {
+    link.is_none() && matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }

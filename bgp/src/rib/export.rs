@@ -243,8 +243,6 @@ impl Exporter {
                 if let Some(reflection) = terms.reflection(from) {
                     told.originator_id.get_or_insert(from.identifier);
                     told.cluster_list.insert(0, reflection.cluster_id);
-                    // It is only good on the link that it was told on (RFC 2545 section 3).
-                    told.next_hop_link_local = None;
                 }
             }
         }

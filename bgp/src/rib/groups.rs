@@ -125,7 +125,8 @@ impl Rib {
     pub(super) fn join_group(&mut self, id: PeerId) {
         let Some(peer) = self.holdings.peers.get_mut(&id).filter(|_| self.advertising) else { return };
         let Some(session) = peer.established() else { return };
-        let terms = Terms::new(&peer.config, session, self.settings.cluster_id);
+        let cluster_id = self.settings.cluster_id.unwrap_or(self.settings.router_id);
+        let terms = Terms::new(&peer.config, session, cluster_id);
         let groups = &mut self.groups;
         let same = groups.groups.iter().find(|(_, group)| *group.exporter.terms() == terms);
         let target = match same {

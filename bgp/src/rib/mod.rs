@@ -55,8 +55,8 @@ pub enum RibInput {
         asn: Asn,
         /// The own BGP identifier: a path that has it as its ORIGINATOR_ID is our own.
         router_id: Ipv4Addr,
-        /// The cluster that we reflect for: a path that has it in its CLUSTER_LIST has been here.
-        cluster_id: Ipv4Addr,
+        /// The cluster that we reflect for: a path that has it in its CLUSTER_LIST has been here. None: we do not reflect.
+        cluster_id: Option<Ipv4Addr>,
         /// How many equal paths go to the kernel.
         max_paths: u16,
         /// Whether next hops must resolve first.
@@ -154,7 +154,7 @@ pub enum Timer {
 struct Settings {
     asn: Asn,
     router_id: Ipv4Addr,
-    cluster_id: Ipv4Addr,
+    cluster_id: Option<Ipv4Addr>,
     max_paths: u16,
     originate: BTreeMap<IpNet, Origination>,
 }
@@ -194,7 +194,7 @@ impl Rib {
             settings: Settings {
                 asn: Asn(0),
                 router_id: Ipv4Addr::UNSPECIFIED,
-                cluster_id: Ipv4Addr::UNSPECIFIED,
+                cluster_id: None,
                 max_paths: 1,
                 originate: BTreeMap::new(),
             },

@@ -182,7 +182,7 @@ impl Rib {
                 "own-cluster",
                 format!(
                     "our cluster id {} is in the CLUSTER_LIST: this route reflector, or another of its cluster, has reflected it before",
-                    self.settings.cluster_id
+                    self.settings.cluster_id.unwrap_or(self.settings.router_id)
                 ),
             ),
             Standing::OwnNextHop => {

@@ -18,7 +18,7 @@ impl Bench {
         bench.input(RibInput::Configure {
             asn: OWN,
             router_id: Ipv4Addr::new(10, 0, 0, 1),
-            cluster_id: Ipv4Addr::new(10, 0, 0, 1),
+            cluster_id: Some(Ipv4Addr::new(10, 0, 0, 1)),
             max_paths: 4,
             next_hop_tracking: true,
             originate: BTreeMap::new(),
@@ -90,7 +90,7 @@ fn more_changes_than_one_chunk_come_in_pieces() {
     let outputs = bench.input(RibInput::Configure {
         asn: OWN,
         router_id: Ipv4Addr::new(10, 0, 0, 1),
-        cluster_id: Ipv4Addr::new(10, 0, 0, 1),
+        cluster_id: Some(Ipv4Addr::new(10, 0, 0, 1)),
         max_paths: 4,
         next_hop_tracking: true,
         originate,

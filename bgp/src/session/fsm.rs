@@ -130,6 +130,9 @@ impl Fsm {
             self.halt(Mode::Stopped, outbox);
         } else if self.connections.is_empty() {
             self.start(now, outbox);
+        } else {
+            // Who connected may never say anything, and whom to dial may be known only by now.
+            self.retry_later(now);
         }
         self.update_state(now, outbox);
     }

@@ -1,5 +1,6 @@
 //! From the configuration that runs to the one that is wanted.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,7 +30,7 @@ impl Speaker {
             RibInput::Configure {
                 asn: config.asn,
                 router_id: config.router_id,
-                cluster_id: config.cluster_id.unwrap_or(config.router_id),
+                cluster_id: cluster_id(&config),
                 max_paths: config.max_paths,
                 next_hop_tracking: config.next_hop_tracking,
                 originate: config.originate.clone(),
@@ -102,4 +103,10 @@ impl Speaker {
             stays
         });
     }
+}
+
+/// The cluster that a speaker reflects for (RFC 4456 section 7). Without clients it is in none, and its CLUSTER_LIST check is not asked for.
+fn cluster_id(config: &SpeakerConfig) -> Option<Ipv4Addr> {
+    let reflects = config.peers.values().any(|peer| peer.route_reflector_client);
+    reflects.then(|| config.cluster_id.unwrap_or(config.router_id))
 }

@@ -209,7 +209,7 @@ impl Speaker {
     }
 
     fn accept(&mut self, now: Instant, connection: ConnectionId, local: SocketAddr, remote: SocketAddr) {
-        if let Some(peer) = self.peer_of(remote) {
+        if let Some(peer) = self.peer_of(local, remote) {
             self.connections.insert(connection, Outbox::new(now, peer));
             let remote = remote.ip();
             self.tell_session(now, connection, IngressInput::Accepted { connection, local, remote });
@@ -221,10 +221,12 @@ impl Speaker {
     }
 
     /// The peer that connects from there. A link has one: who was found, else who has the session, else whoever comes.
-    fn peer_of(&self, remote: SocketAddr) -> Option<PeerAddress> {
+    fn peer_of(&self, local: SocketAddr, remote: SocketAddr) -> Option<PeerAddress> {
         let Some(link) = link_of(remote) else {
             return Some(remote.ip().into()).filter(|peer| self.peers.contains_key(peer));
         };
+        // What is told on a session of a link is of that link: both ends are.
+        link_of(local)?;
         let on_link = |peer: &PeerAddress| peer.interface().is_some_and(|i| i.index() == link);
         let (address, peer) = self.peers.iter().find(|(address, _)| on_link(address))?;
         let session = peer.ingress.session().map(|session| session.remote);

@@ -197,7 +197,7 @@ pub struct Lab {
     /// Best-path changes given so far.
     pub best_path_changes: usize,
     /// Our cluster, from the next [`Self::configure`] on.
-    pub cluster_id: Ipv4Addr,
+    pub cluster_id: Option<Ipv4Addr>,
 }
 
 #[expect(clippy::disallowed_methods, reason = "some instant to count from")]
@@ -218,7 +218,7 @@ impl Lab {
             alarms: vec![],
             credit: CREDIT,
             best_path_changes: 0,
-            cluster_id: Ipv4Addr::new(9, 9, 9, 9),
+            cluster_id: Some(Ipv4Addr::new(9, 9, 9, 9)),
         };
         lab.configure(false, 16, []);
         lab

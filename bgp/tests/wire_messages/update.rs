@@ -76,6 +76,10 @@ fn ipv4_over_ipv6_has_the_next_hops_of_ipv6() {
         (&["fe80::2"], ("fe80::2", None)),
         (&["fe80::2", "fe80::2"], ("fe80::2", Some("fe80::2"))),
         (&["::", "fe80::2"], ("fe80::2", None)),
+        // What stands for the link-local address and is none leads nowhere.
+        (&["2001:db8::2", "::"], ("2001:db8::2", None)),
+        (&["2001:db8::2", "ff02::1"], ("2001:db8::2", None)),
+        (&["2001:db8::2", "2001:db8::3"], ("2001:db8::2", None)),
     ] {
         let octets: Vec<u8> =
             hops.iter().flat_map(|hop| hop.parse::<std::net::Ipv6Addr>().unwrap().octets()).collect();

@@ -10,7 +10,7 @@ use weft_bgp::policy::{NextHopsByPrefix, Policy, PrefixMatch, PrefixRange, Route
 use weft_bgp::types::{Family, PeerType, Reason};
 
 use super::NodeAddresses;
-use super::session::Wanted;
+use super::session::{Wanted, reflects};
 use crate::api::{
     Action, AllowedUse, BGPFilterRule, BGPFilterSpec, FilterPeerType, IPPoolSpec, MatchOperator, Source,
 };
@@ -65,7 +65,9 @@ impl<'a> Policies<'a> {
     ) -> Self {
         let import = default_import(cluster, node, own_blocks, own, service_ranges);
         let export = default_export(cluster, own_blocks);
-        let node_export = node_export(own_blocks);
+        let all_blocks = cluster.nodes.get(node).filter(|node| reflects(cluster, node));
+        let all_blocks = all_blocks.map(|_| cluster.blocks_by_node()).unwrap_or_default();
+        let node_export = node_export(own_blocks, &all_blocks);
         Self {
             cluster,
             node,
@@ -237,20 +239,23 @@ fn default_export(cluster: &Cluster, own_blocks: &[IpNet]) -> DefaultRules {
         let pools = cluster.pools.values().filter(|p| p.disable_bgp_export).map(|p| p.cidr.net());
         let others = reject_any(pools.filter(|p| Family::of(p) == family).map(inside), KEPT, KEPT_TEXT);
         let others = others.map(|rule| Rule { source: Some(RouteSource::Reflected), ..rule });
-        let rest = [local(everything(family)), reflected(family)];
+        let rest = [local(everything(family)), reflected(everything(family))];
         kept.into_iter().chain(others).chain(rest).collect()
     });
     let text = "it was learned from a peer, and only an export rule with source: RemotePeers passes that on";
     DefaultRules { rules, unmatched: Reason::new("no-transit", text) }
 }
 
-/// What another node is told: our blocks, and what we reflect.
-fn node_export(own_blocks: &[IpNet]) -> DefaultRules {
+/// What another node is told: our blocks, and what we reflect of `all_blocks`. It believes nothing else of a node, whatever we do of a router.
+fn node_export(own_blocks: &[IpNet], all_blocks: &BTreeMap<&str, Vec<IpNet>>) -> DefaultRules {
     let rules = Family::ALL.map(|family| {
         let own: Vec<PrefixRange> =
             own_blocks.iter().copied().filter(|b| Family::of(b) == family).map(exactly).collect();
         let own = (!own.is_empty()).then(|| local(any_of(own)));
-        own.into_iter().chain([reflected(family)]).collect()
+        let all = all_blocks.values().flatten().copied();
+        let all: Vec<PrefixRange> = all.filter(|b| Family::of(b) == family).map(exactly).collect();
+        let all = (!all.is_empty()).then(|| reflected(any_of(all)));
+        own.into_iter().chain(all).collect()
     });
     DefaultRules {
         rules,
@@ -355,8 +360,8 @@ fn local(prefixes: PrefixMatch) -> Rule {
 }
 
 /// Between iBGP peers of which one is our client, everything passes that was believed.
-fn reflected(family: Family) -> Rule {
-    Rule { source: Some(RouteSource::Reflected), ..local(everything(family)) }
+fn reflected(prefixes: PrefixMatch) -> Rule {
+    Rule { source: Some(RouteSource::Reflected), ..local(prefixes) }
 }
 
 fn reject(prefixes: PrefixMatch, reason: Reason) -> Rule {

@@ -21,6 +21,8 @@ pub const INTERVAL: Duration = Duration::from_secs(10);
 const INITIAL_INTERVAL: Duration = Duration::from_secs(3);
 /// How many are sent at that pace (`MAX_INITIAL_RTR_ADVERTISEMENTS`).
 const INITIAL: u32 = 3;
+/// How long a router counts at most after its last word, which hosts may go by for hours: another that takes its place must not wait so long.
+const LIFETIME_MAX: Duration = Duration::from_secs(120);
 /// How long a router counts at least after its last word. What it says of itself is how long hosts may send to it,
 /// which is nothing to its neighbours: ours says 0.
 const LIFETIME_MIN: Duration = INTERVAL.saturating_mul(3);
@@ -80,6 +82,9 @@ impl State {
             // Whoever is at the other end may have forgotten us, or be somebody else.
             self.sent = 0;
             self.advertise_soon(now);
+            if let Some(router) = self.router.as_mut() {
+                router.until = router.until.min(now + LIFETIME_MIN);
+            }
         }
         if let Some(address) = link.session.or(before.session) {
             // The end of a session is a word of the router's too.
@@ -124,7 +129,7 @@ impl Routers {
         let current = state.router.filter(|router| !expired && router.address != source);
         match lifetime {
             Some(lifetime) if current.is_none() => {
-                let until = now + lifetime.max(LIFETIME_MIN);
+                let until = now + lifetime.clamp(LIFETIME_MIN, LIFETIME_MAX);
                 let before = state.router.replace(Router { address: source, until });
                 if before.is_none_or(|before| before.address != source) {
                     // It should not have to wait for us either.

@@ -68,14 +68,26 @@ fn the_first_that_is_heard_stays_while_it_is_heard() {
     bench.hear(router(1), 1800);
     bench.hear(router(2), 1800);
     assert_eq!(bench.found(), Some(router(1)));
-    bench.pass(seconds(1799));
+    bench.pass(LIFETIME_MAX - seconds(1));
     bench.hear(router(2), 1800);
     assert_eq!(bench.found(), Some(router(1)));
     bench.pass(seconds(1));
-    assert_eq!(bench.found(), None, "its lifetime is over");
+    assert_eq!(bench.found(), None, "its time is over, whatever lifetime it gave");
     bench.hear(router(2), 1800);
     assert_eq!(bench.found(), Some(router(2)));
     assert_eq!(bench.routers.counters().ignored, 2);
+}
+
+#[test]
+fn a_link_that_comes_back_may_have_another_at_its_end() {
+    let mut bench = Bench::new();
+    bench.link(Link { ready: true, session: None });
+    bench.hear(router(1), 1800);
+    bench.link(Link { ready: false, session: None });
+    bench.link(Link { ready: true, session: None });
+    bench.pass(LIFETIME_MIN);
+    bench.hear(router(2), 1800);
+    assert_eq!(bench.found(), Some(router(2)));
 }
 
 #[test]

@@ -222,3 +222,19 @@ fn a_link_local_next_hop_stays_on_its_link() {
     let told = exporter.rewrite(Family::Ipv6Unicast, &IBGP, &path);
     assert_eq!((told.next_hop, told.next_hop_link_local), (path.next_hop, None));
 }
+
+#[test]
+fn what_is_reflected_from_one_link_to_another_leads_over_us() {
+    let mut config = PeerConfig { route_reflector_client: true, ..samples::config() };
+    config.next_hop_v6 = "2001:db8::1".parse().ok();
+    let local = SocketAddr::V6(std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 179, 0, 7));
+    let session = Session { local, ..samples::session(PeerType::Internal) };
+    let exporter = Exporter::new(Terms::new(&config, &session, CLUSTER));
+    let path = PathAttributes { next_hop: "fe80::9".parse().unwrap(), ..learned() };
+    let told = exporter.rewrite(Family::Ipv6Unicast, &CLIENT, &path);
+    assert_eq!(
+        (told.next_hop.to_string(), told.next_hop_link_local),
+        ("2001:db8::1".into(), "fe80::1".parse().ok())
+    );
+    assert_eq!(told.cluster_list.first(), Some(&CLUSTER));
+}

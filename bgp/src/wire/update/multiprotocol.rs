@@ -90,6 +90,8 @@ fn decode_next_hop(family: Family, octets: &[u8], extended_next_hop: bool) -> Op
         true => None,
         false => Some(Ipv6Addr::from(reader.array::<16>()?)),
     };
+    // What stands in the second place and is no link-local address leads nowhere.
+    let link_local = link_local.filter(Ipv6Addr::is_unicast_link_local);
     // Speakers that have no global address on the link fill its place with zeros.
     let (global, link_local) = match link_local {
         Some(link_local) if global.is_unspecified() => (link_local, None),
