@@ -18,6 +18,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// A connection on which nothing comes is tried after the first time, and again each second time; after as many tries without an answer it is
 /// dead. A watch of a server that lost its power would else wait for minutes.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(6), Duration::from_secs(3), 3);
+/// How long the head of an answer may take, of a watch's too: what comes after it has no end.
+const ANSWER: Duration = Duration::from_secs(30);
 /// How long what was sent may go without an answer of the peer's TCP.
 const UNANSWERED: Duration = Duration::from_secs(15);
 
@@ -50,11 +52,11 @@ pub(crate) async fn connect(access: &Access) -> Result<Client> {
     if let Some(api_server) = &access.api_server {
         config.cluster_url = api_server.clone();
     }
-    client(&config).context("cannot make a client of the API server")
+    client(&config, ANSWER).context("cannot make a client of the API server")
 }
 
-/// A client that notices when a server has gone without a word.
-pub(super) fn client(config: &Config) -> Result<Client> {
+/// A client that notices when a server has gone without a word, or says none within `patience`.
+pub(super) fn client(config: &Config, patience: Duration) -> Result<Client> {
     if let Some(proxy) = &config.proxy_url {
         bail!(
             "the API server cannot be reached by a proxy ({proxy}): take proxy-url out of the kubeconfig, or HTTPS_PROXY out of the environment"
@@ -71,6 +73,7 @@ pub(super) fn client(config: &Config) -> Result<Client> {
     connector.set_tcp_user_timeout(Some(UNANSWERED));
     let https = config.rustls_https_connector_with_connector(connector)?;
     let service = ServiceBuilder::new()
+        .timeout(patience)
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
@@ -107,7 +110,16 @@ mod tests {
         assert!(format!("{error:#}").contains("--kubeconfig"), "{error:#}");
         let mut config = Config::new("https://192.0.2.1:6443".parse().unwrap());
         config.proxy_url = Some("http://192.0.2.9:3128".parse().unwrap());
-        let error = client(&config).err().unwrap();
+        let error = client(&config, ANSWER).err().unwrap();
         assert!(format!("{error:#}").contains("proxy-url"), "{error:#}");
+    }
+
+    #[tokio::test]
+    async fn who_takes_a_connection_and_says_nothing_is_not_waited_for() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap()).parse().unwrap();
+        let client = client(&Config::new(url), Duration::from_millis(100)).unwrap();
+        let answer = tokio::time::timeout(ANSWER, client.apiserver_version()).await;
+        assert!(answer.expect("it gives up").is_err());
     }
 }

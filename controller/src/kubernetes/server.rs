@@ -95,7 +95,8 @@ impl Server {
     }
 
     pub(super) fn client(&self) -> Client {
-        client(&Config::new(format!("http://{}", self.address).parse().unwrap())).unwrap()
+        let config = Config::new(format!("http://{}", self.address).parse().unwrap());
+        client(&config, std::time::Duration::from_secs(30)).unwrap()
     }
 
     /// Adds an object or replaces it.
