@@ -63,7 +63,11 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Size { nodes, services } = self.size;
-        writeln!(f, "{nodes} Nodes, {services} Services with {} endpoints", services * ENDPOINTS)?;
+        writeln!(
+            f,
+            "{nodes} Nodes with a block each, {services} Services with {} endpoints",
+            services * ENDPOINTS
+        )?;
         let (seconds, processor) = self.start;
         writeln!(f, "start: {seconds:.1} s, of the processor {processor:.2} s")?;
         let megabytes = |bytes: u64| bytes / 1_000_000;
@@ -92,13 +96,19 @@ pub fn run(lab: &Lab, size: Size) -> Result<Report> {
     plane.apply_folder(Path::new(BASE))?;
     plane.apply(&[
         documents::bgp_configuration(&json!({
-            "asNumber": 64512, "nodeToNodeMeshEnabled": false, "serviceClusterIPs": [{"cidr": "10.96.0.0/16"}],
+            "asNumber": 64512, "nodeToNodeMeshEnabled": false, "podCIDRSource": "IPPool",
+            "serviceClusterIPs": [{"cidr": "10.96.0.0/16"}],
         })),
         documents::resource("IPPool", "pods", &json!({"cidr": "11.0.0.0/8"})),
         documents::resource("BGPPeer", "tor", &json!({"peerIP": "10.2.0.254", "asNumber": 65000})),
     ])?;
     let node = &mut lan.nodes[0];
-    plane.add_node(&documents::node(&node.name, &[], &["11.255.255.0/26".parse()?], &node.addresses))?;
+    plane.add_node(&documents::node(&node.name, &[], &[], &node.addresses))?;
+    plane.apply(&[documents::resource(
+        "IPBlock",
+        "own",
+        &json!({"cidr": "11.255.255.0/26", "node": node.name}),
+    )])?;
     in_namespace(&machine, &plane, async |client| fill(client, size).await)?;
 
     node.weft.set_kubeconfig(&plane.kubeconfig_of("weftd", Some(&node.name))?);
@@ -142,7 +152,8 @@ fn api(
     plural: &str,
     namespace: Option<&str>,
 ) -> Api<DynamicObject> {
-    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", kind), plural);
+    let version = if group == "weft.network" { "v1alpha1" } else { "v1" };
+    let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
     match namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
@@ -152,6 +163,13 @@ fn api(
 async fn fill(client: Client, size: Size) -> Result<()> {
     let nodes = api(&client, "", "Node", "nodes", None);
     create(&nodes, size.nodes, node).await?;
+    let statuses = (0..size.nodes).map(|index| {
+        let (nodes, status) = (&nodes, Patch::Merge(node_status(index)));
+        async move { nodes.patch_status(&node_name(index), &PatchParams::default(), &status).await.map(drop) }
+    });
+    let written = stream::iter(statuses).buffer_unordered(AT_ONCE).try_collect::<()>().await;
+    written.context("cannot write a Node's status")?;
+    create(&api(&client, "weft.network", "IPBlock", "ipblocks", None), size.nodes, block).await?;
     let services = api(&client, "", "Service", "services", Some("default"));
     create(&services, size.services, service).await?;
     let slices = api(&client, "discovery.k8s.io", "EndpointSlice", "endpointslices", Some("default"));
@@ -175,17 +193,47 @@ fn octets(index: usize) -> [u8; 2] {
     [high, low]
 }
 
-/// As large as a kubelet makes it. Its status is in it, which the server drops, and takes only by another way.
-fn node(index: usize) -> Value {
+fn node_name(index: usize) -> String {
+    format!("node-{index}")
+}
+
+/// The first addresses of its block.
+fn base(index: usize) -> String {
     let [high, low] = octets(index * 4);
-    let images: Vec<String> = (0..IMAGES)
-        .map(|image| format!("registry.example.com/team-{image}/application@sha256:{index:032x}{image:032x}"))
+    format!("11.{high}.{low}")
+}
+
+fn node(index: usize) -> Value {
+    let labels = json!({"rack": format!("r{}", index / 40), "kubernetes.io/hostname": node_name(index)});
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node_name(index), "labels": labels}})
+}
+
+/// As large as a kubelet makes it.
+fn node_status(index: usize) -> Value {
+    let [high, low] = octets(index);
+    let images: Vec<Value> = (0..IMAGES)
+        .map(|image| {
+            let name = format!("registry.example.com/team-{image}/application");
+            let digest = format!("{name}@sha256:{index:032x}{image:032x}");
+            json!({"names": [digest, format!("{name}:v1.{image}.{index}")], "sizeBytes": 100_000_000})
+        })
         .collect();
+    let condition = |kind: &str, status: &str| {
+        let time = "2026-01-01T00:00:00Z";
+        json!({"type": kind, "status": status, "reason": format!("Kubelet{kind}"), "message": format!("kubelet tells of {kind}"),
+            "lastHeartbeatTime": time, "lastTransitionTime": time})
+    };
+    let pressures = ["MemoryPressure", "DiskPressure", "PIDPressure"].map(|kind| condition(kind, "False"));
+    let conditions: Vec<Value> = pressures.into_iter().chain([condition("Ready", "True")]).collect();
+    let address = json!([{"type": "InternalIP", "address": format!("10.3.{high}.{low}")}]);
+    json!({"status": {"addresses": address, "conditions": conditions, "images": images}})
+}
+
+fn block(index: usize) -> Value {
+    let base = base(index);
     json!({
-        "apiVersion": "v1", "kind": "Node",
-        "metadata": {"name": format!("node-{index}"), "labels": {"rack": format!("r{}", index / 40)},
-            "annotations": {"example.com/images": images.join(" ")}},
-        "spec": {"podCIDRs": [format!("11.{high}.{low}.0/24")]},
+        "apiVersion": "weft.network/v1alpha1", "kind": "IPBlock", "metadata": {"name": format!("{base}.0-26")},
+        "spec": {"cidr": format!("{base}.0/26"), "node": node_name(index)},
     })
 }
 
@@ -202,8 +250,7 @@ fn slice(index: usize, nodes: usize) -> Value {
     let endpoints: Vec<Value> = (0..ENDPOINTS)
         .map(|endpoint| {
             let node = (index * ENDPOINTS + endpoint) % nodes.max(1);
-            let [high, low] = octets(node * 4);
-            json!({"addresses": [format!("11.{high}.{low}.{}", endpoint + 1)], "nodeName": format!("node-{node}"),
+            json!({"addresses": [format!("{}.{}", base(node), endpoint + 1)], "nodeName": node_name(node),
                 "conditions": {"ready": true, "serving": true, "terminating": false},
                 "targetRef": {"kind": "Pod", "namespace": "default", "name": format!("{service}-7d4b9c6f5-{endpoint:05}")}})
         })
@@ -223,7 +270,7 @@ async fn change(client: Client, size: Size, round: usize, time: Duration) -> Res
         let due = time.mul_f64(index as f64 / CHANGES as f64);
         sleep(due.saturating_sub(began.elapsed())).await;
         let patch = json!({"metadata": {"labels": {"round": format!("{round}-{index}")}}});
-        let name = format!("node-{}", index % size.nodes.max(1));
+        let name = node_name(index % size.nodes.max(1));
         nodes
             .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
             .await
