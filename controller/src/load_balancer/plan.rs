@@ -180,6 +180,11 @@ impl<'a> Planner<'a> {
         if service.class.is_none() && service.ingress.is_empty() && has.is_empty() && !self.gives_out() {
             return;
         }
+        // Which pools are for it cannot be told yet: Services may be seen before their Namespaces.
+        if !self.view.namespaces.contains_key(namespace(name)) {
+            self.targets.insert(name, has);
+            return;
+        }
         let (targets, refused) = match &service.wish {
             Some(Ok(wish)) => self.choose(name, service, wish),
             Some(Err(message)) => {

@@ -97,6 +97,7 @@ struct Request {
 
 struct World {
     pools: BTreeMap<String, Arc<IPPoolSpec>>,
+    namespaces: BTreeMap<String, Arc<Labels>>,
     /// Every state that the API server was in, oldest first.
     services: Vec<Services>,
     claims: Vec<Claims>,
@@ -124,6 +125,7 @@ impl World {
         let pools = pools.map(|(name, cidr)| (name.to_owned(), pool(serde_json::json!({ "cidr": cidr }))));
         let mut world = Self {
             pools: pools.into(),
+            namespaces: ["shop", "bank"].map(|name| (name.to_owned(), Arc::default())).into(),
             services: vec![Services::new()],
             claims: vec![Claims::new()],
             controllers: Vec::new(),
@@ -218,7 +220,7 @@ impl World {
         let controller = &mut self.controllers[index];
         let services = self.services[controller.services].clone();
         let claims = self.claims[controller.claims].clone();
-        let plan = controller.keeper.plan(self.now, &self.pools, &BTreeMap::new(), services, claims);
+        let plan = controller.keeper.plan(self.now, &self.pools, &self.namespaces, services, claims);
         let life = controller.life;
         for change in plan.changes.into_iter().chain(plan.tells.into_values()).take(most) {
             let looked = if change.look_at().is_some() { None } else { change.services(None) };
@@ -445,7 +447,7 @@ proptest! {
         world.assert_complete();
         let controller = &mut world.controllers[0];
         let (services, claims) = (world.services.last().unwrap().clone(), world.claims.last().unwrap().clone());
-        let plan = controller.keeper.plan(world.now, &world.pools, &BTreeMap::new(), services, claims);
+        let plan = controller.keeper.plan(world.now, &world.pools, &world.namespaces, services, claims);
         prop_assert!(plan.changes.is_empty() && plan.tells.is_empty(), "it never rests: {:?}", plan);
     }
 }

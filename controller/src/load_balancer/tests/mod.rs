@@ -253,6 +253,29 @@ fn pools_are_chosen_as_for_pods() {
 }
 
 #[test]
+fn before_its_namespace_is_known_nothing_is_decided_on_a_service() {
+    let mut world = World::new([
+        ("all", json!({"cidr": "203.0.113.0/28"})),
+        ("of-b", json!({"cidr": "203.0.113.32/28", "namespaceSelector": "team == \"b\""})),
+    ]);
+    world.put("bank/old", json!({}), json!({}));
+    world.settle();
+    let bank = world.namespaces.remove("bank").unwrap();
+    world.put("bank/new", json!({}), json!({}));
+    world.put("bank/asks", asking("203.0.113.9"), json!({}));
+    world.put("bank/old", asking("203.0.113.40"), json!({}));
+    let plan = world.settle();
+    assert_eq!((world.addresses("bank/new"), world.reason("bank/new")), (vec![], None));
+    assert_eq!((world.addresses("bank/asks"), world.reason("bank/asks")), (vec![], None));
+    assert_eq!(world.addresses("bank/old"), ["203.0.113.32"]);
+    assert_eq!((world.claims.len(), plan.refused), (1, 0));
+    world.namespaces.insert("bank".into(), bank);
+    world.settle();
+    assert_eq!(world.addresses("bank/new"), ["203.0.113.33"]);
+    assert_eq!(world.addresses("bank/old"), ["203.0.113.40"]);
+}
+
+#[test]
 fn services_share_an_address_only_if_they_may() {
     let mut world = World::new([("a", json!({"cidr": "203.0.113.0/24"}))]);
     let share = json!({"weft.network/sharing-key": "k"});
