@@ -287,7 +287,9 @@ pub fn name(address: IpAddr) -> String {
 #[must_use]
 pub fn address_of(claim: &str) -> Option<IpAddr> {
     let address = claim.parse().ok().filter(IpAddr::is_ipv4);
-    address.or_else(|| claim.replace('-', ":").parse::<Ipv6Addr>().ok().map(IpAddr::V6))
+    let address = address.or_else(|| claim.replace('-', ":").parse::<Ipv6Addr>().ok().map(IpAddr::V6));
+    // Of one address there is one name.
+    address.filter(|address| name(*address) == claim)
 }
 
 /// A Service's name with its Namespace.

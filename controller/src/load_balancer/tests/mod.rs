@@ -148,7 +148,11 @@ fn names_are_those_of_addresses() {
         assert_eq!(name(address), text);
         assert_eq!(address_of(text), Some(address));
     }
-    assert_eq!(address_of("web"), None);
+    for other in
+        ["web", "2001-db8--7", "2001:db8::7", "2001-0db8-0-0-0-0-0-7", "0-0-0-0-0-0-203.0.113.7", "--"]
+    {
+        assert_eq!(address_of(other), None, "{other}");
+    }
 }
 
 #[test]
