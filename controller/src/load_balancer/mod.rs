@@ -96,7 +96,12 @@ impl Sharing {
         self.key.is_some()
             && self.key == other.key
             && self.ports.is_disjoint(&other.ports)
-            && ((!self.local && !other.local) || self.selector == other.selector)
+            && ((!self.local && !other.local) || self.has_selector_of(other))
+    }
+
+    /// Without a selector nobody knows whether the endpoints are the same.
+    fn has_selector_of(&self, other: &Self) -> bool {
+        !self.selector.is_empty() && self.selector == other.selector
     }
 }
 

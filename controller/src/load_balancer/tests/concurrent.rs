@@ -48,10 +48,10 @@ fn written() -> impl Strategy<Value = Written> {
     let families = prop_oneof![Just((V4, false)), Just((BOTH, false)), Just((BOTH, true))];
     let requested = prop_oneof![3 => Just(None), 1 => (0..4u8).prop_map(Some)];
     let key = prop_oneof![Just(None), Just(Some("k".to_owned()))];
-    (families, requested, key, 0..3i32, any::<bool>()).prop_map(
-        |((families, all), requested, key, port, local)| {
+    let selector = prop::collection::btree_map(Just("app".to_owned()), "[ab]", 0..2);
+    (families, requested, key, 0..3i32, any::<bool>(), selector).prop_map(
+        |((families, all), requested, key, port, local, selector)| {
             let ports = [("TCP".to_owned(), port)].into();
-            let selector = BTreeMap::from([("app".to_owned(), (port % 2).to_string())]);
             Written { families, all, requested, sharing: Sharing { key, ports, local, selector } }
         },
     )

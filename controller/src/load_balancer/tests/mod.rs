@@ -315,6 +315,27 @@ fn services_share_an_address_only_if_they_may() {
 }
 
 #[test]
+fn with_the_policy_local_only_services_with_one_selector_share() {
+    let sharing = |port: i32, local: bool, app: Option<&str>| Sharing {
+        key: Some("k".to_owned()),
+        ports: [("TCP".to_owned(), port)].into(),
+        local,
+        selector: app.map(|app| ("app".to_owned(), app.to_owned())).into_iter().collect(),
+    };
+    for (local, of_one, of_other, may) in [
+        (false, None, None, true),
+        (false, Some("a"), Some("b"), true),
+        (true, Some("a"), Some("a"), true),
+        (true, Some("a"), Some("b"), false),
+        (true, Some("a"), None, false),
+        (true, None, None, false),
+    ] {
+        let (one, other) = (sharing(80, local, of_one), sharing(443, false, of_other));
+        assert_eq!((one.may_share(&other), other.may_share(&one)), (may, may), "{one:?} {other:?}");
+    }
+}
+
+#[test]
 fn what_is_there_is_adopted_and_what_is_anothers_is_left_alone() {
     let mut world = World::new([("a", json!({"cidr": "203.0.113.0/24"}))]);
     let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
