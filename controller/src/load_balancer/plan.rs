@@ -173,11 +173,14 @@ impl<'a> Planner<'a> {
                 let message = "status.loadBalancer has what no IPPool for LoadBalancer has: it is left alone; take it out if nobody \
                                else gives it";
                 self.refuse(name, service, told(false, "ForeignAddress", message.to_owned()));
+            } else {
+                self.tell(name, service, None);
             }
             return;
         }
         // Where nothing is to be given out, Services that do not name us are nobody's business.
         if service.class.is_none() && service.ingress.is_empty() && has.is_empty() && !self.gives_out() {
+            self.tell(name, service, None);
             return;
         }
         // Which pools are for it cannot be told yet: Services may be seen before their Namespaces.

@@ -376,6 +376,25 @@ fn what_is_there_is_adopted_and_what_is_anothers_is_left_alone() {
 }
 
 #[test]
+fn what_a_service_without_a_class_was_told_goes_when_it_is_not_served_any_more() {
+    let mut world = World::new([("a", json!({"cidr": "203.0.113.0/32"}))]);
+    for name in ["shop/a", "shop/b", "shop/c"] {
+        world.put(name, json!({}), json!({}));
+    }
+    world.settle();
+    assert_eq!(
+        (world.reason("shop/b"), world.reason("shop/c")),
+        (Some("PoolExhausted"), Some("PoolExhausted"))
+    );
+    world.change("shop/b", |service| service.ingress = vec![Some("192.0.2.9".parse().unwrap())]);
+    world.settle();
+    assert_eq!((world.reason("shop/b"), world.reason("shop/c")), (None, Some("PoolExhausted")));
+    world.pools.insert("a".into(), pool(json!({"cidr": "203.0.113.0/32", "disabled": true})));
+    world.settle();
+    assert_eq!((world.reason("shop/a"), world.reason("shop/c")), (Some("Assigned"), None));
+}
+
+#[test]
 fn a_claim_that_people_made_is_left_to_them() {
     let mut world = World::new([("a", json!({"cidr": "203.0.113.0/31"}))]);
     let strange = Claim { uid: "x".into(), resource_version: "1".into(), spec: None };
