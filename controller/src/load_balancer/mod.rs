@@ -46,6 +46,8 @@ pub struct Service {
     pub wish: Option<Result<Wish, String>>,
     /// With whom it may share an address.
     pub sharing: Sharing,
+    /// `spec.externalIPs`.
+    pub external_ips: BTreeSet<IpAddr>,
     /// `status.loadBalancer.ingress`: addresses that packets come with; nothing where it is a name or something else.
     pub ingress: Vec<Option<IpAddr>>,
     /// What it was told last, and since when it is so (RFC 3339).
@@ -144,7 +146,7 @@ pub struct View<'a> {
     pub pools: &'a BTreeMap<String, Arc<IPPoolSpec>>,
     /// The labels of Namespaces.
     pub namespaces: &'a BTreeMap<String, Arc<Labels>>,
-    /// Services of type LoadBalancer, and others that have an address or were told something.
+    /// Services of type LoadBalancer, and others that have an address, of `spec.externalIPs` too, or were told something.
     pub services: &'a BTreeMap<String, Arc<Service>>,
     /// LoadBalancerIPs.
     pub claims: &'a BTreeMap<String, Arc<Claim>>,

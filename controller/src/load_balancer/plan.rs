@@ -73,6 +73,8 @@ struct Planner<'a> {
     view: View<'a>,
     /// What no Service gets unasked.
     space: Space,
+    /// The `spec.externalIPs` of all Services.
+    external: BTreeSet<IpAddr>,
     /// Free all the same: who was to have it cannot use it without another.
     spare: BTreeSet<IpAddr>,
     held: BTreeMap<IpAddr, Held<'a>>,
@@ -93,6 +95,9 @@ impl<'a> Planner<'a> {
         let mut shown: BTreeMap<IpAddr, BTreeSet<&'a str>> = BTreeMap::new();
         let reserved = view.pools.values().filter(|pool| pool.is_for(AllowedUse::LoadBalancer));
         reserved.flat_map(|pool| &pool.reserved).for_each(|range| space.take(range.net()));
+        let external = view.services.values().flat_map(|service| &service.external_ips).copied();
+        let external: BTreeSet<IpAddr> = external.collect();
+        external.iter().for_each(|address| space.take((*address).into()));
         for (name, service) in view.services {
             for address in service.shown() {
                 space.take(address.into());
@@ -102,6 +107,7 @@ impl<'a> Planner<'a> {
         Self {
             view,
             space,
+            external,
             spare: BTreeSet::new(),
             held: BTreeMap::new(),
             of_service: BTreeMap::new(),
@@ -531,6 +537,7 @@ impl<'a> Planner<'a> {
             // It is in the claim until it is taken out.
             held.blocked |= claimed;
             let reserved = self.pool_of(address).is_some_and(|(_, pool)| is_reserved(pool, address));
+            let reserved = reserved || self.external.contains(&address);
             if !claimed && !reserved && self.held.get(&address).is_some_and(|held| held.services.is_empty()) {
                 self.spare.insert(address);
             }

@@ -22,6 +22,7 @@ impl Service {
         let ingress = status.and_then(|status| status.load_balancer.as_ref()?.ingress.as_ref());
         let conditions = status.and_then(|status| status.conditions.as_ref());
         let told = conditions.into_iter().flatten().find(|condition| condition.type_ == CONDITION);
+        let external_ips = spec.external_ips.iter().flatten();
         Self {
             uid: object.metadata.uid.clone().unwrap_or_default(),
             resource_version: object.metadata.resource_version.clone().unwrap_or_default(),
@@ -29,6 +30,7 @@ impl Service {
             wish: (spec.type_.as_deref() == Some("LoadBalancer"))
                 .then(|| wish(spec, annotation(ADDRESSES_ANNOTATION), annotation(POOLS_ANNOTATION))),
             sharing: sharing(spec, annotation(SHARING_ANNOTATION)),
+            external_ips: external_ips.filter_map(|ip| ip.parse().ok()).collect(),
             ingress: ingress.into_iter().flatten().map(address).collect(),
             told: told.map(|told| {
                 let holds = told.status == "True";
@@ -41,7 +43,10 @@ impl Service {
     /// Whether it may count here at all.
     #[must_use]
     pub fn counts(&self) -> bool {
-        self.wish.is_some() || !self.ingress.is_empty() || self.told.is_some()
+        self.wish.is_some()
+            || !self.ingress.is_empty()
+            || !self.external_ips.is_empty()
+            || self.told.is_some()
     }
 }
 
@@ -173,5 +178,17 @@ mod tests {
         let told = Told { holds: false, reason: "NoPool".into(), message: "none".into() };
         assert_eq!(service.told, Some((told, "2026-01-01T00:00:00Z".to_owned())));
         assert!(service.wish.is_none() && service.counts());
+    }
+
+    #[test]
+    fn a_service_of_any_type_counts_for_its_external_ips() {
+        let read = |external_ips: &[&str]| {
+            let object = json!({"metadata": {"name": "web"}, "spec": {"type": "ClusterIP", "externalIPs": external_ips}});
+            Service::read(&serde_json::from_value(object).unwrap())
+        };
+        let service = read(&["203.0.113.1", "2001:db8::1"]);
+        assert!(service.counts() && service.ingress.is_empty());
+        assert_eq!(service.external_ips, ["203.0.113.1", "2001:db8::1"].map(|ip| ip.parse().unwrap()).into());
+        assert!(!read(&[]).counts());
     }
 }

@@ -199,6 +199,7 @@ impl World {
                 class: None,
                 wish: Some(Ok(wish)),
                 sharing: written.sharing.clone(),
+                external_ips: BTreeSet::new(),
                 ingress: Vec::new(),
                 told: None,
             };

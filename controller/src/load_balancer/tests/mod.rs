@@ -187,6 +187,33 @@ fn every_address_is_used_the_lowest_first_and_nothing_else_changes() {
 }
 
 #[test]
+fn external_ips_of_any_service_are_given_only_to_who_asks() {
+    let mut world = World::new([("a", json!({"cidr": "203.0.113.0/30"}))]);
+    world.put(
+        "shop/plain",
+        json!({}),
+        json!({"type": "ClusterIP", "externalIPs": ["203.0.113.0", "192.0.2.1"]}),
+    );
+    world.put("shop/a", json!({}), json!({"externalIPs": ["203.0.113.1"]}));
+    // It lacks the other family, so that nothing is held for it; nor is this anybody else's then.
+    let both = json!({"ipFamilies": DUAL, "ipFamilyPolicy": "RequireDualStack"});
+    world.put("shop/asks-in-vain", asking("203.0.113.0"), both);
+    world.put("shop/b", json!({}), json!({}));
+    world.put("shop/c", json!({}), json!({}));
+    world.settle();
+    assert_eq!(world.addresses("shop/a"), ["203.0.113.2"]);
+    assert_eq!(world.addresses("shop/b"), ["203.0.113.3"]);
+    assert_eq!(world.reason("shop/c"), Some("PoolExhausted"));
+    world.put("shop/c", asking("203.0.113.1"), json!({}));
+    world.settle();
+    assert_eq!(world.addresses("shop/c"), ["203.0.113.1"]);
+    // One that is had already stays.
+    world.put("shop/plain", json!({}), json!({"type": "ClusterIP", "externalIPs": ["203.0.113.2"]}));
+    world.settle();
+    assert_eq!(world.addresses("shop/a"), ["203.0.113.2"]);
+}
+
+#[test]
 fn families_are_those_that_the_service_asks_for() {
     let mut world = World::new([("v4", json!({"cidr": "203.0.113.0/24"}))]);
     let prefer = json!({"ipFamilies": DUAL, "ipFamilyPolicy": "PreferDualStack"});
