@@ -15,7 +15,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::execute::is_overtaken;
+use super::execute::{is_overtaken, is_there_already, made_unless};
 use super::metrics::Metrics;
 use super::objects::{self, Objects};
 use super::work::{AT_ONCE, MOST, PATIENCE, PAUSE, REST, REST_FACTOR, STATUS_MOST, STATUS_ROUND};
@@ -255,7 +255,7 @@ async fn execute(client: &Client, change: &Change) -> Result<Option<News>> {
                     claims.create(&PostParams::default(), &LoadBalancerIP::new(&name, spec)).await
                 }
             };
-            Ok(made_or_overtaken(made)
+            Ok(made_unless(made, is_there_already)
                 .with_context(|| format!("cannot make LoadBalancerIP {name}"))?
                 .map(claimed))
         }
@@ -274,7 +274,7 @@ async fn execute(client: &Client, change: &Change) -> Result<Option<News>> {
             let (uid, resource_version) = (Some(claim.uid.clone()), Some(claim.resource_version.clone()));
             let preconditions = Some(Preconditions { uid, resource_version });
             let how = DeleteParams { preconditions, ..DeleteParams::default() };
-            let deleted = made_or_overtaken(claims.delete(&name, &how).await);
+            let deleted = made_unless(claims.delete(&name, &how).await, is_overtaken);
             let deleted = deleted.with_context(|| format!("cannot delete LoadBalancerIP {name}"))?;
             Ok(deleted.map(|_| News::Claim(None)))
         }
@@ -304,7 +304,7 @@ async fn write_claim(
     });
     let patched = claims.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
     let patched =
-        made_or_overtaken(patched).with_context(|| format!("cannot change LoadBalancerIP {name}"))?;
+        made_unless(patched, is_overtaken).with_context(|| format!("cannot change LoadBalancerIP {name}"))?;
     Ok(patched.map(claimed))
 }
 
@@ -316,7 +316,7 @@ async fn write_status(client: &Client, name: &str, before: &Service, status: Jso
         "status": status,
     });
     let patched = services.patch_status(service, &PatchParams::default(), &Patch::Strategic(patch)).await;
-    let patched = made_or_overtaken(patched);
+    let patched = made_unless(patched, is_overtaken);
     let patched = patched.with_context(|| format!("cannot write the status of Service {name}"))?;
     Ok(patched.map(|live| News::Service(Arc::new(Service::read(&live)))))
 }
@@ -338,12 +338,4 @@ fn claimed(claim: LoadBalancerIP) -> News {
         resource_version: claim.resource_version().unwrap_or_default(),
         spec: Some(claim.spec),
     })))
-}
-
-fn made_or_overtaken<T>(result: kube::Result<T>) -> Result<Option<T>> {
-    match result {
-        Ok(made) => Ok(Some(made)),
-        Err(error) if is_overtaken(&error) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
