@@ -60,6 +60,7 @@ pub(super) async fn work(
         claims: objects::follow(claims, "loadbalancerips", |claim| Some(read(claim))),
         services: None,
         keeper: Keeper::new(ours.class, ours.default),
+        turn: Turn::default(),
         next_told: None,
         client,
         metrics,
@@ -90,6 +91,8 @@ struct Work {
     claims: watch::Receiver<Objects<Claim>>,
     /// Watched only while there is something to give or to take back.
     services: Option<watch::Receiver<Objects<Service>>>,
+    /// Where the next round of changes begins.
+    turn: Turn,
     /// The Service that the next round of conditions begins with, so that those who change all the time keep none waiting.
     next_told: Option<String>,
 }
@@ -103,7 +106,9 @@ impl Work {
             self.watch_services();
             if let Some(plan) = self.plan(began) {
                 wake = self.keeper.next_deadline(began.into_std()).map(Instant::from_std);
-                let again = self.make(plan.changes).await;
+                let changes = self.turn.order(plan.changes);
+                let (again, not_made) = self.make(changes).await;
+                self.turn.pass(not_made);
                 wake = wake.into_iter().chain(again).min();
                 if !plan.tells.is_empty() {
                     if Instant::now() >= next_status {
@@ -164,8 +169,8 @@ impl Work {
         Some(plan)
     }
 
-    /// Makes changes, and says when to look again.
-    async fn make(&mut self, changes: Vec<Change>) -> Option<Instant> {
+    /// Makes changes. Says when to look again, and how many were tried and not made.
+    async fn make(&mut self, changes: Vec<Change>) -> (Option<Instant>, usize) {
         let now = Instant::now();
         let more = changes.len() > MOST;
         let client = &self.client;
@@ -174,14 +179,15 @@ impl Work {
             (change, made.unwrap_or_else(|_| Err(anyhow!("no answer in time"))))
         });
         let made: Vec<_> = stream::iter(changes).buffer_unordered(AT_ONCE).collect().await;
-        let (mut failed, mut any) = (false, false);
+        let (tried, mut count) = (made.len(), 0_usize);
+        let mut failed = false;
         for (change, made) in made {
             match made {
                 Ok(Some(news)) => {
                     log(&change);
                     self.metrics.address_change(&change);
                     self.keeper.made(now.into_std(), &change, news);
-                    any = true;
+                    count = count.saturating_add(1);
                 }
                 Ok(None) => tracing::debug!(?change, "overtaken"),
                 Err(error) => {
@@ -193,11 +199,12 @@ impl Work {
                 }
             }
         }
-        match (failed, more || any) {
+        let again = match (failed, more || count > 0) {
             (true, _) => Some(now + PAUSE),
             (false, true) => Some(now),
             (false, false) => None,
-        }
+        };
+        (again, tried.saturating_sub(count))
     }
 
     /// Tells some Services how it is with their addresses.
@@ -208,6 +215,25 @@ impl Work {
         let rest = chosen.split_off(chosen.len().min(STATUS_MOST));
         self.next_told = rest.into_iter().next().map(|(name, _)| name);
         self.make(chosen.into_iter().map(|(_, change)| change).collect()).await;
+    }
+}
+
+/// Which of many changes are made first: those that a round did not make are last in the next, so that changes which fail again and
+/// again keep none waiting.
+#[derive(Debug, Default)]
+struct Turn(usize);
+
+impl Turn {
+    /// The changes of a plan, the first ones to be made first.
+    fn order<T>(&mut self, mut changes: Vec<T>) -> Vec<T> {
+        self.0 = self.0.checked_rem(changes.len()).unwrap_or_default();
+        changes.rotate_left(self.0);
+        changes
+    }
+
+    /// So many of them were tried and not made; those that were made are in no plan any more.
+    fn pass(&mut self, not_made: usize) {
+        self.0 = self.0.saturating_add(not_made);
     }
 }
 
@@ -338,4 +364,38 @@ fn claimed(claim: LoadBalancerIP) -> News {
         resource_version: claim.resource_version().unwrap_or_default(),
         spec: Some(claim.spec),
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn changes_that_fail_keep_none_waiting() {
+        // Those at the places of `good` succeed.
+        for good in [vec![700], vec![0, 255, 256, 511, 512, 700], (0..700).step_by(3).collect(), vec![]] {
+            let mut changes: Vec<usize> = (0..=700).collect();
+            let mut turn = Turn::default();
+            let mut tried = BTreeSet::new();
+            for _ in 0..3 {
+                let round: Vec<usize> = turn.order(changes.clone()).into_iter().take(MOST).collect();
+                let made = round.iter().filter(|change| good.contains(change)).count();
+                changes.retain(|change| !(round.contains(change) && good.contains(change)));
+                turn.pass(round.len() - made);
+                tried.extend(round);
+            }
+            assert_eq!(tried.len(), 701, "{good:?}");
+        }
+    }
+
+    #[test]
+    fn few_changes_are_all_tried_in_whichever_order() {
+        let mut turn = Turn::default();
+        turn.pass(5);
+        assert_eq!(turn.order(vec![0, 1, 2]), [2, 0, 1]);
+        assert!(turn.order(Vec::<usize>::new()).is_empty());
+        assert_eq!(turn.order(vec![0, 1, 2]), [0, 1, 2]);
+    }
 }
