@@ -453,6 +453,39 @@ fn a_block_that_pods_are_in_stays_announced_whatever_the_documents_say() {
 }
 
 #[test]
+fn a_block_that_pods_are_in_but_another_node_has_is_the_other_nodes() {
+    let mut facts = host1();
+    // n2's podCIDR; a block that an IPBlock of n3 is a part of; one that is nobody's.
+    let held = ["10.244.2.0/26", "10.7.0.0/24", "10.8.0.0/26"];
+    facts.held_blocks = held.iter().map(|block| block.parse().expect("a block")).collect();
+    let of_n3 = "kind: IPBlock\nmetadata: {name: x}\nspec: {cidr: 10.7.0.64/26, node: n3}\n";
+    let plan = plan(&cluster(&[TOR, of_n3]), "n1", &facts).expect("a plan");
+    let not_own: Vec<_> = plan.blocks.iter().filter(|block| !block.is_own()).collect();
+    let not_own: Vec<_> =
+        not_own.iter().map(|block| (block.cidr.to_string(), block.owner.as_deref(), block.state)).collect();
+    assert_eq!(
+        not_own,
+        [
+            ("10.7.0.0/24".into(), Some("n3"), BlockState::Leaving),
+            ("10.244.2.0/26".into(), Some("n2"), BlockState::Leaving)
+        ]
+    );
+    let announced: Vec<String> = plan.speaker.originate.keys().map(ToString::to_string).collect();
+    assert_eq!(announced, ["10.8.0.0/26", "10.244.1.0/26", "fd00:244:1::/122"]);
+    assert_eq!(codes(&plan), ["block-taken", "block-taken", "block-closed"]);
+    for (problem, says) in
+        plan.diagnostics.iter().zip([["10.244.2.0/26", "Node n2"], ["10.7.0.0/24", "Node n3"]])
+    {
+        assert!(says.iter().all(|part| problem.text.contains(part)), "{problem:?}");
+    }
+    let (tor, n2, n3) = (peer(&plan, "192.0.2.254"), peer(&plan, "192.0.2.2"), peer(&plan, "192.0.2.3"));
+    for (from, prefix) in [(&tor, "10.244.2.0/26"), (&n2, "10.244.2.0/26"), (&n3, "10.7.0.64/26")] {
+        assert_eq!(import(from, prefix), "accept", "{} {prefix}", from.name);
+    }
+    assert_eq!(import(&tor, "10.8.0.0/26"), "own-block");
+}
+
+#[test]
 fn the_kernel_is_told_to_keep_its_default_route_before_it_is_told_to_forward() {
     let mut facts = host1();
     let eth0 = facts.interfaces.get_mut("eth0").expect("eth0");

@@ -272,6 +272,6 @@ fn kernel_settings(plan: &NodePlan) -> Settings {
         metric: plan.route_metric,
         preferred_source_v4: plan.addresses.v4,
         preferred_source_v6: plan.addresses.v6,
-        own_blocks: plan.blocks.iter().map(|block| block.cidr).collect(),
+        own_blocks: plan.blocks.iter().filter(|block| block.is_own()).map(|block| block.cidr).collect(),
     }
 }

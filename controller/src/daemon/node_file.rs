@@ -117,6 +117,7 @@ mod tests {
             cidr: cidr.parse().unwrap(),
             pool: Some("a".into()),
             state,
+            owner: None,
             cooldown: Duration::from_secs(90),
         };
         let speaker = SpeakerConfig {

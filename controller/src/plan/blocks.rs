@@ -9,7 +9,8 @@ use crate::api::json::Problem;
 use crate::api::{AssignmentMode, IPPoolSpec};
 use crate::cluster::Cluster;
 
-/// One block of the node's: announced, and unreachable in the kernel but for the pods' own routes, whatever its state.
+/// One block of the node's: announced, and unreachable in the kernel but for the pods' own routes, whatever its state, unless it is
+/// another Node's by now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     /// The block.
@@ -20,6 +21,8 @@ pub struct Block {
     pub pool: Option<String>,
     /// Whether new pods get addresses of it.
     pub state: BlockState,
+    /// The other Node that the documents give it to, or a part of it, where pods here still have addresses of it.
+    pub owner: Option<String>,
     /// How long an address rests before it is given out again.
     pub cooldown: Duration,
 }
@@ -37,6 +40,15 @@ pub enum BlockState {
     Leaving,
 }
 
+impl Block {
+    /// Whether it is the node's to announce. Where two nodes did, the new owner's pods would be cut off from some of the network; the pods
+    /// here keep their own routes.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.owner.is_none()
+    }
+}
+
 /// Who gets addresses of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
@@ -49,9 +61,15 @@ pub struct Pool {
 /// The blocks that the documents give to a node, and those of `held` that they do not, in order.
 pub(super) fn blocks(cluster: &Cluster, node: &str, held: &BTreeSet<IpNet>) -> Vec<Block> {
     let given = cluster.blocks_of(node);
-    let leaving = held.iter().filter(|cidr| !given.contains(cidr));
+    let mut leaving = held.iter().filter(|cidr| !given.contains(cidr)).peekable();
+    let all = if leaving.peek().is_some() { cluster.blocks_by_node() } else { BTreeMap::new() };
+    let owner = |cidr: &IpNet| {
+        let overlaps = |block: &IpNet| block.contains(cidr) || cidr.contains(block);
+        let mut owners = all.iter().filter(|(name, blocks)| **name != node && blocks.iter().any(overlaps));
+        owners.next().map(|(name, _)| (*name).to_owned())
+    };
     let mut blocks: Vec<Block> = given.iter().map(|cidr| block(cluster, *cidr, true)).collect();
-    blocks.extend(leaving.map(|cidr| block(cluster, *cidr, false)));
+    blocks.extend(leaving.map(|cidr| Block { owner: owner(cidr), ..block(cluster, *cidr, false) }));
     blocks.sort_by_key(|block| block.cidr);
     blocks
 }
@@ -67,7 +85,7 @@ fn block(cluster: &Cluster, cidr: IpNet, given: bool) -> Block {
     };
     let cooldown = pool.map_or(IPPoolSpec::COOLDOWN, |(_, pool)| pool.cooldown());
     let object = object.map(|(name, _)| name.clone());
-    Block { cidr, object, pool: pool.map(|(name, _)| name.to_owned()), state, cooldown }
+    Block { cidr, object, pool: pool.map(|(name, _)| name.to_owned()), state, owner: None, cooldown }
 }
 
 /// The pools of these blocks, by name.
@@ -103,8 +121,20 @@ fn of_blocks<'a>(
 
 /// What is noteworthy of them.
 pub(super) fn diagnose(blocks: &[Block], pools: &BTreeMap<String, Pool>) -> Vec<Problem> {
-    let leaving = blocks.iter().filter(|block| block.state == BlockState::Leaving).map(|block| {
-        Problem::warning(
+    let leaving = blocks.iter().filter(|block| block.state == BlockState::Leaving).map(|block| match &block.owner {
+        Some(owner) => Problem::error(
+            "block-taken",
+            format!(
+                "the documents give the block {}, or a part of it, to the Node {owner}, and pods on this node still have \
+                 addresses of it: this node does not announce it, and from elsewhere these pods are not reached",
+                block.cidr
+            ),
+            format!(
+                "delete the pods that weftctl ipam show lists in it, so that they get other addresses, or take the block from \
+                 {owner} and give it back to this node"
+            ),
+        ),
+        None => Problem::warning(
             "block-closed",
             format!(
                 "the block {} is not this node's any more, and pods still have addresses of it: it stays announced, and new \
@@ -112,7 +142,7 @@ pub(super) fn diagnose(blocks: &[Block], pools: &BTreeMap<String, Pool>) -> Vec<
                 block.cidr
             ),
             "move the pods that weftctl ipam show lists, or give the block back to the node; it goes with its last address",
-        )
+        ),
     });
     let nobodys = pools.iter().filter(|(_, pool)| pool.namespaces.as_ref().is_some_and(BTreeSet::is_empty));
     let nobodys = nobodys.map(|(name, _)| {

@@ -48,9 +48,9 @@ impl<'a> Context<'a> {
         Self { cluster, name, node, settings, host, declared, local, blocks }
     }
 
-    /// The blocks, as prefixes.
+    /// The blocks that no other node has, as prefixes.
     pub(super) fn cidrs(&self) -> Vec<IpNet> {
-        self.blocks.iter().map(|block| block.cidr).collect()
+        self.blocks.iter().filter(|block| block.is_own()).map(|block| block.cidr).collect()
     }
 
     /// The addresses that sessions are made with. One that is off its interface for a moment, as IPv6 addresses are while

@@ -73,7 +73,7 @@ pub struct NodePlan {
     pub speaker: Arc<SpeakerConfig>,
     /// Where to listen for BGP; IPv6 sockets for IPv6 only.
     pub listeners: BTreeSet<SocketAddr>,
-    /// The node's own blocks, in order: pods get their addresses from them, and each is an unreachable route in the kernel.
+    /// The node's blocks, in order: pods have their addresses from them, and each that is its own is an unreachable route in the kernel.
     pub blocks: Vec<Block>,
     /// The pools of the blocks, by name.
     pub pools: BTreeMap<String, Pool>,
