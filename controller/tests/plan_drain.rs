@@ -238,9 +238,13 @@ fn a_drain_goes_on_when_its_time_is_up_and_peers_have_heard() {
         Some(withdrawn + 10 * SECOND),
         "a peer that does not read is not waited for"
     );
-    assert_eq!(draining.next_deadline(false), Some(withdrawn + 2 * SECOND));
     assert_eq!(draining.look(withdrawn + 2 * SECOND, true, TIME, true), Some(DrainPhase::Withdrawn));
-    let drained = withdrawn + 3 * SECOND;
+    assert_eq!(draining.next_deadline(false), Some(withdrawn), "when peers have been sent it, at once");
+    let sent = withdrawn + 5 * SECOND;
+    assert_eq!(draining.look(sent, true, TIME, false), Some(DrainPhase::Withdrawn));
+    assert_eq!(draining.look(sent + SECOND, true, TIME, false), Some(DrainPhase::Withdrawn));
+    assert_eq!(draining.next_deadline(false), Some(sent + 2 * SECOND), "since the first such look");
+    let drained = sent + 2 * SECOND;
     assert_eq!(draining.look(drained, true, TIME, false), Some(DrainPhase::Drained));
     assert_eq!(
         (draining.state(), draining.next_deadline(false)),
@@ -252,6 +256,15 @@ fn a_drain_goes_on_when_its_time_is_up_and_peers_have_heard() {
         Some(DrainPhase::Withdrawn),
         "without a wait"
     );
+}
+
+#[test]
+fn a_peer_that_reads_late_gets_no_more_than_the_rest() {
+    let (start, mut draining) = (start(), Draining::default());
+    draining.look(start, true, Duration::ZERO, true);
+    assert_eq!(draining.state(), Some((DrainPhase::Withdrawn, start)));
+    draining.look(start + 9 * SECOND, true, Duration::ZERO, false);
+    assert_eq!(draining.next_deadline(false), Some(start + 10 * SECOND));
 }
 
 #[test]

@@ -93,21 +93,35 @@ impl Drained {
         let written = read(run_dir)?;
         Ok(Self { requested: written.requested, progress: Draining::new(written.phase), written })
     }
+
+    /// How far the node is drained now, and because of whom. Without its Node (no terms) it stays as it was.
+    fn look(
+        &mut self,
+        now: Instant,
+        terms: Option<DrainTerms>,
+        before: Option<&Drain>,
+        told: bool,
+    ) -> Option<Drain> {
+        let terms = terms.or_else(|| {
+            let reason = Some(before?.reason.clone());
+            Some(DrainTerms { reason, drain_time: self.progress.drain_time() })
+        })?;
+        let phase = self.progress.look(now, terms.reason.is_some(), terms.drain_time, told);
+        phase.zip(terms.reason).map(|(phase, reason)| Drain { phase, reason })
+    }
+
+    fn to_remember(&self) -> Remembered {
+        Remembered { requested: self.requested, phase: self.progress.phase() }
+    }
 }
 
 impl Agent {
     /// Brings the drain up to date with the documents, the command and the clock, before the plan is made of it.
     pub(super) fn look_at_drain(&mut self, cluster: &Cluster) {
         let before = self.known.facts.drain.clone();
-        let state = &mut self.known.drain;
-        // Without its Node the node stays as it was.
-        let terms = drain_terms(cluster, &self.node, state.requested).unwrap_or_else(|| DrainTerms {
-            reason: before.as_ref().map(|drain| drain.reason.clone()),
-            drain_time: state.progress.drain_time(),
-        });
-        let (wanted, told) = (terms.reason.is_some(), !self.known.announced.is_empty());
-        let phase = state.progress.look(Moment::now().instant, wanted, terms.drain_time, told);
-        self.known.facts.drain = phase.zip(terms.reason).map(|(phase, reason)| Drain { phase, reason });
+        let terms = drain_terms(cluster, &self.node, self.known.drain.requested);
+        let told = !self.known.announced.is_empty();
+        self.known.facts.drain = self.known.drain.look(Moment::now().instant, terms, before.as_ref(), told);
         // A next run must know before peers do.
         self.remember_drain();
         if self.known.facts.drain != before {
@@ -116,8 +130,7 @@ impl Agent {
     }
 
     fn remember_drain(&mut self) {
-        let phase = self.known.facts.drain.as_ref().map(|drain| drain.phase);
-        let what = Remembered { requested: self.known.drain.requested, phase };
+        let what = self.known.drain.to_remember();
         if self.known.drain.written == what {
             return;
         }
@@ -164,6 +177,9 @@ impl Agent {
                 format!("the node drains already because of {}: {}", drain.reason, drain.phase.as_str());
             return Ok(Err(Refusal::Refused(text)));
         }
+        if !self.known.cluster.as_ref().is_some_and(|cluster| cluster.nodes.contains_key(&self.node)) {
+            return Ok(Err(Refusal::Refused(without_node(&self.node))));
+        }
         self.known.drain.requested = true;
         self.replan().await?;
         Ok(self.known.drained(&Moment::now()).ok_or_else(unplanned))
@@ -185,9 +201,7 @@ impl Agent {
                 let keys: Vec<String> = keys.map(|key| format!("{key}-")).collect();
                 let node = &self.node;
                 match keys.is_empty() {
-                    true => {
-                        format!("there is no Node {node} any more, and until it is back all stays as it is")
-                    }
+                    true => without_node(node),
                     false => format!(
                         "the node is drained because of a taint, which has to go: kubectl taint node {node} {}",
                         keys.join(" ")
@@ -197,6 +211,10 @@ impl Agent {
         };
         Ok(Err(Refusal::Refused(text)))
     }
+}
+
+fn without_node(node: &str) -> String {
+    format!("there is no Node {node} any more, and until it is back all stays as it is")
 }
 
 fn unplanned() -> Refusal {
@@ -237,6 +255,25 @@ mod tests {
         write(dir.path(), Remembered::default()).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left");
         write(dir.path(), Remembered::default()).unwrap();
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any moment will do")]
+    fn what_an_earlier_run_left_waits_for_the_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = Remembered { requested: true, phase: Some(DrainPhase::Drained) };
+        write(dir.path(), left).unwrap();
+        let (mut drain, now) = (Drained::remembered(dir.path()).unwrap(), Instant::now());
+        assert_eq!(drain.look(now, None, None, false), None, "the own Node is not there");
+        assert_eq!(drain.to_remember(), left);
+        let reason = Some("a test".to_owned());
+        let terms = DrainTerms { reason: reason.clone(), drain_time: std::time::Duration::ZERO };
+        let drained = drain.look(now, Some(terms), None, false);
+        assert_eq!(drained, reason.map(|reason| Drain { phase: DrainPhase::Drained, reason }));
+        assert_eq!(drain.look(now, None, drained.as_ref(), false), drained, "gone again, it stays as it was");
+        let ended = DrainTerms { reason: None, drain_time: std::time::Duration::ZERO };
+        assert_eq!(drain.look(now, Some(ended), drained.as_ref(), false), None);
+        assert_eq!(drain.to_remember(), Remembered { requested: true, phase: None });
     }
 
     #[test]

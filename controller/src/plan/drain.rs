@@ -87,6 +87,8 @@ pub struct Draining {
     resumed: Option<DrainPhase>,
     /// The phase, and since when.
     state: Option<(DrainPhase, Instant)>,
+    /// Since when peers know nothing of the node's: not before the phase that tells them so.
+    untold: Option<Instant>,
     drain_time: Duration,
 }
 
@@ -108,7 +110,7 @@ impl Draining {
         let resumed = self.resumed.take();
         self.drain_time = drain_time;
         if !wanted {
-            self.state = None;
+            (self.state, self.untold) = (None, None);
             return None;
         }
         let first = match resumed {
@@ -116,12 +118,15 @@ impl Draining {
             Some(DrainPhase::LowPreference) | None => DrainPhase::LowPreference,
         };
         let (phase, _) = *self.state.get_or_insert((first, now));
+        if !told {
+            self.untold.get_or_insert(now);
+        }
         if self.next_deadline(told).is_some_and(|deadline| deadline <= now) {
             let next = match phase {
                 DrainPhase::LowPreference => DrainPhase::Withdrawn,
                 DrainPhase::Withdrawn | DrainPhase::Drained => DrainPhase::Drained,
             };
-            self.state = Some((next, now));
+            (self.state, self.untold) = (Some((next, now)), (!told).then_some(now));
         }
         self.state.map(|(phase, _)| phase)
     }
@@ -130,6 +135,12 @@ impl Draining {
     #[must_use]
     pub fn state(&self) -> Option<(DrainPhase, Instant)> {
         self.state
+    }
+
+    /// What a next run must know: the phase, also that of an earlier run that was not looked at yet.
+    #[must_use]
+    pub fn phase(&self) -> Option<DrainPhase> {
+        self.state.map(|(phase, _)| phase).or(self.resumed)
     }
 
     /// For how long the node is the last choice, as it was told last.
@@ -142,12 +153,17 @@ impl Draining {
     #[must_use]
     pub fn next_deadline(&self, told: bool) -> Option<Instant> {
         let (phase, since) = self.state?;
-        let lasts = match phase {
-            DrainPhase::LowPreference => self.drain_time,
-            DrainPhase::Withdrawn if told => WITHDRAWAL_MAX,
-            DrainPhase::Withdrawn => AFTER_WITHDRAWAL,
-            DrainPhase::Drained => return None,
-        };
-        since.checked_add(lasts)
+        match phase {
+            DrainPhase::LowPreference => since.checked_add(self.drain_time),
+            DrainPhase::Withdrawn => {
+                let heard = match self.untold {
+                    Some(untold) => untold.checked_add(AFTER_WITHDRAWAL),
+                    // At once: the time begins with the look.
+                    None => (!told).then_some(since),
+                };
+                since.checked_add(WITHDRAWAL_MAX).into_iter().chain(heard).min()
+            }
+            DrainPhase::Drained => None,
+        }
     }
 }
