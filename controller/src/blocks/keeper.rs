@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
-
-use super::{Change, Plan, Usage, View, plan};
+use super::{Change, Plan, Usages, View, plan};
 use crate::api::IPBlockSpec;
 use crate::cluster::{Cluster, Kind, Object};
 
@@ -34,22 +32,25 @@ impl Keeper {
         &mut self,
         now: Instant,
         cluster: &Cluster,
-        usage: &BTreeMap<IpNet, Usage>,
+        usage: &Usages,
         released: &BTreeSet<String>,
+        refused: &BTreeSet<String>,
     ) -> Plan {
         let cluster = self.with_assumed(now, cluster);
         self.look_for_gone(now, &cluster);
         let long_gone = |since: &Instant| now.saturating_duration_since(*since) >= self.grace;
         let gone =
             self.gone.iter().filter(|(_, since)| long_gone(since)).map(|(node, _)| node.clone()).collect();
-        plan(View { cluster: &cluster, usage, released, gone: &gone })
+        plan(View { cluster: &cluster, usage, released, refused, gone: &gone })
     }
 
     /// When the plan changes although nothing else does.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let gone = self.gone.values().filter_map(|since| since.checked_add(self.grace));
-        gone.chain(self.assumed.values().map(|(_, until)| *until)).min()
+        let assumed = self.assumed.values().map(|(_, until)| *until);
+        // What is over is in the plan already.
+        gone.chain(assumed).filter(|deadline| *deadline > now).min()
     }
 
     /// Takes a change for granted that was made.

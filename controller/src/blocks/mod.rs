@@ -36,6 +36,23 @@ pub struct Usage {
     pub free: u64,
 }
 
+/// What nodes say of blocks. Of a block counts what its own node says: a node cannot speak for another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usages(BTreeMap<String, BTreeMap<IpNet, Usage>>);
+
+impl Usages {
+    /// Takes down what a node says of a block, in place of what it said before.
+    pub fn put(&mut self, node: impl Into<String>, block: IpNet, usage: Usage) {
+        self.0.entry(node.into()).or_default().insert(block, usage);
+    }
+
+    /// What its own node says of a block.
+    #[must_use]
+    pub fn of(&self, block: &IPBlockSpec) -> Option<Usage> {
+        self.0.get(&block.node)?.get(&block.cidr.net()).copied()
+    }
+}
+
 /// What to do to an IPBlock. Each is done only if the IPBlock is still what it was taken for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -106,9 +123,11 @@ pub struct View<'a> {
     /// Everything there is.
     pub cluster: &'a Cluster,
     /// What nodes said of their blocks last.
-    pub usage: &'a BTreeMap<IpNet, Usage>,
+    pub usage: &'a Usages,
     /// The names of IPBlocks that their nodes have given up.
     pub released: &'a BTreeSet<String>,
+    /// The names of IPBlocks that are there and not in force.
+    pub refused: &'a BTreeSet<String>,
     /// The Nodes that blocks are named for and that have been gone for long.
     pub gone: &'a BTreeSet<String>,
 }
@@ -117,6 +136,22 @@ pub struct View<'a> {
 #[must_use]
 pub fn name(block: IpNet) -> String {
     format!("{}-{}", name_of_address(block.network()), block.prefix_len())
+}
+
+/// The block that an IPBlock of this name would be made for.
+fn block_of_name(text: &str) -> Option<IpNet> {
+    let (address, len) = text.rsplit_once('-')?;
+    let address = address.parse::<IpAddr>().or_else(|_| address.replace('-', ":").parse()).ok()?;
+    IpNet::new(address, len.parse().ok()?).ok().filter(|block| name(*block) == text)
+}
+
+/// The blocks that cannot be given because an IPBlock has their name, whatever it says. Only those that might be: a name of a larger block
+/// stands in nobody's way.
+fn named(view: View<'_>) -> impl Iterator<Item = IpNet> {
+    let names = view.cluster.blocks.keys().chain(view.refused);
+    names.filter_map(|name| block_of_name(name)).filter(move |block| {
+        view.cluster.pod_pool_of(*block).is_some_and(|(_, pool)| pool.block_len() == block.prefix_len())
+    })
 }
 
 /// An address as a DNS subdomain (RFC 1123), the same of the same address.
@@ -137,7 +172,7 @@ pub fn plan(view: View<'_>) -> Plan {
     let mut space = Space::default();
     let pod_cidrs = view.cluster.nodes.values().flat_map(|node| node.pod_cidrs.iter().copied());
     let blocks = view.cluster.blocks.values().map(|block| block.cidr.net());
-    blocks.chain(pod_cidrs).for_each(|net| space.take(net));
+    blocks.chain(pod_cidrs).chain(named(view)).for_each(|net| space.take(net));
     let owned = owned(view);
     let pools = view.cluster.pools.iter();
     let pools = pools.filter(|(_, pool)| !pool.disabled && pool.is_for(AllowedUse::Workload));
@@ -193,12 +228,8 @@ fn owned<'a>(view: View<'a>) -> BTreeMap<(&'a str, Option<&'a str>), Vec<Own<'a>
     for (name, spec) in &view.cluster.blocks {
         let cidr = spec.cidr.net();
         let pool = view.cluster.pod_pool_of(cidr);
-        let own = Own {
-            name,
-            closed: spec.closed,
-            managed: is_managed(name, spec),
-            usage: view.usage.get(&cidr).copied(),
-        };
+        let own =
+            Own { name, closed: spec.closed, managed: is_managed(name, spec), usage: view.usage.of(spec) };
         owned.entry((spec.node.as_str(), pool.map(|(name, _)| name))).or_default().push((cidr, own));
     }
     let in_order = |mut blocks: Vec<(IpNet, Own<'a>)>| {

@@ -33,13 +33,15 @@ fn planned(cluster: &Cluster) -> Plan {
     planned_with(cluster, &[], &[])
 }
 
+/// A plan where the node `a` has told of blocks: each one's addresses in use, and those that are free.
 fn planned_with(cluster: &Cluster, usage: &[(&str, u64, u64)], gone: &[&str]) -> Plan {
-    let usage = usage
-        .iter()
-        .map(|(cidr, used, free)| (cidr.parse().unwrap(), Usage { used: *used, free: *free }))
-        .collect();
+    let mut usages = Usages::default();
+    for (cidr, used, free) in usage {
+        usages.put("a", cidr.parse().unwrap(), Usage { used: *used, free: *free });
+    }
     let gone = gone.iter().map(|node| (*node).to_owned()).collect();
-    plan(View { cluster, usage: &usage, released: &BTreeSet::new(), gone: &gone })
+    let none = BTreeSet::new();
+    plan(View { cluster, usage: &usages, released: &none, refused: &none, gone: &gone })
 }
 
 /// The plan in short: `+ NODE CIDR`, `close NAME`, `- NAME`.
@@ -118,9 +120,43 @@ fn another_block_comes_before_the_last_is_full_and_goes_when_there_is_room() {
     cluster.apply("10.0.0.64-26", block("10.0.0.64/26", "a", true));
     assert_eq!(planned_with(&cluster, &usage(32), &[]), Plan::default(), "the node has not given it up");
     let released = BTreeSet::from(["10.0.0.64-26".to_owned()]);
-    let view =
-        View { cluster: &cluster, usage: &BTreeMap::new(), released: &released, gone: &BTreeSet::new() };
+    let (usage, none) = (Usages::default(), BTreeSet::new());
+    let view = View { cluster: &cluster, usage: &usage, released: &released, refused: &none, gone: &none };
     assert_eq!(told(&plan(view)), ["- 10.0.0.64-26"]);
+}
+
+#[test]
+fn a_node_speaks_for_its_own_blocks_alone() {
+    let cluster = cluster([
+        ("p", pool(json!({"cidr": "10.0.0.0/24"}))),
+        ("a", node(&[])),
+        ("10.0.0.0-26", block("10.0.0.0/26", "a", false)),
+        ("b", node(&[])),
+        ("10.0.0.64-26", block("10.0.0.64/26", "b", false)),
+    ]);
+    let full = [("10.0.0.0/26", 64, 0), ("10.0.0.64/26", 64, 0)];
+    assert_eq!(told(&planned_with(&cluster, &full, &[])), ["+ a 10.0.0.128/26"], "a has told of both");
+}
+
+#[test]
+fn a_block_whose_name_another_has_is_not_offered() {
+    let mut cluster = cluster([
+        ("p", pool(json!({"cidr": "10.0.0.0/24"}))),
+        ("p6", pool(json!({"cidr": "fd00::/112"}))),
+        ("a", node(&[])),
+        ("10.0.0.0-26", block("192.0.2.0/26", "b", false)),
+        // Of blocks that no node is given, so that they stand in nobody's way.
+        ("10.0.0.0-24", block("192.0.2.64/26", "b", false)),
+        ("10.0.0.65-26", block("192.0.2.128/26", "b", false)),
+        ("fd00-0-0-0-0-0-0-0-122", block("192.0.2.192/26", "b", false)),
+    ]);
+    assert_eq!(told(&planned(&cluster)), ["+ a 10.0.0.64/26", "+ a fd00::40/122"]);
+    // Nor one whose name is that of an object that makes no sense.
+    cluster.delete(Kind::IpBlock, "10.0.0.0-26");
+    let (usage, none) = (Usages::default(), BTreeSet::new());
+    let refused = BTreeSet::from(["10.0.0.0-26".to_owned()]);
+    let view = View { cluster: &cluster, usage: &usage, released: &none, refused: &refused, gone: &none };
+    assert_eq!(told(&plan(view)), ["+ a 10.0.0.64/26", "+ a fd00::40/122"]);
 }
 
 #[test]
@@ -183,15 +219,15 @@ fn a_node_that_comes_back_in_time_keeps_its_blocks() {
     ]);
     let mut look = |cluster: &Cluster, seconds: u64| {
         let now = start + Duration::from_secs(seconds);
-        let plan = keeper.plan(now, cluster, &BTreeMap::new(), &BTreeSet::new());
-        (told(&plan), keeper.next_deadline())
+        let plan = keeper.plan(now, cluster, &Usages::default(), &BTreeSet::new(), &BTreeSet::new());
+        (told(&plan), keeper.next_deadline(now))
     };
     assert_eq!(look(&cluster, 0), (vec![], Some(start + GRACE)));
     cluster.apply("a", node(&[]));
     assert_eq!(look(&cluster, 899), (vec![], None));
     cluster.delete(Kind::Node, "a");
     assert_eq!(look(&cluster, 1000).0, Vec::<String>::new(), "gone anew");
-    assert_eq!(look(&cluster, 1900).0, ["- 10.0.0.0-26"]);
+    assert_eq!(look(&cluster, 1900), (vec!["- 10.0.0.0-26".to_owned()], None), "what is due is no deadline");
 }
 
 /// An API server, the controllers that write to it, and the nodes that live by it, each with an old view.
@@ -220,7 +256,7 @@ struct Controller {
     keeper: KeeperParts,
     seen: usize,
     /// What it has heard of nodes, which may be old.
-    usage: BTreeMap<IpNet, Usage>,
+    usage: Usages,
 }
 
 type KeeperParts = Arc<std::sync::Mutex<Keeper>>;
@@ -271,7 +307,7 @@ fn step() -> impl Strategy<Value = Step> {
 impl World {
     fn new() -> Self {
         let now = Instant::now();
-        let controller = || Controller { keeper: Self::keeper(), seen: 0, usage: BTreeMap::new() };
+        let controller = || Controller { keeper: Self::keeper(), seen: 0, usage: Usages::default() };
         Self {
             api: Vec::new(),
             past: vec![Vec::new()],
@@ -317,7 +353,8 @@ impl World {
             .map(|(name, _)| name.clone())
             .collect();
         let keeper = Arc::clone(&self.controllers[index].keeper);
-        let plan = keeper.lock().unwrap().plan(self.now, &cluster, &self.controllers[index].usage, &released);
+        let usage = &self.controllers[index].usage;
+        let plan = keeper.lock().unwrap().plan(self.now, &cluster, usage, &released, &BTreeSet::new());
         for change in plan.changes.iter().take(most) {
             let before = cluster.blocks.get(change.name()).map(|spec| spec.as_ref().clone());
             if self.make(change, before.as_ref()) {
@@ -374,7 +411,7 @@ impl World {
             // It begins with a list, which is never old.
             Step::Restart(index) => {
                 self.controllers[index] =
-                    Controller { keeper: Self::keeper(), seen: last, usage: BTreeMap::new() };
+                    Controller { keeper: Self::keeper(), seen: last, usage: Usages::default() };
             }
             Step::Add(index, count) => {
                 let open: Vec<_> =
@@ -393,7 +430,8 @@ impl World {
             Step::Report(controller, node) => {
                 for (_, stored) in self.own(node) {
                     let usage = self.usage(node, &stored);
-                    self.controllers[controller].usage.insert(stored.spec.cidr.net(), usage);
+                    let usages = &mut self.controllers[controller].usage;
+                    usages.put(format!("n{node}"), stored.spec.cidr.net(), usage);
                 }
             }
             Step::Release(index) => {

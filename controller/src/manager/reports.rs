@@ -10,7 +10,7 @@ use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::watch;
 
 use crate::api::{BGPNodeStatus, SessionReport};
-use crate::blocks::Usage;
+use crate::blocks::{Usage, Usages};
 use crate::kubernetes::Pauses;
 
 /// How many objects one answer may hold.
@@ -30,8 +30,12 @@ struct Report {
 
 impl Reports {
     /// How full the blocks are.
-    pub(super) fn usage(&self) -> BTreeMap<IpNet, Usage> {
-        self.nodes.values().flat_map(|report| report.blocks.iter().copied()).collect()
+    pub(super) fn usage(&self) -> Usages {
+        let mut usages = Usages::default();
+        for (node, report) in &self.nodes {
+            report.blocks.iter().for_each(|(block, usage)| usages.put(node, *block, *usage));
+        }
+        usages
     }
 
     /// The sessions of BGPPeers: the node's name, and the session.

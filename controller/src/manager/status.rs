@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use super::addresses::Supply;
 use super::reports::Reports;
 use crate::api::{AllowedUse, GROUP, IPPoolSpec, SessionReport, VERSION};
-use crate::blocks::{Plan, Short};
+use crate::blocks::{Plan, Short, Usages};
 use crate::cluster::{Cluster, Kind};
 use crate::documents::Reading;
 
@@ -221,7 +221,7 @@ struct About<'a> {
     plan: &'a Plan,
     supply: Option<&'a Supply>,
     sessions: Sessions<'a>,
-    usage: BTreeMap<ipnet::IpNet, crate::blocks::Usage>,
+    usage: Usages,
     /// How many nodes have told of themselves.
     told: usize,
 }
@@ -330,7 +330,7 @@ impl About<'_> {
             .filter(|block| pool.cidr.net().contains(&block.cidr.net()))
             .collect();
         let nodes: BTreeSet<&String> = blocks.iter().map(|block| &block.node).collect();
-        let used = blocks.iter().filter_map(|block| self.usage.get(&block.cidr.net()));
+        let used = blocks.iter().filter_map(|block| self.usage.of(block));
         let used = used.fold(0u64, |sum, usage| sum.saturating_add(usage.used));
         let more = json!({ "blocks": blocks.len(), "blocksAtMost": at_most(pool), "nodes": nodes.len(), "addressesUsed": used });
         Some((self.supply(name, pool), more))
@@ -379,7 +379,7 @@ impl About<'_> {
 
     fn block(&self, name: &str) -> Condition {
         let Some(block) = self.cluster.blocks.get(name) else { return not_in_force() };
-        match self.usage.get(&block.cidr.net()) {
+        match self.usage.of(block) {
             Some(_) => programmed(true, "InUse", "its node has it"),
             None => programmed(false, "NotReported", "its node has not told that it has it"),
         }

@@ -90,7 +90,7 @@ impl Work {
         let mut next_status = Instant::now();
         loop {
             let began = Instant::now();
-            let mut wake = self.keeper.next_deadline().map(Instant::from_std);
+            let mut wake = None;
             let told = reports.borrow_and_update().clone();
             if let Some(reading) = &self.seen
                 && let Some(cluster) = &reading.cluster
@@ -98,8 +98,8 @@ impl Work {
             {
                 self.pass_on(cluster);
                 let (plan, again) = self.give(&cluster.clone(), &reports).await;
-                self.forget_nodes(&reports).await;
-                wake = [wake, again].into_iter().flatten().min();
+                let forget = self.forget_nodes(&reports).await;
+                wake = [again, forget].into_iter().flatten().min();
                 if let Some(reading) = &self.seen {
                     let supply = self.supply.borrow_and_update().clone();
                     self.statuses.want(reading, &reports, &plan, supply.as_ref());
@@ -138,7 +138,8 @@ impl Work {
     async fn give(&mut self, cluster: &Cluster, reports: &Reports) -> (Plan, Option<Instant>) {
         let now = Instant::now();
         let released = self.released();
-        let plan = self.keeper.plan(now.into_std(), cluster, &reports.usage(), &released);
+        let refused = self.refused(cluster);
+        let plan = self.keeper.plan(now.into_std(), cluster, &reports.usage(), &released, &refused);
         self.metrics.counted(cluster.blocks.len(), plan.shortages.len());
         let client = &self.client;
         let changes = plan.changes.iter().take(MOST).map(|change| async move {
@@ -172,7 +173,8 @@ impl Work {
         } else {
             None
         };
-        (plan, again)
+        let deadline = self.keeper.next_deadline(now.into_std()).map(Instant::from_std);
+        (plan, [again, deadline].into_iter().flatten().min())
     }
 
     fn released(&self) -> BTreeSet<String> {
@@ -181,26 +183,39 @@ impl Work {
         released.map(|((_, name), _)| name.clone()).collect()
     }
 
-    /// Deletes the BGPNodeStatuses of Nodes that have been gone for long.
-    async fn forget_nodes(&mut self, reports: &Reports) {
-        let Some(cluster) = self.seen.as_ref().and_then(|reading| reading.cluster.as_ref()) else { return };
+    /// The names of IPBlocks that are there and not in force.
+    fn refused(&self, cluster: &Cluster) -> BTreeSet<String> {
+        let versions = self.seen.iter().flat_map(|reading| reading.versions.keys());
+        let blocks = versions.filter(|(kind, _)| *kind == Kind::IpBlock).map(|(_, name)| name);
+        blocks.filter(|name| !cluster.blocks.contains_key(*name)).cloned().collect()
+    }
+
+    /// Deletes the BGPNodeStatuses of Nodes that have been gone for long, few in one look. Gives when to look again.
+    async fn forget_nodes(&mut self, reports: &Reports) -> Option<Instant> {
+        let cluster = self.seen.as_ref().and_then(|reading| reading.cluster.as_ref())?;
         let now = Instant::now();
         let gone: BTreeSet<&String> =
             reports.names().filter(|node| !cluster.nodes.contains_key(*node)).collect();
         self.gone.retain(|node, _| gone.contains(node));
         for node in gone {
-            let since = *self.gone.entry(node.clone()).or_insert(now);
-            if now.duration_since(since) < self.grace {
-                continue;
-            }
-            match timeout(PATIENCE, execute::forget_node(&self.client, node)).await {
-                Ok(Ok(())) => tracing::info!(node, "deleted its BGPNodeStatus"),
-                Ok(Err(error)) => tracing::warn!("{error:#}"),
-                Err(_) => tracing::warn!(node, "cannot delete its BGPNodeStatus: no answer in time"),
-            }
-            // Whatever came of it, it is looked at again after another grace time.
-            self.gone.insert(node.clone(), now);
+            self.gone.entry(node.clone()).or_insert(now);
         }
+        let long_gone = self.gone.iter_mut().filter(|(_, since)| now.duration_since(**since) >= self.grace);
+        let client = &self.client;
+        let deletions = long_gone.take(STATUS_MOST).map(|(node, since)| {
+            // Whatever comes of it, it is looked at again after another grace time.
+            *since = now;
+            async move {
+                match timeout(PATIENCE, execute::forget_node(client, node)).await {
+                    Ok(Ok(())) => tracing::info!(node, "deleted its BGPNodeStatus"),
+                    Ok(Err(error)) => tracing::warn!("{error:#}"),
+                    Err(_) => tracing::warn!(node, "cannot delete its BGPNodeStatus: no answer in time"),
+                }
+            }
+        });
+        stream::iter(deletions).buffer_unordered(AT_ONCE).collect::<()>().await;
+        let next = self.gone.values().min().and_then(|since| since.checked_add(self.grace));
+        next.map(|next| next.max(now + REST))
     }
 
     async fn write_statuses(&mut self) {
