@@ -6,8 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cidr, ObjectCondition};
 
-/// How many sessions, blocks and problems one object lists.
+/// How many sessions and problems one object lists.
 pub const LISTED_MAX: usize = 128;
+
+/// How many blocks one object lists. One that is not listed counts as new for weft-controller: a node has 256 of a pool at most, and two
+/// pools, one of each family, as a rule.
+pub const BLOCKS_LISTED_MAX: usize = 512;
 
 /// A node as its weftd sees it. Nobody writes a spec.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -31,7 +35,7 @@ pub const LISTED_MAX: usize = 128;
 )]
 pub struct BGPNodeStatusSpec {}
 
-/// What a node tells. Lists are cut at 128 entries.
+/// What a node tells. Lists are cut at 128 entries, that of blocks at 512.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeReport {

@@ -20,8 +20,8 @@ use super::{ipam, view};
 use crate::api::ipam::IpamBlockState;
 use crate::api::json::{PeerJson, Problem, Severity};
 use crate::api::{
-    BlockReport, LISTED_MAX, NodeReport, ObjectCondition, ProblemReport, RouteCount, SessionCount,
-    SessionReport,
+    BLOCKS_LISTED_MAX, BlockReport, LISTED_MAX, NodeReport, ObjectCondition, ProblemReport, RouteCount,
+    SessionCount, SessionReport,
 };
 use crate::cluster::Kind;
 use crate::documents::{Version, Versions};
@@ -244,7 +244,7 @@ fn report(seen: &Seen) -> NodeReport {
         sessions: SessionCount { up: count(status.peers.up), wanted: count(status.peers.wanted) },
         peers: peers.into_iter().take(LISTED_MAX).map(|peer| session(peer, &shut_down)).collect(),
         routes: RouteCount { wanted: count(status.fib.wanted), installed: count(status.fib.installed) },
-        blocks: status.ipam.blocks.iter().take(LISTED_MAX).map(block).collect(),
+        blocks: status.ipam.blocks.iter().take(BLOCKS_LISTED_MAX).map(block).collect(),
         problem_count: count(problems.len()),
         problems: problems.into_iter().take(LISTED_MAX).map(problem).collect(),
         conditions: Vec::new(),
