@@ -16,8 +16,8 @@ use weft_controller::api::ipam::{
     IpamAddressJson, IpamAddressState, IpamBlockJson, IpamBlockState, IpamHolderJson, IpamJson, IpamPodJson,
 };
 use weft_controller::api::json::{
-    AsPathElement, ConfigStatusJson, DocumentError, DrainJson, DrainPhase, ErrorDirection, EventJson,
-    FamilyJson, FibJson, FibNextHopJson, FibStatusJson, GracefulRestartJson, GracefulRestartRole,
+    AddressJson, AsPathElement, ConfigStatusJson, DocumentError, DrainJson, DrainPhase, ErrorDirection,
+    EventJson, FamilyJson, FibJson, FibNextHopJson, FibStatusJson, GracefulRestartJson, GracefulRestartRole,
     IpamStatusJson, LastErrorJson, OriginJson, PathJson, PeerCountJson, PeerJson, Problem, RouteJson,
     SpoofedJson, StatusJson,
 };
@@ -143,6 +143,13 @@ fn status() -> StatusJson {
             ),
             Problem::warning("routes-shadowed", "1 of our routes is hidden", "take the other route away"),
         ],
+        addresses: ["10.0.1.1", "fd00::1"]
+            .map(|address| AddressJson {
+                address: address.parse().unwrap(),
+                interface: "eth0".into(),
+                reason: "the first InternalIP of the Node that is on a local interface".into(),
+            })
+            .into(),
         peers: PeerCountJson { up: 1, wanted: 2 },
         config: ConfigStatusJson { ok: false, errors: errors() },
         fib: FibStatusJson { wanted: 12, installed: 11, refused: 0, shadowed: 1, repaired: 3 },

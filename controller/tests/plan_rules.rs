@@ -371,6 +371,48 @@ fn an_address_is_found_or_missed_but_never_guessed() {
 }
 
 #[test]
+fn the_choice_of_an_address_is_explained() {
+    let facts = host(&[("eth0", &["198.51.100.7/24", "2001:db8::1/64"]), ("lo", &["192.0.2.1/32"])]);
+    let v6 = "2001:db8::1 on eth0: the first InternalIP of the Node that is on a local interface";
+    for (choice, expected) in [
+        (None, vec!["192.0.2.1 on lo: the first InternalIP of the Node that is on a local interface", v6]),
+        (
+            Some("{cidr: 192.0.2.0/24}"),
+            vec![
+                "192.0.2.1 on lo: the first InternalIP of the Node in 192.0.2.0/24 (nodeAddress) that is on a local interface",
+                v6,
+            ],
+        ),
+        (
+            Some("{cidr: 198.51.100.0/24}"),
+            vec![
+                "198.51.100.7 on eth0: the first address of a local interface in 198.51.100.0/24 (nodeAddress), as no InternalIP of the Node there is on one",
+                v6,
+            ],
+        ),
+        (
+            Some("{interface: eth0}"),
+            vec![
+                "198.51.100.7 on eth0: the first address of eth0 (nodeAddress), as no InternalIP of the Node is on it",
+                "2001:db8::1 on eth0: the first InternalIP of the Node that is on eth0 (nodeAddress)",
+            ],
+        ),
+        (Some("{interface: eth9}"), vec![]),
+    ] {
+        let set = choice.map(|choice| {
+            format!("kind: BGPConfiguration\nmetadata: {{name: default}}\nspec: {{nodeAddress: {choice}}}\n")
+        });
+        let made = plan(&cluster(&set.iter().map(String::as_str).collect::<Vec<_>>()), "n1", &facts)
+            .expect("a plan");
+        let told = made.address_choice.iter();
+        let told: Vec<String> = told
+            .map(|chosen| format!("{} on {}: {}", chosen.address, chosen.interface, chosen.reason))
+            .collect();
+        assert_eq!(told, expected, "{choice:?}");
+    }
+}
+
+#[test]
 fn blocks_are_the_ip_blocks_else_the_pod_cidrs() {
     assert_eq!(plan1(&[]).blocks.len(), 2);
     let plan = plan1(&["kind: IPBlock\nmetadata: {name: b}\nspec: {cidr: 10.9.0.0/26, node: n1}\n"]);

@@ -236,6 +236,9 @@ pub struct StatusJson {
     pub ok: bool,
     /// What is wrong, and what to do about it.
     pub problems: Vec<Problem>,
+    /// The addresses that the node goes by, IPv4 first, and why these; a family in which none was found has none.
+    #[serde(default)]
+    pub addresses: Vec<AddressJson>,
     /// Sessions.
     pub peers: PeerCountJson,
     /// The documents.
@@ -250,6 +253,18 @@ pub struct StatusJson {
     pub services: Option<ServicesStatusJson>,
     /// How far the node is drained; null: it is not.
     pub drain: Option<DrainJson>,
+}
+
+/// An address that a node goes by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AddressJson {
+    /// The address.
+    pub address: IpAddr,
+    /// The interface that has it.
+    pub interface: String,
+    /// Why it is this one, in a sentence.
+    pub reason: String,
 }
 
 /// A node that is being drained, or is drained.

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use crate::api::ServicePrefixJson;
 use crate::api::ipam::IpamJson;
 use crate::api::json::{
-    AsPathElement, DocumentError, DrainJson, DrainPhase, ErrorDirection, EventJson, FibJson, FibNextHopJson,
-    LastErrorJson, OriginJson, PathJson, PeerJson, Problem, RouteJson, Severity, StatusJson,
+    AddressJson, AsPathElement, DocumentError, DrainJson, DrainPhase, ErrorDirection, EventJson, FibJson,
+    FibNextHopJson, LastErrorJson, OriginJson, PathJson, PeerJson, Problem, RouteJson, Severity, StatusJson,
 };
 
 /// What stands where there is nothing to say.
@@ -126,6 +126,9 @@ pub fn status(status: &StatusJson, wide: bool) -> String {
     line("Node", format!("{}: {verdict}", status.node));
     if let Some(drain) = &status.drain {
         line("Drain", drained(drain));
+    }
+    for AddressJson { address, interface, reason } in &status.addresses {
+        line("Address", format!("{address} on {interface}: {reason}"));
     }
     line("Peers", format!("{} of {} up", status.peers.up, status.peers.wanted));
     let fib = &status.fib;

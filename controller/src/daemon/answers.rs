@@ -203,6 +203,7 @@ impl Inquiry {
             node,
             ok: problems.iter().all(|problem| problem.severity != Severity::Error),
             problems,
+            addresses: known.plan.iter().flat_map(|plan| plan.address_choice.clone()).collect(),
             peers: count(&peers),
             config: known.config.clone(),
             fib: kernel.fib,

@@ -382,6 +382,7 @@ mod tests {
                 node: "n1".into(),
                 ok: false,
                 problems: vec![Problem::error("a", "b", "c")],
+                addresses: Vec::new(),
                 peers: PeerCountJson { up: 1, wanted: 2 },
                 config: ConfigStatusJson { ok: true, errors: Vec::new() },
                 fib: FibStatusJson { wanted: 5, installed: 4, refused: 1, shadowed: 0, repaired: 7 },

@@ -141,6 +141,7 @@ mod tests {
             ],
             pools: [("a".to_owned(), pool)].into(),
             reserved: ["10.0.0.0/30".parse().unwrap()].into(),
+            address_choice: Vec::new(),
             addresses: NodeAddresses::default(),
             route_metric: 64,
             mtu: 1500,

@@ -8,6 +8,7 @@ use weft_bgp::types::PeerAddress;
 use super::settings::Settings;
 use super::{HostFacts, InterfaceFacts, NodeAddresses};
 use crate::api::NodeAddress;
+use crate::api::json::AddressJson;
 use crate::cluster::Node;
 
 impl NodeAddresses {
@@ -71,6 +72,51 @@ pub(super) fn local(node: &Node, settings: &Settings, host: &HostFacts) -> NodeA
             NodeAddresses::first_of(candidates)
         }
     }
+}
+
+/// Why [`local`] chose these addresses, and where they are.
+pub(super) fn explain(
+    node: &Node,
+    settings: &Settings,
+    host: &HostFacts,
+    local: NodeAddresses,
+) -> Vec<AddressJson> {
+    let reason = |address: IpAddr| {
+        let named = node.addresses.contains(&address);
+        match &settings.node_address {
+            Some(NodeAddress::Cidr(cidr)) if cidr.net().addr().is_ipv4() == address.is_ipv4() => {
+                match named {
+                    true => format!(
+                        "the first InternalIP of the Node in {cidr} (nodeAddress) that is on a local interface"
+                    ),
+                    false => format!(
+                        "the first address of a local interface in {cidr} (nodeAddress), as no InternalIP of the Node there is on one"
+                    ),
+                }
+            }
+            Some(NodeAddress::Interface(name)) => match named {
+                true => format!("the first InternalIP of the Node that is on {name} (nodeAddress)"),
+                false => format!(
+                    "the first address of {name} (nodeAddress), as no InternalIP of the Node is on it"
+                ),
+            },
+            Some(NodeAddress::Cidr(_)) | None => {
+                "the first InternalIP of the Node that is on a local interface".to_owned()
+            }
+        }
+    };
+    let interface = |address| match &settings.node_address {
+        Some(NodeAddress::Interface(name)) => Some(name.as_str()),
+        Some(NodeAddress::Cidr(_)) | None => host.interface_of(address),
+    };
+    let found = local.iter().filter_map(|address| Some((address, interface(address)?)));
+    found
+        .map(|(address, interface)| AddressJson {
+            address,
+            interface: interface.to_owned(),
+            reason: reason(address),
+        })
+        .collect()
 }
 
 /// The BGP identifier: as configured, else the IPv4 address, else a hash of the name.

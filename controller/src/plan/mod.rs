@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use weft_bgp::config::SpeakerConfig;
 use weft_routing::nft::Ruleset;
 
-use crate::api::json::Problem;
+use crate::api::json::{AddressJson, Problem};
 
 mod address;
 mod blocks;
@@ -81,6 +81,8 @@ pub struct NodePlan {
     pub reserved: BTreeSet<IpNet>,
     /// The node's addresses: the preferred source of pod routes and learned routes.
     pub addresses: NodeAddresses,
+    /// Why these.
+    pub address_choice: Vec<AddressJson>,
     /// The metric of learned routes in the kernel.
     pub route_metric: u32,
     /// The MTU of pod interfaces, in bytes.
