@@ -81,7 +81,7 @@ pub(super) fn follow(client: Client) -> watch::Receiver<Option<Reports>> {
                 Some(Ok(Event::InitApply(object))) => listing.put(&object),
                 Some(Ok(Event::InitDone)) => drop(told.send_replace(Some(std::mem::take(&mut listing)))),
                 Some(Ok(Event::Apply(object))) => {
-                    told.send_modify(|reports| reports.get_or_insert_default().put(&object))
+                    told.send_modify(|reports| reports.get_or_insert_default().put(&object));
                 }
                 Some(Ok(Event::Delete(object))) => {
                     told.send_modify(|reports| {
