@@ -1,7 +1,7 @@
 //! The node's drain: who asks for it, how far it is, and what a next run must know of it.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Instant;
 
@@ -68,9 +68,8 @@ fn write(run_dir: &Path, what: Remembered) -> Result<()> {
     }
     let Remembered { requested, phase } = what;
     let text = serde_json::to_vec(&DrainFile { boot_id: boot_id()?, requested, phase })?;
-    let mut file = File::create(&temporary)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
+    // It need not outlive this boot, so no disk is waited for.
+    fs::write(&temporary, text)?;
     Ok(fs::rename(temporary, path)?)
 }
 
