@@ -246,6 +246,7 @@ fn del_succeeds_whatever_else_is_gone_or_wrong() {
     host.add("c1", &pod).unwrap();
     drop(pod);
     host.call("DEL", "c1", &netns, &host.config()).unwrap();
+    host.await_no_link();
     host.assert_empty();
 
     // What CNI_ARGS says is of no concern either.

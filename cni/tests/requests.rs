@@ -277,12 +277,7 @@ fn what_a_pod_without_a_namespace_still_has_does_not_bind_its_next_add() {
     add(&host, "c1", &one, &ips("10.244.1.9"), "").unwrap();
     // The link goes with the namespace; the entry stays.
     drop(one);
-    const TRIES: u32 = 2000;
-    let gone = (0..TRIES).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-        host.namespace.links().is_empty()
-    });
-    assert!(gone, "the kernel has not taken the link away within 10 s");
+    host.await_no_link();
     let result = add(&host, "c1", &two, &ips("10.244.1.10"), "").unwrap();
     assert_eq!(addresses(&result)[0].to_string(), "10.244.1.10");
     assert_eq!(host.entries().len(), 1);

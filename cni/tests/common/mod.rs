@@ -223,6 +223,17 @@ impl Host {
         self.call("CHECK", container, pod.path.to_str().unwrap(), &config)
     }
 
+    /// The links of pods whose namespaces are gone go with those: the kernel is at it.
+    pub(crate) fn await_no_link(&self) {
+        for _ in 0..2000 {
+            if self.namespace.links().is_empty() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        panic!("waited in vain for the kernel to take the links away: {:?}", self.namespace.links());
+    }
+
     /// Nothing of any pod is left: no link, no route, no entry.
     pub(crate) fn assert_empty(&self) {
         assert_eq!(self.namespace.links(), [] as [String; 0]);
