@@ -107,29 +107,14 @@ fn outside(lab: &Lab, fabric: &mut Fabric) -> Result<Namespace> {
     Ok(client)
 }
 
-/// The nodes to which the ToR's kernel sends packets for a prefix: its interfaces are named after them.
-fn ensure_at(fabric: &Fabric, prefix: IpNet, wanted: &[&str]) -> Result<()> {
-    let routes = fabric.routers[0].namespace.routes_to(prefix)?;
-    let device = |hop: &Value| hop["dev"].as_str().map(str::to_owned);
-    let mut found = BTreeSet::new();
-    for route in &routes {
-        match route["nexthops"].as_array() {
-            Some(hops) => found.extend(hops.iter().filter_map(device)),
-            None => found.extend(device(route)),
-        }
-    }
-    let wanted: BTreeSet<String> = wanted.iter().map(|node| (*node).to_owned()).collect();
-    ensure!(found == wanted, "{prefix} goes to {found:?}, not {wanted:?}");
-    Ok(())
-}
-
 /// The Service and its range are at these nodes, and what only a1 has is there or nowhere.
 fn ensure_served_by(fabric: &Fabric, nodes: &[&str], a1_is_there: bool) -> Result<()> {
-    ensure_at(fabric, VIP.parse::<IpAddr>()?.into(), nodes)?;
-    ensure_at(fabric, RANGE.parse()?, nodes)?;
+    fabric.ensure_tor_sends(VIP.parse::<IpAddr>()?.into(), nodes)?;
+    fabric.ensure_tor_sends(RANGE.parse()?, nodes)?;
     let node = fabric.node("a1")?;
     let own = node.blocks.iter().copied().chain(node.addresses.iter().copied().map(IpNet::from));
-    own.into_iter().try_for_each(|prefix| ensure_at(fabric, prefix, if a1_is_there { &["a1"] } else { &[] }))
+    own.into_iter()
+        .try_for_each(|prefix| fabric.ensure_tor_sends(prefix, if a1_is_there { &["a1"] } else { &[] }))
 }
 
 fn ensure_phase(node: &Node, wanted: Option<&str>) -> Result<()> {

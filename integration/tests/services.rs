@@ -2,7 +2,6 @@
 
 #![allow(clippy::indexing_slicing, reason = "a panic fails the test, which is what it is for")]
 
-use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
@@ -93,32 +92,16 @@ fn rack(lab: &Lab, settle_time: &str) -> Result<Fabric> {
     Ok(fabric)
 }
 
-/// The nodes to which the ToR's kernel sends packets for a prefix: its interfaces are named after them.
-fn ensure_next_hops(fabric: &Fabric, prefix: IpNet, wanted: &[&str]) -> Result<()> {
-    let routes = fabric.routers[0].namespace.routes_to(prefix)?;
-    let device = |hop: &Value| hop["dev"].as_str().map(str::to_owned);
-    let mut found = BTreeSet::new();
-    for route in &routes {
-        match route["nexthops"].as_array() {
-            Some(hops) => found.extend(hops.iter().filter_map(device)),
-            None => found.extend(device(route)),
-        }
-    }
-    let wanted: BTreeSet<String> = wanted.iter().map(|node| (*node).to_owned()).collect();
-    ensure!(found == wanted, "{prefix} goes to {found:?}, not {wanted:?}");
-    Ok(())
-}
-
 fn ensure_service_at(fabric: &Fabric, nodes: &[&str]) -> Result<()> {
     Family::BOTH
         .iter()
-        .try_for_each(|family| ensure_next_hops(fabric, IpNet::from(addresses(*family)?.1), nodes))
+        .try_for_each(|family| fabric.ensure_tor_sends(IpNet::from(addresses(*family)?.1), nodes))
 }
 
 fn ensure_range_everywhere(fabric: &Fabric) -> Result<()> {
     Family::BOTH
         .iter()
-        .try_for_each(|family| ensure_next_hops(fabric, addresses(*family)?.0, &["a1", "a2", "a3"]))
+        .try_for_each(|family| fabric.ensure_tor_sends(addresses(*family)?.0, &["a1", "a2", "a3"]))
 }
 
 #[test]

@@ -2,10 +2,13 @@
 
 mod build;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use ipnet::IpNet;
+use serde_json::Value;
 
 use crate::daemon::{Family, Router, Software};
 use crate::lab::Lab;
@@ -114,6 +117,25 @@ impl Fabric {
         fabric.add_pods(lab)?;
         fabric.wait_reachable(PATIENCE)?;
         Ok(fabric)
+    }
+
+    /// Whether the kernel of the first ToR sends packets for a prefix to just these nodes: its interfaces are named after them.
+    ///
+    /// # Errors
+    /// Where it sends them.
+    pub fn ensure_tor_sends(&self, prefix: IpNet, nodes: &[&str]) -> Result<()> {
+        let tor = self.routers.first().context("the fabric has no ToR")?;
+        let device = |hop: &Value| hop["dev"].as_str().map(str::to_owned);
+        let mut found = BTreeSet::new();
+        for route in &tor.namespace.routes_to(prefix)? {
+            match route["nexthops"].as_array() {
+                Some(hops) => found.extend(hops.iter().filter_map(device)),
+                None => found.extend(device(route)),
+            }
+        }
+        let wanted: BTreeSet<String> = nodes.iter().map(|node| (*node).to_owned()).collect();
+        ensure!(found == wanted, "{prefix} goes to {found:?}, not {wanted:?}");
+        Ok(())
     }
 
     /// Leaves it up, past the end of this process: neither daemons nor namespaces end with this value.
