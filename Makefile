@@ -77,8 +77,8 @@ bench: bench-packages ## Measure weft-cni beside ptp + host-local and beside the
 	@$(TARGET)/$(HOST)/plugin/weft-bench $(BENCH)
 
 bench-cluster: ## Measure weftd in a large cluster of generated objects, with the Kubernetes API server of KUBEBUILDER_ASSETS (BENCH="NODES SERVICES")
-	$(CARGO) build --release --package weft-controller --bins --package weft-integration --bin weft-bench-cluster
-	@$(TARGET)/release/weft-bench-cluster $(BENCH)
+	$(STATIC) --release --package weft-controller --bins --package weft-integration --bin weft-bench-cluster
+	@$(TARGET)/$(HOST)/release/weft-bench-cluster $(BENCH)
 
 lint: ## Check format, warnings, links of the docs, the dependencies between the rooms, generated files
 	$(CARGO) fmt --all --check
