@@ -26,7 +26,7 @@ use weft_bgp::status::PeerStatus;
 use weft_bgp::transport::{Command, Handle, Notice, Transport};
 
 /// For everything that is awaited.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What a daemon would know from the notices it got.
 #[derive(Clone, Debug, Default)]
