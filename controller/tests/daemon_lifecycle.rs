@@ -229,3 +229,22 @@ fn a_wrong_command_line_is_2_and_says_what_is_missing() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("https://192.0.2.1:6443"), "{output:?}");
 }
+
+#[test]
+fn cleanup_ends_well_where_its_directory_is_mounted_on_what_cannot_be_written() {
+    let root = tempfile::tempdir().unwrap();
+    // As a container has it: the root file system is read-only, and the host's directory is mounted into it.
+    let script = r#"
+        mount -t tmpfs none "$1" && mkdir "$1/weft" && mount -t tmpfs none "$1/weft" && mount -o remount,ro "$1" &&
+        exec "$2" --cleanup --run-dir "$1/weft""#;
+    let weftd = env!("CARGO_BIN_EXE_weftd");
+    let cleaned = Command::new("unshare")
+        .args(["--net", "--mount", "sh", "-c", script, "sh"])
+        .arg(root.path())
+        .arg(weftd)
+        .output()
+        .expect("unshare(1) makes namespaces; this test needs root");
+    let said = String::from_utf8_lossy(&cleaned.stdout).into_owned();
+    assert!(cleaned.status.success(), "{said}{}", String::from_utf8_lossy(&cleaned.stderr));
+    assert!(said.contains("it is mounted"), "{said}");
+}

@@ -102,8 +102,10 @@ fn remove_files(run_dir: &RunDir, out: &mut dyn Write, failures: &mut Vec<String
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
             writeln!(out, "left {}: other files are in it", path.display())?;
         }
-        // In a container the directory is the host's, mounted.
-        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+        // In a container the directory is the host's, mounted, on a root file system that cannot be written.
+        Err(error)
+            if [io::ErrorKind::ResourceBusy, io::ErrorKind::ReadOnlyFilesystem].contains(&error.kind()) =>
+        {
             writeln!(out, "left {}: it is mounted", path.display())?;
         }
         removed => report(path, removed, out, failures)?,
