@@ -260,10 +260,11 @@ fn as_loop(context: &Context<'_>, sessions: &[Wanted<'_>]) -> Option<Problem> {
     let peer = sessions.iter().find(|s| s.spec().is_some_and(external))?;
     let direct: BTreeSet<&str> =
         sessions.iter().filter_map(|s| s.node.as_ref().map(|(name, _)| *name)).collect();
+    let blocks = cluster.blocks_by_node();
     let cut_off = cluster.nodes.iter().filter(|(name, node)| {
         *name != context.name
             && !direct.contains(name.as_str())
-            && !cluster.blocks_of(name).is_empty()
+            && blocks.contains_key(name.as_str())
             && Settings::of(cluster, name).asn == asn
             && cluster.peers.values().any(|spec| {
                 external(spec) && spec.node_selector.as_ref().is_none_or(|s| s.matches(&node.labels))

@@ -176,7 +176,9 @@ fn default_import(
         ));
         rules.extend(accept_any(nodes.map(|a| IpNet::from(*a)).filter(of_family).map(exactly)));
         if pools.is_empty() {
-            let blocks = cluster.nodes.keys().flat_map(|name| cluster.blocks_of(name));
+            let of_nodes = cluster.blocks_by_node();
+            let of_nodes = of_nodes.iter().filter(|(node, _)| cluster.nodes.contains_key(**node));
+            let blocks = of_nodes.flat_map(|(_, blocks)| blocks.iter().copied());
             rules.extend(accept_any(blocks.filter(of_family).map(inside)));
         } else {
             let enabled = || pools.iter().filter(|p| !p.disabled);
