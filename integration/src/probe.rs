@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
 use crate::netns::{Namespace, family_flag};
 use crate::process::{Finished, SHORT};
@@ -15,6 +16,12 @@ use crate::wait::{now, wait_until};
 
 /// How long one packet may take through a lab.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many octets may wait at an end of a flow: seconds of datagrams, so that a busy machine that lets the reader wait loses none.
+const RECEIVE_BUFFER: usize = 16 << 20;
+
+/// How long the last answers may take.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Bytes enough for several segments: what only works for small packets shows.
 const PAYLOAD: usize = 64 * 1024;
@@ -167,6 +174,7 @@ impl Flows {
         let mut address = SocketAddr::new(server, 0);
         for to in to {
             let receiver = to.run(|| UdpSocket::bind(address))??;
+            setsockopt(&receiver, RcvBufForce, &RECEIVE_BUFFER)?;
             address = receiver.local_addr()?;
             receivers.push(receiver);
         }
@@ -174,6 +182,7 @@ impl Flows {
             (0..count)
                 .map(|_| {
                     let socket = UdpSocket::bind((any(server), 0))?;
+                    setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER)?;
                     socket.connect(address)?;
                     socket.set_nonblocking(true)?;
                     Ok(socket)
@@ -295,7 +304,7 @@ fn send(sockets: Vec<UdpSocket>, interval: Duration, stop: &AtomicBool) -> Resul
         thread::sleep(interval);
         flows.iter_mut().try_for_each(Flow::receive)?;
     }
-    let end = now() + Duration::from_millis(200);
+    let end = now() + LAST_ANSWERS;
     while now() < end && flows.iter().any(|flow| flow.last < flow.sent) {
         thread::sleep(interval);
         flows.iter_mut().try_for_each(Flow::receive)?;
