@@ -54,16 +54,30 @@ pub struct EndpointSlice {
     pub terminating: EndpointNodes,
 }
 
+impl EndpointSlice {
+    /// Forgets which other nodes than this one have endpoints, but not that some have.
+    pub fn see_from(&mut self, node: &str) {
+        self.ready.see_from(node);
+        self.terminating.see_from(node);
+    }
+}
+
 /// The nodes of some endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointNodes {
     /// The nodes that have at least one.
     pub nodes: BTreeSet<String>,
-    /// Whether there is one that is on no node of the cluster.
+    /// Whether there is one that is on no node of the cluster, or on one that is none of `nodes`.
     pub elsewhere: bool,
 }
 
 impl EndpointNodes {
+    fn see_from(&mut self, node: &str) {
+        let all = self.nodes.len();
+        self.nodes.retain(|name| name == node);
+        self.elsewhere |= self.nodes.len() < all;
+    }
+
     /// Whether there is no endpoint.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -235,7 +235,7 @@ impl Follower {
         match event {
             Ok(Event::Init) => drop(self.listing.insert(kind, BTreeSet::new())),
             Ok(Event::InitApply(object)) => {
-                let name = self.apply(kind, object);
+                let (name, _) = self.apply(kind, object);
                 self.listing.entry(kind).or_default().insert(name);
             }
             Ok(Event::InitDone) => {
@@ -247,10 +247,7 @@ impl Follower {
                 self.refused.remove(&kind);
                 return true;
             }
-            Ok(Event::Apply(object)) => {
-                self.apply(kind, object);
-                return true;
-            }
+            Ok(Event::Apply(object)) => return self.apply(kind, object).1,
             Ok(Event::Delete(object)) => {
                 self.delete(kind, &name(&object));
                 return true;
@@ -285,22 +282,26 @@ impl Follower {
         self.versions.remove(&(kind, name.to_owned()));
     }
 
-    fn apply(&mut self, kind: Kind, object: DynamicObject) -> String {
+    /// Takes in an object; gives its name, and whether it can make a difference.
+    fn apply(&mut self, kind: Kind, object: DynamicObject) -> (String, bool) {
         let name = name(&object);
+        let mut differs = false;
         if kind == Kind::Node {
             for replaced in self.lingering.given_way(&name, &object, &self.admission) {
                 self.forget(Kind::Node, &replaced);
+                differs = true;
             }
         }
         let own =
             kind == Kind::IpBlock && object.data.pointer("/spec/node") == Some(&Json::from(&*self.node));
         if own || (self.node.is_empty() && !kind.is_core()) {
-            self.versions.insert((kind, name.clone()), version(&object));
+            let version = version(&object);
+            differs |= self.versions.insert((kind, name.clone()), version.clone()) != Some(version);
         } else {
-            self.versions.remove(&(kind, name.clone()));
+            differs |= self.versions.remove(&(kind, name.clone())).is_some();
         }
-        self.admission.apply(kind, &name, document(kind, object));
-        name
+        differs |= self.admission.apply(kind, &name, document(kind, object));
+        (name, differs)
     }
 }
 

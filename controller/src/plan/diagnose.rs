@@ -9,7 +9,7 @@ use super::address;
 use super::blocks::BlockState;
 use super::make::Context;
 use super::session::{Origin, Wanted};
-use super::settings::{Settings, node_configuration_name};
+use super::settings::{SettingsByNode, node_configuration_name};
 use crate::api::json::Problem;
 use crate::api::{AllowedUse, NodeAddress, PeerAs, SourceAddress};
 use crate::cluster::Cluster;
@@ -190,8 +190,9 @@ fn blocks_outside_pools(context: &Context<'_>) -> Vec<Problem> {
 
 fn equal_router_ids(context: &Context<'_>) -> Option<Problem> {
     let own = address::router_id(context.name, &context.settings, context.known());
+    let all = SettingsByNode::new(context.cluster);
     let equal = context.cluster.nodes.iter().filter(|(name, node)| {
-        let settings = Settings::of(context.cluster, name);
+        let settings = all.of(name);
         *name != context.name
             && settings.asn == context.settings.asn
             && address::router_id(name, &settings, address::declared(node, &settings)) == own
@@ -260,12 +261,12 @@ fn as_loop(context: &Context<'_>, sessions: &[Wanted<'_>]) -> Option<Problem> {
     let peer = sessions.iter().find(|s| s.spec().is_some_and(external))?;
     let direct: BTreeSet<&str> =
         sessions.iter().filter_map(|s| s.node.as_ref().map(|(name, _)| *name)).collect();
-    let blocks = cluster.blocks_by_node();
+    let (blocks, all) = (cluster.blocks_by_node(), SettingsByNode::new(cluster));
     let cut_off = cluster.nodes.iter().filter(|(name, node)| {
         *name != context.name
             && !direct.contains(name.as_str())
             && blocks.contains_key(name.as_str())
-            && Settings::of(cluster, name).asn == asn
+            && all.of(name).asn == asn
             && cluster.peers.values().any(|spec| {
                 external(spec) && spec.node_selector.as_ref().is_none_or(|s| s.matches(&node.labels))
             })

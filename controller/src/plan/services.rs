@@ -4,7 +4,7 @@
 //! address, and the range that every node announces draws nothing for it. Where no node has one, the range does, and the packet
 //! is rejected at its first node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -97,9 +97,13 @@ impl ServiceVerdict {
 pub fn answered(cluster: &Cluster, node: &str) -> (BTreeSet<IpNet>, Duration) {
     let settings = Settings::of(cluster, node).services;
     let Some(facts) = cluster.nodes.get(node) else { return (BTreeSet::new(), settings.settle_time) };
-    let all = prefixes(cluster, node, facts, &settings, &BTreeSet::new());
-    let answered = all.into_iter().filter(|(_, prefix)| prefix.verdict.is_announced());
-    (answered.map(|(net, _)| net).collect(), settings.settle_time)
+    if withheld(facts).is_some() {
+        return (BTreeSet::new(), settings.settle_time);
+    }
+    let aggregates = aggregates(&settings);
+    let addresses = judged(cluster, node, &settings, &aggregates);
+    let answered = addresses.into_iter().filter(|(_, judged)| judged.verdict.is_announced());
+    (answered.map(|(address, _)| address.into()).chain(aggregates).collect(), settings.settle_time)
 }
 
 /// Whether a node has to know of Services at all.
@@ -118,35 +122,78 @@ pub(super) fn prefixes(
     if settings.ranges().next().is_none() {
         return BTreeMap::new();
     }
-    let aggregates: BTreeSet<IpNet> = match settings.aggregation {
-        // A range of one address is that address: whether it is announced is up to its Services.
-        ServiceAggregation::Enabled => {
-            settings.ranges().filter(|range| range.prefix_len() < range.max_prefix_len()).collect()
-        }
-        ServiceAggregation::Disabled => BTreeSet::new(),
-    };
-    let whole = aggregates.iter().map(|range| {
+    let aggregates = aggregates(settings);
+    let addresses = judged(cluster, name, settings, &aggregates);
+    let whole = aggregates.into_iter().map(|range| {
         let prefix =
             ServicePrefix { services: BTreeSet::new(), policy: None, verdict: ServiceVerdict::Range };
-        (*range, prefix)
+        (range, prefix)
     });
     let mut prefixes: BTreeMap<IpNet, ServicePrefix> = whole.collect();
-    let endpoints = endpoints(cluster, name);
-    for (address, claims) in claims(cluster, settings) {
-        let covering = aggregates.iter().filter(|range| range.contains(&address));
-        let aggregate = covering.max_by_key(|range| range.prefix_len()).copied();
-        prefixes.insert(address.into(), claims.judge(address, aggregate, &endpoints));
-    }
-    let withheld = match node {
-        _ if node.not_ready => Some(ServiceVerdict::NodeNotReady),
-        _ if node.is_excluded_from_load_balancers() => Some(ServiceVerdict::NodeExcluded),
-        _ => None,
-    };
+    prefixes.extend(addresses.into_iter().map(|(address, judged)| (address.into(), judged.into_prefix())));
+    let withheld = withheld(node);
     for (net, prefix) in prefixes.iter_mut().filter(|(_, prefix)| prefix.verdict.is_announced()) {
         let settling = settling.contains(net).then_some(ServiceVerdict::Settling);
         prefix.verdict = withheld.or(settling).unwrap_or(prefix.verdict);
     }
     prefixes
+}
+
+/// The ranges that are announced whole.
+fn aggregates(settings: &ServiceSettings) -> BTreeSet<IpNet> {
+    match settings.aggregation {
+        // A range of one address is that address: whether it is announced is up to its Services.
+        ServiceAggregation::Enabled => {
+            settings.ranges().filter(|range| range.prefix_len() < range.max_prefix_len()).collect()
+        }
+        ServiceAggregation::Disabled => BTreeSet::new(),
+    }
+}
+
+/// Why a Node announces nothing of Services, if so.
+fn withheld(node: &Node) -> Option<ServiceVerdict> {
+    match node {
+        _ if node.not_ready => Some(ServiceVerdict::NodeNotReady),
+        _ if node.is_excluded_from_load_balancers() => Some(ServiceVerdict::NodeExcluded),
+        _ => None,
+    }
+}
+
+/// What becomes of an address, whatever the Node.
+struct Judged<'a> {
+    claims: Claims<'a>,
+    policy: TrafficPolicy,
+    verdict: ServiceVerdict,
+}
+
+impl Judged<'_> {
+    fn into_prefix(self) -> ServicePrefix {
+        let in_range = self.claims.in_range.iter().map(|(service, _)| *service);
+        let services = in_range.chain(self.claims.others).map(str::to_owned).collect();
+        ServicePrefix { services, policy: Some(self.policy), verdict: self.verdict }
+    }
+}
+
+/// The addresses of Services and what becomes of them.
+fn judged<'a>(
+    cluster: &'a Cluster,
+    node: &str,
+    settings: &ServiceSettings,
+    aggregates: &BTreeSet<IpNet>,
+) -> BTreeMap<IpAddr, Judged<'a>> {
+    let claims = claims(cluster, settings);
+    let aggregate = |address: &IpAddr| {
+        let covering = aggregates.iter().filter(|range| range.contains(address));
+        covering.max_by_key(|range| range.prefix_len()).copied()
+    };
+    let depends = claims.iter().filter(|(address, claims)| claims.depends_on_endpoints(aggregate(address)));
+    let services = depends.flat_map(|(_, claims)| claims.in_range.iter().map(|(service, _)| *service));
+    let endpoints = endpoints(cluster, node, &services.collect());
+    let judge = |(address, claims): (IpAddr, Claims<'a>)| {
+        let judged = claims.judge(address, aggregate(&address), &endpoints);
+        (address, judged)
+    };
+    claims.into_iter().map(judge).collect()
 }
 
 /// The Services that have one address.
@@ -181,19 +228,32 @@ fn claims<'a>(cluster: &'a Cluster, settings: &ServiceSettings) -> BTreeMap<IpAd
     all
 }
 
-impl Claims<'_> {
-    /// What becomes of the address. Services that share it should have the same endpoints; where one of them is Local, Local counts,
-    /// as packets are lost on a node without an endpoint.
+impl<'a> Claims<'a> {
+    /// Services that share an address should have the same endpoints; where one of them is Local, Local counts, as packets are lost on
+    /// a node without an endpoint.
+    fn policy(&self) -> TrafficPolicy {
+        match self.in_range.iter().any(|(_, policy)| *policy == TrafficPolicy::Local) {
+            true => TrafficPolicy::Local,
+            false => TrafficPolicy::Cluster,
+        }
+    }
+
+    /// Whether it matters where endpoints are.
+    fn depends_on_endpoints(&self, aggregate: Option<IpNet>) -> bool {
+        !self.in_range.is_empty() && (aggregate.is_none() || self.policy() == TrafficPolicy::Local)
+    }
+
+    /// What becomes of the address.
     fn judge(
-        &self,
+        self,
         address: IpAddr,
         aggregate: Option<IpNet>,
         endpoints: &EndpointsByService<'_>,
-    ) -> ServicePrefix {
-        let local = self.in_range.iter().any(|(_, policy)| *policy == TrafficPolicy::Local);
-        let policy = if local { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
+    ) -> Judged<'a> {
+        let policy = self.policy();
+        let local = policy == TrafficPolicy::Local;
         let family = Family::of_address(address);
-        let count = |service: &str| endpoints.get(&(service, family)).copied().unwrap_or_default();
+        let count = |service: &'a str| endpoints.get(&(service, family)).copied().unwrap_or_default();
         let counted =
             || self.in_range.iter().filter(|(_, p)| *p == policy).map(|(service, _)| count(service));
         let verdict = match aggregate {
@@ -204,14 +264,12 @@ impl Claims<'_> {
             _ if counted().any(Endpoints::here) => ServiceVerdict::LocalEndpoint,
             _ => ServiceVerdict::NoLocalEndpoint,
         };
-        let in_range = self.in_range.iter().map(|(service, _)| *service);
-        let services = in_range.chain(self.others.iter().copied()).map(str::to_owned).collect();
-        ServicePrefix { services, policy: Some(policy), verdict }
+        Judged { claims: self, policy, verdict }
     }
 }
 
 /// Endpoints by Service and family.
-type EndpointsByService<'a> = BTreeMap<(&'a str, Family), Endpoints>;
+type EndpointsByService<'a> = HashMap<(&'a str, Family), Endpoints>;
 
 /// Where a Service has endpoints that serve, seen from one node.
 #[derive(Clone, Copy, Debug, Default)]
@@ -241,10 +299,17 @@ impl Endpoints {
     }
 }
 
-fn endpoints<'a>(cluster: &'a Cluster, node: &str) -> EndpointsByService<'a> {
+/// The endpoints of these `services`.
+fn endpoints<'a>(cluster: &'a Cluster, node: &str, services: &HashSet<&str>) -> EndpointsByService<'a> {
     let mut all = EndpointsByService::new();
+    if services.is_empty() {
+        return all;
+    }
     for slice in cluster.endpoint_slices.values() {
         let (Some(service), Some(family)) = (&slice.service, slice.family) else { continue };
+        if !services.contains(service.as_str()) {
+            continue;
+        }
         let endpoints = all.entry((service, family)).or_default();
         for (presence, nodes) in
             [(&mut endpoints.ready, &slice.ready), (&mut endpoints.terminating, &slice.terminating)]

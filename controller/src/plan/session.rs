@@ -3,12 +3,13 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use super::NodeAddresses;
 use super::address::declared;
-use super::settings::Settings;
+use super::settings::{Settings, SettingsByNode};
 use crate::api::{BGPPeerSpec, Labels, PeerAs, Selector};
-use crate::cluster::{Cluster, Node};
+use crate::cluster::{Cluster, Node, Object};
 
 /// A session that the documents ask for.
 #[derive(Clone, Debug)]
@@ -22,7 +23,7 @@ pub(crate) struct Wanted<'a> {
     /// The port to dial, where it is not BGP's.
     pub(crate) port: Option<NonZeroU16>,
     /// The node at the other end, if it is one, and what holds for it.
-    pub(crate) node: Option<(&'a str, Settings)>,
+    pub(crate) node: Option<(&'a str, Arc<Settings>)>,
     /// Whether the other end is a route reflector client of this node's.
     pub(crate) client: bool,
     /// Whether the other end is a node that reflects.
@@ -121,14 +122,14 @@ impl<'a> Wanted<'a> {
 struct Known<'a> {
     name: &'a str,
     node: &'a Node,
-    settings: Settings,
+    settings: Arc<Settings>,
     addresses: NodeAddresses,
     reflects: bool,
 }
 
 impl<'a> Known<'a> {
-    fn of(cluster: &'a Cluster, name: &'a str, node: &'a Node) -> Self {
-        let settings = Settings::of(cluster, name);
+    fn of(all: &SettingsByNode<'_>, cluster: &'a Cluster, name: &'a str, node: &'a Node) -> Self {
+        let settings = all.of(name);
         let addresses = declared(node, &settings);
         Self { name, node, settings, addresses, reflects: reflects(cluster, node) }
     }
@@ -145,7 +146,7 @@ impl<'a> Known<'a> {
             (None, v6) => v6.map(Into::into),
         };
         let port = NonZeroU16::new(self.settings.listen_port);
-        let node = Some((self.name, self.settings.clone()));
+        let node = Some((self.name, Arc::clone(&self.settings)));
         let (from_reflector, reflected) = (self.reflects, this.reflects || self.reflects);
         Wanted { origin, address, interface: None, port, node, client, from_reflector, reflected }
     }
@@ -163,17 +164,40 @@ pub(super) fn reflects(cluster: &Cluster, node: &Node) -> bool {
         .any(|spec| spec.route_reflector_client && selects(&spec.node_selector, &node.labels))
 }
 
+/// Whether what a node should be can depend on which of the two another node, or a Namespace, is: whether anything selects them by their
+/// labels, and only one of them. Of all else that makes them differ it says nothing.
+pub(crate) fn are_told_apart(cluster: &Cluster, before: &Object, now: &Object) -> bool {
+    let differ = |selector: &Option<Selector>, before: &Labels, now: &Labels| {
+        selector.as_ref().is_some_and(|s| s.matches(before) != s.matches(now))
+    };
+    match (before, now) {
+        (Object::Node(before), Object::Node(now)) => {
+            before.opts_out_of_mesh() != now.opts_out_of_mesh()
+                || cluster
+                    .peers
+                    .values()
+                    .flat_map(|spec| [&spec.node_selector, &spec.peer_selector])
+                    .any(|selector| differ(selector, &before.labels, &now.labels))
+        }
+        (Object::Namespace(before), Object::Namespace(now)) => {
+            cluster.pools.values().any(|pool| differ(&pool.namespace_selector, before, now))
+        }
+        _ => true,
+    }
+}
+
 /// Every session of the node, those of BGPPeers first, in order of their names.
 ///
 /// Two of them may have one address: the first is meant. That two BGPPeers ask for one address is an error of the
 /// documents; a mesh session gives way to a BGPPeer.
 pub(crate) fn wanted<'a>(cluster: &'a Cluster, name: &'a str, node: &'a Node) -> Vec<Wanted<'a>> {
-    let this = Known::of(cluster, name, node);
+    let settings = SettingsByNode::new(cluster);
+    let this = Known::of(&settings, cluster, name, node);
     let between_nodes = this.meshes() || cluster.peers.values().any(|p| p.peer_selector.is_some());
     let others: Vec<Known<'_>> = match between_nodes {
         true => {
             let others = cluster.nodes.iter().filter(|(other, _)| *other != name);
-            others.map(|(name, node)| Known::of(cluster, name, node)).collect()
+            others.map(|(name, node)| Known::of(&settings, cluster, name, node)).collect()
         }
         false => Vec::new(),
     };

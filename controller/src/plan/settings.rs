@@ -1,6 +1,7 @@
 //! A node's BGPConfiguration: its own, else the default one, else what Weft takes for granted, field by field.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -50,6 +51,27 @@ pub(crate) struct Settings {
     pub(crate) mtu: Option<u32>,
     pub(crate) nat_outgoing_exclude: Vec<Cidr>,
     pub(crate) services: ServiceSettings,
+}
+
+/// What holds for each of many nodes: most have no BGPConfiguration of their own, and share what the default one makes.
+pub(crate) struct SettingsByNode<'a> {
+    cluster: &'a Cluster,
+    default: Arc<Settings>,
+}
+
+impl<'a> SettingsByNode<'a> {
+    pub(crate) fn new(cluster: &'a Cluster) -> Self {
+        let default = cluster.configurations.get("default").map(AsRef::as_ref);
+        Self { cluster, default: Arc::new(Settings::merged(None, default)) }
+    }
+
+    /// The settings of the node `name`, as [`Settings::of`] says them.
+    pub(crate) fn of(&self, name: &str) -> Arc<Settings> {
+        match self.cluster.configurations.contains_key(&node_configuration_name(name)) {
+            true => Arc::new(Settings::of(self.cluster, name)),
+            false => Arc::clone(&self.default),
+        }
+    }
 }
 
 /// What of Services is announced.

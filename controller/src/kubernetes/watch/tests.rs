@@ -49,6 +49,9 @@ async fn what_there_is_comes_at_once_and_what_changes_soon_after() {
 async fn of_namespaces_the_labels_are_asked_for_and_no_more() {
     let server = Server::start().await;
     let namespace = |team: &str| json!({"kind": "Namespace", "metadata": {"labels": {"team": team}}});
+    let mut selecting = pool("10.0.0.0/8");
+    selecting["spec"]["namespaceSelector"] = "team == \"x\"".into();
+    server.put("ippools", "a", selecting);
     server.put("namespaces", "shop", namespace("x"));
     let mut followed = follow(server.client(), "n1", Duration::ZERO);
     let of_team = |cluster: &Cluster, team: &str| cluster.namespaces["shop"]["team"] == team;
@@ -149,7 +152,7 @@ async fn services_are_asked_for_only_while_they_are_announced() {
     assert!(cluster.services.contains_key("shop/web"), "not before they are listed");
     assert!(cluster.endpoint_slices["shop/web-1"].ready.nodes.contains("n1"));
     server.put("endpointslices", "web-1", slice("n2"));
-    let moved = |c: &Cluster| c.endpoint_slices["shop/web-1"].ready.nodes.contains("n2");
+    let moved = |c: &Cluster| c.endpoint_slices["shop/web-1"].ready.elsewhere;
     until(&mut followed, "the endpoint to move", moved).await;
     server.delete("services", "web");
     until(&mut followed, "the Service to go", |c| c.services.is_empty()).await;
