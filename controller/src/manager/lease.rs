@@ -27,6 +27,17 @@ const PERIOD: Duration = Duration::from_secs(2);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(4);
 
+/// What came of a try for the Lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It is ours.
+    Held,
+    /// It is another's.
+    Anothers,
+    /// Somebody wrote it meanwhile; whose it is only the next look can tell.
+    Contested,
+}
+
 /// The Lease, as one candidate sees it.
 pub(super) struct Lease {
     api: Api<Object>,
@@ -86,8 +97,8 @@ impl Lease {
         let mut told = None;
         loop {
             match self.take().await {
-                Ok(true) => return,
-                Ok(false) => told = None,
+                Ok(Outcome::Held) => return,
+                Ok(Outcome::Anothers | Outcome::Contested) => told = None,
                 Err(error) => {
                     let error = format!("{error:#}");
                     if told.as_ref() != Some(&error) {
@@ -108,11 +119,12 @@ impl Lease {
             let asked = Instant::now();
             let left = (renewed + RENEW_DEADLINE).saturating_duration_since(asked);
             let reason = match timeout(left, self.take()).await {
-                Ok(Ok(true)) => {
+                Ok(Ok(Outcome::Held)) => {
                     renewed = asked;
                     continue;
                 }
-                Ok(Ok(false)) => return anyhow!("another holds the Lease"),
+                Ok(Ok(Outcome::Anothers)) => return anyhow!("another holds the Lease"),
+                Ok(Ok(Outcome::Contested)) => anyhow!("somebody else wrote it at the same time"),
                 Ok(Err(error)) => error,
                 Err(_) => anyhow!("no answer in time"),
             };
@@ -122,12 +134,12 @@ impl Lease {
         }
     }
 
-    /// Takes the Lease, or renews it; false where it is another's.
-    async fn take(&self) -> Result<bool> {
+    /// Takes the Lease, or renews it, unless it is another's.
+    async fn take(&self) -> Result<Outcome> {
         timeout(PATIENCE, self.try_take()).await.unwrap_or_else(|_| Err(anyhow!("no answer in time")))
     }
 
-    async fn try_take(&self) -> Result<bool> {
+    async fn try_take(&self) -> Result<Outcome> {
         let Some(object) = self.api.get_opt(NAME).await.context("cannot get it")? else {
             let new = Object {
                 metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
@@ -136,7 +148,7 @@ impl Lease {
             return written(self.api.create(&PostParams::default(), &new).await).context("cannot make it");
         };
         if !self.may_take(&object).await {
-            return Ok(false);
+            return Ok(Outcome::Anothers);
         }
         // With the resource version that was read: of two who do so, one fails.
         let taken = Object { spec: Some(self.held(object.spec.as_ref())), ..object };
@@ -180,12 +192,12 @@ fn holder(object: &Object) -> Option<&String> {
     object.spec.as_ref()?.holder_identity.as_ref().filter(|holder| !holder.is_empty())
 }
 
-/// A write that came too late is no failure, but another's success.
-fn written<T>(result: kube::Result<T>) -> Result<bool> {
+/// A write that came too late is no failure, but somebody's success: perhaps of nobody who would lead, as when an admin annotates it.
+fn written<T>(result: kube::Result<T>) -> Result<Outcome> {
     const CONFLICT: u16 = 409;
     match result {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(error)) if error.code == CONFLICT => Ok(false),
+        Ok(_) => Ok(Outcome::Held),
+        Err(kube::Error::Api(error)) if error.code == CONFLICT => Ok(Outcome::Contested),
         Err(error) => Err(error.into()),
     }
 }
