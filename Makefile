@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help build release image test bench bench-cluster lint demo demo-down crds demo-packages test-packages image-packages bench-packages
+.PHONY: help build release image test bench bench-cluster lint demo demo-down crds rfcs demo-packages test-packages image-packages bench-packages
 
 CARGO ?= cargo
 TOR ?= weft
@@ -90,6 +90,10 @@ lint: ## Check format, warnings, links of the docs, the dependencies between the
 crds: ## Write manifests/base/crds.yaml anew from the Rust types
 	$(CARGO) run --quiet --package weft-controller --example crds >manifests/base/crds.yaml.new
 	mv manifests/base/crds.yaml.new manifests/base/crds.yaml
+
+rfcs: ## Write docs/rfcs.md anew from what tests say that they prove
+	$(CARGO) run --quiet --package weft-integration --example rfcs >docs/rfcs.md.new
+	mv docs/rfcs.md.new docs/rfcs.md
 
 demo-packages:
 	@$(call install,$(DEMO_TOOLS))

@@ -53,6 +53,7 @@ fn prefixes_with_one_attribute_set_fill_as_few_updates_as_they_can() {
     assert_eq!(lab.sink(2).updates - 3000usize.div_ceil(per_message), 3000usize.div_ceil((4096 - 23) / 4));
 }
 
+/// Proves RFC 4724 4.
 #[test]
 fn a_new_peer_gets_the_table_and_then_end_of_rib_of_each_family() {
     let mut lab = Lab::advertising();
@@ -130,6 +131,7 @@ fn prefixes_that_come_and_go_while_a_peer_does_not_read_leave_nothing() {
     assert_eq!(lab.egresses[&group].advertised(PeerId(3), Family::Ipv4Unicast), 0);
 }
 
+/// Proves RFC 2918 4.
 #[test]
 fn a_refresh_tells_everything_again() {
     let mut lab = between();
@@ -259,6 +261,7 @@ fn stale_routes_stay_until_end_of_rib_and_cost_the_others_nothing() {
     assert_eq!(lab.rib.next_deadline(), None);
 }
 
+/// Proves RFC 4724 4.2.
 #[test]
 fn stale_routes_go_when_the_restart_time_is_over() {
     let mut lab = between();

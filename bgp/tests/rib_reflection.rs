@@ -44,6 +44,7 @@ fn code(lab: &Lab, view: RibView) -> String {
     routes[0].paths[0].reason.code.to_string()
 }
 
+/// Proves RFC 4456 6.
 #[test]
 fn who_is_told_whose_routes() {
     let nets: Vec<_> = (1..=5).map(|n| net(&format!("10.{n}.0.0/16"))).collect();
@@ -77,6 +78,7 @@ fn who_is_told_whose_routes() {
 }
 
 /// RFC 4271 section 4.3, RFC 4456 section 8: the UPDATE that tells client 2 of client 1's route.
+/// Proves RFC 4456 8.
 #[test]
 fn a_reflected_update_byte_for_byte() {
     let mut lab = lab();
@@ -99,6 +101,7 @@ fn a_reflected_update_byte_for_byte() {
     assert_eq!(bytes, expected);
 }
 
+/// Proves RFC 4456 8.
 #[test]
 fn what_comes_back_is_kept_with_the_reason_and_is_no_alarm() {
     let mut lab = lab();

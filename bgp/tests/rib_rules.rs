@@ -59,6 +59,7 @@ fn rejecting(code: &'static str) -> Arc<Policy> {
     })
 }
 
+/// Proves RFC 4271 9.1.2.
 #[test]
 fn the_own_as_is_counted_against_the_number_allowed() {
     let mut lab = lab(false);
@@ -199,6 +200,7 @@ fn what_we_originate_wins_and_needs_no_route_in_the_kernel() {
     assert_eq!(lab.kernel.len(), 1);
 }
 
+/// Proves RFC 8326 4.
 #[test]
 fn an_external_path_that_is_about_to_go_is_the_last_choice() {
     let mut lab = lab(false);
@@ -217,6 +219,7 @@ fn an_external_path_that_is_about_to_go_is_the_last_choice() {
     assert_eq!((paths(&lab)[0].peer, paths(&lab)[0].attributes.local_pref), (Some(address(1).into()), None));
 }
 
+/// Proves RFC 4271 9.1.2.2.
 #[test]
 fn equal_paths_are_used_together_in_the_order_of_the_tie_breaks() {
     let mut lab = lab(false);
@@ -302,6 +305,7 @@ fn a_restart_keeps_the_families_it_names_and_takes_part_as_before() {
     assert_eq!(lab.rib.stale_until(PeerId(1)), Some(lab.now + Duration::from_secs(60)));
 }
 
+/// Proves RFC 4724 4.2.
 #[test]
 fn a_family_whose_forwarding_state_was_lost_is_not_kept() {
     let mut lab = lab(false);
@@ -322,6 +326,7 @@ fn without_graceful_restart_on_return_nothing_is_kept() {
     assert_eq!((stale(&lab), lab.rib.next_deadline()), (vec![(0, 0), (0, 0)], None));
 }
 
+/// Proves RFC 4724 4.2.
 #[test]
 fn a_second_restart_drops_what_was_stale_since_the_first() {
     let mut lab = lab(false);

@@ -50,6 +50,7 @@ fn assert_transit(world: &World, ids: &[SpeakerId], topology: &Topology, when: &
     }
 }
 
+/// Proves RFC 4271 9.2.1.
 #[test]
 fn a_full_mesh_of_ibgp_knows_everything() {
     for_seeds("a_full_mesh_of_ibgp_knows_everything", 20, |seed| {
@@ -65,6 +66,7 @@ fn a_full_mesh_of_ibgp_knows_everything() {
     });
 }
 
+/// Proves RFC 4271 9.1.2.
 #[test]
 fn transit_follows_the_shortest_as_path_through_cuts_and_deaths() {
     for_seeds("transit_follows_the_shortest_as_path_through_cuts_and_deaths", 25, |seed| {
@@ -245,6 +247,7 @@ fn a_slow_peer_holds_up_nobody() {
 }
 
 /// The SendHoldTimer (RFC 9687): the stuck peer keeps sending, so that its own hold timer is all that could help, and does not.
+/// Proves RFC 9687 3.
 #[test]
 fn a_peer_that_takes_nothing_for_eight_minutes_is_given_up() {
     let mut world = World::new(1);

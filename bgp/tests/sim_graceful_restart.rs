@@ -46,6 +46,7 @@ fn moves(world: &World, id: SpeakerId, since: Duration) -> Vec<String> {
     moves
 }
 
+/// Proves RFC 4724 4.
 #[test]
 fn a_restart_within_its_time_moves_no_route_anywhere() {
     for_seeds("a_restart_within_its_time_moves_no_route_anywhere", 30, |seed| {
@@ -88,6 +89,7 @@ fn all_of_a_mesh_restart_at_once_and_no_route_moves() {
     });
 }
 
+/// Proves RFC 4724 4.2.
 #[test]
 fn a_host_that_lost_its_routes_is_not_helped() {
     for_seeds("a_host_that_lost_its_routes_is_not_helped", 20, |seed| {
@@ -116,6 +118,7 @@ fn a_host_that_lost_its_routes_is_not_helped() {
 }
 
 /// While a process was dead its peer withdrew a prefix: the route stays until the first convergence, and not longer.
+/// Proves RFC 4724 4.1.
 #[test]
 fn what_went_away_meanwhile_is_swept_after_convergence() {
     for_seeds("what_went_away_meanwhile_is_swept_after_convergence", 20, |seed| {
@@ -138,6 +141,7 @@ fn what_went_away_meanwhile_is_swept_after_convergence() {
     });
 }
 
+/// Proves RFC 4724 4.1.
 #[test]
 fn a_dead_peer_holds_a_restart_no_longer_than_five_seconds() {
     for_seeds("a_dead_peer_holds_a_restart_no_longer_than_five_seconds", 10, |seed| {

@@ -143,6 +143,7 @@ fn assert_no_loop(world: &World, ids: &[SpeakerId], network: &Network) {
     }
 }
 
+/// Proves RFC 4456 6.
 #[test]
 fn two_reflectors_tell_every_client_of_every_other() {
     for_seeds("two_reflectors_tell_every_client_of_every_other", 40, |seed| {
@@ -241,6 +242,7 @@ fn clients_and_clusters_change_without_a_session_ending() {
 }
 
 /// Resets, stalls and restarts on the way leave no trace.
+/// Proves RFC 4456 8.
 #[test]
 fn reflected_routes_settle_whatever_happens_on_the_way() {
     for_seeds("reflected_routes_settle_whatever_happens_on_the_way", 15, |seed| {

@@ -58,6 +58,7 @@ fn next_hops(world: &World, ids: [SpeakerId; 2], n: usize) -> Vec<TrackedNextHop
     prefixes(1 - n).iter().filter_map(|prefix| kernel.get(prefix)).flatten().copied().collect()
 }
 
+/// Proves RFC 8950 4, RFC 2545 3.
 #[test]
 fn both_families_go_over_link_local_addresses() {
     for_seeds("sim_unnumbered", 8, |seed| {
@@ -117,6 +118,7 @@ fn finding_who_has_the_session_does_not_end_it_and_finding_another_does() {
     assert_eq!((flaps(&world), established(&world, ids[0])), (1, 0));
 }
 
+/// Proves RFC 8950 4.
 #[test]
 fn without_extended_next_hops_only_ipv6_is_exchanged() {
     let only_v6 = PeerConfig { families: [Family::Ipv6Unicast].into_iter().collect(), ..towards(1, true) };

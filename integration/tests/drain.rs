@@ -262,11 +262,13 @@ fn a_node_drains_without_loss(software: Software) -> Result<()> {
     })
 }
 
+/// Proves RFC 8326 4; BIRD.
 #[test]
 fn a_node_drains_behind_bird_without_loss() -> Result<()> {
     a_node_drains_without_loss(Software::Bird)
 }
 
+/// Proves RFC 8326 4; FRR.
 #[test]
 fn a_node_drains_behind_frr_without_loss() -> Result<()> {
     a_node_drains_without_loss(Software::Frr)

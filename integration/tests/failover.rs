@@ -168,11 +168,13 @@ fn wait_restarted(node: &Node) -> Result<()> {
     })
 }
 
+/// Proves RFC 4724 4; BIRD.
 #[test]
 fn weftd_is_killed_under_a_bird_tor() -> Result<()> {
     weftd_ends_and_is_started_again(Software::Bird, End::Kill)
 }
 
+/// Proves RFC 4724 4; FRR.
 #[test]
 fn weftd_is_killed_under_an_frr_tor() -> Result<()> {
     weftd_ends_and_is_started_again(Software::Frr, End::Kill)
@@ -183,11 +185,13 @@ fn weftd_is_killed_under_a_weft_tor() -> Result<()> {
     weftd_ends_and_is_started_again(Software::Weft, End::Kill)
 }
 
+/// Proves RFC 4724 4; BIRD.
 #[test]
 fn weftd_is_upgraded_under_a_bird_tor() -> Result<()> {
     weftd_ends_and_is_started_again(Software::Bird, End::Terminate)
 }
 
+/// Proves RFC 4724 4; FRR.
 #[test]
 fn weftd_is_upgraded_under_an_frr_tor() -> Result<()> {
     weftd_ends_and_is_started_again(Software::Frr, End::Terminate)

@@ -205,8 +205,9 @@ fn a_cut_cable_is_noticed(software: Software) -> Result<()> {
 }
 
 macro_rules! interop {
-    ($($name:ident: $software:ident, $asn:expr, $sessions:ident;)*) => {
-        $(#[test]
+    ($($(#[$proof:meta])* $name:ident: $software:ident, $asn:expr, $sessions:ident;)*) => {
+        $($(#[$proof])*
+        #[test]
         fn $name() -> Result<()> {
             exchange_withdraw_lose_recover(Software::$software, $asn, Sessions::$sessions)
         })*
@@ -214,29 +215,42 @@ macro_rules! interop {
 }
 
 interop! {
+    /// Proves RFC 4271, RFC 4760; BIRD.
     bird_external: Bird, 65001, PerFamily;
+    /// Proves RFC 4271, RFC 4760; BIRD.
     bird_internal: Bird, NODE_ASN, PerFamily;
+    /// Proves RFC 2545 3; BIRD.
     bird_external_both_families_over_ipv4: Bird, 65001, OverIpv4;
+    /// Proves RFC 8950; BIRD.
     bird_external_both_families_over_ipv6: Bird, 65001, OverIpv6;
     bird_internal_both_families_over_ipv4: Bird, NODE_ASN, OverIpv4;
+    /// Proves RFC 4271, RFC 4760, RFC 6793; FRR.
     frr_external: Frr, 4_200_000_001, PerFamily;
+    /// Proves RFC 4271, RFC 4760; FRR.
     frr_internal: Frr, NODE_ASN, PerFamily;
+    /// Proves RFC 2545 3; FRR.
     frr_external_both_families_over_ipv4: Frr, 65001, OverIpv4;
+    /// Proves RFC 8950; FRR.
     frr_external_both_families_over_ipv6: Frr, 65001, OverIpv6;
+    /// Proves RFC 4271, RFC 4760; GoBGP.
     gobgp_external: Gobgp, 65001, PerFamily;
+    /// Proves RFC 4271, RFC 4760; GoBGP.
     gobgp_internal: Gobgp, NODE_ASN, PerFamily;
 }
 
+/// Proves RFC 4271 6.5; BIRD.
 #[test]
 fn silence_of_bird_is_death() -> Result<()> {
     silence_is_death(Software::Bird)
 }
 
+/// Proves RFC 4271 6.5; FRR.
 #[test]
 fn silence_of_frr_is_death() -> Result<()> {
     silence_is_death(Software::Frr)
 }
 
+/// Proves RFC 4271 6.5; GoBGP.
 #[test]
 fn silence_of_gobgp_is_death() -> Result<()> {
     silence_is_death(Software::Gobgp)

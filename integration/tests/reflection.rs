@@ -108,6 +108,7 @@ fn ensure_reflected_to(router: &dyn Router, of: u8) -> Result<()> {
     Ok(())
 }
 
+/// Proves RFC 4456; BIRD, FRR.
 #[test]
 fn weftd_reflects_for_bird_and_frr() -> Result<()> {
     Lab::test(|lab| {
@@ -175,16 +176,19 @@ fn weftd_is_a_client_of(software: Software) -> Result<()> {
     })
 }
 
+/// Proves RFC 4456; BIRD.
 #[test]
 fn weftd_is_a_client_of_bird() -> Result<()> {
     weftd_is_a_client_of(Software::Bird)
 }
 
+/// Proves RFC 4456; FRR.
 #[test]
 fn weftd_is_a_client_of_frr() -> Result<()> {
     weftd_is_a_client_of(Software::Frr)
 }
 
+/// Proves RFC 4456; GoBGP.
 #[test]
 fn weftd_is_a_client_of_gobgp() -> Result<()> {
     weftd_is_a_client_of(Software::Gobgp)

@@ -133,6 +133,7 @@ impl Fabric {
     }
 }
 
+/// Proves RFC 8950, RFC 4861; FRR.
 #[test]
 fn two_nodes_under_frr_keep_their_promises_lose_a_link_and_get_it_back() -> Result<()> {
     Lab::test(|lab| {
@@ -164,6 +165,7 @@ fn two_nodes_under_frr_keep_their_promises_lose_a_link_and_get_it_back() -> Resu
     })
 }
 
+/// Proves RFC 8950, RFC 4724; FRR.
 #[test]
 fn weftd_is_killed_under_frr_and_no_packet_is_lost() -> Result<()> {
     Lab::test(|lab| {
@@ -236,6 +238,7 @@ fn two_nodes_on_one_cable_find_each_other() -> Result<()> {
 }
 
 /// BIRD has no word for "whoever is there": it is told our address, advertises nothing, and is found as it connects.
+/// Proves RFC 8950; BIRD.
 #[test]
 fn bird_is_found_when_it_connects() -> Result<()> {
     Lab::test(|lab| {

@@ -100,6 +100,7 @@ mod tests {
         assert_eq!(outbox.written(now, 1000), 40, "not more than was put in");
     }
 
+    /// Proves RFC 9687 3.
     #[test]
     fn the_send_hold_timer_runs_while_something_waits_and_nothing_moves() {
         let (start, hold) = (Instant::now(), Duration::from_secs(90));

@@ -31,6 +31,7 @@ fn opener(id_a: Ipv4Addr, id_b: Ipv4Addr, as_a: u32, as_b: u32) -> Side {
     }
 }
 
+/// Proves RFC 4271 6.8.
 #[test]
 fn the_higher_identifier_keeps_the_connection_it_opened() {
     assert_eq!(opener(ID_A, ID_B, 65001, 65002), Side::B);
@@ -38,12 +39,14 @@ fn the_higher_identifier_keeps_the_connection_it_opened() {
     assert_eq!(opener(Ipv4Addr::new(200, 0, 0, 1), Ipv4Addr::new(100, 0, 0, 1), 65001, 65001), Side::A);
 }
 
+/// Proves RFC 6286 2.3.
 #[test]
 fn of_equal_identifiers_the_higher_as_keeps_the_connection_it_opened() {
     assert_eq!(opener(ID_A, ID_A, 65001, 65002), Side::B);
     assert_eq!(opener(ID_A, ID_A, 4_200_000_000, 65002), Side::A);
 }
 
+/// Proves RFC 4271 6.8.
 #[test]
 fn every_timing_of_two_dials_leads_to_one_session() {
     for latency in [1, 10, 100, 900] {
@@ -81,6 +84,7 @@ fn crossed() -> (Solo, ConnectionId, ConnectionId) {
     (solo, dialled, accepted)
 }
 
+/// Proves RFC 4271 6.8, RFC 4486 4.
 #[test]
 fn the_loser_gets_a_cease_whichever_open_comes_first() {
     for (identifier, keeps_dialled) in [(ID_B, false), (Ipv4Addr::new(1, 1, 1, 1), true)] {

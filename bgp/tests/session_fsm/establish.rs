@@ -96,6 +96,7 @@ fn two_passive_ends_never_dial_and_one_is_enough() {
     assert!(pair.run_until(Duration::from_secs(1), |pair| pair.both(State::Established)));
 }
 
+/// Proves RFC 4271 4.2.
 #[test]
 fn the_hold_time_is_the_smaller_and_zero_is_none() {
     let mut short = peer_config(65001, 65002);
@@ -115,6 +116,7 @@ fn the_hold_time_is_the_smaller_and_zero_is_none() {
     assert!(pair.both(State::Established));
 }
 
+/// Proves RFC 4760 8.
 #[test]
 fn families_are_those_of_both() {
     let mut v6 = peer_config(65001, 65002);
@@ -138,6 +140,7 @@ fn no_family_in_common_is_said_clearly() {
     assert!(text.contains("[ipv6-unicast]") && text.contains("[ipv4-unicast]"), "{text}");
 }
 
+/// Proves RFC 4271 4.2, RFC 6793 3.
 #[test]
 fn a_speaker_of_rfc_4271_alone_is_welcome() {
     let mut config = peer_config(65001, 65002);
@@ -150,6 +153,7 @@ fn a_speaker_of_rfc_4271_alone_is_welcome() {
 }
 
 /// RFC 4271 section 6.2: every OPEN that is not acceptable, and its NOTIFICATION.
+/// Proves RFC 4271 6.2, RFC 7607 2.
 #[test]
 fn unacceptable_opens_are_refused_with_the_right_code() {
     let internal = peer_config(65002, 65002);
@@ -179,6 +183,7 @@ fn unacceptable_opens_are_refused_with_the_right_code() {
     }
 }
 
+/// Proves RFC 6286 2.2.
 #[test]
 fn equal_identifiers_are_fine_between_two_as() {
     let (solo, _) = Solo::established(peer_config(65001, 65002), open_with_id(crate::pair::ID_A));
@@ -224,6 +229,7 @@ fn without_a_restart_there_are_no_restart_bits() {
     assert!(!restart.restarting && restart.families.iter().all(|(_, forwarding)| !forwarding));
 }
 
+/// Proves RFC 9003 2, RFC 4486 4.
 #[test]
 fn a_shutdown_tells_the_peer_why_and_refuses_it_from_then_on() {
     let mut pair = Pair::established(peer_config(65001, 65002), peer_config(65002, 65001));
@@ -280,6 +286,7 @@ fn a_cease_ends_the_session_and_it_comes_back() {
     assert!(pair.run_until(Duration::from_secs(10), |pair| pair.both(State::Established)));
 }
 
+/// Proves RFC 2918 4.
 #[test]
 fn a_refresh_is_passed_on_for_agreed_families_only() {
     let mut config = peer_config(65001, 65002);

@@ -38,6 +38,7 @@ fn raw(length: u16, kind: u8, body: &[u8]) -> Vec<u8> {
 const BAD_ORIGIN: &[u8] =
     &[0, 0, 0, 18, 0x40, 1, 1, 9, 0x40, 2, 4, 2, 1, 0xfd, 0xea, 0x40, 3, 4, 192, 0, 2, 2, 8, 10];
 
+/// Proves RFC 4271 6.1.
 #[test]
 fn header_errors_have_the_code_and_data_of_section_6_1() {
     let cases: [(Vec<u8>, ErrorCode, &[u8]); 9] = [
@@ -61,6 +62,7 @@ fn header_errors_have_the_code_and_data_of_section_6_1() {
     }
 }
 
+/// Proves RFC 8654 4.
 #[test]
 fn extended_messages_are_taken_from_those_who_agreed_and_not_before_established() {
     let mut extended = open();
@@ -91,6 +93,7 @@ fn extended_messages_are_taken_from_those_who_agreed_and_not_before_established(
     assert_eq!(solo.notification(connection).code, ErrorCode::BAD_MESSAGE_LENGTH);
 }
 
+/// Proves RFC 6608 3.
 #[test]
 fn unexpected_messages_have_the_subcodes_of_rfc_6608() {
     let update = Message::Update(Bytes::from_static(BAD_ORIGIN));
@@ -179,6 +182,7 @@ fn garbage_beside_an_established_session_does_not_disturb_it() {
     assert!(incidents(&solo).len() < 100, "but not without bound: {}", incidents(&solo).len());
 }
 
+/// Proves RFC 7606 2.
 #[test]
 fn a_malformed_update_becomes_withdrawals_and_an_incident_with_its_bytes() {
     let (mut solo, connection) = Solo::established(peer_config(65001, 65002), open());
@@ -254,6 +258,7 @@ fn late_events_of_a_closed_connection_are_ignored() {
 }
 
 /// CVE-2019-16159 and its kind: the text of a shutdown that is longer than it says, or not text.
+/// Proves RFC 9003 2.
 #[test]
 fn a_shutdown_text_cannot_harm() {
     let texts: [(&[u8], Option<&str>); 6] = [
@@ -327,6 +332,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     /// Whatever comes in whatever order: no panic, bounded outputs, and the FSM always has a way on.
+    /// Proves RFC 4271 8.
     #[test]
     fn no_sequence_of_inputs_wedges_the_session(
         steps in proptest::collection::vec((0u8..8, 0usize..3, input_bytes(), 0u64..20_000), 1..60)

@@ -45,6 +45,7 @@ fn restart() -> Down {
 }
 
 /// Everything that can end a session, and what it means where graceful restart was agreed on.
+/// Proves RFC 4724 4.2.
 #[test]
 fn restart_or_death() {
     type End = fn(&mut Solo, weft_bgp::types::ConnectionId);
@@ -105,6 +106,7 @@ fn a_close_is_a_death_unless_both_ends_agreed_on_graceful_restart() {
     }
 }
 
+/// Proves RFC 4724 3.
 #[test]
 fn the_last_graceful_restart_capability_counts() {
     let mut open = open_with_restart();
@@ -165,6 +167,7 @@ fn a_peer_that_is_killed_and_comes_back_is_a_restart() {
 }
 
 /// RFC 4724 section 4.2: the peer's host lost power, and nothing told us that the old connection is dead.
+/// Proves RFC 4724 4.2.
 #[test]
 fn a_new_connection_with_a_good_open_replaces_the_established_one() {
     let mut pair = Pair::established(peer_config(65001, 65002), peer_config(65002, 65001));

@@ -22,6 +22,7 @@ fn is_jittered(solo: &Solo, timer: Timer, seconds: u64) -> bool {
     which == timer && wait >= Duration::from_millis(seconds * 750) && wait <= Duration::from_secs(seconds)
 }
 
+/// Proves RFC 4271 8.2.2.
 #[test]
 fn connect_retry_dials_again_and_gives_the_old_dial_up() {
     let mut solo = Solo::new(peer_config(65001, 65002));
@@ -54,6 +55,7 @@ fn a_connection_lost_before_open_is_retried_without_idle_hold() {
     assert!(is_jittered(&solo, Timer::ConnectRetry, 5));
 }
 
+/// Proves RFC 4271 8.2.2.
 #[test]
 fn open_sent_lasts_four_minutes() {
     let mut config = peer_config(65001, 65002);
@@ -80,6 +82,7 @@ fn open_confirm_does_not_last_for_ever() {
     }
 }
 
+/// Proves RFC 4271 6.5.
 #[test]
 fn the_hold_timer_ends_the_session_as_a_death() {
     let (mut solo, connection) = Solo::established(peer_config(65001, 65002), open());
@@ -92,6 +95,7 @@ fn the_hold_timer_ends_the_session_as_a_death() {
     assert_eq!(solo.count(|output| matches!(output, IngressOutput::Down(Down::Death))), 1);
 }
 
+/// Proves RFC 4271 8.2.2.
 #[test]
 fn an_update_restarts_the_hold_timer_and_a_route_refresh_does_not() {
     let (mut solo, connection) = Solo::established(peer_config(65001, 65002), open());
@@ -103,6 +107,7 @@ fn an_update_restarts_the_hold_timer_and_a_route_refresh_does_not() {
     assert_ne!(solo.ingress.state(), State::Established);
 }
 
+/// Proves RFC 4271 10.
 #[test]
 fn keepalives_go_out_at_a_third_of_the_hold_time_with_jitter() {
     let (mut solo, connection) = Solo::established(peer_config(65001, 65002), open());
@@ -122,6 +127,7 @@ fn keepalives_go_out_at_a_third_of_the_hold_time_with_jitter() {
     assert!(*max - *min > Duration::from_secs(1), "they vary: {min:?} to {max:?}");
 }
 
+/// Proves RFC 4271 8.1.1.
 #[test]
 fn delay_open_waits_for_the_peer_and_no_longer_than_told() {
     let mut config = peer_config(65001, 65002);
@@ -154,6 +160,7 @@ fn fail_once(solo: &mut Solo) -> Duration {
     wait
 }
 
+/// Proves RFC 4271 8.1.1.
 #[test]
 fn idle_hold_doubles_from_one_second_to_sixty() {
     let mut solo = Solo::new(peer_config(65001, 65002));

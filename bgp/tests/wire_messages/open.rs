@@ -21,6 +21,7 @@ fn decode(parameters: &[u8]) -> Result<Open, ErrorCode> {
     })
 }
 
+/// Proves RFC 4271 4.2, RFC 5492, RFC 4760, RFC 6793.
 #[test]
 fn an_open_is_read_and_written_to_the_octet() {
     let parameters = [16, 2, 14, 1, 4, 0, 2, 0, 1, 65, 4, 0xfa, 0x56, 0xea, 0x02, 2, 0];
@@ -42,6 +43,7 @@ fn an_open_is_read_and_written_to_the_octet() {
 }
 
 /// RFC 8950 section 4: AFI, SAFI and the next hop's AFI, two octets each.
+/// Proves RFC 8950 3.
 #[test]
 fn extended_next_hop_encoding_is_read_and_written_to_the_octet() {
     let parameters = [10, 2, 8, 5, 6, 0, 1, 0, 1, 0, 2];
@@ -58,6 +60,7 @@ fn capabilities_may_be_spread_over_parameters_and_be_unknown() {
 }
 
 /// RFC 9072: lengths of two octets, whatever the first length says, as long as it is not zero.
+/// Proves RFC 9072 2.
 #[test]
 fn extended_optional_parameters_are_read() {
     for length in [255, 1, 9] {
@@ -67,6 +70,7 @@ fn extended_optional_parameters_are_read() {
     assert_eq!(decode(&[0, 255, 0, 5, 2, 0, 2, 2, 0]), Err(ErrorCode::OPEN_UNSPECIFIC));
 }
 
+/// Proves RFC 9072 2.
 #[test]
 fn many_capabilities_are_written_extended() {
     let capability = Capability::Unknown { code: 199, value: Bytes::from(vec![1; 100]) };
@@ -82,6 +86,7 @@ fn many_capabilities_are_written_extended() {
 }
 
 /// CVE-2022-40302, 2022-40318, 2022-43681, 2022-36440, 2024-31949 and their kind: lengths in OPEN that lie.
+/// Proves RFC 4271 6.2, RFC 5492, RFC 9072.
 #[test]
 fn lengths_that_lie_are_refused() {
     let lies: [&[u8]; 14] = [
@@ -125,6 +130,7 @@ fn capabilities_that_do_not_matter_are_kept_as_bytes_when_malformed() {
     }
 }
 
+/// Proves RFC 4271 6.2.
 #[test]
 fn other_versions_and_parameters_are_refused() {
     let error = Open::decode(&[3, 0xfd]).unwrap_err();
@@ -140,6 +146,7 @@ fn an_open_cut_anywhere_is_refused() {
     }
 }
 
+/// Proves RFC 4271 4.4, RFC 2918 3, RFC 4271 4.5.
 #[test]
 fn the_small_messages_to_the_octet() {
     let marker = [0xff; 16];
@@ -157,6 +164,7 @@ fn the_small_messages_to_the_octet() {
     assert_eq!(long.text().unwrap(), "ß".repeat(127));
 }
 
+/// Proves RFC 4271 6.1.
 #[test]
 fn a_header_of_each_type_has_its_lengths() {
     let decode = |length: u16, kind: u8, max| {

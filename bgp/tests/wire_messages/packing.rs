@@ -15,6 +15,7 @@ fn packed(block: &AttributeBlock, prefixes: &[IpNet]) -> BytesMut {
     out
 }
 
+/// Proves RFC 4271 4.3.
 #[test]
 fn an_ipv4_update_to_the_octet() {
     let block = AttributeBlock::new(&attributes("192.0.2.2"), Family::Ipv4Unicast, true);
@@ -27,6 +28,7 @@ fn an_ipv4_update_to_the_octet() {
     assert_eq!(packed(&block, &nets(&["10.1.2.0/24", "0.0.0.0/0"]))[..], expected.concat());
 }
 
+/// Proves RFC 4760 3, RFC 2545 3, RFC 7606 5.1.
 #[test]
 fn an_ipv6_update_has_mp_reach_first() {
     let mut set = attributes("2001:db8::2");
@@ -91,6 +93,7 @@ fn what_does_not_fit_is_reported() {
 }
 
 /// CVE-2025-20115, CVE-2017-16227 and their kind: a path whose segment is full, and one more AS in front.
+/// Proves RFC 4271 4.3.
 #[test]
 fn paths_of_more_than_255_are_split_and_come_back_whole() {
     for length in [254, 255, 256, 510, 511, 900] {
@@ -108,6 +111,7 @@ fn paths_of_more_than_255_are_split_and_come_back_whole() {
     }
 }
 
+/// Proves RFC 6793 4.2.2.
 #[test]
 fn a_two_octet_peer_gets_as_trans_and_the_as4_attributes() {
     let mut set = attributes("192.0.2.2");
@@ -127,6 +131,7 @@ fn a_two_octet_peer_gets_as_trans_and_the_as4_attributes() {
     assert!(!out.windows(2).any(|window| window == [0xc0, 17]));
 }
 
+/// Proves RFC 4271 5.
 #[test]
 fn unknown_attributes_are_passed_on_with_the_partial_bit() {
     let mut set = attributes("192.0.2.2");

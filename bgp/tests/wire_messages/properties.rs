@@ -98,6 +98,7 @@ fn update_round_trip(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
+    /// Proves RFC 4271 4.2, RFC 5492.
     #[test]
     fn opens_come_back(open in any_open()) {
         prop_assert_eq!(round_trip(&Message::Open(open.clone())), Message::Open(open));
@@ -110,6 +111,7 @@ proptest! {
         prop_assert_eq!(round_trip(&message), message);
     }
 
+    /// Proves RFC 9003 2.
     #[test]
     fn shutdown_texts_come_back(text in "[^\\p{Cc}]{1,60}") {
         prop_assert_eq!(Notification::cease(2, &text).text(), Some(text));
@@ -121,6 +123,7 @@ proptest! {
         prop_assert_eq!(round_trip(&message), message);
     }
 
+    /// Proves RFC 1997, RFC 4360, RFC 8092, RFC 4271 4.3.
     #[test]
     fn ipv4_updates_come_back(
         attributes in any_attributes(Family::Ipv4Unicast),
@@ -138,6 +141,7 @@ proptest! {
     }
 
     /// RFC 8950, with one next hop or two.
+    /// Proves RFC 8950 3.
     #[test]
     fn ipv4_updates_over_ipv6_come_back(
         attributes in any_attributes(Family::Ipv6Unicast),
@@ -147,6 +151,7 @@ proptest! {
     }
 
     /// Over two-octet sessions too, but for confederations, which AS4_PATH cannot tell.
+    /// Proves RFC 6793 4.2.
     #[test]
     fn updates_to_two_octet_peers_come_back(
         mut attributes in any_attributes(Family::Ipv4Unicast),

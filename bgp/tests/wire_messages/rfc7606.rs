@@ -47,6 +47,7 @@ fn with(attribute: Vec<u8>) -> Vec<Vec<u8>> {
 type Case<'a> = (Agreed, u8, u8, &'a [u8], Severity, ErrorCode);
 
 /// Every malformed attribute by itself.
+/// Proves RFC 7606 7.
 #[test]
 fn every_attribute_malformed_has_its_severity_and_code() {
     use ErrorCode as E;
@@ -113,6 +114,7 @@ fn every_attribute_malformed_has_its_severity_and_code() {
 }
 
 /// CVE-2026-41643: malformed, and in front of AS_PATH.
+/// Proves RFC 6793 6.
 #[test]
 fn a_malformed_as4_path_before_as_path_is_discarded() {
     for value in [&[2, 9, 0, 0, 0, 1][..], &[9, 1, 0, 0, 0, 1], &[2, 1, 0, 0, 0, 0], &[2]] {
@@ -128,6 +130,7 @@ fn a_malformed_as4_path_before_as_path_is_discarded() {
 }
 
 /// Section 3 c.
+/// Proves RFC 7606 3.
 #[test]
 fn wrong_optional_or_transitive_bits_are_treated_as_withdraw() {
     for (flags, code, value) in [
@@ -160,6 +163,7 @@ fn unused_flag_bits_and_the_partial_bit_do_no_harm() {
 }
 
 /// Section 3 d.
+/// Proves RFC 7606 3.
 #[test]
 fn missing_mandatory_attributes_are_treated_as_withdraw() {
     for (index, code) in [(0, 1), (1, 2), (2, 3)] {
@@ -184,6 +188,7 @@ fn attributes_without_prefixes_are_no_error() {
 }
 
 /// Section 5.2: what should be withdrawn may have been lost to the error.
+/// Proves RFC 7606 5.2.
 #[test]
 fn a_malformed_attribute_without_any_prefix_resets() {
     let bad = attribute(0x40, 1, &[9]);
@@ -201,6 +206,7 @@ fn a_malformed_attribute_without_any_prefix_resets() {
 }
 
 /// Section 3 g.
+/// Proves RFC 7606 3.
 #[test]
 fn of_an_attribute_that_occurs_twice_the_first_counts() {
     for (again, first_med) in [(attribute(0x80, 4, &[0, 0, 0, 2]), 1), (attribute(0x80, 4, &[9]), 1)] {
@@ -219,6 +225,7 @@ fn of_an_attribute_that_occurs_twice_the_first_counts() {
     assert_eq!((unknown.len(), &*unknown[0].value), (1, &b"first"[..]));
 }
 
+/// Proves RFC 7606 3.
 #[test]
 fn a_second_mp_reach_or_mp_unreach_resets() {
     let reach = attribute(0x80, 14, &[&[0, 2, 1, 16][..], &[0x20; 16], &[0]].concat());
@@ -234,6 +241,7 @@ fn a_second_mp_reach_or_mp_unreach_resets() {
 }
 
 /// Section 4: the last attribute is longer than the field, or less than a header is left.
+/// Proves RFC 7606 4.
 #[test]
 fn an_attribute_overrun_is_treated_as_withdraw_when_the_prefixes_are_there() {
     for tail in [&[0x40][..], &[0xc0, 99], &[0xd0, 99, 0], &[0xc0, 99, 5, 1], &[0xd0, 99, 255, 255, 0]] {
@@ -260,6 +268,7 @@ fn fields_longer_than_the_message_reset() {
     }
 }
 
+/// Proves RFC 7606 5.3.
 #[test]
 fn prefixes_that_cannot_be_parsed_reset() {
     for field in [&[33, 1, 2, 3, 4, 5][..], &[255], &[24, 1, 2], &[8], &[8, 10, 9]] {
@@ -374,6 +383,7 @@ fn the_values_of_unknown_attributes_are_not_looked_at() {
 }
 
 /// Section 3 h.
+/// Proves RFC 7606 3.
 #[test]
 fn of_many_errors_the_strongest_decides() {
     let mut set = good();

@@ -18,6 +18,7 @@ pub(crate) fn decode(agreed: Agreed, body: &[u8]) -> RouteBatch {
     batch
 }
 
+/// Proves RFC 4271 4.3.
 #[test]
 fn an_update_of_rfc_4271_to_the_octet() {
     let mut set = good();
@@ -52,6 +53,7 @@ fn mp_reach(next_hops: &[&str]) -> Vec<u8> {
     attribute(0x80, 14, &value)
 }
 
+/// Proves RFC 4760 3, RFC 2545 3.
 #[test]
 fn ipv6_comes_in_mp_reach_with_one_or_two_next_hops() {
     for hops in [&["2001:db8::2"][..], &["2001:db8::2", "fe80::2"]] {
@@ -68,6 +70,7 @@ fn ipv6_comes_in_mp_reach_with_one_or_two_next_hops() {
 
 /// RFC 8950, and what speakers without a global address on the link make of RFC 2545: zeros, or the link-local address, in the
 /// global one's place.
+/// Proves RFC 8950 3.
 #[test]
 fn ipv4_over_ipv6_has_the_next_hops_of_ipv6() {
     for (hops, expected) in [
@@ -119,6 +122,7 @@ fn ipv4_in_mp_reach_is_understood() {
     assert_eq!(batch.runs[0].attributes.as_ref().unwrap().next_hop, Ipv4Addr::new(192, 0, 2, 9));
 }
 
+/// Proves RFC 4724 2.
 #[test]
 fn end_of_rib_of_each_family() {
     for family in Family::ALL {
@@ -188,6 +192,7 @@ fn families_that_were_not_agreed_on_are_ignored() {
 }
 
 /// RFC 6793 section 4.2.3, from a peer with two-octet numbers.
+/// Proves RFC 6793 4.2.3.
 #[test]
 fn as4_path_is_merged() {
     let sequence = |asns: &[u16]| {
@@ -223,6 +228,7 @@ fn as4_path_is_merged() {
     }
 }
 
+/// Proves RFC 6793 4.2.3.
 #[test]
 fn as4_aggregator_counts_only_where_aggregator_is_as_trans() {
     for (asn, merged) in [(23456u16, true), (100, false)] {
@@ -245,6 +251,7 @@ fn as4_aggregator_counts_only_where_aggregator_is_as_trans() {
     }
 }
 
+/// Proves RFC 4271 5.
 #[test]
 fn unknown_attributes_are_kept_if_transitive_and_dropped_if_not() {
     let mut set = good();
@@ -259,6 +266,7 @@ fn unknown_attributes_are_kept_if_transitive_and_dropped_if_not() {
     assert_eq!(batch.runs[0].attributes.as_ref().unwrap().unknown, expected);
 }
 
+/// Proves RFC 7606 7, RFC 4456 7, RFC 5065 5.
 #[test]
 fn what_only_internal_peers_may_say_is_believed_of_them() {
     let mut set = good();

@@ -537,6 +537,7 @@ mod tests {
         text.parse::<T>().map_or_else(|error| error.to_string(), |value| value.to_string())
     }
 
+    /// Proves RFC 5396 2, RFC 7607 2.
     #[test]
     fn as_numbers_are_plain_or_dotted_and_never_reserved() {
         for (json, want) in

@@ -43,6 +43,7 @@ pub fn lifetime(message: &[u8]) -> Option<Duration> {
 mod tests {
     use super::*;
 
+    /// Proves RFC 4861 4.2.
     #[test]
     fn what_is_sent_is_understood() {
         for mac in [None, Some([2, 0, 0, 0, 0, 1])] {
@@ -54,6 +55,7 @@ mod tests {
         assert_eq!(lifetime(&message), Some(Duration::from_secs(1800)));
     }
 
+    /// Proves RFC 4861 6.1.2.
     #[test]
     fn what_is_malformed_is_not() {
         let good = advertisement(Some([2; 6]));

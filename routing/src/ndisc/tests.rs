@@ -135,6 +135,7 @@ fn the_router_of_an_earlier_run_counts_as_heard() {
     assert_eq!(bench.found(), None);
 }
 
+/// Proves RFC 4861 6.2.4.
 #[test]
 fn advertisements_are_three_at_first_and_then_one_in_ten_seconds() {
     let mut bench = Bench::new();

@@ -39,6 +39,7 @@ fn with(number: u8, change: impl FnOnce(&mut Candidate)) -> Candidate {
 }
 
 /// Each step: a path that is worse in this and better in everything that comes later loses, at this step and with this reason.
+/// Proves RFC 4271 9.1.2.2.
 #[test]
 fn every_step_decides_before_all_that_follow() {
     type Change = fn(&mut Candidate);
@@ -71,6 +72,7 @@ fn every_step_decides_before_all_that_follow() {
     }
 }
 
+/// Proves RFC 4271 9.1.2.2.
 #[test]
 fn med_compares_within_one_neighbouring_as_only() {
     let other = with(1, |c| (c.keys.neighbour, c.keys.med) = (Some(Asn(65002)), 9));
@@ -98,6 +100,7 @@ fn multipath_takes_equal_paths_whatever_their_as_and_no_more_than_allowed() {
     assert_eq!(decided(&internal, 16).iter().filter(|c| c.multipath).count(), 2);
 }
 
+/// Proves RFC 4456 9.
 #[test]
 fn the_originator_stands_in_for_the_router_id() {
     let reflected = with(1, |c| (c.internal, c.keys.originator) = (true, Some(9)));
@@ -136,6 +139,7 @@ fn any_path() -> impl Strategy<Value = Candidate> {
 
 proptest! {
     /// Whatever the order of arrival: the same ranking, the same steps, the same multipath.
+    /// Proves RFC 4271 9.1.2.2.
     #[test]
     fn the_order_of_arrival_does_not_matter(
         (paths, shuffled) in prop::collection::vec(any_path(), 1..8).prop_flat_map(|mut paths| {

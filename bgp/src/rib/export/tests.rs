@@ -46,6 +46,7 @@ fn code(exporter: &Exporter, prefix: &str, path: Provenance, attributes: &PathAt
     admitted.map_or_else(|withheld| withheld.reason().code.into(), |()| "told".into())
 }
 
+/// Proves RFC 4271 5.1.
 #[test]
 fn an_external_peer_sees_our_as_and_address_and_nothing_internal() {
     let told =
@@ -59,6 +60,7 @@ fn an_external_peer_sees_our_as_and_address_and_nothing_internal() {
     assert_eq!((told.unknown[0].flags, told.atomic_aggregate, told.communities), (0xE0, true, vec![1]));
 }
 
+/// Proves RFC 4271 5.1.
 #[test]
 fn an_internal_peer_sees_the_path_as_it_is() {
     let exporter = exporter(PeerType::Internal, "10.0.0.1", |_| {});
@@ -192,6 +194,7 @@ fn a_policy_tells_what_is_reflected_from_transit() {
 }
 
 /// RFC 4456 section 10: nothing but ORIGINATOR_ID and CLUSTER_LIST is touched, whatever the next-hop mode.
+/// Proves RFC 4456 10.
 #[test]
 fn a_reflected_path_is_the_path_as_it_was() {
     for mode in [NextHopMode::Auto, NextHopMode::Own, NextHopMode::Keep] {
