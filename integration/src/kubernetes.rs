@@ -1,8 +1,9 @@
 //! A real API server with its etcd, in a namespace of the lab. The programs are found as the envtest convention has it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::lab::Lab;
+use crate::lan::Lan;
+use crate::link::{End, Link};
 use crate::netns::Namespace;
 use crate::process::{Process, SHORT, own_program, run, run_with_input};
 use crate::wait::wait_until;
@@ -22,6 +25,10 @@ pub const ASSETS: &str = "KUBEBUILDER_ASSETS";
 /// How long the API server may take to be ready.
 const START: Duration = Duration::from_secs(60);
 const PORT: u16 = 6443;
+/// Its address beside the nodes of the first switch of a [`Lan`].
+const BESIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 2, 0, 200));
+/// What an admin applies.
+pub const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base");
 /// Who may do everything; the server is in a namespace of its own.
 const TOKEN: &str = "lab";
 
@@ -38,6 +45,22 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
+    /// Starts one on a machine of its own beside the nodes of `lan`, with [`BASE`] applied. The link is that machine's.
+    ///
+    /// # Errors
+    /// See [`start`](Self::start).
+    pub fn beside(lab: &Lab, lan: &Lan) -> Result<(Self, Link)> {
+        let machine = lab.machine("control-plane")?;
+        let switch = lan.switches.first().context("the nodes have no switch")?;
+        let link = switch.plug(End::new(&machine, "eth0"))?;
+        link.near.add_addresses(&[IpNet::new(BESIDE, 24)?])?;
+        // kube-apiserver takes no address of itself that is a loopback's, and wants a default route to find one.
+        machine.ip("route add default dev eth0")?;
+        let plane = Self::start(lab, &machine, BESIDE)?;
+        plane.apply_folder(Path::new(BASE))?;
+        Ok((plane, link))
+    }
+
     /// Starts one in a namespace that has `address`.
     ///
     /// # Errors
@@ -268,6 +291,8 @@ pub fn condition(object: &Value, kind: &str) -> Value {
 #[derive(Debug)]
 pub struct Controller {
     process: Option<Process>,
+    namespace: Namespace,
+    arguments: Vec<OsString>,
     log: PathBuf,
 }
 
@@ -277,12 +302,32 @@ impl Controller {
     /// # Errors
     /// If it is not built, or has no account.
     pub fn start(lab: &Lab, plane: &ControlPlane, name: &str, flags: &str) -> Result<Self> {
-        let log = lab.log(name);
-        let mut command = plane.namespace().command(own_program("weft-controller")?);
-        command.args(["--metrics", "127.0.0.1:0", "--kubeconfig"]);
-        command.arg(plane.kubeconfig_of("weft-controller", None)?).args(flags.split_whitespace());
-        let process = Some(Process::start("weft-controller", &mut command, &log)?);
-        Ok(Self { process, log })
+        let mut arguments: Vec<OsString> =
+            ["--metrics", "127.0.0.1:0", "--kubeconfig"].map(Into::into).into();
+        arguments.push(plane.kubeconfig_of("weft-controller", None)?.into());
+        arguments.extend(flags.split_whitespace().map(Into::into));
+        let namespace = plane.namespace().clone();
+        let mut new = Self { process: None, namespace, arguments, log: lab.log(name) };
+        new.start_again()?;
+        Ok(new)
+    }
+
+    /// Starts it again after its end.
+    ///
+    /// # Errors
+    /// If it is not built.
+    pub fn start_again(&mut self) -> Result<()> {
+        let mut command = self.namespace.command(own_program("weft-controller")?);
+        command.args(&self.arguments);
+        self.process = Some(Process::start("weft-controller", &mut command, &self.log)?);
+        Ok(())
+    }
+
+    /// How often it has begun to lead.
+    #[must_use]
+    pub fn terms(&self) -> usize {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        log.lines().filter(|line| line.ends_with(" leads")).count()
     }
 
     /// Whether it holds the Lease.

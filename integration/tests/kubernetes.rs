@@ -3,7 +3,6 @@
 
 #![allow(clippy::indexing_slicing, reason = "a panic fails the test, which is what it is for")]
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,10 +10,10 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use weft_integration::daemon::Family;
 use weft_integration::documents;
-use weft_integration::kubernetes::{ControlPlane, Controller, condition};
+use weft_integration::kubernetes::{BASE, ControlPlane, Controller, condition};
 use weft_integration::lab::Lab;
 use weft_integration::lan::{Lan, LanSpec};
-use weft_integration::link::{End, Link};
+use weft_integration::link::Link;
 use weft_integration::node::Node;
 use weft_integration::probe::ping;
 use weft_integration::wait::wait_until;
@@ -27,7 +26,6 @@ const SILENCE: Duration = Duration::from_secs(30);
 const TAKE_OVER: Duration = Duration::from_secs(60);
 /// How soon the blocks of a Node that is gone are others'.
 const GARBAGE: &str = "--garbage-grace 5s";
-const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base");
 
 /// Where the nodes' blocks come from.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,14 +38,7 @@ enum Blocks {
 fn cluster(lab: &Lab, nodes: u8, source: Blocks) -> Result<(Lan, ControlPlane, Link)> {
     let families = Family::BOTH.to_vec();
     let lan = Lan::build(lab, LanSpec { nodes: vec![nodes], families, pods_per_node: 1 })?;
-    let machine = lab.machine("control-plane")?;
-    let cable = lan.switches[0].plug(End::new(&machine, "eth0"))?;
-    cable.near.add_addresses(&["10.2.0.200/24".parse()?])?;
-    // kube-apiserver takes no address of itself that is a loopback's, and wants a default route to find one.
-    machine.ip("route add default dev eth0")?;
-    let address: IpAddr = "10.2.0.200".parse()?;
-    let plane = ControlPlane::start(lab, &machine, address)?;
-    plane.apply_folder(Path::new(BASE))?;
+    let (plane, cable) = ControlPlane::beside(lab, &lan)?;
     plane.apply(&[documents::bgp_configuration(&json!({"asNumber": 64512}))])?;
     plane.apply(&Family::BOTH.map(documents::pod_pool))?;
     for node in &lan.nodes {

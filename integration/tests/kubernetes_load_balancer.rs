@@ -4,20 +4,15 @@
 #![allow(clippy::indexing_slicing, reason = "a panic fails the test, which is what it is for")]
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use weft_integration::daemon::Family;
 use weft_integration::documents;
-use weft_integration::kubernetes::ControlPlane;
+use weft_integration::kubernetes::{ControlPlane, Controller, condition};
 use weft_integration::lab::Lab;
 use weft_integration::lan::{Lan, LanSpec};
-use weft_integration::link::End;
-use weft_integration::netns::Namespace;
-use weft_integration::process::{Process, own_program};
 use weft_integration::wait::{now, wait_until};
 
 /// How soon something is done about a change, after a rest too.
@@ -26,19 +21,12 @@ const CATCH_UP: Duration = Duration::from_secs(40);
 const TAKE_OVER: Duration = Duration::from_secs(60);
 /// How long addresses rest.
 const COOLDOWN: Duration = Duration::from_secs(15);
-const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base");
 
 /// One node and its API server.
 fn cluster(lab: &Lab) -> Result<(Lan, ControlPlane)> {
     let families = Family::BOTH.to_vec();
     let lan = Lan::build(lab, LanSpec { nodes: vec![1], families, pods_per_node: 0 })?;
-    let machine = lab.machine("control-plane")?;
-    lan.switches[0].plug(End::new(&machine, "eth0"))?.near.add_addresses(&["10.2.0.200/24".parse()?])?;
-    // kube-apiserver takes no address of itself that is a loopback's, and wants a default route to find one.
-    machine.ip("route add default dev eth0")?;
-    let address: IpAddr = "10.2.0.200".parse()?;
-    let plane = ControlPlane::start(lab, &machine, address)?;
-    plane.apply_folder(Path::new(BASE))?;
+    let (plane, _) = ControlPlane::beside(lab, &lan)?;
     for node in &lan.nodes {
         plane.add_node(&documents::node(&node.name, &[], &node.blocks, &node.addresses))?;
     }
@@ -61,49 +49,10 @@ fn service(name: &str, annotations: Value, more: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "annotations": annotations}, "spec": spec})
 }
 
-/// weft-controller beside the control plane.
-struct Controller {
-    process: Option<Process>,
-    kubeconfig: PathBuf,
-    namespace: Namespace,
-    log: PathBuf,
-}
-
-impl Controller {
-    fn new(lab: &Lab, plane: &ControlPlane, name: &str) -> Result<Self> {
-        let kubeconfig = plane.kubeconfig_of("weft-controller", None)?;
-        let mut new =
-            Self { process: None, kubeconfig, namespace: plane.namespace().clone(), log: lab.log(name) };
-        new.start()?;
-        Ok(new)
-    }
-
-    fn start(&mut self) -> Result<()> {
-        let mut command = self.namespace.command(own_program("weft-controller")?);
-        command.args(["--metrics", "127.0.0.1:0", "--kubeconfig"]).arg(&self.kubeconfig);
-        self.process = Some(Process::start("weft-controller", &mut command, &self.log)?);
-        Ok(())
-    }
-
-    fn kill9(&mut self) -> Result<()> {
-        self.process.take().context("it runs")?.kill9()
-    }
-
-    /// How often it has begun to lead.
-    fn terms(&self) -> usize {
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-        log.lines().filter(|line| line.ends_with(" leads")).count()
-    }
-}
-
-fn get(plane: &ControlPlane, what: &str) -> Result<Value> {
-    Ok(serde_json::from_str(&plane.run(&format!("get {what} -o json"))?)?)
-}
-
 /// Each Service's addresses, as its status has them.
 fn addresses(plane: &ControlPlane) -> Result<BTreeMap<String, String>> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let services = get(plane, "services")?["items"].as_array().cloned().context("a list")?;
+    let services = plane.list("services")?;
     let of_type = |service: &&Value| service["spec"]["type"] == "LoadBalancer";
     let told = services.iter().filter(of_type).map(|service| {
         let ingress = service["status"]["loadBalancer"]["ingress"].as_array().cloned().unwrap_or_default();
@@ -127,7 +76,7 @@ fn wait_addresses(plane: &ControlPlane, wanted: &[(&str, &str)]) -> Result<()> {
 /// The Services that each address is claimed for.
 fn claims(plane: &ControlPlane) -> Result<BTreeMap<String, Vec<String>>> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let items = get(plane, "loadbalancerips")?["items"].as_array().cloned().context("a list")?;
+    let items = plane.list("loadbalancerips")?;
     let told = items.iter().map(|claim| {
         let services = claim["spec"]["services"].as_array().cloned().unwrap_or_default();
         (text(&claim["spec"]["address"]), services.iter().map(|service| text(&service["name"])).collect())
@@ -135,14 +84,9 @@ fn claims(plane: &ControlPlane) -> Result<BTreeMap<String, Vec<String>>> {
     Ok(told.collect())
 }
 
-fn condition(object: &Value, kind: &str) -> Value {
-    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default()
-}
-
 fn wait_told(plane: &ControlPlane, service: &str, status: &str, reason: &str) -> Result<()> {
     wait_until(format!("{service} to be told {reason}"), CATCH_UP, || {
-        let told = condition(&get(plane, &format!("service {service}"))?, "weft.network/AddressAssigned");
+        let told = condition(&plane.get(&format!("service {service}"))?, "weft.network/AddressAssigned");
         ensure!(told["status"] == status && told["reason"] == reason, "{told}");
         Ok(())
     })
@@ -150,7 +94,7 @@ fn wait_told(plane: &ControlPlane, service: &str, status: &str, reason: &str) ->
 
 fn wait_pool(plane: &ControlPlane, name: &str, used: u64, reason: &str) -> Result<()> {
     wait_until(format!("IPPool {name} to be {reason}"), CATCH_UP, || {
-        let pool = get(plane, &format!("ippool {name}"))?;
+        let pool = plane.get(&format!("ippool {name}"))?;
         let programmed = condition(&pool, "Programmed");
         ensure!(
             pool["status"]["addressesUsed"] == used && programmed["reason"] == reason,
@@ -163,7 +107,7 @@ fn wait_pool(plane: &ControlPlane, name: &str, used: u64, reason: &str) -> Resul
 
 /// What the Services' statuses are, and in which state of the objects.
 fn states(plane: &ControlPlane) -> Result<BTreeMap<String, Value>> {
-    let services = get(plane, "services")?["items"].as_array().cloned().context("a list")?;
+    let services = plane.list("services")?;
     let state = |service: &Value| json!([service["metadata"]["resourceVersion"], service["status"]]);
     Ok(services.iter().map(|service| (service["metadata"]["name"].to_string(), state(service))).collect())
 }
@@ -173,8 +117,10 @@ fn states(plane: &ControlPlane) -> Result<BTreeMap<String, Value>> {
 fn services_get_addresses_and_keep_them() -> Result<()> {
     Lab::test(|lab| {
         let (mut lan, plane) = cluster(lab)?;
-        let mut controllers =
-            [Controller::new(lab, &plane, "controller-1")?, Controller::new(lab, &plane, "controller-2")?];
+        let mut controllers = [
+            Controller::start(lab, &plane, "controller-1", "")?,
+            Controller::start(lab, &plane, "controller-2", "")?,
+        ];
         let node = &mut lan.nodes[0];
         node.weft.set_kubeconfig(&plane.kubeconfig_of("weftd", Some(&node.name))?);
         node.weft.start()?;
@@ -232,9 +178,9 @@ fn services_get_addresses_and_keep_them() -> Result<()> {
             ["ADDRESS", "SERVICES", "AGE", "2001:db8:1::"].iter().all(|word| table.contains(word)),
             "{table}"
         );
-        let elses = get(&plane, "service elses")?;
+        let elses = plane.get("service elses")?;
         ensure!(elses["status"] == json!({"loadBalancer": {}}), "{elses}");
-        ensure!(get(&plane, "service dns-tcp")?["status"]["loadBalancer"]["ingress"][0]["ipMode"] == "VIP");
+        ensure!(plane.get("service dns-tcp")?["status"]["loadBalancer"]["ingress"][0]["ipMode"] == "VIP");
 
         // The node knows what to announce as soon as somebody answers.
         wait_until("weftd to know of the addresses", CATCH_UP, || {
@@ -254,7 +200,7 @@ fn services_get_addresses_and_keep_them() -> Result<()> {
             Ok(())
         })?;
         controllers[1 - leader].kill9()?;
-        controllers[leader].start()?;
+        controllers[leader].start_again()?;
         wait_until("the first to lead again", TAKE_OVER, || {
             ensure!(controllers[leader].terms() > 1, "it does not");
             Ok(())
@@ -301,7 +247,7 @@ fn services_get_addresses_and_keep_them() -> Result<()> {
         wait_addresses(&plane, &[("seven", "203.0.113.1")])?;
         wait_told(&plane, "seven", "True", "Assigned")?;
         wait_until("it to be told nothing more", CATCH_UP, || {
-            let told = condition(&get(&plane, "service dual")?, "weft.network/AddressAssigned");
+            let told = condition(&plane.get("service dual")?, "weft.network/AddressAssigned");
             ensure!(told.is_null(), "{told}");
             Ok(())
         })

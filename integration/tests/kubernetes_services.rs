@@ -4,8 +4,6 @@
 #![allow(clippy::indexing_slicing, reason = "a panic fails the test, which is what it is for")]
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -15,24 +13,16 @@ use weft_integration::documents;
 use weft_integration::kubernetes::ControlPlane;
 use weft_integration::lab::Lab;
 use weft_integration::lan::{Lan, LanSpec};
-use weft_integration::link::End;
 use weft_integration::node::Node;
 use weft_integration::wait::wait_until;
 
 /// How soon a node has caught up with its API server.
 const CATCH_UP: Duration = Duration::from_secs(10);
-const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base");
 
 /// One node and its API server.
 fn cluster(lab: &Lab) -> Result<(Lan, ControlPlane)> {
     let lan = Lan::build(lab, LanSpec { nodes: vec![1], families: vec![Family::V4], pods_per_node: 0 })?;
-    let machine = lab.machine("control-plane")?;
-    lan.switches[0].plug(End::new(&machine, "eth0"))?.near.add_addresses(&["10.2.0.200/24".parse()?])?;
-    // kube-apiserver takes no address of itself that is a loopback's, and wants a default route to find one.
-    machine.ip("route add default dev eth0")?;
-    let address: IpAddr = "10.2.0.200".parse()?;
-    let plane = ControlPlane::start(lab, &machine, address)?;
-    plane.apply_folder(Path::new(BASE))?;
+    let (plane, _) = ControlPlane::beside(lab, &lan)?;
     plane.apply(&[documents::bgp_configuration(&json!({"asNumber": 64512}))])?;
     for node in &lan.nodes {
         plane.add_node(&documents::node(&node.name, &[], &node.blocks, &node.addresses))?;

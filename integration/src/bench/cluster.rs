@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,7 +18,6 @@ use crate::documents;
 use crate::kubernetes::ControlPlane;
 use crate::lab::Lab;
 use crate::lan::{Lan, LanSpec};
-use crate::link::End;
 use crate::netns::Namespace;
 use crate::node::Node;
 use crate::wait::{now, wait_until};
@@ -37,7 +35,6 @@ const ENDPOINTS: usize = 15;
 const QUIET: Duration = Duration::from_secs(5);
 /// Names of images on a Node, as a kubelet tells them.
 const IMAGES: usize = 40;
-const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base");
 
 /// How large the cluster is.
 #[derive(Clone, Copy, Debug)]
@@ -89,11 +86,8 @@ impl fmt::Display for Report {
 /// If the API server is not there, or refuses something.
 pub fn run(lab: &Lab, size: Size) -> Result<Report> {
     let mut lan = Lan::build(lab, LanSpec { nodes: vec![1], families: vec![Family::V4], pods_per_node: 0 })?;
-    let machine = lab.machine("control-plane")?;
-    lan.switches[0].plug(End::new(&machine, "eth0"))?.near.add_addresses(&["10.2.0.200/24".parse()?])?;
-    machine.ip("route add default dev eth0")?;
-    let plane = ControlPlane::start(lab, &machine, "10.2.0.200".parse()?)?;
-    plane.apply_folder(Path::new(BASE))?;
+    let (plane, _) = ControlPlane::beside(lab, &lan)?;
+    let machine = plane.namespace().clone();
     plane.apply(&[
         documents::bgp_configuration(&json!({
             "asNumber": 64512, "nodeToNodeMeshEnabled": false, "podCIDRSource": "IPPool",
