@@ -4,12 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::policy::Policy;
+use crate::protection::{Authentication, Protection};
 use crate::types::{Asn, FamilySet, PeerAddress, PeerType};
 
 /// Everything one speaker should be. One per daemon.
@@ -71,6 +73,10 @@ pub struct PeerConfig {
     pub next_hop_mode: NextHopMode,
     /// Whether an eBGP peer's next hops may lie behind a gateway.
     pub ebgp_multihop: bool,
+    /// How both ends know each other. A change begins the session anew, as after a restart (RFC 4724).
+    pub authentication: Authentication,
+    /// How many hops away the peer is at most, where packets from farther away are dropped (GTSM, RFC 5082).
+    pub ttl_security: Option<NonZeroU8>,
     /// Never dial, only accept.
     pub passive: bool,
     /// Keep the session down; the text goes to the peer (RFC 9003).
@@ -95,6 +101,18 @@ impl PeerConfig {
     #[must_use]
     pub fn peer_type(&self, remote: Asn) -> PeerType {
         if remote == self.local_as { PeerType::Internal } else { PeerType::External }
+    }
+
+    /// Whether there is to be no session.
+    #[must_use]
+    pub fn stays_down(&self) -> bool {
+        self.shutdown.is_some() || matches!(self.authentication, Authentication::Unavailable(_))
+    }
+
+    /// What the sockets of its session must have.
+    #[must_use]
+    pub fn protection(&self) -> Protection {
+        Protection { password: self.authentication.password().cloned(), ttl_security: self.ttl_security }
     }
 }
 

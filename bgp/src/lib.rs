@@ -29,6 +29,7 @@ pub mod config;
 pub mod egress;
 pub mod ingress;
 pub mod policy;
+pub mod protection;
 pub mod rib;
 pub mod session;
 #[cfg(feature = "sim")]

@@ -66,6 +66,7 @@ impl Ingress {
             IngressInput::Accepted { connection, local, remote } => {
                 fsm.accepted(now, connection, (local, remote), outbox);
             }
+            IngressInput::Unprotected { error } => Fsm::unprotected(now, &error, outbox),
             IngressInput::Bytes { connection, bytes } => self.bytes(now, connection, bytes),
             IngressInput::Closed { connection, error } => fsm.closed(now, connection, error, outbox),
             IngressInput::SendHoldTimerExpires { connection } => {
@@ -257,6 +258,11 @@ pub enum IngressInput {
         local: SocketAddr,
         /// The peer's end.
         remote: IpAddr,
+    },
+    /// Connections of the peer's are closed at once, as they lack what protects the session.
+    Unprotected {
+        /// Why.
+        error: String,
     },
     /// The peer sent bytes.
     Bytes {

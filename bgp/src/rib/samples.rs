@@ -33,6 +33,8 @@ pub(crate) fn config() -> PeerConfig {
         next_hop_v6: None,
         next_hop_mode: NextHopMode::Auto,
         ebgp_multihop: false,
+        authentication: <_>::default(),
+        ttl_security: None,
         passive: false,
         shutdown: None,
         route_reflector_client: false,

@@ -17,6 +17,7 @@ use super::state::State;
 use super::timer::{Deadlines, Timer};
 use crate::config::PeerConfig;
 use crate::ingress::{Down, IncidentKind, IngressOutput, LocalRestart, Session};
+use crate::protection::Authentication;
 use crate::status::Direction;
 use crate::types::{ConnectionId, PeerAddress, Reason};
 use crate::wire::error::ErrorCode;
@@ -115,18 +116,23 @@ impl Fsm {
         if self.mode == Mode::Finished || self.config.as_deref() == Some(&*config) {
             return;
         }
-        let shut_down = config.shutdown.is_some();
+        let stays_down = config.stays_down();
+        let subcode = ErrorCode::OTHER_CONFIGURATION_CHANGE.subcode;
         if let Some(text) = &config.shutdown {
             self.stop_all(now, || Event::ManualStop(text.clone()), outbox);
-        } else if self.config.as_ref().is_some_and(|old| self.needs_reset(old, &config)) {
-            let subcode = ErrorCode::OTHER_CONFIGURATION_CHANGE.subcode;
+        } else if let Authentication::Unavailable(why) = &config.authentication {
             self.stop_all(now, || Event::AutomaticStop { subcode, text: String::new() }, outbox);
+            outbox.note_error(now, Direction::Local, None, why.as_str());
+        } else if self.config.as_ref().is_some_and(|old| self.needs_reset(old, &config)) {
+            self.stop_all(now, || Event::AutomaticStop { subcode, text: String::new() }, outbox);
+        } else if self.config.as_ref().is_some_and(|old| old.authentication != config.authentication) {
+            self.abandon_all(outbox);
         }
         self.config = Some(config);
         self.since.get_or_insert(now);
         self.idle_hold.reset();
         self.inbound_hold.reset();
-        if shut_down {
+        if stays_down {
             self.halt(Mode::Stopped, outbox);
         } else if self.connections.is_empty() {
             self.start(now, outbox);
@@ -153,6 +159,7 @@ impl Fsm {
             || elsewhere
             || old.local_as != new.local_as
             || old.port != new.port
+            || old.ttl_security != new.ttl_security
             || old.source_address != new.source_address
             || old.families != new.families
             || old.graceful_restart != new.graceful_restart
@@ -247,6 +254,15 @@ impl Fsm {
         self.open(now, id, ends, outbox);
         // One that then stays silent must not keep us from dialling.
         self.retry_later(now);
+    }
+
+    /// The peer's connections are not let in, as what protects the session cannot be had of them.
+    pub(crate) fn unprotected(now: Instant, error: &str, outbox: &mut Outbox) {
+        outbox.counters.connections_refused += 1;
+        let text = format!("a connection was refused: {error}");
+        outbox.note_error(now, Direction::Local, None, text.as_str());
+        let reason = Reason::new("connection-unprotected", text);
+        outbox.incident(now, IncidentKind::Connection, reason, &Bytes::new());
     }
 
     /// The connection is gone, dialled or not.
@@ -404,6 +420,17 @@ impl Fsm {
             self.with_connection(now, id, outbox, |connection, context| connection.handle(stop(), context));
             if let Some(connection) = self.connections.remove(id) {
                 self.session_lost(&connection, Ending::Notification, outbox);
+            }
+        }
+        self.cancel_dial(outbox);
+    }
+
+    /// Closes all connections without NOTIFICATION, so that both ends keep what they were told until the next session (RFC 4724).
+    fn abandon_all(&mut self, outbox: &mut Outbox) {
+        for id in self.connections.ids() {
+            if let Some(connection) = self.connections.remove(id) {
+                self.session_lost(&connection, Ending::TcpFailed, outbox);
+                connection.abandon(outbox);
             }
         }
         self.cancel_dial(outbox);

@@ -81,7 +81,7 @@ impl World {
     fn carry_out(&mut self, id: SpeakerId, output: Output) {
         let Some(node) = self.nodes.get_mut(id.0) else { return };
         match output {
-            Output::Dial { connection, source, remote } => {
+            Output::Dial { connection, source, remote, .. } => {
                 node.dialling.insert(connection);
                 let job = Job::Dial { from: id, life: node.life, connection, source, remote };
                 self.later(job);

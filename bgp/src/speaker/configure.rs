@@ -65,7 +65,7 @@ impl Speaker {
         self.addresses.insert(id, address);
         self.peers.insert(address, Peer::new(id, Arc::clone(config), ingress));
         self.rib.handle(now, RibInput::Peer { peer: id, address, config: Arc::clone(config) });
-        if config.shutdown.is_none() {
+        if !config.stays_down() {
             self.convergence.expect(now, id);
         }
         self.tell_peer(now, address, IngressInput::Configure(Arc::clone(config)));
@@ -75,13 +75,13 @@ impl Speaker {
         let Some(peer) = self.peers.get_mut(&address).filter(|peer| peer.config != *config) else { return };
         let id = peer.id;
         peer.config = Arc::clone(config);
-        match config.shutdown {
-            Some(_) => self.convergence.forget(id),
-            None => self.convergence.expect(now, id),
+        match config.stays_down() {
+            true => self.convergence.forget(id),
+            false => self.convergence.expect(now, id),
         }
         // The session first: if it ends, it ends under the policies it ran with.
         self.tell_peer(now, address, IngressInput::Configure(Arc::clone(config)));
-        if config.shutdown.is_some() {
+        if config.stays_down() {
             // There may be no session to end, but routes that wait for the peer's restart.
             self.down(now, address, Down::Death);
         }

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::config::SpeakerConfig;
 use crate::ingress::Incident;
+use crate::protection::Protection;
 use crate::session::{self, State};
 use crate::types::{ConnectionId, FamilySet, PeerAddress, Reason};
 
@@ -65,6 +66,13 @@ pub enum Input {
     Refused {
         /// The peer's end.
         remote: SocketAddr,
+    },
+    /// The transport lets in no connection of a peer's, or has closed one at once, as it cannot be given what protects the session.
+    Unprotected {
+        /// Whose.
+        peer: PeerAddress,
+        /// Why.
+        error: String,
     },
     /// A dial succeeded.
     Connected {
@@ -130,6 +138,8 @@ pub enum Output {
         source: Option<IpAddr>,
         /// Whom to call.
         remote: SocketAddr,
+        /// What the socket must have before it is connected; else the dial has failed.
+        protection: Protection,
     },
     /// Send bytes, in order. Several peers' outputs may share one buffer.
     Write {

@@ -117,6 +117,9 @@ impl Speaker {
                 self.counters.too_many = self.counters.too_many.saturating_add(1);
                 self.refuse(now, remote.ip());
             }
+            Input::Unprotected { peer, error } => {
+                self.tell_peer(now, peer, IngressInput::Unprotected { error });
+            }
             Input::Connected { connection, local } => {
                 self.tell_session(now, connection, IngressInput::Connected { connection, local });
             }
@@ -221,7 +224,7 @@ impl Speaker {
     }
 
     /// The peer that connects from there. A link has one: who was found, else who has the session, else whoever comes.
-    fn peer_of(&self, local: SocketAddr, remote: SocketAddr) -> Option<PeerAddress> {
+    pub(crate) fn peer_of(&self, local: SocketAddr, remote: SocketAddr) -> Option<PeerAddress> {
         let Some(link) = link_of(remote) else {
             return Some(remote.ip().into()).filter(|peer| self.peers.contains_key(peer));
         };
@@ -285,8 +288,9 @@ impl Speaker {
         let id = peer.id;
         match output {
             IngressOutput::Dial { connection, source, remote } => {
+                let protection = peer.config.protection();
                 self.connections.insert(connection, Outbox::new(now, address));
-                self.outputs.push_back(Output::Dial { connection, source, remote });
+                self.outputs.push_back(Output::Dial { connection, source, remote, protection });
             }
             IngressOutput::Write { connection, bytes } => {
                 self.write(now, connection, Maker::Session, bytes);

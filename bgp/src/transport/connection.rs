@@ -12,8 +12,10 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::LINGER;
+use super::keys::{self, Key};
 use super::limits::Permit;
+use super::{LINGER, sockopt};
+use crate::protection::Protection;
 use crate::types::ConnectionId;
 
 /// How long a dial may take: a peer that drops SYNs must not hold the FSM's next attempt for minutes.
@@ -29,7 +31,8 @@ const SLICES_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) enum Arrival {
     Listener { address: SocketAddr, state: Result<SocketAddr, String> },
-    Accepted { stream: TcpStream, remote: SocketAddr },
+    Accepted { stream: TcpStream, remote: SocketAddr, key: Option<Key> },
+    KeyRefused { peer: IpAddr, error: String },
     Dialled { connection: ConnectionId, result: io::Result<TcpStream> },
     Bytes { connection: ConnectionId, bytes: Bytes },
     Written { connection: ConnectionId, bytes: usize },
@@ -37,8 +40,20 @@ pub(super) enum Arrival {
 }
 
 /// Opens a connection.
-pub(super) async fn dial(source: Option<IpAddr>, remote: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if remote.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+pub(super) async fn dial(
+    source: Option<IpAddr>,
+    remote: SocketAddr,
+    protection: Protection,
+) -> io::Result<TcpStream> {
+    let ipv4 = remote.is_ipv4();
+    let socket = if ipv4 { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if let Some(password) = &protection.password {
+        keys::set(&socket, remote.ip(), password).map_err(io::Error::other)?;
+    }
+    if let Some(hops) = protection.ttl_security {
+        sockopt::send_with_ttl_max(&socket, ipv4)?;
+        sockopt::receive_from_within(&socket, ipv4, hops)?;
+    }
     if let Some(source) = source {
         socket.bind(SocketAddr::new(source, 0))?;
     }

@@ -3,21 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{sleep_until, timeout};
 
 use super::connection::{self, Arrival, Link};
+use super::keys::{self, Key, Keys};
 use super::limits::{Limits, Permit};
 use super::notices::Notices;
-use super::{Command, LINGER, Notice, Request, listener};
+use super::{Command, LINGER, Notice, Request, listener, sockopt};
+use crate::protection::Protection;
 use crate::speaker::{Input, Output, Speaker};
-use crate::types::ConnectionId;
+use crate::types::{ConnectionId, PeerAddress};
 
 /// How many arrivals may wait before the connections stop reading: at most this many reads' worth of memory.
 const ARRIVALS_MAX: usize = 256;
@@ -43,6 +45,8 @@ pub(super) struct Driver {
     accepted: u64,
     limits: Limits,
     listeners: BTreeMap<SocketAddr, AbortHandle>,
+    /// What the listeners are to have.
+    keys: watch::Sender<Keys>,
     /// Every task; what it tells comes as an [`Arrival`].
     tasks: JoinSet<()>,
     arrivals: mpsc::Sender<Arrival>,
@@ -66,6 +70,7 @@ impl Driver {
             accepted: 0,
             limits: Limits::new(),
             listeners: BTreeMap::new(),
+            keys: watch::Sender::new(Keys::new()),
             tasks: JoinSet::new(),
             arrivals,
             arrived,
@@ -129,7 +134,8 @@ impl Driver {
                     self.notices.listener(address, state);
                 }
             }
-            Arrival::Accepted { stream, remote } => self.accept(stream, remote),
+            Arrival::Accepted { stream, remote, key } => self.accept(stream, remote, key),
+            Arrival::KeyRefused { peer, error } => self.key_refused(peer, &error),
             Arrival::Dialled { connection, result } => self.dialled(connection, result),
             // A connection that the speaker has closed may still have something to say.
             Arrival::Bytes { connection, bytes } => {
@@ -150,15 +156,55 @@ impl Driver {
         }
     }
 
-    fn accept(&mut self, stream: TcpStream, remote: SocketAddr) {
+    fn accept(&mut self, stream: TcpStream, remote: SocketAddr, key: Option<Key>) {
         // A connection that is gone before it was accepted has no local address.
         let Ok(local) = stream.local_addr() else { return };
         let Some(permit) = self.limits.admit(remote.ip()) else {
             return self.feed(Input::Refused { remote });
         };
+        if let Some(peer) = self.speaker.peer_of(local, remote)
+            && let Err(error) = self.protect(peer, &stream, remote, key)
+        {
+            return self.feed(Input::Unprotected { peer, error });
+        }
         self.accepted += 1;
         let connection = ConnectionId::Accepted(self.accepted);
         self.open(connection, stream, Some(permit), Input::Accepted { connection, local, remote });
+    }
+
+    /// Gives an accepted connection what its peer's sessions must have, and sees that it has been so from its first segment on.
+    fn protect(
+        &self,
+        peer: PeerAddress,
+        stream: &TcpStream,
+        remote: SocketAddr,
+        key: Option<Key>,
+    ) -> Result<(), String> {
+        let Some(config) = self.speaker.config().and_then(|config| config.peers.get(&peer)) else {
+            return Ok(());
+        };
+        let Protection { password, ttl_security } = config.protection();
+        if key.transpose()? != password {
+            return Err("it does not have the TCP-MD5 key that the peer has now".into());
+        }
+        if let Some(hops) = ttl_security {
+            let ipv4 = remote.is_ipv4();
+            sockopt::send_with_ttl_max(stream, ipv4)
+                .and_then(|()| sockopt::receive_from_within(stream, ipv4, hops))
+                .and_then(|()| sockopt::ensure_opened_within(stream, hops))
+                .map_err(|error| format!("GTSM: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// A listener goes without the key of a peer, so that the kernel lets none of the peer's segments through.
+    fn key_refused(&mut self, address: IpAddr, error: &str) {
+        let config = self.speaker.config().cloned();
+        let peers = config.iter().flat_map(|config| &config.peers);
+        let concerned = peers.filter(|(peer, config)| keys::address_of(**peer, config) == Some(address));
+        for peer in concerned.map(|(peer, _)| *peer) {
+            self.feed(Input::Unprotected { peer, error: error.to_owned() });
+        }
     }
 
     fn dialled(&mut self, connection: ConnectionId, result: io::Result<TcpStream>) {
@@ -186,7 +232,11 @@ impl Driver {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Configure(config) => self.feed(Input::Configure(config)),
+            Command::Configure(config) => {
+                let keys = keys::of(&config);
+                self.keys.send_if_modified(|old| std::mem::replace(old, keys.clone()) != keys);
+                self.feed(Input::Configure(config));
+            }
             Command::NextHop { next_hop, resolution } => self.feed(Input::NextHop { next_hop, resolution }),
             Command::Reset { peer } => self.feed(Input::Reset { peer }),
             Command::Listen(addresses) => self.listen(addresses),
@@ -202,10 +252,10 @@ impl Driver {
             stays
         });
         for address in addresses {
-            let (tasks, arrivals) = (&mut self.tasks, &self.arrivals);
+            let (tasks, arrivals, keys) = (&mut self.tasks, &self.arrivals, &self.keys);
             self.listeners
                 .entry(address)
-                .or_insert_with(|| tasks.spawn(listener::run(address, arrivals.clone())));
+                .or_insert_with(|| tasks.spawn(listener::run(address, keys.subscribe(), arrivals.clone())));
         }
     }
 
@@ -222,10 +272,10 @@ impl Driver {
 
     fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Dial { connection, source, remote } => {
+            Output::Dial { connection, source, remote, protection } => {
                 let arrivals = self.arrivals.clone();
                 let task = self.tasks.spawn(async move {
-                    let result = connection::dial(source, remote).await;
+                    let result = connection::dial(source, remote, protection).await;
                     // An error means that the driver has ended, and the socket ends with it.
                     let _ = arrivals.send(Arrival::Dialled { connection, result }).await;
                 });

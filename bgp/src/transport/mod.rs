@@ -27,9 +27,11 @@ use crate::types::PeerAddress;
 
 mod connection;
 mod driver;
+mod keys;
 mod limits;
 mod listener;
 mod notices;
+mod sockopt;
 
 /// How long [`Handle::stop`] and a closing connection wait for the peer to take the last bytes.
 const LINGER: Duration = Duration::from_secs(3);

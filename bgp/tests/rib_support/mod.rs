@@ -54,6 +54,8 @@ pub fn config() -> PeerConfig {
         next_hop_v6: Some("2001:db8::ff".parse().unwrap()),
         next_hop_mode: NextHopMode::Auto,
         ebgp_multihop: false,
+        authentication: <_>::default(),
+        ttl_security: None,
         passive: false,
         shutdown: None,
         route_reflector_client: false,

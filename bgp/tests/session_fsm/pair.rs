@@ -42,6 +42,8 @@ pub(crate) fn peer_config(local_as: u32, remote_as: u32) -> PeerConfig {
         next_hop_v6: None,
         next_hop_mode: NextHopMode::Auto,
         ebgp_multihop: false,
+        authentication: <_>::default(),
+        ttl_security: None,
         passive: false,
         shutdown: None,
         route_reflector_client: false,

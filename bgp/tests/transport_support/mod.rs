@@ -203,6 +203,11 @@ impl RawPeer {
         socket.set_recv_buffer_size(8 * 1024).unwrap();
         socket.bind(SocketAddr::new(from, 0)).unwrap();
         let stream = timeout(PATIENCE, socket.connect(to)).await.expect("an answer").unwrap();
+        Self::speak(stream, asn, router_id).await
+    }
+
+    /// Brings the session up on a connection.
+    pub(crate) async fn speak(stream: TcpStream, asn: u32, router_id: Ipv4Addr) -> Self {
         let mut peer = Self { stream };
         peer.send(&open(asn, router_id)).await;
         assert_eq!(peer.receive().await.unwrap().0, OPEN);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use weft_bgp::config::{NextHopMode as SpeakerNextHopMode, Origination, PeerConfig, RemoteAs, SpeakerConfig};
+use weft_bgp::protection::Authentication;
 use weft_bgp::types::{Family, FamilySet, Interface, PeerAddress};
 
 use super::policy::Policies;
@@ -176,6 +177,8 @@ fn peer(
         },
         // Sessions between nodes are between node addresses, wherever those are.
         ebgp_multihop: session.node.is_some() || spec.is_some_and(|s| s.ebgp_multihop),
+        authentication: Authentication::None,
+        ttl_security: None,
         passive: spec.is_some_and(|s| s.passive),
         shutdown: spec.filter(|s| s.shutdown).map(|_| format!("BGPPeer {} is shut down", session.name())),
         route_reflector_client: session.client,

@@ -1,0 +1,93 @@
+//! What a session asks of its sockets so that nobody else can pass for the peer: a TCP-MD5 key (RFC 2385), and that the peer is near
+//! (GTSM, RFC 5082).
+
+use std::fmt;
+use std::num::NonZeroU8;
+use std::sync::Arc;
+
+/// A password that segments are signed with. It is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(Arc<[u8]>);
+
+impl Password {
+    /// The longest that the kernel takes, in octets (`TCP_MD5SIG_MAXKEYLEN`).
+    pub const MAX: usize = 80;
+
+    /// The password of these octets.
+    ///
+    /// # Errors
+    /// What is wrong with them, without a word of what they are.
+    pub fn new(octets: &[u8]) -> Result<Self, String> {
+        match octets {
+            [] => Err("is empty".into()),
+            [.., b'\n' | b'\r'] => Err("ends with a line break, which is no part of a password".into()),
+            _ if octets.len() > Self::MAX => {
+                Err(format!("has {} octets, and the kernel takes {} at most", octets.len(), Self::MAX))
+            }
+            _ => Ok(Self(octets.into())),
+        }
+    }
+
+    /// The octets.
+    #[must_use]
+    pub fn octets(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
+/// How the ends of a session know each other beside their addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Authentication {
+    /// Not at all.
+    #[default]
+    None,
+    /// Every segment is signed with this (RFC 2385).
+    Md5(Password),
+    /// By something that is not to be had: the session stays down, and this says why.
+    Unavailable(String),
+}
+
+impl Authentication {
+    /// The TCP-MD5 password.
+    #[must_use]
+    pub fn password(&self) -> Option<&Password> {
+        match self {
+            Self::Md5(password) => Some(password),
+            Self::None | Self::Unavailable(_) => None,
+        }
+    }
+}
+
+/// What the socket of a session is to have before anything is said or believed on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Protection {
+    /// The TCP-MD5 password.
+    pub password: Option<Password>,
+    /// How many hops away the peer is at most, if that is checked; 1: on the link.
+    pub ttl_security: Option<NonZeroU8>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_has_1_to_80_octets_and_is_never_shown() {
+        for (octets, fault) in [
+            (&b""[..], "is empty"),
+            (&[b'x'; 81], "has 81 octets, and the kernel takes 80 at most"),
+            (b"secret\n", "ends with a line break, which is no part of a password"),
+        ] {
+            assert_eq!(Password::new(octets).map(|_| ()), Err(fault.to_owned()));
+        }
+        let password = Password::new(&[b'x'; 80]).unwrap();
+        let shown = format!("{:?} {:?}", password, Authentication::Md5(password.clone()));
+        assert!(!shown.contains('x') && !shown.contains("120"), "{shown}");
+    }
+}

@@ -1,0 +1,138 @@
+//! The socket options that no library has: TCP-MD5 keys, the least TTL of what is received, the SYN that began a connection.
+
+#![expect(unsafe_code, reason = "setsockopt(2) and getsockopt(2) take pointers")]
+
+use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroU8;
+use std::os::fd::{AsFd, AsRawFd};
+
+use libc::{c_int, socklen_t};
+
+use crate::protection::Password;
+
+/// The TTL, or hop limit, that GTSM sends with (RFC 5082 section 3).
+pub(super) const TTL_MAX: u8 = 255;
+
+/// `struct sockaddr_storage`.
+const ADDRESS_LENGTH: usize = 128;
+
+/// That a key is for a prefix (`TCP_MD5SIG_FLAG_PREFIX`).
+const FLAG_PREFIX: u8 = 1;
+
+/// The longest IP and TCP header that a SYN can have: IPv6 extension headers are not among what is kept of it.
+const SYN_MAX: usize = 256;
+
+fn set(socket: &impl AsFd, level: c_int, name: c_int, value: &[u8]) -> io::Result<()> {
+    let length = socklen_t::try_from(value.len()).map_err(io::Error::other)?;
+    // SAFETY: the pointer and the length are of one slice, which lives through the call.
+    let result =
+        unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, value.as_ptr().cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How many octets of `value` the kernel has filled.
+fn get(socket: &impl AsFd, level: c_int, name: c_int, value: &mut [u8]) -> io::Result<usize> {
+    let mut length = socklen_t::try_from(value.len()).map_err(io::Error::other)?;
+    let (fd, to) = (socket.as_fd().as_raw_fd(), value.as_mut_ptr().cast());
+    // SAFETY: the kernel writes no more than `length` octets, which is how many the slice has.
+    let result = unsafe { libc::getsockopt(fd, level, name, to, &raw mut length) };
+    if result == 0 { Ok(length as usize) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has segments from and to an address signed with a password; with none, no more. Of link-local addresses the kernel does not tell the links
+/// apart: it takes an interface's index for that of a VRF.
+pub(super) fn set_md5(socket: &impl AsFd, peer: IpAddr, password: Option<&Password>) -> io::Result<()> {
+    let key = password.map_or(&[][..], Password::octets);
+    let prefix_length = if peer.is_ipv4() { 32 } else { 128 };
+    // struct tcp_md5sig: address, flags, prefix length, key length, index of the interface, key.
+    let mut value = Vec::with_capacity(ADDRESS_LENGTH + 8 + Password::MAX);
+    value.extend(socket_address(peer));
+    value.extend([FLAG_PREFIX, prefix_length]);
+    value.extend(u16::try_from(key.len()).map_err(io::Error::other)?.to_ne_bytes());
+    value.extend(0_u32.to_ne_bytes());
+    value.extend(key);
+    value.resize(ADDRESS_LENGTH + 8 + Password::MAX, 0);
+    set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG_EXT, &value)
+}
+
+/// An address without port, as `struct sockaddr_in` or `sockaddr_in6`, filled up.
+fn socket_address(address: IpAddr) -> [u8; ADDRESS_LENGTH] {
+    let (family, octets) = match address {
+        IpAddr::V4(v4) => (libc::AF_INET, [&[0; 2][..], &v4.octets()].concat()),
+        IpAddr::V6(v6) => (libc::AF_INET6, [&[0; 6][..], &v6.octets()].concat()),
+    };
+    let mut storage = [0; ADDRESS_LENGTH];
+    let written = (family as libc::sa_family_t).to_ne_bytes().into_iter().chain(octets);
+    storage.iter_mut().zip(written).for_each(|(to, octet)| *to = octet);
+    storage
+}
+
+/// The least TTL that a packet arrives with from a peer that is so many hops away at most, and sends with 255.
+fn least_ttl(hops: NonZeroU8) -> u8 {
+    TTL_MAX - (hops.get() - 1)
+}
+
+/// Sends with a TTL, or hop limit, of 255.
+pub(super) fn send_with_ttl_max(socket: &impl AsFd, ipv4: bool) -> io::Result<()> {
+    let socket = socket2::SockRef::from(socket);
+    match ipv4 {
+        true => socket.set_ttl_v4(TTL_MAX.into()),
+        false => socket.set_unicast_hops_v6(TTL_MAX.into()),
+    }
+}
+
+/// Drops what comes from farther away than `hops`, unread.
+pub(super) fn receive_from_within(socket: &impl AsFd, ipv4: bool, hops: NonZeroU8) -> io::Result<()> {
+    let (level, name) = match ipv4 {
+        true => (libc::IPPROTO_IP, libc::IP_MINTTL),
+        false => (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),
+    };
+    set(socket, level, name, &c_int::from(least_ttl(hops)).to_ne_bytes())
+}
+
+/// Keeps the SYN of each connection for [`ensure_opened_within`].
+pub(super) fn save_syn(listener: &impl AsFd) -> io::Result<()> {
+    set(listener, libc::IPPROTO_TCP, libc::TCP_SAVE_SYN, &c_int::from(true).to_ne_bytes())
+}
+
+/// Whether the SYN that an accepted connection began with came from within `hops`. What the connection has received since may be
+/// from before anything could be asked of it.
+pub(super) fn ensure_opened_within(stream: &impl AsFd, hops: NonZeroU8) -> io::Result<()> {
+    let mut syn = [0; SYN_MAX];
+    let length = get(stream, libc::IPPROTO_TCP, libc::TCP_SAVED_SYN, &mut syn)?;
+    let header = syn.get(..length).unwrap_or_default();
+    let ttl = match header.first().map(|octet| octet >> 4) {
+        Some(4) => header.get(8),
+        Some(6) => header.get(7),
+        _ => None,
+    };
+    let least = least_ttl(hops);
+    match ttl {
+        Some(ttl) if *ttl >= least => Ok(()),
+        Some(ttl) => Err(io::Error::other(format!(
+            "its SYN came with a TTL of {ttl}: the peer is farther away than {hops} hops, or does not send with 255"
+        ))),
+        None => Err(io::Error::other("the kernel has kept no SYN of it, so that its TTL is not known")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_is_so_many_hops_away_arrives_with_the_least_ttl() {
+        for (hops, ttl) in [(1, 255), (2, 254), (254, 2), (255, 1)] {
+            assert_eq!(least_ttl(NonZeroU8::new(hops).unwrap()), ttl);
+        }
+    }
+
+    #[test]
+    fn addresses_are_written_as_the_kernel_reads_them() {
+        let v4 = socket_address([10, 0, 0, 1].into());
+        assert_eq!(v4[..8], [2, 0, 0, 0, 10, 0, 0, 1]);
+        let v6 = socket_address("fe80::1".parse().unwrap());
+        assert_eq!((v6[8], v6[9], v6[23], v6[24..].iter().all(|b| *b == 0)), (0xfe, 0x80, 1, true));
+    }
+}

@@ -1,0 +1,187 @@
+//! What keeps others from passing for a peer, on real sockets: TCP-MD5 (RFC 2385) and GTSM (RFC 5082).
+
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test")]
+
+mod sim_support;
+mod transport_support;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU8;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sim_support::{peer, prefixes, speaker, v4};
+use socket2::SockRef;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+use transport_support::{Node, PATIENCE, RawPeer, announce, prefix};
+use weft_bgp::config::{PeerConfig, SpeakerConfig};
+use weft_bgp::protection::{Authentication, Password};
+use weft_bgp::session::State;
+
+const AS: [u32; 2] = [65001, 65002];
+
+/// As long as it takes for what must not come.
+const SILENCE: Duration = Duration::from_millis(1500);
+
+/// Every test has loopback addresses of its own, as others run at the same time.
+fn address(test: u8, n: u8) -> IpAddr {
+    Ipv4Addr::new(127, 19, test, n + 1).into()
+}
+
+fn md5(password: &str) -> Authentication {
+    Authentication::Md5(Password::new(password.as_bytes()).unwrap())
+}
+
+/// Speaker `n` with one peer, at `remote`.
+fn config(
+    n: usize,
+    remote: SocketAddr,
+    source: IpAddr,
+    change: impl FnOnce(&mut PeerConfig),
+) -> SpeakerConfig {
+    let mut config =
+        PeerConfig { port: remote.port(), source_address: Some(source), ..peer(n, AS[n], AS[1 - n]) };
+    config.timers.connect_retry = Duration::from_secs(1);
+    change(&mut config);
+    SpeakerConfig {
+        peers: [(remote.ip().into(), Arc::new(config))].into_iter().collect(),
+        ..speaker(n, AS[n])
+    }
+}
+
+async fn two(test: u8) -> ([Node; 2], [SocketAddr; 2]) {
+    let [a, b] = [address(test, 0), address(test, 1)];
+    let (node_a, port_a) = Node::listen(1, a).await;
+    let (node_b, port_b) = Node::listen(2, b).await;
+    ([node_a, node_b], [SocketAddr::new(a, port_a), SocketAddr::new(b, port_b)])
+}
+
+/// A node whose one peer, `address(test, 1)`, only connects.
+async fn passive(test: u8, change: impl FnOnce(&mut PeerConfig)) -> (Node, SocketAddr, IpAddr) {
+    let (node, port) = Node::listen(1, address(test, 0)).await;
+    let (local, remote) = (SocketAddr::new(address(test, 0), port), address(test, 1));
+    let config = config(0, SocketAddr::new(remote, 179), local.ip(), |peer| {
+        peer.passive = true;
+        change(peer);
+    });
+    node.configure(config).await;
+    (node, local, remote)
+}
+
+async fn connect(from: IpAddr, to: SocketAddr, ttl: u32) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    SockRef::from(&socket).set_ttl_v4(ttl)?;
+    socket.bind(SocketAddr::new(from, 0))?;
+    socket.connect(to).await
+}
+
+#[tokio::test]
+async fn tcp_md5_sessions_come_up_with_one_password_whoever_dials() {
+    for (test, dialler) in [(1, 0), (2, 1)] {
+        let ([mut a, mut b], sockets) = two(test).await;
+        let passive = |n| {
+            move |peer: &mut PeerConfig| {
+                peer.authentication = md5("one password");
+                peer.passive = n != dialler;
+            }
+        };
+        a.configure(config(0, sockets[1], sockets[0].ip(), passive(0))).await;
+        b.configure(config(1, sockets[0], sockets[1].ip(), passive(1))).await;
+        a.wait_route(prefixes(1)[0], sockets[1].ip()).await;
+        b.wait_route(prefixes(0)[0], sockets[0].ip()).await;
+    }
+}
+
+#[tokio::test]
+async fn tcp_md5_sessions_stay_down_with_two_passwords_and_come_up_once_they_are_one() {
+    let ([a, mut b], sockets) = two(3).await;
+    let with = |n: usize, password| {
+        config(n, sockets[1 - n], sockets[n].ip(), |peer| peer.authentication = password)
+    };
+    a.configure(with(0, md5("this"))).await;
+    b.configure(with(1, md5("that"))).await;
+    tokio::time::sleep(SILENCE).await;
+    for (node, other) in [(&a, 1), (&b, 0)] {
+        let state = node.peer(sockets[other].ip()).await.state;
+        assert!(matches!(state, State::Connect | State::Active), "{state}");
+    }
+    a.configure(with(0, md5("that"))).await;
+    b.wait_route(prefixes(0)[0], sockets[0].ip()).await;
+    // A change of the password is a restart: what was told stays until the session is back.
+    b.configure(with(1, md5("other"))).await;
+    let status = b.peer(sockets[0].ip()).await;
+    assert!(status.session.is_none() && status.stale_until.is_some(), "{status:?}");
+    a.configure(with(0, md5("other"))).await;
+    b.wait_established(sockets[0].ip()).await;
+    assert!(b.known().kernel.contains_key(&prefixes(0)[0]));
+    // And so is its end.
+    a.configure(with(0, Authentication::None)).await;
+    b.configure(with(1, Authentication::None)).await;
+    b.wait_established(sockets[0].ip()).await;
+}
+
+#[tokio::test]
+async fn tcp_md5_an_unsigned_connection_of_a_peer_with_a_password_gets_nowhere() {
+    let (node, local, remote) = passive(4, |peer| peer.authentication = md5("secret")).await;
+    // The listener has the key a moment after it is configured; whoever comes before is closed at once.
+    if let Ok(Ok(mut early)) = timeout(SILENCE, connect(remote, local, 64)).await {
+        assert_eq!(early.read(&mut [0; 64]).await.unwrap_or(0), 0, "something is said to it");
+    }
+    assert!(timeout(SILENCE, connect(remote, local, 64)).await.is_err(), "an unsigned SYN is answered");
+    assert_eq!(node.peer(remote).await.state, State::Active);
+}
+
+#[tokio::test]
+async fn tcp_md5_a_password_that_is_not_to_be_had_keeps_that_session_down_and_says_so() {
+    let why = "Secret/tor is not there";
+    let unavailable = |peer: &mut PeerConfig| peer.authentication = Authentication::Unavailable(why.into());
+    let (node, local, remote) = passive(5, unavailable).await;
+    let mut stream = connect(remote, local, 64).await.unwrap();
+    let read = timeout(PATIENCE, stream.read(&mut [0; 64])).await.expect("the end").unwrap_or(0);
+    assert_eq!(read, 0, "something is said to it");
+    let status = node.peer(remote).await;
+    assert_eq!((status.state, status.counters.connections_refused), (State::Idle, 1));
+    assert_eq!(status.last_error.unwrap().text, why);
+}
+
+#[tokio::test]
+async fn gtsm_sessions_come_up_between_neighbours() {
+    let ([mut a, mut b], sockets) = two(6).await;
+    let hops = |peer: &mut PeerConfig| peer.ttl_security = NonZeroU8::new(1);
+    a.configure(config(0, sockets[1], sockets[0].ip(), hops)).await;
+    b.configure(config(1, sockets[0], sockets[1].ip(), hops)).await;
+    a.wait_route(prefixes(1)[0], sockets[1].ip()).await;
+    b.wait_route(prefixes(0)[0], sockets[0].ip()).await;
+}
+
+#[tokio::test]
+async fn gtsm_a_connection_from_farther_away_is_closed_before_anything_is_believed() {
+    let (mut node, local, remote) = passive(7, |peer| peer.ttl_security = NonZeroU8::new(2)).await;
+    for ttl in [64, 253] {
+        let mut stream = connect(remote, local, ttl).await.unwrap();
+        let read = timeout(PATIENCE, stream.read(&mut [0; 64])).await.expect("the end").unwrap_or(0);
+        assert_eq!(read, 0, "something is said to it");
+        let error = node.peer(remote).await.last_error.unwrap();
+        assert!(error.text.contains(&format!("TTL of {ttl}")), "{error:?}");
+    }
+    let near = connect(remote, local, 254).await.unwrap();
+    let _near = RawPeer::speak(near, AS[1], v4(1)).await;
+    node.wait_established(remote).await;
+}
+
+#[tokio::test]
+async fn gtsm_what_comes_with_a_lower_ttl_is_not_believed() {
+    let (mut node, local, remote) = passive(8, |peer| peer.ttl_security = NonZeroU8::new(1)).await;
+    let mut raw = RawPeer::speak(connect(remote, local, 255).await.unwrap(), AS[1], v4(1)).await;
+    node.wait_established(remote).await;
+    let base = Ipv4Addr::new(20, 0, 0, 0);
+    SockRef::from(&raw.stream).set_ttl_v4(254).unwrap();
+    raw.send(&announce(AS[1], v4(1), base.to_bits(), 1)).await;
+    tokio::time::sleep(SILENCE).await;
+    assert_eq!(node.peer(remote).await.families[0].received, 0);
+    // TCP sends again what nobody took.
+    SockRef::from(&raw.stream).set_ttl_v4(255).unwrap();
+    node.wait_route(prefix(base, 0), v4(1).into()).await;
+}
