@@ -16,10 +16,10 @@ use weft_controller::api::ipam::{
     IpamAddressJson, IpamAddressState, IpamBlockJson, IpamBlockState, IpamHolderJson, IpamJson, IpamPodJson,
 };
 use weft_controller::api::json::{
-    AddressJson, AsPathElement, ConfigStatusJson, DocumentError, DrainJson, DrainPhase, ErrorDirection,
-    EventJson, FamilyJson, FibJson, FibNextHopJson, FibStatusJson, GracefulRestartJson, GracefulRestartRole,
-    IpamStatusJson, LastErrorJson, OriginJson, PathJson, PeerCountJson, PeerJson, Problem, RouteJson,
-    SpoofedJson, StatusJson,
+    AddressJson, AsPathElement, AuthenticationJson, ConfigStatusJson, DocumentError, DrainJson, DrainPhase,
+    ErrorDirection, EventJson, FamilyJson, FibJson, FibNextHopJson, FibStatusJson, GracefulRestartJson,
+    GracefulRestartRole, IpamStatusJson, LastErrorJson, OriginJson, PathJson, PeerCountJson, PeerJson,
+    Problem, RouteJson, SpoofedJson, StatusJson,
 };
 use weft_controller::api::{RejectedJson, ServicePrefixJson, ServicesStatusJson};
 use weft_controller::cluster::TrafficPolicy;
@@ -55,6 +55,7 @@ fn peer(name: &str, address: &str) -> PeerJson {
             restarting: false,
             stale_routes: 0,
         }),
+        authentication: None,
         last_error: None,
         route_reflector_client: false,
     }
@@ -70,6 +71,7 @@ fn peers() -> Vec<PeerJson> {
         advertised: 0,
         per_family: BTreeMap::new(),
         graceful_restart: None,
+        authentication: Some(AuthenticationJson::TcpMd5),
         last_error: Some(LastErrorJson {
             time: at(1_799_999_000),
             direction: ErrorDirection::Received,

@@ -50,6 +50,10 @@ pub struct BGPConfigurationSpec {
     /// given. Reflectors that share it do without each other's routes, so that every client needs sessions with all of them.
     #[serde(default, rename = "routeReflectorClusterID")]
     pub route_reflector_cluster_id: Option<ClusterId>,
+    /// The password that the sessions of the node-to-node mesh are signed with (TCP-MD5, RFC 2385); none unless given. Sessions of BGPPeers have
+    /// their own.
+    #[serde(default)]
+    pub node_mesh_password: Option<PasswordSource>,
     /// How to choose the node address; unless given the first `InternalIP` of the Node that is on a local interface.
     #[serde(default)]
     pub node_address: Option<NodeAddress>,
@@ -209,6 +213,9 @@ pub struct BGPPeerSpec {
     /// Whether next hops of this eBGP peer may lie behind a gateway.
     #[serde(default)]
     pub ebgp_multihop: bool,
+    /// The password that the session is signed with (TCP-MD5, RFC 2385); none unless given.
+    #[serde(default)]
+    pub password: Option<PasswordSource>,
     /// Whose address is the next hop of what we announce; `Auto` unless given.
     #[serde(default)]
     pub next_hop_mode: Option<NextHopMode>,
@@ -237,6 +244,26 @@ pub struct BGPPeerSpec {
     /// Withdraw everything, end the session and keep it down.
     #[serde(default)]
     pub shutdown: bool,
+}
+
+/// Where a password is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PasswordSource {
+    /// A key of a Secret, in the Namespace that weftd runs in.
+    pub secret_key_ref: SecretKeyRef,
+}
+
+/// A value of a Secret.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretKeyRef {
+    /// The name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key of the value in it: 1 to 80 octets.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
 }
 
 /// The schema of [`Family`], which knows nothing of schemas itself.

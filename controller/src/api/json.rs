@@ -51,8 +51,21 @@ pub struct PeerJson {
     pub bfd: Option<BfdJson>,
     /// Graceful restart, once agreed on.
     pub graceful_restart: Option<GracefulRestartJson>,
+    /// How both ends know each other beside their addresses; null: not at all.
+    #[serde(default)]
+    pub authentication: Option<AuthenticationJson>,
     /// What went wrong last.
     pub last_error: Option<LastErrorJson>,
+}
+
+/// How both ends of a session know each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuthenticationJson {
+    /// TCP-MD5 (RFC 2385).
+    TcpMd5,
+    /// By something that is not to be had, so that the session stays down.
+    Unavailable,
 }
 
 /// A peer's prefixes of one family.

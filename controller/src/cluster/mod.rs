@@ -11,8 +11,10 @@ use crate::api::{
     IPPoolSpec, Labels, MESH_LABEL, PodCidrSource, VERSION,
 };
 
+mod secrets;
 mod services;
 
+pub use secrets::Secret;
 pub use services::{EndpointNodes, EndpointSlice, Service, TrafficPolicy};
 
 /// The objects, by name; those of a Namespace by `NAMESPACE/NAME`.
@@ -32,6 +34,8 @@ pub struct Cluster {
     pub nodes: BTreeMap<String, Arc<Node>>,
     /// The labels of Namespaces, the one of the name among them.
     pub namespaces: BTreeMap<String, Arc<Labels>>,
+    /// Secrets, of the one Namespace that they are read of.
+    pub secrets: BTreeMap<String, Arc<Secret>>,
     /// Services.
     pub services: BTreeMap<String, Arc<Service>>,
     /// EndpointSlices.
@@ -84,6 +88,8 @@ pub enum Kind {
     Node,
     /// `v1` Namespace.
     Namespace,
+    /// `v1` Secret.
+    Secret,
     /// `v1` Service.
     Service,
     /// `discovery.k8s.io/v1` EndpointSlice.
@@ -107,6 +113,8 @@ pub enum Object {
     Node(Arc<Node>),
     /// The labels of a Namespace.
     Namespace(Arc<Labels>),
+    /// A Secret.
+    Secret(Arc<Secret>),
     /// A Service.
     Service(Arc<Service>),
     /// An EndpointSlice.
@@ -132,7 +140,7 @@ impl Kind {
     #[must_use]
     pub fn group_version(self) -> (&'static str, &'static str) {
         match self {
-            Self::Node | Self::Namespace | Self::Service => ("", "v1"),
+            Self::Node | Self::Namespace | Self::Secret | Self::Service => ("", "v1"),
             Self::EndpointSlice => ("discovery.k8s.io", "v1"),
             Self::BgpConfiguration | Self::BgpPeer | Self::BgpFilter | Self::IpPool | Self::IpBlock => {
                 (GROUP, VERSION)
@@ -157,6 +165,7 @@ impl Kind {
             Self::IpBlock => "ipblocks",
             Self::Node => "nodes",
             Self::Namespace => "namespaces",
+            Self::Secret => "secrets",
             Self::Service => "services",
             Self::EndpointSlice => "endpointslices",
         }
@@ -173,6 +182,7 @@ impl Kind {
             Self::IpBlock => "IPBlock",
             Self::Node => "Node",
             Self::Namespace => "Namespace",
+            Self::Secret => "Secret",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
         }
@@ -191,6 +201,7 @@ impl Object {
             Self::IpBlock(_) => Kind::IpBlock,
             Self::Node(_) => Kind::Node,
             Self::Namespace(_) => Kind::Namespace,
+            Self::Secret(_) => Kind::Secret,
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
         }
@@ -209,6 +220,7 @@ impl Cluster {
             Object::IpBlock(spec) => drop(self.blocks.insert(name, spec)),
             Object::Node(node) => drop(self.nodes.insert(name, node)),
             Object::Namespace(labels) => drop(self.namespaces.insert(name, labels)),
+            Object::Secret(secret) => drop(self.secrets.insert(name, secret)),
             Object::Service(service) => drop(self.services.insert(name, service)),
             Object::EndpointSlice(slice) => drop(self.endpoint_slices.insert(name, slice)),
         }
@@ -224,6 +236,7 @@ impl Cluster {
             Kind::IpBlock => drop(self.blocks.remove(name)),
             Kind::Node => drop(self.nodes.remove(name)),
             Kind::Namespace => drop(self.namespaces.remove(name)),
+            Kind::Secret => drop(self.secrets.remove(name)),
             Kind::Service => drop(self.services.remove(name)),
             Kind::EndpointSlice => drop(self.endpoint_slices.remove(name)),
         }
@@ -239,6 +252,7 @@ impl Cluster {
             Kind::IpBlock => self.blocks.clear(),
             Kind::Node => self.nodes.clear(),
             Kind::Namespace => self.namespaces.clear(),
+            Kind::Secret => self.secrets.clear(),
             Kind::Service => self.services.clear(),
             Kind::EndpointSlice => self.endpoint_slices.clear(),
         }

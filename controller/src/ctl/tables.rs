@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use crate::api::ServicePrefixJson;
 use crate::api::ipam::IpamJson;
 use crate::api::json::{
-    AddressJson, AsPathElement, DocumentError, DrainJson, DrainPhase, ErrorDirection, EventJson, FibJson,
-    FibNextHopJson, LastErrorJson, OriginJson, PathJson, PeerJson, Problem, RouteJson, Severity, StatusJson,
+    AddressJson, AsPathElement, AuthenticationJson, DocumentError, DrainJson, DrainPhase, ErrorDirection,
+    EventJson, FibJson, FibNextHopJson, LastErrorJson, OriginJson, PathJson, PeerJson, Problem, RouteJson,
+    Severity, StatusJson,
 };
 
 /// What stands where there is nothing to say.
@@ -276,8 +277,18 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
     }
     line("BFD", or_none(peer.bfd.as_ref().map(|bfd| &bfd.state)));
     line("Graceful restart", graceful_restart(peer));
+    if let Some(authentication) = peer.authentication {
+        line("Authentication", authentication_of(authentication).to_owned());
+    }
     line("Last error", peer.last_error.as_ref().map_or_else(|| NONE.to_owned(), |e| last_error(e, now)));
     text
+}
+
+fn authentication_of(authentication: AuthenticationJson) -> &'static str {
+    match authentication {
+        AuthenticationJson::TcpMd5 => "TCP-MD5",
+        AuthenticationJson::Unavailable => "unavailable, so that the session stays down",
+    }
 }
 
 fn last_error(error: &LastErrorJson, now: Timestamp) -> String {

@@ -15,7 +15,7 @@ use weft_bgp::session::State;
 use weft_bgp::status::{MessageCounters, SpeakerCounters};
 use weft_routing::Counters;
 
-use crate::api::json::{DrainPhase, PeerJson, Severity, StatusJson};
+use crate::api::json::{AuthenticationJson, DrainPhase, PeerJson, Severity, StatusJson};
 
 /// The types of [`MessageCounters`], in its order.
 const MESSAGE_TYPES: [&str; 5] = ["open", "update", "notification", "keepalive", "route-refresh"];
@@ -213,6 +213,10 @@ impl Scrape {
         gauge(encoder, "bgp_route_reflector_clients_established", help, up as u64)?;
         let states = self.peers.iter().map(|(peer, _)| (labels(peer), fsm_number(peer.state)));
         gauges(encoder, "bgp_peer_state", "1 Idle to 6 Established, as bgpPeerState of RFC 4273", states)?;
+        let signed = self.peers.iter().filter_map(|(peer, _)| Some((labels(peer), peer.authentication?)));
+        let signed = signed.map(|(peer, how)| (peer, u64::from(how != AuthenticationJson::Unavailable)));
+        let help = "Peers with a password: 1, or 0 where it is not to be had and the session stays down";
+        gauges(encoder, "bgp_peer_authenticated", help, signed)?;
         let flaps = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.flaps));
         counters(encoder, "bgp_session_flaps", "Sessions that left Established", flaps)?;
         let refused = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.connections_refused));
@@ -363,6 +367,7 @@ mod tests {
             per_family: BTreeMap::from([(Family::Ipv4Unicast, family)]),
             bfd: None,
             graceful_restart: None,
+            authentication: Some(AuthenticationJson::TcpMd5),
             last_error: None,
             route_reflector_client: true,
         };

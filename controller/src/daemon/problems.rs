@@ -9,7 +9,7 @@ use weft_bgp::session::State;
 use weft_bgp::status::PeerStatus;
 use weft_bgp::types::Family;
 
-use crate::api::json::{ConfigStatusJson, FibStatusJson, PeerJson, Problem};
+use crate::api::json::{AuthenticationJson, ConfigStatusJson, FibStatusJson, PeerJson, Problem};
 
 /// How many addresses that are no peer's are remembered.
 const STRANGERS_MAX: usize = 64;
@@ -116,7 +116,8 @@ pub(super) fn api(trouble: &str) -> Problem {
 }
 
 fn down(peer: &PeerJson) -> Option<Problem> {
-    if peer.state == State::Established {
+    // Why a session cannot be authenticated is a problem of its own.
+    if peer.state == State::Established || peer.authentication == Some(AuthenticationJson::Unavailable) {
         return None;
     }
     if let (Some(interface), None) = (peer.peer.strip_prefix('%'), peer.neighbour) {
@@ -282,6 +283,7 @@ mod tests {
             per_family: BTreeMap::new(),
             bfd: None,
             graceful_restart: None,
+            authentication: None,
             last_error: None,
             route_reflector_client: false,
         }

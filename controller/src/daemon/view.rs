@@ -3,14 +3,15 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use weft_bgp::config::RemoteAs;
+use weft_bgp::protection::Authentication;
 use weft_bgp::status::{Direction, FamilyStatus, LastError, PathStatus, PeerStatus, RouteStatus};
 use weft_bgp::types::PeerAddress;
 use weft_bgp::wire::attributes::{AsPath, Origin, SegmentKind};
 
 use super::clock::Moment;
 use crate::api::json::{
-    AsPathElement, ErrorDirection, FamilyJson, GracefulRestartJson, GracefulRestartRole, LastErrorJson,
-    OriginJson, PathJson, PeerJson, RouteJson,
+    AsPathElement, AuthenticationJson, ErrorDirection, FamilyJson, GracefulRestartJson, GracefulRestartRole,
+    LastErrorJson, OriginJson, PathJson, PeerJson, RouteJson,
 };
 
 /// The port that needs no mention (RFC 4271 section 4).
@@ -44,6 +45,11 @@ pub(super) fn peer(status: &PeerStatus, now: &Moment) -> PeerJson {
         per_family: status.families.iter().map(|f| (f.family, family(f))).collect(),
         bfd: None,
         graceful_restart: graceful_restart(status),
+        authentication: match config.authentication {
+            Authentication::None => None,
+            Authentication::Md5(_) => Some(AuthenticationJson::TcpMd5),
+            Authentication::Unavailable(_) => Some(AuthenticationJson::Unavailable),
+        },
         last_error: status.last_error.as_ref().map(|error| last_error(error, now)),
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::{Origin, Parsed, Reading, check, decode};
 use crate::api::json::DocumentError;
 use crate::cluster::{Cluster, Kind, Node, Object};
-use crate::plan::{are_announced, are_told_apart};
+use crate::plan::{are_announced, are_told_apart, secrets_of};
 
 /// An object's kind and name.
 type Id = (Kind, String);
@@ -75,6 +75,12 @@ impl Admission {
     #[must_use]
     pub fn announces_services(&self) -> bool {
         !self.node.is_empty() && are_announced(&self.cluster, &self.node)
+    }
+
+    /// The Secrets that the node has to know of; nobody has.
+    #[must_use]
+    pub fn secrets(&self) -> BTreeSet<String> {
+        secrets_of(&self.cluster, &self.node)
     }
 
     /// Takes in an object as it is now. Tells whether that can make a difference to the node: if not, it is in force already, and there is no

@@ -10,6 +10,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value as Json;
 use serde_path_to_error::{Path, Segment};
 
+use super::secrets;
 use super::services::{EndpointSliceDocument, ServiceDocument};
 use super::yaml::{Located, Value};
 use super::{Origin, Parsed};
@@ -272,6 +273,12 @@ fn object(json: Json) -> Result<(String, Object), Vec<Fault>> {
             let (name, labels) = typed::<NamespaceDocument>(json)?.named();
             (name, Object::Namespace(Arc::new(labels)))
         }
+        (None, "Secret") if api_version == "v1" => {
+            let faults = |(field, invalid)| Fault { field: Some(field), invalid };
+            let (name, secret) =
+                secrets::named(&json).map_err(|found| found.into_iter().map(faults).collect::<Vec<_>>())?;
+            (name, Object::Secret(Arc::new(secret)))
+        }
         (None, "Service") if api_version == "v1" => {
             let (name, service) = typed::<ServiceDocument>(json)?.named();
             (name, Object::Service(Arc::new(service)))
@@ -309,16 +316,16 @@ fn object(json: Json) -> Result<(String, Object), Vec<Fault>> {
 
 fn kinds() -> String {
     format!(
-        "write BGPConfiguration, BGPPeer, BGPFilter, IPPool or IPBlock of {GROUP}/{VERSION}, Node, Namespace or Service of v1, or \
+        "write BGPConfiguration, BGPPeer, BGPFilter, IPPool or IPBlock of {GROUP}/{VERSION}, Node, Namespace, Secret or Service of v1, or \
          EndpointSlice of discovery.k8s.io/v1"
     )
 }
 
-const NAME_REMEDY: &str =
+pub(super) const NAME_REMEDY: &str =
     "write at most 253 small letters, digits, hyphens and dots, a letter or digit at both ends (RFC 1123)";
 
 /// Whether Kubernetes would take this as the name of an object (RFC 1123 subdomain).
-fn fit_name(name: &str) -> bool {
+pub(super) fn fit_name(name: &str) -> bool {
     let label = |label: &str| {
         !label.is_empty()
             && !label.starts_with('-')
@@ -423,6 +430,11 @@ fn explain(text: &str) -> Invalid {
     let ours = !SERDE.iter().any(|start| text.starts_with(start));
     if let Some(invalid) = Invalid::parted(text).filter(|_| ours) {
         return invalid;
+    }
+    // Whoever has written the password itself must not find it in logs and statuses.
+    if text.ends_with("expected struct PasswordSource") {
+        let remedy = "write secretKeyRef: {name: SECRET, key: KEY}";
+        return Invalid::new("the password itself is not written here", remedy);
     }
     let (message, expected) = text.split_once(", expected ").unwrap_or((text, ""));
     let remedy = match expected {

@@ -8,6 +8,7 @@
 mod admission;
 mod check;
 mod decode;
+mod secrets;
 mod services;
 mod yaml;
 

@@ -179,18 +179,26 @@ async fn answer(
     }
     if query.contains_key("watch") {
         let since = query["resourceVersion"].parse().unwrap();
-        let body = Body::from_stream(changes(shared, plural, since));
+        let body = Body::from_stream(changes(shared, plural, selected(&query), since));
         return ([("content-type", "application/json")], body).into_response();
     }
     JsonBody(list(&shared, &plural, &query)).into_response()
+}
+
+/// The name of the only object that is asked for.
+fn selected(query: &BTreeMap<String, String>) -> Option<String> {
+    query.get("fieldSelector").map(|selector| selector.strip_prefix("metadata.name=").unwrap().to_owned())
 }
 
 fn list(shared: &Shared, plural: &str, query: &BTreeMap<String, String>) -> Json {
     let number = |key: &str| query.get(key).and_then(|text| text.parse::<usize>().ok());
     let (from, limit) = (number("continue").unwrap_or(0), number("limit").unwrap_or(usize::MAX));
     let store = shared.store.lock().unwrap();
+    let name = selected(query);
+    let meant =
+        |(kind, own): &(String, String)| kind == plural && name.as_ref().is_none_or(|name| name == own);
     let all: Vec<&Json> =
-        store.objects.iter().filter(|((kind, _), _)| kind == plural).map(|(_, object)| object).collect();
+        store.objects.iter().filter(|(id, _)| meant(id)).map(|(_, object)| object).collect();
     let end = from.saturating_add(limit).min(all.len());
     let more = if end < all.len() { end.to_string() } else { String::new() };
     let version = shared.version.borrow().to_string();
@@ -202,29 +210,30 @@ fn list(shared: &Shared, plural: &str, query: &BTreeMap<String, String>) -> Json
 fn changes(
     shared: Arc<Shared>,
     plural: String,
+    name: Option<String>,
     since: u64,
 ) -> impl futures_util::Stream<Item = Result<Bytes, std::io::Error>> {
     let version = shared.version.subscribe();
-    stream::unfold(Some((shared, plural, since, version)), |state| async move {
-        let (shared, plural, since, mut version) = state?;
+    stream::unfold(Some((shared, plural, name, since, version)), |state| async move {
+        let (shared, plural, name, since, mut version) = state?;
         loop {
             let now = *version.borrow_and_update();
             if shared.refusing.load(Ordering::SeqCst) != 0 {
                 return None;
             }
-            let (text, gone) = tell(&shared, &plural, since, now);
+            let (text, gone) = tell(&shared, &plural, name.as_deref(), since, now);
             if gone {
                 return Some((Ok(text.into()), None));
             }
             if !text.is_empty() {
-                return Some((Ok(text.into()), Some((shared, plural, now, version))));
+                return Some((Ok(text.into()), Some((shared, plural, name, now, version))));
             }
             version.changed().await.ok()?;
         }
     })
 }
 
-fn tell(shared: &Shared, plural: &str, since: u64, now: u64) -> (String, bool) {
+fn tell(shared: &Shared, plural: &str, name: Option<&str>, since: u64, now: u64) -> (String, bool) {
     let store = shared.store.lock().unwrap();
     if since < store.oldest {
         let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired",
@@ -234,6 +243,7 @@ fn tell(shared: &Shared, plural: &str, since: u64, now: u64) -> (String, bool) {
     let of_kind =
         store.history.iter().filter(|(at, kind, ..)| (since + 1..=now).contains(at) && kind == plural);
     let mut text: String = of_kind
+        .filter(|(.., object)| name.is_none_or(|name| object["metadata"]["name"] == name))
         .map(|(_, _, what, object)| format!("{}\n", json!({"type": what, "object": object})))
         .collect();
     if text.is_empty() && now > since {

@@ -19,7 +19,6 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use crate::api::Invalid;
 use crate::api::json::DocumentError;
 use crate::cluster::Kind;
 use crate::documents::{Admission, Reading, Version, Versions};
@@ -49,11 +48,11 @@ pub(crate) struct Followed {
 }
 
 /// Watches every kind on behalf of a node, or of none where the name is empty, until the receiver is gone: Services and their endpoints
-/// only while the node announces some. A Node that is deleted counts for `linger` more, unless another has its addresses.
+/// only while the node announces some, and those Secrets that its sessions have their passwords in, each by its name. A Node that is deleted counts for `linger` more, unless another has its addresses.
 pub(crate) fn follow(client: Client, node: &str, linger: Duration) -> Followed {
     let (out, readings) = mpsc::channel(1);
     let (trouble_sender, trouble) = watch::channel(None);
-    let watches = Kind::ALWAYS.map(|kind| events(&client, kind));
+    let watches = Kind::ALWAYS.map(|kind| events(&client, kind.into()));
     let follower = Follower {
         admission: Admission::new(node),
         listing: BTreeMap::new(),
@@ -62,6 +61,7 @@ pub(crate) fn follow(client: Client, node: &str, linger: Duration) -> Followed {
         versions: Versions::new(),
         lingering: Lingering { linger, nodes: BTreeMap::new() },
         services: Vec::new(),
+        secrets: BTreeMap::new(),
         refused: BTreeSet::new(),
         trouble: trouble_sender,
     };
@@ -69,10 +69,39 @@ pub(crate) fn follow(client: Client, node: &str, linger: Duration) -> Followed {
     Followed { readings, trouble }
 }
 
-/// What a watch says, or why it failed.
-type News = (Kind, Result<Event<DynamicObject>, watcher::Error>);
+/// What a watch is of: the objects of a kind, or the one of this name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Subject {
+    kind: Kind,
+    name: Option<String>,
+}
 
-fn events(client: &Client, kind: Kind) -> BoxStream<'static, News> {
+impl From<Kind> for Subject {
+    fn from(kind: Kind) -> Self {
+        Self { kind, name: None }
+    }
+}
+
+impl Subject {
+    fn secret(name: &str) -> Self {
+        Self { kind: Kind::Secret, name: Some(name.to_owned()) }
+    }
+
+    /// Whether an absence of rights to it holds up nothing else.
+    fn can_be_done_without(&self) -> bool {
+        Kind::OF_SERVICES.contains(&self.kind) || self.kind == Kind::Secret
+    }
+
+    fn covers(&self, name: &str) -> bool {
+        self.name.as_deref().is_none_or(|own| own == name)
+    }
+}
+
+/// What a watch says, or why it failed.
+type News = (Subject, Result<Event<DynamicObject>, watcher::Error>);
+
+fn events(client: &Client, subject: Subject) -> BoxStream<'static, News> {
+    let kind = subject.kind;
     let (group, version) = kind.group_version();
     let resource = ApiResource::from_gvk_with_plural(
         &GroupVersionKind::gvk(group, version, kind.as_str()),
@@ -87,10 +116,19 @@ fn events(client: &Client, kind: Kind) -> BoxStream<'static, News> {
         // Of these only the labels count.
         let api = Api::<PartialObjectMeta<DynamicObject>>::all_with(client.clone(), &resource);
         let events = watcher::watcher(api, config).backoff(Pauses::default());
-        return events.map(move |event| (kind, event.map(of_metadata))).boxed();
+        return events.map(move |event| (subject.clone(), event.map(of_metadata))).boxed();
+    }
+    if let Some(name) = &subject.name {
+        // By name, so that the right to watch it can be given by name too.
+        config = config.fields(&format!("metadata.name={name}"));
+        let namespace = client.default_namespace();
+        let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
+        let events = watcher::watcher(api, config).backoff(Pauses::default());
+        return events.map(move |event| (subject.clone(), event)).boxed();
     }
     let api = Api::<DynamicObject>::all_with(client.clone(), &resource);
-    watcher::watcher(api, config).backoff(Pauses::default()).map(move |event| (kind, event)).boxed()
+    let events = watcher::watcher(api, config).backoff(Pauses::default());
+    events.map(move |event| (subject.clone(), event)).boxed()
 }
 
 /// The same event, of an object that is nothing but its metadata.
@@ -138,17 +176,19 @@ impl Backoff for Pauses {
 struct Follower {
     admission: Admission,
     /// The names that a list in progress has given so far.
-    listing: BTreeMap<Kind, BTreeSet<String>>,
-    /// The kinds that were listed once.
-    listed: BTreeSet<Kind>,
+    listing: BTreeMap<Subject, BTreeSet<String>>,
+    /// What was listed once.
+    listed: BTreeSet<Subject>,
     /// Whose IPBlocks' versions are kept; those of all objects where it is empty.
     node: String,
     versions: Versions,
     lingering: Lingering,
     /// The watches of [`Kind::OF_SERVICES`], while there are any.
     services: Vec<AbortHandle>,
-    /// Those of these kinds that the API server does not let us see: their absence holds up nothing else.
-    refused: BTreeSet<Kind>,
+    /// The watches of Secrets, by name.
+    secrets: BTreeMap<String, AbortHandle>,
+    /// Those of all these that the API server does not let us see: their absence holds up nothing else.
+    refused: BTreeSet<Subject>,
     trouble: watch::Sender<Option<String>>,
 }
 
@@ -166,9 +206,9 @@ impl Follower {
             let at = due.as_ref().map(|due| due.at);
             let leaves = self.lingering.next();
             tokio::select! {
-                Some((kind, event)) = news.next() => {
-                    let urgent = !matches!(kind, Kind::Node | Kind::Namespace) || matches!(event, Ok(Event::InitDone));
-                    if self.take(kind, event) {
+                Some((subject, event)) = news.next() => {
+                    let urgent = !matches!(subject.kind, Kind::Node | Kind::Namespace) || matches!(event, Ok(Event::InitDone));
+                    if self.take(subject, event) {
                         due = Some(if urgent { Due::soon(due) } else { Due::in_time(due, self.admission.nodes()) });
                     }
                 }
@@ -199,17 +239,30 @@ impl Follower {
     /// What is in force; nothing while a kind that is needed was not listed yet: what is there already must not be withdrawn for
     /// a moment.
     fn settle(&mut self, client: &Client, news: &mut SelectAll<BoxStream<'static, News>>) -> Option<Reading> {
-        if !Kind::ALWAYS.iter().all(|kind| self.listed.contains(kind)) {
+        if !Kind::ALWAYS.iter().all(|kind| self.listed.contains(&Subject::from(*kind))) {
             return None;
         }
         let mut reading = Reading { versions: self.versions.clone(), ..self.admission.settle() };
+        if self.follow_services(client, news) | self.follow_secrets(client, news) {
+            reading = Reading { versions: self.versions.clone(), ..self.admission.settle() };
+        }
+        reading.errors.extend(self.refused.iter().map(refused));
+        let of_services = Kind::OF_SERVICES.into_iter().filter(|_| !self.services.is_empty());
+        let of_secrets = self.secrets.keys().map(|name| Subject::secret(name));
+        let known = |subject: Subject| self.listed.contains(&subject) || self.refused.contains(&subject);
+        of_services.map(Subject::from).chain(of_secrets).all(known).then_some(reading)
+    }
+
+    /// Watches Services and their endpoints if the node announces some; tells whether they have just been forgotten.
+    fn follow_services(&mut self, client: &Client, news: &mut SelectAll<BoxStream<'static, News>>) -> bool {
         match (self.admission.announces_services() && !self.node.is_empty(), self.services.is_empty()) {
             (true, true) => {
                 for kind in Kind::OF_SERVICES {
-                    let (events, handle) = stream::abortable(events(client, kind));
+                    let (events, handle) = stream::abortable(events(client, kind.into()));
                     news.push(events.boxed());
                     self.services.push(handle);
                 }
+                false
             }
             (false, false) => {
                 self.services.drain(..).for_each(|watch| watch.abort());
@@ -217,43 +270,62 @@ impl Follower {
                     for name in self.admission.names(kind) {
                         self.forget(kind, &name);
                     }
-                    self.listed.remove(&kind);
-                    self.refused.remove(&kind);
+                    self.listed.remove(&kind.into());
+                    self.refused.remove(&kind.into());
                 }
-                reading = Reading { versions: self.versions.clone(), ..self.admission.settle() };
+                true
             }
-            _ => {}
+            _ => false,
         }
-        let known =
-            |kind| self.services.is_empty() || self.listed.contains(kind) || self.refused.contains(kind);
-        reading.errors.extend(self.refused.iter().map(|kind| refused(*kind)));
-        Kind::OF_SERVICES.iter().all(known).then_some(reading)
+    }
+
+    /// Watches the Secrets that passwords are in; tells whether one has just been forgotten.
+    fn follow_secrets(&mut self, client: &Client, news: &mut SelectAll<BoxStream<'static, News>>) -> bool {
+        let wanted = self.admission.secrets();
+        let gone: Vec<String> = self.secrets.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
+        for name in &gone {
+            self.secrets.remove(name).iter().for_each(AbortHandle::abort);
+            self.forget(Kind::Secret, name);
+            self.listing.remove(&Subject::secret(name));
+            self.listed.remove(&Subject::secret(name));
+            self.refused.remove(&Subject::secret(name));
+        }
+        for name in wanted {
+            self.secrets.entry(name).or_insert_with_key(|name| {
+                let (events, handle) = stream::abortable(events(client, Subject::secret(name)));
+                news.push(events.boxed());
+                handle
+            });
+        }
+        !gone.is_empty()
     }
 
     /// Takes in what a watch says; tells whether something changed.
-    fn take(&mut self, kind: Kind, event: Result<Event<DynamicObject>, watcher::Error>) -> bool {
+    fn take(&mut self, subject: Subject, event: Result<Event<DynamicObject>, watcher::Error>) -> bool {
+        let kind = subject.kind;
         match event {
-            Ok(Event::Init) => drop(self.listing.insert(kind, BTreeSet::new())),
+            Ok(Event::Init) => drop(self.listing.insert(subject, BTreeSet::new())),
             Ok(Event::InitApply(object)) => {
                 let (name, _) = self.apply(kind, object);
-                self.listing.entry(kind).or_default().insert(name);
+                self.listing.entry(subject).or_default().insert(name);
             }
             Ok(Event::InitDone) => {
-                let names = self.listing.remove(&kind).unwrap_or_default();
-                for name in self.admission.names(kind).difference(&names) {
+                let names = self.listing.remove(&subject).unwrap_or_default();
+                for name in self.admission.names(kind).difference(&names).filter(|name| subject.covers(name))
+                {
                     self.delete(kind, name);
                 }
-                self.listed.insert(kind);
-                self.refused.remove(&kind);
+                self.refused.remove(&subject);
+                self.listed.insert(subject);
                 return true;
             }
             Ok(Event::Apply(object)) => return self.apply(kind, object).1,
             Ok(Event::Delete(object)) => {
-                self.delete(kind, &name(&object));
+                self.delete(kind, &name(kind, &object));
                 return true;
             }
-            Err(error) if Kind::OF_SERVICES.contains(&kind) && is_forbidden(&error) => {
-                return self.refused.insert(kind);
+            Err(error) if subject.can_be_done_without() && is_forbidden(&error) => {
+                return self.refused.insert(subject);
             }
             Err(error) => {
                 let text = format!("cannot watch {}: {}", kind.plural(), causes(&error));
@@ -284,7 +356,7 @@ impl Follower {
 
     /// Takes in an object; gives its name, and whether it can make a difference.
     fn apply(&mut self, kind: Kind, object: DynamicObject) -> (String, bool) {
-        let name = name(&object);
+        let name = name(kind, &object);
         let mut differs = false;
         if kind == Kind::Node {
             for replaced in self.lingering.given_way(&name, &object, &self.admission) {
@@ -367,12 +439,12 @@ fn version(object: &DynamicObject) -> Version {
     }
 }
 
-/// An object's name as [`Admission`] has it, with its Namespace where it is in one.
-fn name(object: &DynamicObject) -> String {
+/// An object's name as [`Admission`] has it, with its Namespace where it is in one; Secrets are all in one.
+fn name(kind: Kind, object: &DynamicObject) -> String {
     let name = object.metadata.name.clone().unwrap_or_default();
     match &object.metadata.namespace {
-        Some(namespace) => format!("{namespace}/{name}"),
-        None => name,
+        Some(namespace) if kind != Kind::Secret => format!("{namespace}/{name}"),
+        _ => name,
     }
 }
 
@@ -384,19 +456,21 @@ fn is_forbidden(error: &watcher::Error) -> bool {
     }
 }
 
-fn refused(kind: Kind) -> DocumentError {
-    let invalid = Invalid::new(
-        format!(
-            "the API server does not let weftd list and watch {}: no Service is announced",
-            kind.plural()
-        ),
-        "apply manifests/base of this version, or take the service ranges out of the BGPConfiguration",
-    );
-    let Invalid { message, remedy } = invalid;
+fn refused(subject: &Subject) -> DocumentError {
+    let Subject { kind, name } = subject;
+    let (consequence, otherwise) = match kind {
+        Kind::Secret => {
+            ("the sessions that have their password in it stay down", "give weftd's account that right")
+        }
+        _ => ("no Service is announced", "take the service ranges out of the BGPConfiguration"),
+    };
+    let what = name.as_ref().map_or_else(|| kind.plural().to_owned(), |name| format!("the Secret {name}"));
+    let message = format!("the API server does not let weftd list and watch {what}: {consequence}");
+    let remedy = format!("apply manifests/base of this version, or {otherwise}");
     DocumentError {
         file: None,
         line: None,
-        object: Some(format!("{}/*", kind.as_str())),
+        object: Some(format!("{}/{}", kind.as_str(), name.as_deref().unwrap_or("*"))),
         field: None,
         message,
         remedy,

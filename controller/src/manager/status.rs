@@ -234,7 +234,7 @@ impl About<'_> {
             Kind::BgpFilter => self.cluster.filters.contains_key(name),
             Kind::IpPool => self.cluster.pools.contains_key(name),
             Kind::IpBlock => self.cluster.blocks.contains_key(name),
-            Kind::Node | Kind::Namespace | Kind::Service | Kind::EndpointSlice => false,
+            Kind::Node | Kind::Namespace | Kind::Secret | Kind::Service | Kind::EndpointSlice => false,
         }
     }
 
@@ -248,6 +248,7 @@ impl About<'_> {
             | Kind::BgpFilter
             | Kind::Node
             | Kind::Namespace
+            | Kind::Secret
             | Kind::Service
             | Kind::EndpointSlice => (self.settings(name), json!({})),
         })

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use weft_bgp::protection::{Authentication, Password};
 use weft_bgp::types::{Family, PeerAddress};
 
 use super::address;
@@ -77,6 +78,19 @@ pub(super) fn no_peer_as(session: &Wanted<'_>) -> Problem {
         format!("BGPPeer {} names no AS", session.name()),
         "set asNumber to a number, internal or external",
     )
+}
+
+pub(super) fn no_password(session: &Wanted<'_>, authentication: &Authentication) -> Option<Problem> {
+    let Authentication::Unavailable(why) = authentication else { return None };
+    let (who, field) = match session.peer() {
+        Some(peer) => (format!("BGPPeer {peer}"), "password"),
+        None => ("the node-to-node mesh".to_owned(), "nodeMeshPassword"),
+    };
+    Some(Problem::error(
+        "no-password",
+        format!("{who} has no password, and its sessions stay down: {why}"),
+        format!("put a password of 1 to {} octets there, or correct {field}.secretKeyRef", Password::MAX),
+    ))
 }
 
 /// Everything about the node as a whole.

@@ -124,7 +124,10 @@ fn peers(
         match peer(context, &policies, session) {
             Err(problem) => problems.push(problem),
             Ok((address, config)) => match peers.get(&address) {
-                None => drop(peers.insert(address, Arc::new(config))),
+                None => {
+                    problems.extend(diagnose::no_password(session, &config.authentication));
+                    peers.insert(address, Arc::new(config));
+                }
                 Some(first) if session.spec().is_some() => {
                     problems.push(diagnose::peer_conflict(address, &first.name, &config.name));
                 }
@@ -177,7 +180,9 @@ fn peer(
         },
         // Sessions between nodes are between node addresses, wherever those are.
         ebgp_multihop: session.node.is_some() || spec.is_some_and(|s| s.ebgp_multihop),
-        authentication: Authentication::None,
+        authentication: session
+            .password(settings)
+            .map_or(Authentication::None, |reference| context.cluster.authentication(reference)),
         ttl_security: None,
         passive: spec.is_some_and(|s| s.passive),
         shutdown: spec.filter(|s| s.shutdown).map(|_| format!("BGPPeer {} is shut down", session.name())),

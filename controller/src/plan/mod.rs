@@ -30,7 +30,7 @@ pub use drain::{Drain, DrainTerms, Draining, drain_terms};
 pub use make::plan;
 pub(crate) use services::are_announced;
 pub use services::{ServicePrefix, ServiceVerdict, answered};
-pub(crate) use session::{Place, are_told_apart, wanted};
+pub(crate) use session::{Place, are_told_apart, secrets_of, wanted};
 pub use settle::Settling;
 
 /// What the planner has to know of the machine.

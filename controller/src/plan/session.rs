@@ -1,5 +1,6 @@
 //! Which sessions a node has, before anything is known of its interfaces.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use super::NodeAddresses;
 use super::address::declared;
 use super::settings::{Settings, SettingsByNode};
-use crate::api::{BGPPeerSpec, Labels, PeerAs, Selector};
+use crate::api::{BGPPeerSpec, Labels, PeerAs, SecretKeyRef, Selector};
 use crate::cluster::{Cluster, Node, Object};
 
 /// A session that the documents ask for.
@@ -95,6 +96,14 @@ impl<'a> Wanted<'a> {
         }
     }
 
+    /// The password of the session, with what holds for this node.
+    pub(crate) fn password(&self, settings: &'a Settings) -> Option<&'a SecretKeyRef> {
+        match self.origin {
+            Origin::Peer(_, spec) => spec.password.as_ref().map(|password| &password.secret_key_ref),
+            Origin::Mesh => settings.node_mesh_password.as_ref(),
+        }
+    }
+
     /// The two AS numbers of a session of this `node` whose other end is a client and would be an eBGP peer, in words.
     pub(crate) fn external_client(&self, cluster: &Cluster, node: &str) -> Option<String> {
         let spec = self.spec().filter(|_| self.client)?;
@@ -162,6 +171,20 @@ pub(super) fn reflects(cluster: &Cluster, node: &Node) -> bool {
         .peers
         .values()
         .any(|spec| spec.route_reflector_client && selects(&spec.node_selector, &node.labels))
+}
+
+/// The Secrets that the sessions of a node have their passwords in.
+pub(crate) fn secrets_of(cluster: &Cluster, name: &str) -> BTreeSet<String> {
+    let Some(node) = cluster.nodes.get(name) else { return BTreeSet::new() };
+    let concerns = |spec: &&Arc<BGPPeerSpec>| {
+        selects(&spec.node_selector, &node.labels)
+            || spec.peer_selector.as_ref().is_some_and(|selector| selector.matches(&node.labels))
+    };
+    let of_peers = cluster.peers.values().filter(concerns).filter_map(|spec| spec.password.as_ref());
+    let settings = Settings::of(cluster, name);
+    let of_mesh = settings.node_mesh_password.filter(|_| settings.mesh && !node.opts_out_of_mesh());
+    let names = of_peers.map(|password| &password.secret_key_ref.name).cloned();
+    names.chain(of_mesh.map(|reference| reference.name)).collect()
 }
 
 /// Whether what a node should be can depend on which of the two another node, or a Namespace, is: whether anything selects them by their

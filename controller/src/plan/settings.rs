@@ -10,7 +10,7 @@ use weft_bgp::types::Asn;
 
 use crate::api::{
     AdvertiseNodeAddress, BGPConfigurationSpec, BGPPeerSpec, Cidr, GracefulRestartSpec, NodeAddress,
-    ServiceAggregation, ServiceRange,
+    SecretKeyRef, ServiceAggregation, ServiceRange,
 };
 use crate::cluster::Cluster;
 
@@ -39,6 +39,7 @@ pub(crate) struct Settings {
     pub(crate) listen_port: u16,
     pub(crate) router_id: Option<Ipv4Addr>,
     pub(crate) cluster_id: Option<Ipv4Addr>,
+    pub(crate) node_mesh_password: Option<SecretKeyRef>,
     pub(crate) node_address: Option<NodeAddress>,
     pub(crate) advertise_node_address: AdvertiseNodeAddress,
     pub(crate) hold_time: Duration,
@@ -117,6 +118,7 @@ impl Settings {
             listen_port: first(specs, |s| s.listen_port).map_or(BGP_PORT, u16::from),
             router_id: first(specs, |s| s.router_id).map(|id| id.get()),
             cluster_id: first(specs, |s| s.route_reflector_cluster_id).map(|id| id.get()),
+            node_mesh_password: first(specs, |s| s.node_mesh_password.clone()).map(|p| p.secret_key_ref),
             node_address: first(specs, |s| s.node_address.clone()),
             advertise_node_address: first(specs, |s| s.advertise_node_address).unwrap_or_default(),
             hold_time: first(specs, |s| s.hold_time).map_or(Timers::default().hold_time, |d| d.0),

@@ -26,6 +26,7 @@ pub(super) fn each(parsed: &[Parsed]) -> Vec<DocumentError> {
             Object::IpBlock(_)
             | Object::Node(_)
             | Object::Namespace(_)
+            | Object::Secret(_)
             | Object::Service(_)
             | Object::EndpointSlice(_) => Vec::new(),
         };
@@ -116,6 +117,7 @@ fn dangling(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<Document
             | Object::IpPool(_)
             | Object::Node(_)
             | Object::Namespace(_)
+            | Object::Secret(_)
             | Object::Service(_)
             | Object::EndpointSlice(_) => {}
         }
@@ -150,6 +152,7 @@ fn ranges<'a>(parsed: &'a [Parsed], cluster: &Cluster) -> Vec<Range<'a>> {
             }
             Object::Node(_)
             | Object::Namespace(_)
+            | Object::Secret(_)
             | Object::Service(_)
             | Object::EndpointSlice(_)
             | Object::BgpConfiguration(_)

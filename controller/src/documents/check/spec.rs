@@ -9,9 +9,10 @@ use weft_bgp::types::Family;
 
 use crate::api::{
     AllowedUse, BGPConfigurationSpec, BGPFilterRule, BGPFilterSpec, BGPPeerSpec, Cidr, Duration,
-    FILTER_RULES_MAX, GracefulRestartSpec, IPPoolSpec, Invalid, MatchOperator, PeerAs, SourceAddress,
-    Topology,
+    FILTER_RULES_MAX, GracefulRestartSpec, IPPoolSpec, Invalid, MatchOperator, PasswordSource, PeerAs,
+    SecretKeyRef, SourceAddress, Topology,
 };
+use crate::documents::decode::{NAME_REMEDY, fit_name};
 
 /// How many destinations may be left out of NAT.
 const NAT_EXCLUDED_MAX: usize = 256;
@@ -46,6 +47,7 @@ pub(super) fn configuration(name: &str, spec: &BGPConfigurationSpec) -> Faults {
     }
     timers(&mut faults, spec.hold_time, spec.keepalive_time);
     graceful_restart(&mut faults, spec.graceful_restart);
+    password(&mut faults, "nodeMeshPassword", spec.node_mesh_password.as_ref());
     if spec.drain_time.is_some_and(|time| time.0 > DRAIN_MAX) {
         fault(&mut faults, "drainTime", "the time is longer than 1h", "write 0s to 1h");
     }
@@ -86,6 +88,7 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
     let mut faults = Faults::new();
     timers(&mut faults, spec.hold_time, spec.keepalive_time);
     graceful_restart(&mut faults, spec.graceful_restart);
+    password(&mut faults, "password", spec.password.as_ref());
     let ways = [
         ("peerIP", spec.peer_ip.is_some()),
         ("peerSelector", spec.peer_selector.is_some()),
@@ -200,6 +203,21 @@ fn graceful_restart(faults: &mut Faults, spec: Option<GracefulRestartSpec>) {
     if time.0.subsec_nanos() > 0 || !(1..=4095).contains(&time.0.as_secs()) {
         let message = format!("{time} is no restart time: it has 12 bits of seconds (RFC 4724)");
         fault(faults, "gracefulRestart.restartTime", message, "write whole seconds from 1s to 4095s");
+    }
+}
+
+/// Whether the Secret is there is not asked here: it comes and goes, and its absence concerns its own sessions.
+fn password(faults: &mut Faults, field: &str, source: Option<&PasswordSource>) {
+    let Some(PasswordSource { secret_key_ref: SecretKeyRef { name, key } }) = source else { return };
+    if !fit_name(name) {
+        let message = format!("\"{name}\" is not the name of a Secret");
+        fault(faults, &format!("{field}.secretKeyRef.name"), message, NAME_REMEDY);
+    }
+    let fit = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if key.is_empty() || key.len() > 253 || !key.bytes().all(fit) {
+        let message = format!("\"{key}\" is not a key of a Secret");
+        let remedy = "write letters, digits, hyphens, underscores and dots, 253 at most";
+        fault(faults, &format!("{field}.secretKeyRef.key"), message, remedy);
     }
 }
 

@@ -188,3 +188,58 @@ fn pauses_grow_to_a_bound() {
     assert!(pauses.iter().all(|pause| *pause <= LONGEST_PAUSE.mul_f64(1.5)), "{pauses:?}");
     assert!(pauses[19] >= LONGEST_PAUSE, "{pauses:?}");
 }
+
+fn peer_with_password(secret: &str) -> Json {
+    let reference = json!({"secretKeyRef": {"name": secret, "key": "password"}});
+    let spec =
+        json!({"peerIP": "10.0.0.1", "asNumber": 65001, "nodeSelector": "has(tor)", "password": reference});
+    json!({"apiVersion": "weft.network/v1alpha1", "kind": "BGPPeer", "spec": spec})
+}
+
+fn secret(password: &str) -> Json {
+    let data = json!({"password": serde_json::to_value(k8s_openapi::ByteString(password.into())).unwrap()});
+    json!({"metadata": {"namespace": "default"}, "type": "Opaque", "data": data})
+}
+
+#[tokio::test]
+async fn of_secrets_only_those_of_the_nodes_own_sessions_are_asked_for_each_by_its_name() {
+    let server = Server::start().await;
+    for (name, labels) in [("n1", json!({"tor": ""})), ("n2", json!({}))] {
+        server.put("nodes", name, json!({"metadata": {"labels": labels}}));
+    }
+    server.put("secrets", "tor", secret("first"));
+    server.put("secrets", "other", secret("not asked for"));
+    server.put("bgppeers", "tor", peer_with_password("tor"));
+    let mut others = follow(server.client(), "n2", Duration::ZERO);
+    until(&mut others, "the reading of another node", |c| c.peers.len() == 1).await;
+    assert!(!server.was_asked_for("secrets"), "by a node that has no such session");
+    let mut followed = follow(server.client(), "n1", Duration::ZERO);
+    let value = |cluster: &Cluster| {
+        assert!(cluster.secrets.keys().all(|name| name == "tor"), "{:?}", cluster.secrets);
+        cluster.secrets.get("tor").map(|secret| secret.values["password"].clone())
+    };
+    let first = until(&mut followed, "the first reading", |_| true).await;
+    assert_eq!(value(&first.cluster.unwrap()), Some(b"first".to_vec()), "not before it is listed");
+    server.put("secrets", "tor", secret("second"));
+    until(&mut followed, "another password", |c| value(c) == Some(b"second".to_vec())).await;
+    server.delete("secrets", "tor");
+    until(&mut followed, "the Secret to go", |c| c.secrets.is_empty()).await;
+    server.put("secrets", "tor", secret("third"));
+    until(&mut followed, "the Secret to come", |c| value(c) == Some(b"third".to_vec())).await;
+    server.delete("bgppeers", "tor");
+    until(&mut followed, "nothing of Secrets to be known", |c| c.peers.is_empty() && c.secrets.is_empty())
+        .await;
+}
+
+#[tokio::test]
+async fn a_secret_that_may_not_be_seen_holds_up_nothing_else() {
+    let server = Server::start().await;
+    server.forbid("secrets");
+    server.put("nodes", "n1", json!({"metadata": {"labels": {"tor": ""}}}));
+    server.put("bgppeers", "tor", peer_with_password("tor"));
+    let mut followed = follow(server.client(), "n1", Duration::ZERO);
+    let reading = until(&mut followed, "a reading without it", |c| c.peers.len() == 1).await;
+    let objects: Vec<_> = reading.errors.iter().filter_map(|error| error.object.as_deref()).collect();
+    assert_eq!(objects, ["Secret/tor"], "{:?}", reading.errors);
+    assert_eq!(*followed.trouble.borrow(), None, "the API server is there");
+}

@@ -1,0 +1,182 @@
+//! Plans and documents of sessions that are protected.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panic, in its helpers too"
+)]
+
+use std::fs;
+use std::net::IpAddr;
+
+use weft_bgp::config::PeerConfig;
+use weft_bgp::protection::Authentication;
+use weft_controller::api::json::DocumentError;
+use weft_controller::cluster::Cluster;
+use weft_controller::documents::load;
+use weft_controller::plan::{HostFacts, InterfaceFacts, NodePlan, plan};
+
+const NODES: &str = r#"
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+spec: {podCIDRs: [10.244.1.0/26]}
+status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n2, labels: {weft.network/mesh: "false"}}
+spec: {podCIDRs: [10.244.2.0/26]}
+status: {addresses: [{type: InternalIP, address: 192.0.2.2}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n3}
+spec: {podCIDRs: [10.244.3.0/26]}
+status: {addresses: [{type: InternalIP, address: 192.0.2.3}]}
+"#;
+
+/// `data` has "secret one", `stringData` what is written here.
+const SECRET: &str = r#"
+apiVersion: v1
+kind: Secret
+metadata: {name: passwords, namespace: weft-system, labels: {a: b}}
+type: Opaque
+immutable: false
+data: {one: c2VjcmV0IG9uZQ==, two: c2VjcmV0IG9uZQ==}
+stringData: {two: secret two, empty: "", long: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", line: "x\n"}
+"#;
+
+fn read(documents: &[&str]) -> Result<Cluster, Vec<DocumentError>> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("x.yaml"), documents.join("\n---\n")).expect("a file");
+    load(folder.path())
+}
+
+fn peer(name: &str, spec: &str) -> String {
+    format!("apiVersion: weft.network/v1alpha1\nkind: BGPPeer\nmetadata: {{name: {name}}}\nspec: {{{spec}}}")
+}
+
+fn configuration(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: weft.network/v1alpha1\nkind: BGPConfiguration\nmetadata: {{name: {name}}}\nspec: {{{spec}}}"
+    )
+}
+
+fn with_password(name: &str, address: &str, key: &str) -> String {
+    let reference = format!("password: {{secretKeyRef: {{name: passwords, key: {key}}}}}");
+    peer(
+        name,
+        &format!("peerIP: {address}, asNumber: 65001, nodeSelector: has(tor) || !has(tor), {reference}"),
+    )
+}
+
+fn plan_of(node: &str, documents: &[&str]) -> NodePlan {
+    let address = format!("192.0.2.{}/24", &node[1..]).parse().expect("an address");
+    let facts = InterfaceFacts { index: 2, addresses: vec![address], mtu: 1500, ..<_>::default() };
+    let host = HostFacts { interfaces: [("eth0".to_owned(), facts)].into_iter().collect(), ..<_>::default() };
+    plan(&read(documents).expect("good documents"), node, &host).expect("a plan")
+}
+
+fn of<'a>(plan: &'a NodePlan, address: &str) -> &'a PeerConfig {
+    let address: IpAddr = address.parse().expect("an address");
+    plan.speaker.peers.get(&address.into()).expect("a peer")
+}
+
+fn password_of<'a>(plan: &'a NodePlan, address: &str) -> Option<&'a str> {
+    let octets = of(plan, address).authentication.password()?.octets();
+    Some(std::str::from_utf8(octets).expect("a password of these tests"))
+}
+
+fn problems<'a>(plan: &'a NodePlan, code: &str) -> Vec<&'a str> {
+    plan.diagnostics.iter().filter(|p| p.code == code).map(|p| p.text.as_str()).collect()
+}
+
+/// The only error of these documents: its field, and all its words.
+fn error(documents: &[&str]) -> (String, String) {
+    let mut errors = read(documents).expect_err("an error");
+    assert_eq!(errors.len(), 1, "{errors:#?}");
+    let error = errors.remove(0);
+    (error.field.clone().unwrap_or_default(), error.to_string())
+}
+
+#[test]
+fn a_password_comes_from_data_or_string_data_of_a_secret() {
+    let peers = [with_password("a", "192.0.2.101", "one"), with_password("b", "192.0.2.102", "two")];
+    let plan = plan_of("n1", &[NODES, SECRET, &peers[0], &peers[1]]);
+    assert_eq!(password_of(&plan, "192.0.2.101"), Some("secret one"));
+    assert_eq!(password_of(&plan, "192.0.2.102"), Some("secret two"), "stringData is written over data");
+    assert_eq!(of(&plan, "192.0.2.3").authentication, Authentication::None, "the mesh has its own");
+    assert!(problems(&plan, "no-password").is_empty());
+    let shown = format!("{plan:?} {:?}", read(&[NODES, SECRET]));
+    assert!(!shown.contains("secret one") && !shown.contains("115, 101"), "a password is shown");
+}
+
+#[test]
+fn a_password_that_is_not_to_be_had_keeps_that_session_down_and_says_why() {
+    for (key, why) in [
+        ("three", "the Secret passwords has no three: it has empty, line, long, one, two"),
+        ("empty", "the password empty of the Secret passwords is empty"),
+        ("long", "the password long of the Secret passwords has 81 octets, and the kernel takes 80 at most"),
+        (
+            "line",
+            "the password line of the Secret passwords ends with a line break, which is no part of a password",
+        ),
+    ] {
+        let peers = [with_password("bad", "192.0.2.101", key), with_password("good", "192.0.2.102", "one")];
+        let plan = plan_of("n1", &[NODES, SECRET, &peers[0], &peers[1]]);
+        let unavailable = Authentication::Unavailable(why.into());
+        assert_eq!(of(&plan, "192.0.2.101").authentication, unavailable);
+        assert!(of(&plan, "192.0.2.101").stays_down() && !of(&plan, "192.0.2.102").stays_down());
+        let text = format!("BGPPeer bad has no password, and its sessions stay down: {why}");
+        assert_eq!(problems(&plan, "no-password"), [text]);
+    }
+    let plan = plan_of("n1", &[NODES, &with_password("bad", "192.0.2.101", "one")]);
+    assert!(problems(&plan, "no-password")[0].ends_with("there is no Secret passwords that weftd may read"));
+}
+
+#[test]
+fn the_mesh_has_one_password() {
+    let reference = "nodeMeshPassword: {secretKeyRef: {name: passwords, key: one}}";
+    let default = configuration("default", reference);
+    let tor = peer("tor", "peerIP: 192.0.2.101, asNumber: 65001");
+    let plan = plan_of("n1", &[NODES, SECRET, &default, &tor]);
+    assert_eq!(password_of(&plan, "192.0.2.3"), Some("secret one"));
+    assert_eq!(password_of(&plan, "192.0.2.101"), None, "of a BGPPeer it says nothing");
+    let plan = plan_of("n1", &[NODES, &default]);
+    let said = problems(&plan, "no-password");
+    assert!(said.len() == 1 && said[0].starts_with("the node-to-node mesh has no password"), "{said:?}");
+}
+
+#[test]
+fn what_is_wrong_with_a_secret_is_said_without_its_values() {
+    let secret = |fields: &str| format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\n{fields}");
+    for (fields, field, message) in [
+        ("data: {key: hunter2!}", "data.key", "the value is not base64; write it in base64"),
+        ("data: hunter2", "data", "data is not a mapping"),
+        ("stringData: {key: [hunter2]}", "stringData.key", "the value is not text"),
+        ("stringData: [hunter2]", "stringData", "stringData is not a mapping"),
+    ] {
+        let (at, text) = error(&[NODES, &secret(fields)]);
+        assert_eq!(at, field);
+        assert!(text.contains(message) && !text.contains("hunter2"), "{text}");
+    }
+}
+
+#[test]
+fn references_to_secrets_are_checked() {
+    let wrong =
+        peer("a", "peerIP: 192.0.2.101, asNumber: 65001, password: {secretKeyRef: {name: A_b, key: one}}");
+    let (field, text) = error(&[NODES, &wrong]);
+    assert_eq!(field, "spec.password.secretKeyRef.name");
+    assert!(text.contains("\"A_b\" is not the name of a Secret"), "{text}");
+    let wrong = configuration("default", "nodeMeshPassword: {secretKeyRef: {name: a, key: a/b}}");
+    let (field, text) = error(&[NODES, &wrong]);
+    assert_eq!(field, "spec.nodeMeshPassword.secretKeyRef.key");
+    assert!(text.contains("is not a key of a Secret"), "{text}");
+    let wrong = peer("a", "peerIP: 192.0.2.101, asNumber: 65001, password: hunter2");
+    let (field, text) = error(&[NODES, &wrong]);
+    assert_eq!(field, "spec.password");
+    assert!(text.contains("the password itself is not written here") && !text.contains("hunter2"), "{text}");
+}
