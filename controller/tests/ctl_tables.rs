@@ -56,6 +56,7 @@ fn peer(name: &str, address: &str) -> PeerJson {
             stale_routes: 0,
         }),
         authentication: None,
+        ttl_security: None,
         last_error: None,
         route_reflector_client: false,
     }
@@ -72,6 +73,7 @@ fn peers() -> Vec<PeerJson> {
         per_family: BTreeMap::new(),
         graceful_restart: None,
         authentication: Some(AuthenticationJson::TcpMd5),
+        ttl_security: Some(2),
         last_error: Some(LastErrorJson {
             time: at(1_799_999_000),
             direction: ErrorDirection::Received,

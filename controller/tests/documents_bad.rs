@@ -73,7 +73,7 @@ fn fields_that_are_not_there() {
     );
     one("IPPool", "p", "  blockSize: 26\n", 4, "spec.cidr", "missing field \"cidr\"", "add it");
     // What DESIGN names but nothing delivers is not taken in silence.
-    for field in ["bfdProfile: x", "listenRange: 10.0.0.0/8", "ttlSecurity: 1"] {
+    for field in ["bfdProfile: x", "listenRange: 10.0.0.0/8"] {
         let name = field.split(':').next().expect("a name");
         one(
             "BGPPeer",

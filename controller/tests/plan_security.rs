@@ -180,3 +180,34 @@ fn references_to_secrets_are_checked() {
     assert_eq!(field, "spec.password");
     assert!(text.contains("the password itself is not written here") && !text.contains("hunter2"), "{text}");
 }
+
+#[test]
+fn ttl_security_is_that_of_the_peer() {
+    let peers = [
+        peer("near", "peerIP: 192.0.2.101, asNumber: 65001, ttlSecurity: 1"),
+        peer("far", "peerIP: 192.0.2.102, asNumber: 65001"),
+    ];
+    let plan = plan_of("n1", &[NODES, &peers[0], &peers[1]]);
+    let hops = |address| of(&plan, address).ttl_security.map(u8::from);
+    assert_eq!((hops("192.0.2.101"), hops("192.0.2.102"), hops("192.0.2.3")), (Some(1), None, None));
+    let nodes = plan_of("n1", &[NODES, &peer("nodes", "peerSelector: has(x) || !has(x), ttlSecurity: 2")]);
+    assert_eq!(of(&nodes, "192.0.2.3").ttl_security.map(u8::from), Some(2));
+}
+
+#[test]
+fn ttl_security_is_for_1_to_254_hops_and_not_for_a_peer_at_any_distance() {
+    for (spec, message, remedy) in [
+        ("peerIP: 192.0.2.101, ebgpMultihop: true, ttlSecurity: 2", "both given", "number of hops"),
+        (
+            "peerIP: 192.0.2.101, ttlSecurity: 255",
+            "255 hops cannot be told from no limit",
+            "1 (on the link) to 254",
+        ),
+        ("peerIP: 192.0.2.101, ttlSecurity: 0", "invalid value: integer \"0\"", "nonzero"),
+        ("interface: eth0, ttlSecurity: 2", "one hop away", "write 1"),
+    ] {
+        let (field, text) = error(&[NODES, &peer("p", &format!("{spec}, asNumber: 65001"))]);
+        assert_eq!(field, "spec.ttlSecurity");
+        assert!(text.contains(message) && text.contains(remedy), "{text}");
+    }
+}

@@ -1,7 +1,7 @@
 //! The resources of BGP: configuration, peers and filters.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU8, NonZeroU16};
 
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -216,6 +216,12 @@ pub struct BGPPeerSpec {
     /// The password that the session is signed with (TCP-MD5, RFC 2385); none unless given.
     #[serde(default)]
     pub password: Option<PasswordSource>,
+    /// How many hops away the peer is at most, 1 to 254; 1: on the link (GTSM, RFC 5082). We send with a TTL of 255, and what comes with less
+    /// than 256 minus the hops is dropped unread, so that the peer must send with 255 too. Unless given the TTL is not looked at. Not with
+    /// `ebgpMultihop`.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 254))]
+    pub ttl_security: Option<NonZeroU8>,
     /// Whose address is the next hop of what we announce; `Auto` unless given.
     #[serde(default)]
     pub next_hop_mode: Option<NextHopMode>,

@@ -11,7 +11,7 @@ type Rule = (&'static str, &'static str, &'static str, &'static str);
 /// Where in a CustomResourceDefinition the schema of an object is.
 const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
 
-const RULES: [Rule; 22] = [
+const RULES: [Rule; 23] = [
     (
         "BGPConfiguration",
         "",
@@ -43,6 +43,12 @@ const RULES: [Rule; 22] = [
         "/properties/spec",
         "!has(self.interface) || !(has(self.sourceAddress) || has(self.ebgpMultihop) && self.ebgpMultihop)",
         "interface: leave out sourceAddress and ebgpMultihop, as both ends are link-local addresses of one link",
+    ),
+    (
+        "BGPPeer",
+        "/properties/spec",
+        "!has(self.ttlSecurity) || !(has(self.ebgpMultihop) && self.ebgpMultihop)",
+        "ttlSecurity: keep one of ttlSecurity and ebgpMultihop",
     ),
     ("BGPPeer", "/properties/spec", UNEVEN, KEEPALIVE),
     (

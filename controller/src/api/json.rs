@@ -54,6 +54,9 @@ pub struct PeerJson {
     /// How both ends know each other beside their addresses; null: not at all.
     #[serde(default)]
     pub authentication: Option<AuthenticationJson>,
+    /// How many hops away it is at most, where that is checked (GTSM).
+    #[serde(default)]
+    pub ttl_security: Option<u8>,
     /// What went wrong last.
     pub last_error: Option<LastErrorJson>,
 }

@@ -280,6 +280,9 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
     if let Some(authentication) = peer.authentication {
         line("Authentication", authentication_of(authentication).to_owned());
     }
+    if let Some(hops) = peer.ttl_security {
+        line("TTL security", format!("{hops} hops at most"));
+    }
     line("Last error", peer.last_error.as_ref().map_or_else(|| NONE.to_owned(), |e| last_error(e, now)));
     text
 }

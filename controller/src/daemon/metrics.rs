@@ -217,6 +217,13 @@ impl Scrape {
         let signed = signed.map(|(peer, how)| (peer, u64::from(how != AuthenticationJson::Unavailable)));
         let help = "Peers with a password: 1, or 0 where it is not to be had and the session stays down";
         gauges(encoder, "bgp_peer_authenticated", help, signed)?;
+        let near = self.peers.iter().filter_map(|(peer, _)| Some((labels(peer), peer.ttl_security?.into())));
+        gauges(
+            encoder,
+            "bgp_peer_ttl_security_hops",
+            "How far away a peer may be, where the TTL is checked",
+            near,
+        )?;
         let flaps = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.flaps));
         counters(encoder, "bgp_session_flaps", "Sessions that left Established", flaps)?;
         let refused = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.connections_refused));
@@ -368,6 +375,7 @@ mod tests {
             bfd: None,
             graceful_restart: None,
             authentication: Some(AuthenticationJson::TcpMd5),
+            ttl_security: Some(1),
             last_error: None,
             route_reflector_client: true,
         };

@@ -284,6 +284,7 @@ mod tests {
             bfd: None,
             graceful_restart: None,
             authentication: None,
+            ttl_security: None,
             last_error: None,
             route_reflector_client: false,
         }

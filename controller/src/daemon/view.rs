@@ -50,6 +50,7 @@ pub(super) fn peer(status: &PeerStatus, now: &Moment) -> PeerJson {
             Authentication::Md5(_) => Some(AuthenticationJson::TcpMd5),
             Authentication::Unavailable(_) => Some(AuthenticationJson::Unavailable),
         },
+        ttl_security: config.ttl_security.map(u8::from),
         last_error: status.last_error.as_ref().map(|error| last_error(error, now)),
     }
 }

@@ -183,7 +183,7 @@ fn peer(
         authentication: session
             .password(settings)
             .map_or(Authentication::None, |reference| context.cluster.authentication(reference)),
-        ttl_security: None,
+        ttl_security: spec.and_then(|s| s.ttl_security),
         passive: spec.is_some_and(|s| s.passive),
         shutdown: spec.filter(|s| s.shutdown).map(|_| format!("BGPPeer {} is shut down", session.name())),
         route_reflector_client: session.client,

@@ -17,6 +17,9 @@ use crate::documents::decode::{NAME_REMEDY, fit_name};
 /// How many destinations may be left out of NAT.
 const NAT_EXCLUDED_MAX: usize = 256;
 
+/// How many hops away a peer may be that is to be near.
+const TTL_SECURITY_MAX: u8 = 254;
+
 /// How many ranges of a pool may be reserved.
 const RESERVED_MAX: usize = 256;
 
@@ -127,6 +130,19 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
                 format!("{source} is the peer's address"),
                 "give an own address",
             );
+        }
+    }
+    if let Some(hops) = spec.ttl_security {
+        if spec.ebgp_multihop {
+            let message = "ttlSecurity and ebgpMultihop are both given";
+            let remedy = "keep ttlSecurity with the number of hops to the peer, or ebgpMultihop for one at any distance";
+            fault(&mut faults, "ttlSecurity", message, remedy);
+        } else if hops.get() > TTL_SECURITY_MAX {
+            let message = format!("{hops} hops cannot be told from no limit (RFC 5082)");
+            fault(&mut faults, "ttlSecurity", message, "write 1 (on the link) to 254, or leave it out");
+        } else if spec.interface.is_some() && hops.get() > 1 {
+            let remedy = "write 1, or leave it out";
+            fault(&mut faults, "ttlSecurity", "the peer on an interface's link is one hop away", remedy);
         }
     }
     if spec.route_reflector_client && spec.as_number == Some(PeerAs::External) {
