@@ -50,6 +50,14 @@ pub fn bgp_peer(name: &str, node: &str, mut spec: Value) -> Value {
     resource("BGPPeer", name, &spec)
 }
 
+/// A Secret of these keys and values.
+#[must_use]
+pub fn secret(name: &str, values: &[(&str, &str)]) -> Value {
+    let values: serde_json::Map<String, Value> =
+        values.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values})
+}
+
 /// The IPPool that all pods of the lab are in. Its addresses do not rest: the lab's pods come and go faster.
 #[must_use]
 pub fn pod_pool(family: Family) -> Value {

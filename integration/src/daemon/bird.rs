@@ -52,6 +52,13 @@ impl Bird {
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
+    fn configure(&self) -> Result<()> {
+        self.write()?;
+        let said = self.ask("configure")?;
+        ensure!(said.contains("Reconfigur"), "BIRD did not reconfigure: {said}");
+        Ok(())
+    }
+
     fn ask(&self, question: &str) -> Result<String> {
         let mut client = Command::new(&self.client);
         client.arg("-s").arg(self.directory.join("bird.ctl")).args(question.split_whitespace());
@@ -95,10 +102,12 @@ impl Router for Bird {
 
     fn originate(&mut self, prefixes: &BTreeSet<IpNet>) -> Result<()> {
         self.config.originate.clone_from(prefixes);
-        self.write()?;
-        let said = self.ask("configure")?;
-        ensure!(said.contains("Reconfigur"), "BIRD did not reconfigure: {said}");
-        Ok(())
+        self.configure()
+    }
+
+    fn set_password(&mut self, password: Option<&str>) -> Result<()> {
+        self.config.password = password.map(str::to_owned);
+        self.configure()
     }
 
     fn established(&self, neighbor: IpAddr) -> Result<bool> {
@@ -167,6 +176,12 @@ fn render_neighbor(text: &mut String, config: &RouterConfig, index: usize, neigh
         let _ = writeln!(text, "  graceful restart on;\n  graceful restart time 60;");
     } else {
         let _ = writeln!(text, "  graceful restart off;");
+    }
+    if let Some(password) = &config.password {
+        let _ = writeln!(text, "  password \"{password}\";");
+    }
+    if config.ttl_security {
+        text.push_str("  ttl security on;\n");
     }
     if config.reflects && neighbor.asn == config.asn {
         text.push_str("  rr client;\n");

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use nix::unistd::User;
 use serde_json::Value;
 
-use super::{Family, Path, Router, RouterConfig, Software};
+use super::{Family, Neighbor, Path, Router, RouterConfig, Software};
 use crate::lab::Lab;
 use crate::netns::Namespace;
 use crate::process::{Process, SHORT, foreign_program, run};
@@ -188,6 +188,17 @@ impl Router for Frr {
         self.write()
     }
 
+    fn set_password(&mut self, password: Option<&str>) -> Result<()> {
+        let mut commands = vec!["configure terminal".to_owned(), format!("router bgp {}", self.config.asn)];
+        commands.extend(self.config.neighbors.iter().map(|Neighbor { address, .. }| match password {
+            Some(password) => format!("neighbor {address} password {password}"),
+            None => format!("no neighbor {address} password"),
+        }));
+        self.ask(&commands.iter().map(String::as_str).collect::<Vec<_>>())?;
+        self.config.password = password.map(str::to_owned);
+        self.write()
+    }
+
     fn established(&self, neighbor: IpAddr) -> Result<bool> {
         let said = self.ask_json(&format!("show bgp neighbors {neighbor} json"))?;
         Ok(said[neighbor.to_string()]["bgpState"] == "Established")
@@ -248,6 +259,12 @@ fn render(config: &RouterConfig, interfaces: &[String]) -> String {
             neighbor.asn
         );
         let _ = writeln!(text, " neighbor {address} advertisement-interval 0");
+        if let Some(password) = &config.password {
+            let _ = writeln!(text, " neighbor {address} password {password}");
+        }
+        if config.ttl_security {
+            let _ = writeln!(text, " neighbor {address} ttl-security hops 1");
+        }
     }
     for interface in interfaces {
         let _ = writeln!(text, " neighbor {interface} interface remote-as external");

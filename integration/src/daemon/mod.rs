@@ -118,6 +118,10 @@ pub struct RouterConfig {
     pub reflects: bool,
     /// Whether it offers graceful restart (RFC 4724), and keeps the routes of a neighbor that restarts.
     pub graceful_restart: bool,
+    /// What its sessions are signed with (TCP-MD5, RFC 2385).
+    pub password: Option<String>,
+    /// Whether its neighbors are to be one hop away (GTSM, RFC 5082).
+    pub ttl_security: bool,
 }
 
 impl RouterConfig {
@@ -134,6 +138,8 @@ impl RouterConfig {
             hold_time: 9,
             reflects: false,
             graceful_restart: true,
+            password: None,
+            ttl_security: false,
         }
     }
 }
@@ -196,6 +202,14 @@ pub trait Router: fmt::Debug + Send {
     /// # Errors
     /// If the daemon refuses.
     fn originate(&mut self, prefixes: &BTreeSet<IpNet>) -> Result<()>;
+
+    /// Signs its sessions with this from now on, in the running daemon; with none, no more.
+    ///
+    /// # Errors
+    /// If the daemon refuses, or the lab does not know how to tell it.
+    fn set_password(&mut self, _password: Option<&str>) -> Result<()> {
+        bail!("the lab does not know how to change a password of {}", self.software())
+    }
 
     /// Whether the session with a neighbor is Established.
     ///

@@ -1,0 +1,253 @@
+//! Sessions with other people's daemons that are protected: TCP-MD5 (RFC 2385) and GTSM (RFC 5082).
+
+#![allow(clippy::indexing_slicing, reason = "a panic fails the test, which is what it is for")]
+#![allow(clippy::print_stdout, reason = "the log of the tests shows which daemons they ran against")]
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use weft_integration::daemon::{Family, Neighbor, Router, RouterConfig, Software, router};
+use weft_integration::documents;
+use weft_integration::lab::Lab;
+use weft_integration::link::{End, Link};
+use weft_integration::node::{self, Node};
+use weft_integration::wait::{stays, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(40);
+/// As long as what must not come up is watched.
+const SILENCE: Duration = Duration::from_secs(4);
+const ASN: u32 = 65001;
+
+/// A node and a router on one cable, with a session over each family.
+struct Pair {
+    node: Node,
+    router: Box<dyn Router>,
+    /// The addresses of the router, and of the node.
+    sessions: [(IpAddr, IpAddr); 2],
+    _link: Link,
+}
+
+impl Pair {
+    /// `spec`: what the BGPPeers of both sessions have besides.
+    fn up(
+        lab: &Lab,
+        software: Software,
+        spec: &Value,
+        change: impl FnOnce(&mut RouterConfig),
+    ) -> Result<Self> {
+        let own = node::loopback(&Family::BOTH, 1);
+        let node = Node::new(lab, "node", own.clone(), node::blocks(&Family::BOTH, 1))?;
+        node.namespace.ip(&format!("addr add {} dev lo\naddr add {} dev lo", own[0], own[1]))?;
+        let machine = lab.machine("tor")?;
+        let link = Link::new(End::new(&node.namespace, "uplink"), End::new(&machine, "node"))?;
+        link.near.add_addresses(&["10.1.0.0/31".parse()?, "fd00:10:1::/127".parse()?])?;
+        link.far.add_addresses(&["10.1.0.1/31".parse()?, "fd00:10:1::1/127".parse()?])?;
+        let sessions =
+            [("10.1.0.1".parse()?, "10.1.0.0".parse()?), ("fd00:10:1::1".parse()?, "fd00:10:1::".parse()?)];
+        let mut config = RouterConfig::new("tor", ASN, [10, 0, 0, 255].into());
+        config.originate = node::blocks(&Family::BOTH, 99).into_iter().collect();
+        for (router, node) in sessions {
+            let families = vec![Family::of(node)];
+            let (name, asn) = ("node".to_owned(), 64601);
+            config.neighbors.push(Neighbor { name, address: node, asn, local: router, families });
+        }
+        change(&mut config);
+        let router = router(lab, &machine, software, config)?;
+        println!("security: {} runs", router.version()?);
+        let mut pair = Self { node, router, sessions, _link: link };
+        pair.write_sessions(spec)?;
+        let mut documents = vec![
+            documents::bgp_configuration(&json!({"asNumber": 64601, "nodeToNodeMeshEnabled": false})),
+            documents::node("node", &[], &pair.node.blocks, &pair.node.addresses),
+        ];
+        documents.extend(Family::BOTH.map(documents::pod_pool));
+        documents::write(&pair.node.weft.manifests(), "node.yaml", &documents)?;
+        pair.node.weft.start()?;
+        pair.router.start()?;
+        Ok(pair)
+    }
+
+    fn write_sessions(&self, spec: &Value) -> Result<()> {
+        let peers = self.sessions.iter().enumerate().map(|(number, (router, _))| {
+            let mut spec = spec.clone();
+            spec["peerIP"] = json!(router);
+            spec["asNumber"] = json!(ASN);
+            spec["families"] = json!([Family::of(*router).unicast()]);
+            documents::bgp_peer(&format!("tor-{number}"), "node", spec)
+        });
+        documents::write(&self.node.weft.manifests(), "peers.yaml", &peers.collect::<Vec<_>>())
+    }
+
+    fn write_password(&self, password: &str) -> Result<()> {
+        let secret = documents::secret("passwords", &[("tor", password)]);
+        documents::write(&self.node.weft.manifests(), "secret.yaml", &[secret])
+    }
+
+    fn are_up(&self) -> Result<()> {
+        for (router, node) in self.sessions {
+            self.node.weft.established(router)?;
+            self.router.ensure_established(node)?;
+        }
+        node::blocks(&Family::BOTH, 99)
+            .into_iter()
+            .try_for_each(|block| self.node.weft.forwards(block).map(drop))
+    }
+
+    fn wait_up(&self, when: &str) -> Result<()> {
+        wait_until("both sessions and their routes", PATIENCE, || self.are_up())
+            .with_context(|| when.to_owned())
+    }
+
+    fn are_down(&self) -> Result<()> {
+        for (router, node) in self.sessions {
+            let state = self.node.weft.peer(router)?.state;
+            ensure!(state != "Established" && state != "OpenConfirm", "{router} is {state}");
+            ensure!(!self.router.established(node)?, "{node} is Established at the router");
+        }
+        Ok(())
+    }
+
+    fn stays_down(&self, when: &str) -> Result<()> {
+        wait_until("both ends to be down", PATIENCE, || self.are_down())
+            .and_then(|()| stays("both ends down", SILENCE, || self.are_down()))
+            .with_context(|| when.to_owned())
+    }
+
+    fn last_errors(&self) -> Result<Vec<String>> {
+        let errors = self.sessions.iter().map(|(router, _)| {
+            let peer = self.node.weft.peer(*router)?;
+            Ok(peer.last_error.with_context(|| format!("{router} has had no error"))?.text)
+        });
+        errors.collect()
+    }
+
+    fn problems(&self) -> Result<Vec<String>> {
+        let status = self.node.weft.status()?;
+        let problems = status["problems"].as_array().context("no list of problems")?;
+        Ok(problems.iter().map(|p| format!("{} {}", p["code"], p["text"])).collect())
+    }
+}
+
+/// The same password, another on either end, none on ours, none at all.
+fn tcp_md5(software: Software) -> Result<()> {
+    Lab::test(|lab| {
+        let spec = json!({"password": {"secretKeyRef": {"name": "passwords", "key": "tor"}}});
+        let mut pair =
+            Pair::up(lab, software, &spec, |router| router.password = Some("hunter-first".into()))?;
+        // The Secret is not there yet.
+        wait_until("the missing Secret to be told", PATIENCE, || {
+            let problems = pair.problems()?;
+            ensure!(
+                problems.iter().filter(|problem| problem.contains("no-password")).count() == 2,
+                "{problems:?}"
+            );
+            Ok(())
+        })?;
+        pair.stays_down("without the Secret")?;
+        ensure!(
+            pair.last_errors()?.iter().all(|e| e == "there is no Secret passwords that weftd may read"),
+            "{:?}",
+            pair.last_errors()?
+        );
+        pair.write_password("hunter-first")?;
+        pair.wait_up("with the router's password")?;
+        ensure!(pair.problems()?.is_empty(), "{:?}", pair.problems()?);
+
+        pair.write_password("hunter-second")?;
+        pair.stays_down("with another password than the router's")?;
+        // As for a restart: the routes are kept while the other end is awaited.
+        for block in node::blocks(&Family::BOTH, 99) {
+            pair.node.weft.forwards(block)?;
+        }
+        pair.router.set_password(Some("hunter-second"))?;
+        pair.wait_up("after the router has the new password too")?;
+
+        pair.router.set_password(Some("hunter-third"))?;
+        pair.stays_down("after the router alone has another")?;
+        pair.write_password("hunter-third")?;
+        pair.wait_up("after the node has it too")?;
+
+        pair.write_sessions(&json!({}))?;
+        pair.stays_down("without a password on the node")?;
+        pair.router.set_password(None)?;
+        pair.wait_up("without passwords")?;
+
+        let said = [pair.node.weft.weftctl("-o json peers")?, pair.node.weft.weftctl("-o json events")?];
+        let log = std::fs::read_to_string(pair.node.weft.log())?;
+        ensure!(!log.contains("hunter-"), "a password is in the log");
+        ensure!(said.iter().all(|said| !said.stdout.contains("hunter-")), "a password is told");
+        Ok(())
+    })
+}
+
+/// One peer's password is no other's business.
+#[test]
+fn tcp_md5_a_peer_without_its_password_leaves_the_others_alone() -> Result<()> {
+    Lab::test(|lab| {
+        let pair = Pair::up(lab, Software::Bird, &json!({}), |_| {})?;
+        pair.wait_up("without passwords")?;
+        let since = pair.node.weft.peer(pair.sessions[1].0)?.since;
+        let password = json!({"secretKeyRef": {"name": "nowhere", "key": "tor"}});
+        let peers = [
+            json!({"peerIP": pair.sessions[0].0, "asNumber": ASN, "families": ["ipv4-unicast"], "password": password}),
+            json!({"peerIP": pair.sessions[1].0, "asNumber": ASN, "families": ["ipv6-unicast"]}),
+        ];
+        let peers: Vec<Value> = peers
+            .into_iter()
+            .enumerate()
+            .map(|(number, spec)| documents::bgp_peer(&format!("tor-{number}"), "node", spec))
+            .collect();
+        documents::write(&pair.node.weft.manifests(), "peers.yaml", &peers)?;
+        let is_idle = || -> Result<()> {
+            let peer = pair.node.weft.peer(pair.sessions[0].0)?;
+            ensure!(peer.state == "Idle", "{peer:?}");
+            Ok(())
+        };
+        wait_until("the session to end", PATIENCE, is_idle)?;
+        stays("the session down", SILENCE, is_idle)?;
+        let other = pair.node.weft.established(pair.sessions[1].0)?;
+        ensure!(other.since == since, "the other session was begun anew: {other:?}");
+        Ok(())
+    })
+}
+
+/// With GTSM on both ends, on ours alone, on neither.
+fn gtsm(software: Software) -> Result<()> {
+    Lab::test(|lab| {
+        let pair = Pair::up(lab, software, &json!({"ttlSecurity": 1}), |router| router.ttl_security = true)?;
+        pair.wait_up("with GTSM on both ends")
+    })?;
+    Lab::test(|lab| {
+        let pair = Pair::up(lab, software, &json!({"ttlSecurity": 1}), |_| {})?;
+        wait_until("the low TTL to be told", PATIENCE, || {
+            let errors = pair.last_errors()?;
+            ensure!(errors.iter().all(|error| error.contains("its SYN came with a TTL of ")), "{errors:?}");
+            Ok(())
+        })?;
+        pair.stays_down("with GTSM on the node alone")?;
+        pair.write_sessions(&json!({}))?;
+        pair.wait_up("without GTSM")
+    })
+}
+
+#[test]
+fn tcp_md5_with_bird() -> Result<()> {
+    tcp_md5(Software::Bird)
+}
+
+#[test]
+fn tcp_md5_with_frr() -> Result<()> {
+    tcp_md5(Software::Frr)
+}
+
+#[test]
+fn gtsm_with_bird() -> Result<()> {
+    gtsm(Software::Bird)
+}
+
+#[test]
+fn gtsm_with_frr() -> Result<()> {
+    gtsm(Software::Frr)
+}
