@@ -67,7 +67,7 @@ demo-down: ## Remove a demo that KEEP=1 left up
 test: test-packages build ## Run every test
 	$(CARGO) test --workspace --no-fail-fast
 ifdef KUBEBUILDER_ASSETS
-	$(CARGO) test --workspace --test kubernetes --test kubernetes_fabric --test kubernetes_load_balancer --test kubernetes_services -- --ignored
+	$(CARGO) test --workspace --test kubernetes --test kubernetes_fabric --test kubernetes_load_balancer --test kubernetes_security --test kubernetes_services -- --ignored
 else
 	@echo 'skipped: the tests against a real Kubernetes API server, as KUBEBUILDER_ASSETS names no folder with etcd, kube-apiserver and kubectl'
 endif

@@ -176,7 +176,9 @@ impl ControlPlane {
             .unwrap_or_default();
         let token = self.run(&format!("create token {account} --namespace weft-system {bound}"))?;
         let file = self.directory.join(format!("{account}{}.kubeconfig", node.unwrap_or_default()));
-        fs::write(&file, self.config(token.trim()).to_string())?;
+        let mut config = self.config(token.trim());
+        config["contexts"][0]["context"]["namespace"] = json!("weft-system");
+        fs::write(&file, config.to_string())?;
         Ok(file)
     }
 
