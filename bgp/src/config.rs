@@ -77,6 +77,8 @@ pub struct PeerConfig {
     pub authentication: Authentication,
     /// How many hops away the peer is at most, where packets from farther away are dropped (GTSM, RFC 5082).
     pub ttl_security: Option<NonZeroU8>,
+    /// How many prefixes of each family the peer may tell.
+    pub max_prefixes: Option<MaxPrefixes>,
     /// Never dial, only accept.
     pub passive: bool,
     /// Keep the session down; the text goes to the peer (RFC 9003).
@@ -113,6 +115,36 @@ impl PeerConfig {
     #[must_use]
     pub fn protection(&self) -> Protection {
         Protection { password: self.authentication.password().cloned(), ttl_security: self.ttl_security }
+    }
+}
+
+/// How many prefixes of each family a peer may tell, before import policy (RFC 4271 section 6.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxPrefixes {
+    /// So many may be.
+    pub limit: u32,
+    /// From so many on it is told.
+    pub warning: u32,
+    /// What becomes of more.
+    pub action: LimitAction,
+}
+
+/// What becomes of a session on which too many prefixes are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitAction {
+    /// It goes on, and it is told.
+    Warn,
+    /// It ends, and stays down until its configuration changes or it is reset.
+    Stop,
+    /// The same, or until so long after.
+    Restart(Duration),
+}
+
+impl LimitAction {
+    /// Whether the session ends.
+    #[must_use]
+    pub fn ends_the_session(self) -> bool {
+        self != Self::Warn
     }
 }
 

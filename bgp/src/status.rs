@@ -35,6 +35,8 @@ pub struct PeerStatus {
     pub stale_until: Option<Instant>,
     /// Message counters since the speaker started.
     pub counters: MessageCounters,
+    /// Whether it is kept down because it has told more prefixes than it may.
+    pub over_limit: bool,
 }
 
 /// A peer's routes of one family.
@@ -50,6 +52,14 @@ pub struct FamilyStatus {
     pub advertised: usize,
     /// Kept while it restarts.
     pub stale: usize,
+}
+
+impl FamilyStatus {
+    /// How many prefixes the peer has told in this session: those that count for its limit.
+    #[must_use]
+    pub fn told(&self) -> usize {
+        self.received.saturating_sub(self.stale)
+    }
 }
 
 /// The last thing that went wrong with a peer.

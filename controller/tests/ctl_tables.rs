@@ -18,8 +18,8 @@ use weft_controller::api::ipam::{
 use weft_controller::api::json::{
     AddressJson, AsPathElement, AuthenticationJson, ConfigStatusJson, DocumentError, DrainJson, DrainPhase,
     ErrorDirection, EventJson, FamilyJson, FibJson, FibNextHopJson, FibStatusJson, GracefulRestartJson,
-    GracefulRestartRole, IpamStatusJson, LastErrorJson, OriginJson, PathJson, PeerCountJson, PeerJson,
-    Problem, RouteJson, SpoofedJson, StatusJson,
+    GracefulRestartRole, IpamStatusJson, LastErrorJson, MaxPrefixesJson, OriginJson, PathJson, PeerCountJson,
+    PeerJson, Problem, RouteJson, SpoofedJson, StatusJson,
 };
 use weft_controller::api::{RejectedJson, ServicePrefixJson, ServicesStatusJson};
 use weft_controller::cluster::TrafficPolicy;
@@ -57,6 +57,7 @@ fn peer(name: &str, address: &str) -> PeerJson {
         }),
         authentication: None,
         ttl_security: None,
+        max_prefixes: None,
         last_error: None,
         route_reflector_client: false,
     }
@@ -74,6 +75,7 @@ fn peers() -> Vec<PeerJson> {
         graceful_restart: None,
         authentication: Some(AuthenticationJson::TcpMd5),
         ttl_security: Some(2),
+        max_prefixes: Some(MaxPrefixesJson { limit: 1000, warning: 750, exceeded: true }),
         last_error: Some(LastErrorJson {
             time: at(1_799_999_000),
             direction: ErrorDirection::Received,

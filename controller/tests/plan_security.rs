@@ -9,8 +9,9 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use weft_bgp::config::PeerConfig;
+use weft_bgp::config::{LimitAction, MaxPrefixes, PeerConfig};
 use weft_bgp::protection::Authentication;
 use weft_controller::api::json::DocumentError;
 use weft_controller::cluster::Cluster;
@@ -209,5 +210,46 @@ fn ttl_security_is_for_1_to_254_hops_and_not_for_a_peer_at_any_distance() {
         let (field, text) = error(&[NODES, &peer("p", &format!("{spec}, asNumber: 65001"))]);
         assert_eq!(field, "spec.ttlSecurity");
         assert!(text.contains(message) && text.contains(remedy), "{text}");
+    }
+}
+
+#[test]
+fn a_limit_on_prefixes_warns_at_three_quarters_and_stops_unless_told_otherwise() {
+    for (spec, want) in [
+        ("limit: 10", MaxPrefixes { limit: 10, warning: 8, action: LimitAction::Stop }),
+        ("limit: 1, action: Warn", MaxPrefixes { limit: 1, warning: 1, action: LimitAction::Warn }),
+        (
+            "limit: 4294967295, warningThreshold: 100, action: Restart, restartAfter: 5m",
+            MaxPrefixes {
+                limit: u32::MAX,
+                warning: u32::MAX,
+                action: LimitAction::Restart(Duration::from_secs(300)),
+            },
+        ),
+    ] {
+        let limited = peer("p", &format!("peerIP: 192.0.2.101, asNumber: 65001, maxPrefixes: {{{spec}}}"));
+        let plan = plan_of("n1", &[NODES, &limited]);
+        assert_eq!(of(&plan, "192.0.2.101").max_prefixes, Some(want));
+        assert_eq!(of(&plan, "192.0.2.3").max_prefixes, None);
+    }
+}
+
+#[test]
+fn a_limit_on_prefixes_makes_sense() {
+    for (spec, field, message) in [
+        ("limit: 0", "limit", "invalid value: integer \"0\""),
+        ("action: Warn", "limit", "missing field"),
+        ("limit: 10, warningThreshold: 101", "warningThreshold", "write 1 to 100"),
+        ("limit: 10, warningThreshold: 0", "warningThreshold", "write 1 to 100"),
+        ("limit: 10, action: Drop", "action", "unknown variant"),
+        ("limit: 10, action: Restart", "restartAfter", "restartAfter is missing"),
+        ("limit: 10, action: Restart, restartAfter: 10ms", "restartAfter", "write 1s to 24h"),
+        ("limit: 10, action: Restart, restartAfter: 25h", "restartAfter", "write 1s to 24h"),
+        ("limit: 10, restartAfter: 5m", "restartAfter", "without action: Restart"),
+    ] {
+        let limited = peer("p", &format!("peerIP: 192.0.2.101, asNumber: 65001, maxPrefixes: {{{spec}}}"));
+        let (at, text) = error(&[NODES, &limited]);
+        assert_eq!(at, format!("spec.maxPrefixes.{field}"));
+        assert!(text.contains(message), "{text}");
     }
 }

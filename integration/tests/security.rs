@@ -1,8 +1,9 @@
-//! Sessions with other people's daemons that are protected: TCP-MD5 (RFC 2385) and GTSM (RFC 5082).
+//! Sessions with other people's daemons that are protected: TCP-MD5 (RFC 2385), GTSM (RFC 5082), and a limit on prefixes (RFC 4486).
 
 #![allow(clippy::indexing_slicing, reason = "a panic fails the test, which is what it is for")]
 #![allow(clippy::print_stdout, reason = "the log of the tests shows which daemons they ran against")]
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -230,6 +231,80 @@ fn gtsm(software: Software) -> Result<()> {
         pair.write_sessions(&json!({}))?;
         pair.wait_up("without GTSM")
     })
+}
+
+/// A router that tells more than it may, with either action that ends the session.
+fn max_prefixes(software: Software) -> Result<()> {
+    let blocks = |count: u8| -> BTreeSet<_> {
+        (99..99 + count).flat_map(|number| node::blocks(&Family::BOTH, number)).collect()
+    };
+    Lab::test(|lab| {
+        // FRR tells the node its own block and address again.
+        let (limit, threshold, warned) = if software == Software::Frr { (5, 80, 4) } else { (3, 60, 2) };
+        let stop = json!({"maxPrefixes": {"limit": limit, "warningThreshold": threshold}});
+        let mut pair = Pair::up(lab, software, &stop, |_| {})?;
+        pair.wait_up("within the limit")?;
+        pair.router.originate(&blocks(2))?;
+        wait_until("the warning", PATIENCE, || {
+            let problems = pair.problems()?;
+            let text = format!("tells {warned} prefixes of ");
+            let warned = |problem: &&String| problem.contains("max-prefixes") && problem.contains(&text);
+            ensure!(problems.iter().filter(warned).count() == 2, "{problems:?}");
+            pair.are_up()
+        })?;
+        pair.router.originate(&blocks(5))?;
+        pair.stays_down("over the limit")?;
+        for (router, _) in pair.sessions {
+            let error = pair.node.weft.peer(router)?.last_error.context("no error is shown")?;
+            ensure!(
+                (error.code, error.subcode) == (Some(6), Some(1)) && error.direction == "sent",
+                "{error:?}"
+            );
+            let shown = pair.node.weft.weftctl(&format!("peers {router}"))?.stdout;
+            ensure!(shown.contains(&format!("{limit} of a family, exceeded")), "{shown}");
+        }
+        let problems = pair.problems()?;
+        ensure!(
+            problems.iter().filter(|p| p.contains(&format!("was ended: more than {limit} prefixes"))).count()
+                == 2,
+            "{problems:?}"
+        );
+        let events = pair.node.weft.weftctl("events")?.stdout;
+        ensure!(events.contains(&format!("of ipv4-unicast were told, of {limit} that may be")), "{events}");
+        let (_, metrics) = pair.node.weft.http("/metrics")?;
+        let exceeded =
+            |line: &&str| line.starts_with("weft_bgp_peer_max_prefixes_exceeded{") && line.ends_with(" 1");
+        ensure!(metrics.lines().filter(exceeded).count() == 2, "{metrics}");
+
+        // Less is told, but nobody here has said that it may come back.
+        pair.router.originate(&blocks(1))?;
+        pair.stays_down("with fewer prefixes")?;
+        pair.write_sessions(&json!({"maxPrefixes": {"limit": limit + 1}}))?;
+        pair.wait_up("with another limit")?;
+
+        pair.write_sessions(
+            &json!({"maxPrefixes": {"limit": limit + 1, "action": "Restart", "restartAfter": "6s"}}),
+        )?;
+        pair.router.originate(&blocks(5))?;
+        pair.stays_down("over the limit again")?;
+        pair.router.originate(&blocks(1))?;
+        pair.wait_up("after a while")
+    })
+}
+
+#[test]
+fn max_prefixes_with_bird() -> Result<()> {
+    max_prefixes(Software::Bird)
+}
+
+#[test]
+fn max_prefixes_with_frr() -> Result<()> {
+    max_prefixes(Software::Frr)
+}
+
+#[test]
+fn max_prefixes_with_gobgp() -> Result<()> {
+    max_prefixes(Software::Gobgp)
 }
 
 #[test]

@@ -74,6 +74,7 @@ impl Ingress {
             }
             IngressInput::Restart(restart) => fsm.set_restart(restart),
             IngressInput::Cease { subcode, text } => fsm.cease(now, subcode, &text, outbox),
+            IngressInput::OverLimit { family } => fsm.over_limit(now, family, outbox),
             IngressInput::Stop => fsm.finish(now, outbox),
             IngressInput::Tick => fsm.tick(now, outbox),
         }
@@ -113,6 +114,12 @@ impl Ingress {
     #[must_use]
     pub fn last_error(&self) -> Option<&LastError> {
         self.outbox.last_error.as_ref()
+    }
+
+    /// Whether the session is kept down because the peer has told more prefixes than it may.
+    #[must_use]
+    pub fn is_over_limit(&self) -> bool {
+        self.fsm.is_over_limit()
     }
 
     /// Messages so far, of all sessions. UPDATEs that were sent are not among them: the third stage sends those.
@@ -291,6 +298,11 @@ pub enum IngressInput {
         subcode: u8,
         /// The text for the peer.
         text: String,
+    },
+    /// The peer has told more prefixes of a family than it may: end the session, and keep it down as its configuration says.
+    OverLimit {
+        /// The family.
+        family: Family,
     },
     /// Close without NOTIFICATION, for good: the process ends and the peer shall take it as a restart (RFC 4724).
     Stop,

@@ -24,10 +24,16 @@ impl Rib {
     pub(super) fn receive(&mut self, peer: PeerId, batch: &RouteBatch) {
         let Some(Link::Up(session)) = self.holdings.peers.get(&peer).map(|p| p.link.clone()) else { return };
         for run in &batch.runs {
+            if self.is_full(peer) {
+                return;
+            }
             let prefixes = batch.prefixes.get(run.range.clone()).unwrap_or_default();
             match &run.attributes {
                 Some(attributes) => self.announce(peer, &session, attributes, prefixes),
                 None => prefixes.iter().for_each(|prefix| self.withdraw(*prefix, Source::of(peer))),
+            }
+            if let Some(first) = prefixes.first() {
+                self.check_limit(peer, Family::of(first));
             }
         }
     }

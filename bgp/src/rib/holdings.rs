@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::attributes::{AttrId, AttributeTable, PathType};
 use super::export::Provenance;
+use super::limits::Level;
 use super::loc::Best;
 use super::next_hops::NextHops;
 use crate::config::PeerConfig;
@@ -82,6 +83,7 @@ pub(super) struct AdjRibIn {
     pub(super) received: usize,
     pub(super) accepted: usize,
     pub(super) stale: usize,
+    pub(super) level: Level,
 }
 
 /// Whether there is a session.

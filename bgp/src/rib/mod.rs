@@ -37,6 +37,7 @@ mod decision;
 mod export;
 mod groups;
 mod holdings;
+mod limits;
 mod loc;
 mod next_hops;
 mod peers;
@@ -135,6 +136,17 @@ pub enum RibOutput {
         prefix: IpNet,
         /// Why it is wrong.
         reason: Reason,
+    },
+    /// A peer has told nearly as many prefixes as it may, or more.
+    Limit {
+        /// Who.
+        peer: PeerId,
+        /// Of which family.
+        family: Family,
+        /// How many.
+        received: usize,
+        /// Whether it is more.
+        exceeded: bool,
     },
     /// For the third stage: see [`crate::egress::EgressInput`].
     Egress(crate::egress::GroupId, crate::egress::EgressInput),

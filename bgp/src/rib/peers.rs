@@ -57,6 +57,10 @@ impl Rib {
         }
         self.own_configured(&config, true);
         self.own_configured(&old, false);
+        if old.max_prefixes != config.max_prefixes {
+            self.reset_limits(id);
+            Family::ALL.into_iter().for_each(|family| self.check_limit(id, family));
+        }
         if old.route_reflector_client != config.route_reflector_client {
             self.export_anew(id);
         }
@@ -120,6 +124,7 @@ impl Rib {
                 self.export_anew(id);
             }
         }
+        self.reset_limits(id);
         self.own_address(own_end(session.local), true);
         self.join_group(id);
     }

@@ -35,6 +35,7 @@ pub(crate) fn config() -> PeerConfig {
         ebgp_multihop: false,
         authentication: <_>::default(),
         ttl_security: None,
+        max_prefixes: None,
         passive: false,
         shutdown: None,
         route_reflector_client: false,

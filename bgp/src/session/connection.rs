@@ -140,7 +140,7 @@ impl Connection {
     /// RFC 4271 section 8.2.2, from the point where TCP is up.
     pub(super) fn handle(&mut self, event: Event, context: &mut Context<'_>) -> Step {
         if let Some(cease) = event.cease() {
-            return self.stop(cease, context);
+            return self.stop(cease, event.explanation(), context);
         }
         match event {
             Event::TcpConnectionFails(error) => self.tcp_failed(error, context),
@@ -258,11 +258,11 @@ impl Connection {
     }
 
     /// Ends it for a reason of our own. No NOTIFICATION goes out before OPEN.
-    fn stop(&self, cease: Notification, context: &mut Context<'_>) -> Step {
+    fn stop(&self, cease: Notification, explanation: Option<String>, context: &mut Context<'_>) -> Step {
         if matches!(self.phase, Phase::DelayOpen) {
             return self.close(context, Ending::Notification);
         }
-        let text = cease.text();
+        let text = explanation.or_else(|| cease.text());
         self.fail(cease, text.as_deref().unwrap_or_default(), &Bytes::new(), context)
     }
 

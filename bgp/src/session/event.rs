@@ -7,7 +7,7 @@
 //! | 3 AutomaticStart, 5 AutomaticStart_with_PassiveTcpEstablishment | [`super::Fsm::configure`] |
 //! | 4 ManualStart_with_PassiveTcpEstablishment | as event 1 |
 //! | 6, 7 AutomaticStart_with_DampPeerOscillations | damping is always on: event 13 starts again |
-//! | 8 AutomaticStop | [`Event::AutomaticStop`] |
+//! | 8 AutomaticStop | [`Event::AutomaticStop`], [`Event::OverLimit`] |
 //! | 9 ConnectRetryTimer_Expires, 13 IdleHoldTimer_Expires | the [`super::Fsm`]'s timers |
 //! | 10 HoldTimer_Expires, 11 KeepaliveTimer_Expires, 12 DelayOpenTimer_Expires | the [`Event`]s of those names |
 //! | 14 TcpConnection_Valid, 15 Tcp_CR_Invalid | a half-open TCP connection is the kernel's; whose address an accepted one may come from is the speaker's to check |
@@ -24,6 +24,7 @@
 
 use bytes::Bytes;
 
+use crate::types::Family;
 use crate::wire::WireError;
 use crate::wire::error::ErrorCode;
 use crate::wire::notification::Notification;
@@ -48,6 +49,11 @@ pub(crate) enum Event {
         subcode: u8,
         /// For the peer.
         text: String,
+    },
+    /// More prefixes of this family were told than there may be.
+    OverLimit {
+        family: Family,
+        limit: u32,
     },
     HoldTimerExpires,
     /// RFC 9687: the peer has taken no bytes for too long.
@@ -82,6 +88,14 @@ impl Event {
         Some(kind as u8)
     }
 
+    /// What is to be said here of a stop whose Cease has no text.
+    pub(super) fn explanation(&self) -> Option<String> {
+        match self {
+            Self::OverLimit { family, limit } => Some(format!("more than {limit} of {family}")),
+            _ => None,
+        }
+    }
+
     /// The Cease of a stop.
     pub(super) fn cease(&self) -> Option<Notification> {
         match self {
@@ -89,6 +103,7 @@ impl Event {
                 Some(Notification::cease(ErrorCode::ADMINISTRATIVE_SHUTDOWN.subcode, text))
             }
             Self::AutomaticStop { subcode, text } => Some(Notification::cease(*subcode, text)),
+            Self::OverLimit { family, limit } => Some(Notification::max_prefixes(*family, *limit)),
             Self::OpenCollisionDump => {
                 Some(Notification::cease(ErrorCode::CONNECTION_COLLISION_RESOLUTION.subcode, ""))
             }

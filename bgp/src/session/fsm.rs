@@ -15,11 +15,11 @@ use super::outbox::Outbox;
 use super::rng::Rng;
 use super::state::State;
 use super::timer::{Deadlines, Timer};
-use crate::config::PeerConfig;
+use crate::config::{LimitAction, PeerConfig};
 use crate::ingress::{Down, IncidentKind, IngressOutput, LocalRestart, Session};
 use crate::protection::Authentication;
 use crate::status::Direction;
-use crate::types::{ConnectionId, PeerAddress, Reason};
+use crate::types::{ConnectionId, Family, PeerAddress, Reason};
 use crate::wire::error::ErrorCode;
 
 /// A session that was Established for this long was a good one: the failures before it are forgotten.
@@ -42,6 +42,8 @@ pub(crate) struct Fsm {
     idle_hold: Backoff,
     /// After a bad connection of the peer's, while we go on dialling: its next ones are refused for a while.
     inbound_hold: Backoff,
+    /// The session was ended as the peer had told too many prefixes, and was not begun again since.
+    over_limit: bool,
     state: State,
     since: Option<Instant>,
 }
@@ -78,6 +80,7 @@ impl Fsm {
             deadlines: Deadlines::default(),
             idle_hold: Backoff::default(),
             inbound_hold: Backoff::default(),
+            over_limit: false,
             state: State::Idle,
             since: None,
         }
@@ -117,6 +120,14 @@ impl Fsm {
             return;
         }
         let stays_down = config.stays_down();
+        // Of all else, policies above all, the peer tells no less.
+        let stays_over_limit = self.over_limit
+            && self.config.as_ref().is_some_and(|old| {
+                old.max_prefixes == config.max_prefixes
+                    && old.authentication == config.authentication
+                    && !old.stays_down()
+                    && !self.needs_reset(old, &config)
+            });
         let subcode = ErrorCode::OTHER_CONFIGURATION_CHANGE.subcode;
         if let Some(text) = &config.shutdown {
             self.stop_all(now, || Event::ManualStop(text.clone()), outbox);
@@ -133,8 +144,9 @@ impl Fsm {
         self.idle_hold.reset();
         self.inbound_hold.reset();
         if stays_down {
+            self.over_limit = false;
             self.halt(Mode::Stopped, outbox);
-        } else if self.connections.is_empty() {
+        } else if self.connections.is_empty() && !stays_over_limit {
             self.start(now, outbox);
         } else {
             // Who connected may never say anything, and whom to dial may be known only by now.
@@ -164,6 +176,25 @@ impl Fsm {
             || old.families != new.families
             || old.graceful_restart != new.graceful_restart
             || old.timers.hold_time != new.timers.hold_time
+    }
+
+    pub(crate) fn is_over_limit(&self) -> bool {
+        self.over_limit
+    }
+
+    /// Ends the session as more prefixes were told than there may be. It starts again after a while or not by itself, as the configuration says.
+    pub(crate) fn over_limit(&mut self, now: Instant, family: Family, outbox: &mut Outbox) {
+        let Some(max) = self.config.as_ref().and_then(|config| config.max_prefixes) else { return };
+        if self.mode != Mode::Started {
+            return;
+        }
+        self.stop_all(now, || Event::OverLimit { family, limit: max.limit }, outbox);
+        self.halt(Mode::IdleHold { admits: false }, outbox);
+        if let LimitAction::Restart(after) = max.action {
+            self.deadlines.set(Timer::IdleHold, now + after);
+        }
+        self.over_limit = true;
+        self.update_state(now, outbox);
     }
 
     /// Ends the session with a Cease and starts again.
@@ -445,6 +476,7 @@ impl Fsm {
     fn start(&mut self, now: Instant, outbox: &mut Outbox) {
         self.deadlines.stop(Timer::IdleHold);
         self.mode = Mode::Started;
+        self.over_limit = false;
         self.dial(now, outbox);
     }
 

@@ -13,7 +13,7 @@ use crate::config::SpeakerConfig;
 use crate::ingress::Incident;
 use crate::protection::Protection;
 use crate::session::{self, State};
-use crate::types::{ConnectionId, FamilySet, PeerAddress, Reason};
+use crate::types::{ConnectionId, Family, FamilySet, PeerAddress, Reason};
 
 /// How a speaker begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -241,6 +241,17 @@ pub enum EventKind {
         prefix: IpNet,
         /// Why it was rejected.
         reason: Reason,
+    },
+    /// A peer has told nearly as many prefixes as it may, or more.
+    Limit {
+        /// Of which family.
+        family: Family,
+        /// How many.
+        received: usize,
+        /// How many it may.
+        limit: u32,
+        /// Whether it has told more.
+        exceeded: bool,
     },
     /// Incoming connections were closed at once, as they came from no peer's address or were too many. Told once in
     /// [`EventKind::REFUSED_INTERVAL`] at most, for the last address; [`crate::status::SpeakerCounters`] counts them all.

@@ -32,7 +32,7 @@ use crate::ingress::{Down, IngressInput, IngressOutput, LocalRestart, Session};
 use crate::rib::{Rib, RibInput, RibOutput};
 use crate::session::State;
 use crate::status::SpeakerCounters;
-use crate::types::{ConnectionId, FamilySet, PeerAddress, PeerId, link_of};
+use crate::types::{ConnectionId, Family, FamilySet, PeerAddress, PeerId, link_of};
 
 mod announced;
 mod configure;
@@ -71,6 +71,8 @@ pub struct Speaker {
     held: Option<BTreeMap<IpNet, NextHops>>,
     announced: Announced,
     counters: SpeakerCounters,
+    /// The peers whose sessions are to end, as they have told more prefixes than they may, and of which family.
+    over_limit: BTreeMap<PeerAddress, Family>,
     /// Refused connections that no event has told of, and when one was told last.
     refused: (u64, Option<Instant>),
     outputs: VecDeque<Output>,
@@ -96,6 +98,7 @@ impl Speaker {
             held: start.restarting.then(BTreeMap::new),
             announced: Announced::default(),
             counters: SpeakerCounters::default(),
+            over_limit: BTreeMap::new(),
             refused: (0, None),
             outputs: VecDeque::new(),
             stopped: false,
@@ -356,6 +359,13 @@ impl Speaker {
     /// Lets everything flow to the end: through the RIB, the update groups, and over the threshold of the first convergence.
     fn settle(&mut self, now: Instant) {
         self.settle_rib(now);
+        while let Some((address, family)) = self.over_limit.pop_first() {
+            if let Some(peer) = self.peers.get(&address) {
+                self.convergence.forget(peer.id);
+            }
+            self.tell_peer(now, address, IngressInput::OverLimit { family });
+            self.settle_rib(now);
+        }
         if self.deferring && self.convergence.deferral_is_over(now) {
             self.deferring = false;
             self.rib.handle(now, RibInput::Advertise);
@@ -426,12 +436,25 @@ impl Speaker {
                     self.tell_people(*address, EventKind::Alarm { prefix, reason });
                 }
             }
+            RibOutput::Limit { peer, family, received, exceeded } => {
+                self.limit_reached(peer, family, received, exceeded);
+            }
             RibOutput::Egress(group, input) => self.pass_on(now, group, input),
             RibOutput::EgressClosed(group) => {
                 self.egress.remove(&group);
                 self.announced.stir();
             }
         }
+    }
+
+    fn limit_reached(&mut self, peer: PeerId, family: Family, received: usize, exceeded: bool) {
+        let peer = self.addresses.get(&peer).and_then(|address| Some((*address, self.peers.get(address)?)));
+        let Some((address, peer)) = peer else { return };
+        let Some(max) = peer.config.max_prefixes else { return };
+        if exceeded && max.action.ends_the_session() {
+            self.over_limit.insert(address, family);
+        }
+        self.tell_people(address, EventKind::Limit { family, received, limit: max.limit, exceeded });
     }
 
     fn pass_on(&mut self, now: Instant, group: GroupId, input: EgressInput) {

@@ -60,6 +60,7 @@ impl Speaker {
             last_error: peer.ingress.last_error().cloned(),
             stale_until: self.rib.stale_until(peer.id),
             counters,
+            over_limit: peer.ingress.is_over_limit(),
         }
     }
 

@@ -5,6 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::error::{ErrorCode, WireError};
 use super::header::{HEADER_LENGTH, MESSAGE_MAX};
 use super::reader::Reader;
+use crate::types::Family;
 
 /// A NOTIFICATION message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,17 @@ impl Notification {
             data.put_slice(text.as_bytes());
         }
         Self { code, data: data.freeze() }
+    }
+
+    /// A Cease for more prefixes of a family than this many (RFC 4486 section 4).
+    #[must_use]
+    pub fn max_prefixes(family: Family, limit: u32) -> Self {
+        let (afi, safi) = family.afi_safi();
+        let mut data = BytesMut::with_capacity(7);
+        data.put_u16(afi);
+        data.put_u8(safi);
+        data.put_u32(limit);
+        Self { code: ErrorCode::MAXIMUM_PREFIXES_REACHED, data: data.freeze() }
     }
 
     /// The text of a shutdown communication, if there is one and its length and its UTF-8 are right. Control characters, which a

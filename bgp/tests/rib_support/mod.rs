@@ -56,6 +56,7 @@ pub fn config() -> PeerConfig {
         ebgp_multihop: false,
         authentication: <_>::default(),
         ttl_security: None,
+        max_prefixes: None,
         passive: false,
         shutdown: None,
         route_reflector_client: false,
@@ -309,6 +310,8 @@ impl Lab {
                 RibOutput::Track(next_hop) => assert!(self.tracked.insert(next_hop)),
                 RibOutput::Untrack(next_hop) => assert!(self.tracked.remove(&next_hop)),
                 RibOutput::Alarm { peer, prefix, .. } => self.alarms.push((peer, prefix)),
+                // What follows from it is the speaker's.
+                RibOutput::Limit { .. } => {}
                 RibOutput::Egress(group, input) => self.egress(group, input),
                 RibOutput::EgressClosed(group) => {
                     self.egresses.remove(&group);

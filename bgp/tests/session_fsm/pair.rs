@@ -44,6 +44,7 @@ pub(crate) fn peer_config(local_as: u32, remote_as: u32) -> PeerConfig {
         ebgp_multihop: false,
         authentication: <_>::default(),
         ttl_security: None,
+        max_prefixes: None,
         passive: false,
         shutdown: None,
         route_reflector_client: false,

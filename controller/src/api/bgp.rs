@@ -1,7 +1,7 @@
 //! The resources of BGP: configuration, peers and filters.
 
 use std::collections::BTreeSet;
-use std::num::{NonZeroU8, NonZeroU16};
+use std::num::{NonZeroU8, NonZeroU16, NonZeroU32};
 
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -222,6 +222,9 @@ pub struct BGPPeerSpec {
     #[serde(default)]
     #[schemars(range(min = 1, max = 254))]
     pub ttl_security: Option<NonZeroU8>,
+    /// How many prefixes the peer may tell; as many as it likes unless given.
+    #[serde(default)]
+    pub max_prefixes: Option<MaxPrefixesSpec>,
     /// Whose address is the next hop of what we announce; `Auto` unless given.
     #[serde(default)]
     pub next_hop_mode: Option<NextHopMode>,
@@ -250,6 +253,36 @@ pub struct BGPPeerSpec {
     /// Withdraw everything, end the session and keep it down.
     #[serde(default)]
     pub shutdown: bool,
+}
+
+/// How many prefixes a peer may tell. Each family is counted by itself, and what filters reject counts too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MaxPrefixesSpec {
+    /// So many may be, of each family.
+    pub limit: NonZeroU32,
+    /// From which part of the limit on a warning is given, in percent: 1 to 100; 75 unless given.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 100))]
+    pub warning_threshold: Option<u8>,
+    /// What becomes of a session on which more are told; `Stop` unless given.
+    #[serde(default)]
+    pub action: Option<MaxPrefixesAction>,
+    /// With `Restart`, how long the session stays down: 1s to 24h.
+    #[serde(default)]
+    pub restart_after: Option<Duration>,
+}
+
+/// What becomes of a session on which too many prefixes are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MaxPrefixesAction {
+    /// It goes on, with a warning.
+    Warn,
+    /// It ends, and stays down until its BGPPeer changes.
+    #[default]
+    Stop,
+    /// It ends, and is begun again after `restartAfter`.
+    Restart,
 }
 
 /// Where a password is.

@@ -11,7 +11,7 @@ type Rule = (&'static str, &'static str, &'static str, &'static str);
 /// Where in a CustomResourceDefinition the schema of an object is.
 const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
 
-const RULES: [Rule; 23] = [
+const RULES: [Rule; 24] = [
     (
         "BGPConfiguration",
         "",
@@ -49,6 +49,12 @@ const RULES: [Rule; 23] = [
         "/properties/spec",
         "!has(self.ttlSecurity) || !(has(self.ebgpMultihop) && self.ebgpMultihop)",
         "ttlSecurity: keep one of ttlSecurity and ebgpMultihop",
+    ),
+    (
+        "BGPPeer",
+        "/properties/spec/properties/maxPrefixes",
+        "has(self.restartAfter) == (has(self.action) && self.action == 'Restart')",
+        "restartAfter: it belongs to action: Restart, and to no other",
     ),
     ("BGPPeer", "/properties/spec", UNEVEN, KEEPALIVE),
     (

@@ -57,8 +57,23 @@ pub struct PeerJson {
     /// How many hops away it is at most, where that is checked (GTSM).
     #[serde(default)]
     pub ttl_security: Option<u8>,
+    /// How many prefixes it may tell; null: as many as it likes.
+    #[serde(default)]
+    pub max_prefixes: Option<MaxPrefixesJson>,
     /// What went wrong last.
     pub last_error: Option<LastErrorJson>,
+}
+
+/// How many prefixes a peer may tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MaxPrefixesJson {
+    /// So many may be, of each family.
+    pub limit: u32,
+    /// From so many on there is a warning.
+    pub warning: u32,
+    /// Whether there are more, or the session is kept down as there were.
+    pub exceeded: bool,
 }
 
 /// How both ends of a session know each other.

@@ -283,6 +283,10 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
     if let Some(hops) = peer.ttl_security {
         line("TTL security", format!("{hops} hops at most"));
     }
+    if let Some(max) = peer.max_prefixes {
+        let exceeded = if max.exceeded { ", exceeded" } else { "" };
+        line("Maximum prefixes", format!("{} of a family{exceeded}", max.limit));
+    }
     line("Last error", peer.last_error.as_ref().map_or_else(|| NONE.to_owned(), |e| last_error(e, now)));
     text
 }

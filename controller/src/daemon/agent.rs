@@ -531,7 +531,10 @@ impl Agent {
                     self.known.strangers.saw(address, now.timestamp);
                 }
             }
-            EventKind::Refused { .. } | EventKind::Incident(_) | EventKind::State { .. } => {}
+            EventKind::Refused { .. }
+            | EventKind::Incident(_)
+            | EventKind::Limit { .. }
+            | EventKind::State { .. } => {}
         }
         let Happened { level, cause, event: happened } = happened::describe(event);
         if let Some(more) = self.log.admit(now.instant, &event.peer.to_string(), &cause) {

@@ -185,6 +185,7 @@ impl Inquiry {
         let behind_gateway = known.nodes_behind_gateway();
         let mut found = known.found();
         found.extend(speaker.peers.iter().filter_map(problems::without_ipv4));
+        found.extend(speaker.peers.iter().filter_map(problems::max_prefixes));
         let problems = problems::list(
             &Known {
                 found: &found,

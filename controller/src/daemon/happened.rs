@@ -46,6 +46,11 @@ pub(super) fn describe(event: &Event) -> Happened {
             let event = happened("alarm", format!("{prefix}: {reason}"));
             Happened { level: Level::WARN, cause: format!("alarm {}", reason.code), event }
         }
+        EventKind::Limit { family, received, limit, exceeded } => {
+            let cause = format!("max-prefixes {family} {exceeded}");
+            let text = format!("{received} prefixes of {family} were told, of {limit} that may be");
+            Happened { level: Level::WARN, cause, event: happened("max-prefixes", text) }
+        }
         EventKind::Refused { connections } => {
             let text =
                 format!("{connections} connections closed at once: from no peer's address, or too many");

@@ -224,6 +224,12 @@ impl Scrape {
             "How far away a peer may be, where the TTL is checked",
             near,
         )?;
+        let limited = || self.peers.iter().filter_map(|(peer, _)| Some((labels(peer), peer.max_prefixes?)));
+        let limits = limited().map(|(peer, max)| (peer, u64::from(max.limit)));
+        gauges(encoder, "bgp_peer_max_prefixes", "How many prefixes of a family a peer may tell", limits)?;
+        let exceeded = limited().map(|(peer, max)| (peer, u64::from(max.exceeded)));
+        let help = "1 where there are more, or the session is kept down as there were";
+        gauges(encoder, "bgp_peer_max_prefixes_exceeded", help, exceeded)?;
         let flaps = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.flaps));
         counters(encoder, "bgp_session_flaps", "Sessions that left Established", flaps)?;
         let refused = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.connections_refused));
@@ -352,8 +358,8 @@ mod tests {
     use super::*;
     use crate::api::ipam::{IpamBlockJson, IpamBlockState};
     use crate::api::json::{
-        ConfigStatusJson, DrainJson, FamilyJson, FibStatusJson, IpamStatusJson, PeerCountJson, Problem,
-        SpoofedJson,
+        ConfigStatusJson, DrainJson, FamilyJson, FibStatusJson, IpamStatusJson, MaxPrefixesJson,
+        PeerCountJson, Problem, SpoofedJson,
     };
     use crate::api::{RejectedJson, ServicesStatusJson};
 
@@ -376,6 +382,7 @@ mod tests {
             graceful_restart: None,
             authentication: Some(AuthenticationJson::TcpMd5),
             ttl_security: Some(1),
+            max_prefixes: Some(MaxPrefixesJson { limit: 1000, warning: 750, exceeded: false }),
             last_error: None,
             route_reflector_client: true,
         };

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
+use weft_bgp::config::LimitAction;
 use weft_bgp::session::State;
 use weft_bgp::status::PeerStatus;
 use weft_bgp::types::Family;
@@ -116,8 +117,10 @@ pub(super) fn api(trouble: &str) -> Problem {
 }
 
 fn down(peer: &PeerJson) -> Option<Problem> {
-    // Why a session cannot be authenticated is a problem of its own.
-    if peer.state == State::Established || peer.authentication == Some(AuthenticationJson::Unavailable) {
+    // These are problems of their own.
+    let known = peer.authentication == Some(AuthenticationJson::Unavailable)
+        || peer.max_prefixes.is_some_and(|max| max.exceeded);
+    if peer.state == State::Established || known {
         return None;
     }
     if let (Some(interface), None) = (peer.peer.strip_prefix('%'), peer.neighbour) {
@@ -138,6 +141,35 @@ fn down(peer: &PeerJson) -> Option<Problem> {
         format!(
             "look at the other end: it must be reachable, speak BGP, and know this node as a peer of AS {}",
             peer.local_as
+        ),
+    ))
+}
+
+/// A peer that tells nearly as many prefixes as it may, or more.
+pub(super) fn max_prefixes(peer: &PeerStatus) -> Option<Problem> {
+    let max = peer.config.max_prefixes?;
+    let who = format!("{} ({})", peer.config.name, peer.address);
+    let limit = max.limit;
+    if peer.over_limit {
+        let until = match max.action {
+            LimitAction::Restart(_) => "it is begun again after restartAfter",
+            _ => "it stays down until maxPrefixes or what the session depends on changes",
+        };
+        return Some(Problem::error(
+            "max-prefixes",
+            format!(
+                "the session with {who} was ended: more than {limit} prefixes of a family were told; {until}"
+            ),
+            "have the peer tell less, then change or wait; or raise maxPrefixes.limit of the BGPPeer",
+        ));
+    }
+    let family = peer.families.iter().find(|family| family.told() >= max.warning as usize)?;
+    Some(Problem::warning(
+        "max-prefixes",
+        format!("{who} tells {} prefixes of {}, of {limit} that it may", family.told(), family.family),
+        format!(
+            "see what it tells (weftctl routes --rib in --peer {}), and filter it there or raise maxPrefixes.limit",
+            peer.address
         ),
     ))
 }
@@ -285,6 +317,7 @@ mod tests {
             graceful_restart: None,
             authentication: None,
             ttl_security: None,
+            max_prefixes: None,
             last_error: None,
             route_reflector_client: false,
         }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use weft_bgp::config::RemoteAs;
+use weft_bgp::config::{MaxPrefixes, RemoteAs};
 use weft_bgp::protection::Authentication;
 use weft_bgp::status::{Direction, FamilyStatus, LastError, PathStatus, PeerStatus, RouteStatus};
 use weft_bgp::types::PeerAddress;
@@ -11,7 +11,7 @@ use weft_bgp::wire::attributes::{AsPath, Origin, SegmentKind};
 use super::clock::Moment;
 use crate::api::json::{
     AsPathElement, AuthenticationJson, ErrorDirection, FamilyJson, GracefulRestartJson, GracefulRestartRole,
-    LastErrorJson, OriginJson, PathJson, PeerJson, RouteJson,
+    LastErrorJson, MaxPrefixesJson, OriginJson, PathJson, PeerJson, RouteJson,
 };
 
 /// The port that needs no mention (RFC 4271 section 4).
@@ -51,6 +51,7 @@ pub(super) fn peer(status: &PeerStatus, now: &Moment) -> PeerJson {
             Authentication::Unavailable(_) => Some(AuthenticationJson::Unavailable),
         },
         ttl_security: config.ttl_security.map(u8::from),
+        max_prefixes: max_prefixes(status),
         last_error: status.last_error.as_ref().map(|error| last_error(error, now)),
     }
 }
@@ -78,6 +79,12 @@ fn family(status: &FamilyStatus) -> FamilyJson {
         advertised: status.advertised as u64,
         stale: status.stale as u64,
     }
+}
+
+fn max_prefixes(status: &PeerStatus) -> Option<MaxPrefixesJson> {
+    let MaxPrefixes { limit, warning, .. } = status.config.max_prefixes?;
+    let more = |family: &FamilyStatus| family.told() > limit as usize;
+    Some(MaxPrefixesJson { limit, warning, exceeded: status.over_limit || status.families.iter().any(more) })
 }
 
 /// Nothing before both ends agreed on it, except while a peer is away that had agreed.

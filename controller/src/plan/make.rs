@@ -3,9 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
-use weft_bgp::config::{NextHopMode as SpeakerNextHopMode, Origination, PeerConfig, RemoteAs, SpeakerConfig};
+use weft_bgp::config::{
+    LimitAction, MaxPrefixes, NextHopMode as SpeakerNextHopMode, Origination, PeerConfig, RemoteAs,
+    SpeakerConfig,
+};
 use weft_bgp::protection::Authentication;
 use weft_bgp::types::{Family, FamilySet, Interface, PeerAddress};
 
@@ -17,11 +21,16 @@ use super::{
     services,
 };
 use crate::api::json::Problem;
-use crate::api::{AdvertiseNodeAddress, NextHopMode, PeerAs, SourceAddress};
+use crate::api::{
+    AdvertiseNodeAddress, MaxPrefixesAction, MaxPrefixesSpec, NextHopMode, PeerAs, SourceAddress,
+};
 use crate::cluster::{Cluster, Node};
 
 /// The MTU where no interface says otherwise: Ethernet's.
 const DEFAULT_MTU: u32 = 1500;
+
+/// From which part of a limit on prefixes on a warning is given, in percent, where no BGPPeer says.
+const WARNING_THRESHOLD: u8 = 75;
 
 /// The interface that every host has, whatever its links do.
 const LOOPBACK: &str = "lo";
@@ -184,6 +193,7 @@ fn peer(
             .password(settings)
             .map_or(Authentication::None, |reference| context.cluster.authentication(reference)),
         ttl_security: spec.and_then(|s| s.ttl_security),
+        max_prefixes: spec.and_then(|s| s.max_prefixes).map(max_prefixes),
         passive: spec.is_some_and(|s| s.passive),
         shutdown: spec.filter(|s| s.shutdown).map(|_| format!("BGPPeer {} is shut down", session.name())),
         route_reflector_client: session.client,
@@ -194,6 +204,22 @@ fn peer(
         export,
     };
     Ok((address, config))
+}
+
+fn max_prefixes(spec: MaxPrefixesSpec) -> MaxPrefixes {
+    let limit = spec.limit.get();
+    let percent = u64::from(spec.warning_threshold.unwrap_or(WARNING_THRESHOLD));
+    let warning = (u64::from(limit) * percent).div_ceil(100);
+    let after = spec.restart_after.map_or(Duration::ZERO, |after| after.0);
+    MaxPrefixes {
+        limit,
+        warning: u32::try_from(warning).unwrap_or(limit),
+        action: match spec.action.unwrap_or_default() {
+            MaxPrefixesAction::Warn => LimitAction::Warn,
+            MaxPrefixesAction::Stop => LimitAction::Stop,
+            MaxPrefixesAction::Restart => LimitAction::Restart(after),
+        },
+    }
 }
 
 /// Where the other end of a session is on this host.

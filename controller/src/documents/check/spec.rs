@@ -9,8 +9,8 @@ use weft_bgp::types::Family;
 
 use crate::api::{
     AllowedUse, BGPConfigurationSpec, BGPFilterRule, BGPFilterSpec, BGPPeerSpec, Cidr, Duration,
-    FILTER_RULES_MAX, GracefulRestartSpec, IPPoolSpec, Invalid, MatchOperator, PasswordSource, PeerAs,
-    SecretKeyRef, SourceAddress, Topology,
+    FILTER_RULES_MAX, GracefulRestartSpec, IPPoolSpec, Invalid, MatchOperator, MaxPrefixesAction,
+    MaxPrefixesSpec, PasswordSource, PeerAs, SecretKeyRef, SourceAddress, Topology,
 };
 use crate::documents::decode::{NAME_REMEDY, fit_name};
 
@@ -19,6 +19,9 @@ const NAT_EXCLUDED_MAX: usize = 256;
 
 /// How many hops away a peer may be that is to be near.
 const TTL_SECURITY_MAX: u8 = 254;
+
+/// How long a session may stay down for too many prefixes and then begin by itself.
+const RESTART_AFTER_MAX: StdDuration = StdDuration::from_secs(24 * 3600);
 
 /// How many ranges of a pool may be reserved.
 const RESERVED_MAX: usize = 256;
@@ -145,6 +148,7 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
             fault(&mut faults, "ttlSecurity", "the peer on an interface's link is one hop away", remedy);
         }
     }
+    max_prefixes(&mut faults, spec.max_prefixes);
     if spec.route_reflector_client && spec.as_number == Some(PeerAs::External) {
         fault(
             &mut faults,
@@ -219,6 +223,30 @@ fn graceful_restart(faults: &mut Faults, spec: Option<GracefulRestartSpec>) {
     if time.0.subsec_nanos() > 0 || !(1..=4095).contains(&time.0.as_secs()) {
         let message = format!("{time} is no restart time: it has 12 bits of seconds (RFC 4724)");
         fault(faults, "gracefulRestart.restartTime", message, "write whole seconds from 1s to 4095s");
+    }
+}
+
+fn max_prefixes(faults: &mut Faults, spec: Option<MaxPrefixesSpec>) {
+    let Some(spec) = spec else { return };
+    if let Some(percent) = spec.warning_threshold.filter(|percent| !(1..=100).contains(percent)) {
+        let message = format!("{percent} is no part of the limit in percent");
+        fault(faults, "maxPrefixes.warningThreshold", message, "write 1 to 100");
+    }
+    let path = "maxPrefixes.restartAfter";
+    match (spec.action.unwrap_or_default(), spec.restart_after) {
+        (MaxPrefixesAction::Restart, None) => {
+            fault(faults, path, "restartAfter is missing", "add it: 1s to 24h, as in \"5m\"");
+        }
+        (MaxPrefixesAction::Restart, Some(after)) => {
+            if after.0 < StdDuration::from_secs(1) || after.0 > RESTART_AFTER_MAX {
+                fault(faults, path, format!("{after} is no time to stay down"), "write 1s to 24h");
+            }
+        }
+        (MaxPrefixesAction::Warn | MaxPrefixesAction::Stop, Some(_)) => {
+            let remedy = "write action: Restart, or leave restartAfter out";
+            fault(faults, path, "restartAfter is given without action: Restart", remedy);
+        }
+        (MaxPrefixesAction::Warn | MaxPrefixesAction::Stop, None) => {}
     }
 }
 
