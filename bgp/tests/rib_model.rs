@@ -20,7 +20,7 @@ use rib_support::*;
 use weft_bgp::config::PeerConfig;
 use weft_bgp::egress::EgressInput;
 use weft_bgp::ingress::Down;
-use weft_bgp::policy::{Policy, PrefixMatch, PrefixRange, RouteSource, Rule, Verdict};
+use weft_bgp::policy::{Community, Operation, Policy, PrefixMatch, PrefixRange, RouteSource, Rule, Verdict};
 use weft_bgp::rib::RibInput;
 use weft_bgp::speaker::{Resolution, TrackedNextHop};
 use weft_bgp::status::{RibView, RouteSelect};
@@ -134,9 +134,9 @@ fn some_prefixes(bits: u8) -> impl Iterator<Item = IpNet> {
 }
 
 fn policy(number: u8) -> Policy {
-    let rule = |prefixes, source, verdict| Rule { prefixes, source, peer_type: None, verdict };
+    let rule = |prefixes, source, verdict| Rule { prefixes, source, ..Rule::new(verdict) };
     let inside = |text, negated| {
-        Some(PrefixMatch { ranges: vec![PrefixRange { net: net(text), min_len: 0, max_len: 32 }], negated })
+        Some(PrefixMatch { ranges: vec![PrefixRange { net: net(text), min_len: 0, max_len: 128 }], negated })
     };
     let rules = match number {
         0 => vec![],
@@ -153,9 +153,62 @@ fn policy(number: u8) -> Policy {
             ),
             rule(None, None, Verdict::Accept),
         ],
+        4 => vec![
+            Rule { communities: vec![Community::Standard(7)], ..Rule::new(rewriting(0)) },
+            Rule { as_path_prefix: vec![Asn(65001), Asn(64600)], ..Rule::new(rewriting(1)) },
+            rule(inside("2001:db8:1::/48", false), None, rewriting(2)),
+            rule(inside("10.0.0.0/8", false), None, rewriting(3)),
+            rule(None, Some(RouteSource::Local), rewriting(0)),
+        ],
         _ => accept_all().rules,
     };
     Policy { rules, unmatched: Reason::new("unmatched", "no rule matches") }
+}
+
+/// Changes of attributes, by number.
+fn rewriting(number: u8) -> Verdict {
+    let operations = match number {
+        0 => vec![
+            Operation::AddCommunity(Community::Standard(8)),
+            Operation::RemoveCommunity(Community::Standard(7)),
+            Operation::SetMed(1),
+        ],
+        1 => vec![Operation::SetLocalPreference(150), Operation::PrependAsPath(vec![Asn(64999), OWN])],
+        2 => vec![
+            Operation::AddCommunity(Community::Standard(0xFFFF_FF01)),
+            Operation::RemoveCommunity(Community::Standard(0xFFFF_0000)),
+            Operation::SetLocalPreference(200),
+        ],
+        _ => vec![Operation::SetNextHop(ip("192.0.2.102"))],
+    };
+    Verdict::AcceptWith(operations.into())
+}
+
+/// What such changes do, told a second time.
+fn rewritten(verdict: &Verdict, mut attributes: PathAttributes) -> PathAttributes {
+    let Some(number) = (0..4).find(|number| rewriting(*number) == *verdict) else { return attributes };
+    let communities = &mut attributes.communities;
+    match number {
+        0 => {
+            communities.retain(|c| *c != 7);
+            communities.push(8);
+            attributes.med = Some(1);
+        }
+        1 => {
+            attributes.local_pref = Some(150);
+            attributes.as_path.prepend(OWN);
+            attributes.as_path.prepend(Asn(64999));
+        }
+        2 => {
+            communities.retain(|c| *c != 0xFFFF_0000);
+            communities.push(0xFFFF_FF01);
+            attributes.local_pref = Some(200);
+        }
+        _ => attributes.next_hop = ip("192.0.2.102"),
+    }
+    let communities: BTreeSet<u32> = attributes.communities.drain(..).collect();
+    attributes.communities = communities.into_iter().collect();
+    attributes
 }
 
 fn announcement() -> impl Strategy<Value = Announcement> {
@@ -195,7 +248,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (peer.clone(), 0u8..4).prop_map(|(p, f)| Event::Restart(p, f)),
         1 => peer.clone().prop_map(Event::Death),
         2 => (peer.clone(), family()).prop_map(|(p, f)| Event::EndOfRib(p, f)),
-        2 => (peer.clone(), 0u8..6).prop_map(|(p, n)| Event::Import(p, n)),
+        4 => (peer.clone(), 0u8..6).prop_map(|(p, n)| Event::Import(p, n)),
         6 => (peer.clone(), 0u8..6).prop_map(|(p, n)| Event::Export(p, n)),
         1 => (peer.clone(), 0u8..2).prop_map(|(p, n)| Event::AllowedOwnAs(p, n)),
         8 => (family(), 0u8..3, any::<bool>(), 0u8..4).prop_map(|(f, h, d, r)| Event::NextHop(f, h, d, r)),
@@ -244,33 +297,33 @@ struct Model {
 }
 
 /// A path in the model: whose, its attributes, its metric.
-type ModelPath<'a> = (Option<u32>, &'a PathAttributes, u32);
+type ModelPath = (Option<u32>, PathAttributes, u32);
 
 impl Model {
     fn tracked(&self, peer: u32, attributes: &PathAttributes) -> TrackedNextHop {
         TrackedNextHop { address: attributes.next_hop, default_route: !is_external(peer), link: None }
     }
 
-    /// Whether a route passes everything but its next hop.
-    fn passes(&self, peer: u32, prefix: &IpNet, attributes: &PathAttributes) -> bool {
+    /// What policy makes of a route that passes everything but its next hop.
+    fn passes(&self, peer: u32, prefix: &IpNet, attributes: &PathAttributes) -> Option<PathAttributes> {
         let config = &self.peers[&peer].config;
-        attributes.originator_id != Some(ROUTER_ID)
+        let passes = attributes.originator_id != Some(ROUTER_ID)
             && !attributes.cluster_list.contains(&self.cluster)
-            && accepts(&config.import, prefix, RouteSource::RemotePeers)
-            && attributes.as_path.occurrences(OWN) <= usize::from(config.allowed_own_as)
+            && attributes.as_path.occurrences(OWN) <= usize::from(config.allowed_own_as);
+        let verdict =
+            verdict(&config.import, prefix, RouteSource::RemotePeers, attributes).filter(|_| passes)?;
+        Some(rewritten(verdict, attributes.clone()))
     }
 
-    fn eligible<'a>(&'a self, prefix: &IpNet, local: &'a PathAttributes) -> Vec<ModelPath<'a>> {
+    fn eligible(&self, prefix: &IpNet, local: &PathAttributes) -> Vec<ModelPath> {
         if self.originate.contains(prefix) {
-            return vec![(None, local, 0)];
+            return vec![(None, local.clone(), 0)];
         }
         let mut paths = vec![];
         for (peer, state) in &self.peers {
             let Some((attributes, _)) = state.routes.get(prefix) else { continue };
-            if !self.passes(*peer, prefix, attributes) {
-                continue;
-            }
-            match self.resolutions.get(&self.tracked(*peer, attributes)).filter(|_| self.tracking) {
+            let Some(attributes) = self.passes(*peer, prefix, attributes) else { continue };
+            match self.resolutions.get(&self.tracked(*peer, &attributes)).filter(|_| self.tracking) {
                 _ if !self.tracking => paths.push((Some(*peer), attributes, 0)),
                 Some(Resolution::OnLink) => paths.push((Some(*peer), attributes, 0)),
                 Some(Resolution::Gateway { metric }) if !is_external(*peer) => {
@@ -283,9 +336,9 @@ impl Model {
     }
 
     /// The best path, and all that are used.
-    fn decide<'a>(&'a self, prefix: &IpNet, local: &'a PathAttributes) -> Vec<ModelPath<'a>> {
+    fn decide(&self, prefix: &IpNet, local: &PathAttributes) -> Vec<ModelPath> {
         let mut paths = self.eligible(prefix, local);
-        let pref = |p: &ModelPath<'_>| local_pref(p.0, p.1);
+        let pref = |p: &ModelPath| local_pref(p.0, &p.1);
         let best = paths.iter().map(pref).max();
         paths.retain(|p| Some(pref(p)) == best);
         let best = paths.iter().map(|p| p.1.as_path.length()).min();
@@ -293,14 +346,14 @@ impl Model {
         let best = paths.iter().map(|p| p.1.origin).min();
         paths.retain(|p| Some(p.1.origin) == best);
         let all = paths.clone();
-        let med = |p: &ModelPath<'_>| p.1.med.unwrap_or(0);
+        let med = |p: &ModelPath| p.1.med.unwrap_or(0);
         paths.retain(|p| !all.iter().any(|q| q.1.as_path.first() == p.1.as_path.first() && med(q) < med(p)));
         if paths.iter().any(|p| p.0.is_some_and(is_external)) {
             paths.retain(|p| p.0.is_some_and(is_external));
         }
         let best = paths.iter().map(|p| p.2).min();
         paths.retain(|p| Some(p.2) == best);
-        let identifier = |p: &ModelPath<'_>| match (p.0, p.1.originator_id) {
+        let identifier = |p: &ModelPath| match (p.0, p.1.originator_id) {
             (Some(peer), None) => Ipv4Addr::from(peer),
             (_, originator) => originator.unwrap_or(Ipv4Addr::UNSPECIFIED),
         };
@@ -310,7 +363,7 @@ impl Model {
     }
 
     /// What a peer is told of a prefix.
-    fn told(&self, peer: u32, prefix: &IpNet, best: Option<&ModelPath<'_>>) -> Option<PathAttributes> {
+    fn told(&self, peer: u32, prefix: &IpNet, best: Option<&ModelPath>) -> Option<PathAttributes> {
         let (from, attributes, _) = best?;
         let external = is_external(peer);
         let internal = from.filter(|from| !is_external(*from) && !external);
@@ -325,39 +378,58 @@ impl Model {
         if *from == Some(peer)
             || internal.is_some_and(|from| !is_client(from) && !is_client(peer))
             || forbidden
-            || !accepts(&self.peers[&peer].config.export, prefix, source)
         {
             return None;
         }
-        let mut told = (*attributes).clone();
-        if external || from.is_none() {
-            told.next_hop =
-                if matches!(prefix, IpNet::V4(_)) { ip("192.0.2.255") } else { ip("2001:db8::ff") };
-        }
+        let verdict = verdict(&self.peers[&peer].config.export, prefix, source, attributes)?;
+        let next_hop = match prefix {
+            _ if !external && from.is_some() => attributes.next_hop,
+            IpNet::V4(_) => ip("192.0.2.255"),
+            IpNet::V6(_) => ip("2001:db8::ff"),
+        };
+        let plain = PathAttributes {
+            next_hop,
+            med: attributes.med.filter(|_| !external),
+            local_pref: Some(local_pref(*from, attributes)),
+            ..attributes.clone()
+        };
+        let mut told = rewritten(verdict, plain);
         if external {
             told.as_path.prepend(OWN);
             told.local_pref = None;
-            told.med = None;
             told.originator_id = None;
             told.cluster_list.clear();
         } else {
             if let Some(from) = internal {
+                told.next_hop = next_hop;
                 told.originator_id.get_or_insert(Ipv4Addr::from(from));
                 told.cluster_list.insert(0, self.cluster);
             }
-            told.local_pref = Some(local_pref(*from, attributes));
         }
         Some(told)
     }
 }
 
-fn accepts(policy: &Policy, prefix: &IpNet, source: RouteSource) -> bool {
+/// The verdict of a policy, if it accepts.
+fn verdict<'a>(
+    policy: &'a Policy,
+    prefix: &IpNet,
+    source: RouteSource,
+    attributes: &PathAttributes,
+) -> Option<&'a Verdict> {
     let matches = |rule: &&Rule| {
         let named = rule.source.is_none_or(|s| s == source)
             || (rule.source, source) == (Some(RouteSource::RemotePeers), RouteSource::Reflected);
-        named && rule.prefixes.as_ref().is_none_or(|m| m.ranges.iter().any(|r| r.net.contains(prefix)))
+        let carried =
+            |c: &Community| matches!(c, Community::Standard(c) if attributes.communities.contains(c));
+        let asns: Vec<Asn> = attributes.as_path.0.iter().flat_map(|s| s.asns.clone()).collect();
+        named
+            && rule.prefixes.as_ref().is_none_or(|m| m.ranges.iter().any(|r| r.net.contains(prefix)))
+            && rule.communities.iter().all(carried)
+            && asns.starts_with(&rule.as_path_prefix)
     };
-    policy.rules.iter().find(matches).is_some_and(|rule| rule.verdict == Verdict::Accept)
+    let verdict = policy.rules.iter().find(matches).map(|rule| &rule.verdict);
+    verdict.filter(|verdict| !matches!(verdict, Verdict::Reject(_)))
 }
 
 /// Both, fed the same.
@@ -604,8 +676,8 @@ impl Both {
         let mut wanted = BTreeSet::new();
         for (peer, state) in self.model.peers.iter().filter(|_| self.model.tracking) {
             for (prefix, (attributes, _)) in &state.routes {
-                if self.model.passes(*peer, prefix, attributes) {
-                    wanted.insert(self.model.tracked(*peer, attributes));
+                if let Some(attributes) = self.model.passes(*peer, prefix, attributes) {
+                    wanted.insert(self.model.tracked(*peer, &attributes));
                 }
             }
         }

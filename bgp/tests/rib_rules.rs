@@ -49,12 +49,7 @@ fn code(lab: &Lab) -> String {
 
 fn rejecting(code: &'static str) -> Arc<Policy> {
     Arc::new(Policy {
-        rules: vec![Rule {
-            prefixes: None,
-            source: None,
-            peer_type: None,
-            verdict: Verdict::Reject(Reason::new(code, "rejected")),
-        }],
+        rules: vec![Rule::new(Verdict::Reject(Reason::new(code, "rejected")))],
         unmatched: Reason::new("unmatched", "no rule matches"),
     })
 }

@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use weft_bgp::config::Origination;
 use weft_bgp::policy::{CompiledPolicy, RouteSource, Subject};
 use weft_bgp::types::{PeerAddress, PeerType};
-use weft_bgp::wire::attributes::GRACEFUL_SHUTDOWN;
+use weft_bgp::wire::attributes::{GRACEFUL_SHUTDOWN, PathAttributes};
 use weft_controller::api::json::DrainPhase;
 use weft_controller::cluster::Cluster;
 use weft_controller::documents::load;
@@ -106,8 +106,8 @@ fn told(plan: &NodePlan) -> BTreeMap<(PeerAddress, IpNet), Option<Origination>> 
         let export = CompiledPolicy::new(peer.export.clone());
         for (prefix, origination) in &all {
             let source = if origination.is_some() { RouteSource::Local } else { RouteSource::RemotePeers };
-            let next_hop = IpAddr::from([192, 0, 2, 1]);
-            let subject = Subject { prefix: *prefix, source, peer_type: PeerType::External, next_hop };
+            let attributes = &PathAttributes::new(IpAddr::from([192, 0, 2, 1]));
+            let subject = Subject { prefix: *prefix, source, peer_type: PeerType::External, attributes };
             if export.evaluate(subject).is_ok() {
                 told.insert((*address, *prefix), origination.clone());
             }

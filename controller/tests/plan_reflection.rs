@@ -9,6 +9,7 @@ use std::sync::Arc;
 use weft_bgp::config::PeerConfig;
 use weft_bgp::policy::{CompiledPolicy, Policy, RouteSource, Subject};
 use weft_bgp::types::PeerType;
+use weft_bgp::wire::attributes::PathAttributes;
 use weft_controller::cluster::Cluster;
 use weft_controller::documents::load;
 use weft_controller::plan::{HostFacts, InterfaceFacts, NodePlan, plan};
@@ -64,10 +65,11 @@ fn sessions(plan: &NodePlan) -> Vec<(String, bool)> {
 }
 
 fn says(policy: &Arc<Policy>, prefix: &str, next_hop: &str, source: RouteSource) -> String {
-    let (prefix, next_hop) = (prefix.parse().expect("a prefix"), next_hop.parse().expect("an address"));
-    let subject = Subject { prefix, source, peer_type: PeerType::Internal, next_hop };
+    let prefix = prefix.parse().expect("a prefix");
+    let attributes = &PathAttributes::new(next_hop.parse().expect("an address"));
+    let subject = Subject { prefix, source, peer_type: PeerType::Internal, attributes };
     match CompiledPolicy::new(Arc::clone(policy)).evaluate(subject) {
-        Ok(()) => "accept".into(),
+        Ok(_) => "accept".into(),
         Err(reason) => reason.code.to_string(),
     }
 }

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use weft_bgp::config::{PeerConfig, RemoteAs};
 use weft_bgp::policy::{CompiledPolicy, Policy, RouteSource, Subject};
 use weft_bgp::types::{Asn, Family, PeerType};
+use weft_bgp::wire::attributes::PathAttributes;
 use weft_controller::cluster::Cluster;
 use weft_controller::documents::load;
 use weft_controller::plan::{Block, BlockState, HostFacts, InterfaceFacts, NodePlan, Pool, plan};
@@ -101,10 +102,11 @@ fn says_via(
     source: RouteSource,
     peer_type: PeerType,
 ) -> String {
-    let (prefix, next_hop) = (prefix.parse().expect("a prefix"), next_hop.parse().expect("an address"));
-    let subject = Subject { prefix, source, peer_type, next_hop };
+    let prefix = prefix.parse().expect("a prefix");
+    let attributes = &PathAttributes::new(next_hop.parse().expect("an address"));
+    let subject = Subject { prefix, source, peer_type, attributes };
     match CompiledPolicy::new(Arc::clone(policy)).evaluate(subject) {
-        Ok(()) => "accept".into(),
+        Ok(_) => "accept".into(),
         Err(reason) => reason.code.to_string(),
     }
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use weft_bgp::policy::{CompiledPolicy, RouteSource, Subject};
 use weft_bgp::types::PeerType;
+use weft_bgp::wire::attributes::PathAttributes;
 use weft_controller::cluster::Cluster;
 use weft_controller::documents::load;
 use weft_controller::plan::{HostFacts, InterfaceFacts, NodePlan, Settling, answered, plan};
@@ -289,9 +290,9 @@ fn a_service_range_is_believed_of_no_peer() {
     let import = CompiledPolicy::new(peer.import.clone());
     for prefix in ["10.96.0.0/12", "10.96.0.10/32", "fd00:96::/120", "203.0.114.7/32"] {
         let prefix = prefix.parse().expect("a prefix");
-        let next_hop = IpAddr::from([192, 0, 2, 254]);
+        let attributes = &PathAttributes::new(IpAddr::from([192, 0, 2, 254]));
         let subject =
-            Subject { prefix, source: RouteSource::RemotePeers, peer_type: PeerType::External, next_hop };
+            Subject { prefix, source: RouteSource::RemotePeers, peer_type: PeerType::External, attributes };
         let reason = import.evaluate(subject).expect_err("rejected");
         assert_eq!(reason.code, "service-range", "{prefix}");
     }

@@ -1,6 +1,5 @@
 //! A policy made ready to be asked once per route.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -8,20 +7,21 @@ use ipnet::IpNet;
 use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
-use super::{Policy, PrefixMatch, PrefixRange, RouteSource, Verdict};
+use super::{Operations, Policy, PrefixMatch, PrefixRange, RouteSource, Verdict};
 use crate::types::{Family, PeerType, Reason};
+use crate::wire::attributes::PathAttributes;
 
 /// What a policy looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subject {
+pub struct Subject<'a> {
     /// The prefix.
     pub prefix: IpNet,
     /// Where the route comes from.
     pub source: RouteSource,
     /// The kind of session that the policy stands on.
     pub peer_type: PeerType,
-    /// The next hop, as learned.
-    pub next_hop: IpAddr,
+    /// The attributes, before anything is done to them.
+    pub attributes: &'a PathAttributes,
 }
 
 /// A [`Policy`] with its prefix lists indexed: asking costs one hash lookup per rule and distinct length of its ranges, however
@@ -47,22 +47,26 @@ impl CompiledPolicy {
         &self.policy
     }
 
-    /// Whether the route passes: the verdict of the first rule that matches it.
+    /// Whether the route passes, and what is done to its attributes then: the verdict of the first rule that matches it.
     ///
     /// # Errors
     /// Why it does not pass.
-    pub fn evaluate(&self, subject: Subject) -> Result<(), &Reason> {
+    pub fn evaluate(&self, subject: Subject<'_>) -> Result<Option<&Operations>, &Reason> {
+        let attributes = subject.attributes;
         let matches = self.policy.rules.iter().zip(&self.prefixes).find(|(rule, prefixes)| {
             rule.source.is_none_or(|s| s.includes(subject.source))
                 && rule.peer_type.is_none_or(|t| t == subject.peer_type)
                 && prefixes.as_ref().is_none_or(|p| p.matches(&subject.prefix))
+                && rule.communities.iter().all(|community| community.is_on(attributes))
+                && attributes.as_path.begins_with(&rule.as_path_prefix)
         });
         match matches.map(|(rule, _)| &rule.verdict) {
-            Some(Verdict::Accept) => Ok(()),
+            Some(Verdict::Accept) => Ok(None),
+            Some(Verdict::AcceptWith(operations)) => Ok(Some(operations)),
             Some(Verdict::Reject(reason)) => Err(reason),
             Some(Verdict::AcceptVia(next_hops, reason)) => {
                 let allowed = next_hops.get(&subject.prefix.trunc());
-                if allowed.is_some_and(|a| a.contains(&subject.next_hop)) { Ok(()) } else { Err(reason) }
+                if allowed.is_some_and(|a| a.contains(&attributes.next_hop)) { Ok(None) } else { Err(reason) }
             }
             None => Err(&self.policy.unmatched),
         }
@@ -131,16 +135,23 @@ impl PrefixSet {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
-    use crate::policy::Rule;
+    use crate::policy::{Community, Operation, Rule};
+    use crate::rib::samples;
+    use crate::types::Asn;
+    use crate::wire::attributes::{AsPath, Segment, SegmentKind};
     use proptest::prelude::*;
+
+    const OWN: [u8; 4] = [192, 0, 2, 1];
 
     fn range(net: &str, min_len: u8, max_len: u8) -> PrefixRange {
         PrefixRange { net: net.parse().unwrap(), min_len, max_len }
     }
 
     fn rule(prefixes: Option<PrefixMatch>, verdict: Verdict) -> Rule {
-        Rule { prefixes, source: None, peer_type: None, verdict }
+        Rule { prefixes, ..Rule::new(verdict) }
     }
 
     fn compiled(rules: Vec<Rule>) -> CompiledPolicy {
@@ -148,13 +159,14 @@ mod tests {
     }
 
     fn code(policy: &CompiledPolicy, prefix: &str) -> String {
+        let attributes = PathAttributes { next_hop: OWN.into(), ..samples::attributes() };
         let subject = Subject {
             prefix: prefix.parse().unwrap(),
             source: RouteSource::RemotePeers,
             peer_type: PeerType::External,
-            next_hop: IpAddr::from([192, 0, 2, 1]),
+            attributes: &attributes,
         };
-        policy.evaluate(subject).map_or_else(|r| r.code.to_string(), |()| "accept".into())
+        policy.evaluate(subject).map_or_else(|r| r.code.to_string(), |_| "accept".into())
     }
 
     #[test]
@@ -194,10 +206,9 @@ mod tests {
     #[test]
     fn source_and_peer_type_are_conditions_too() {
         let policy = compiled(vec![Rule {
-            prefixes: None,
             source: Some(RouteSource::Local),
             peer_type: Some(PeerType::Internal),
-            verdict: Verdict::Accept,
+            ..Rule::new(Verdict::Accept)
         }]);
         let prefix = "10.0.0.0/8".parse().unwrap();
         for (source, peer_type, passes) in [
@@ -205,19 +216,18 @@ mod tests {
             (RouteSource::Local, PeerType::External, false),
             (RouteSource::RemotePeers, PeerType::Internal, false),
         ] {
-            assert_eq!(policy.evaluate(subject(prefix, source, peer_type)).is_ok(), passes);
+            let attributes = samples::attributes();
+            let subject = Subject { prefix, source, peer_type, attributes: &attributes };
+            assert_eq!(policy.evaluate(subject).is_ok(), passes);
         }
-    }
-
-    fn subject(prefix: IpNet, source: RouteSource, peer_type: PeerType) -> Subject {
-        Subject { prefix, source, peer_type, next_hop: IpAddr::from([192, 0, 2, 1]) }
     }
 
     #[test]
     fn what_is_reflected_is_a_remote_peers_too_and_not_the_other_way_round() {
         let of = |source| Rule { source: Some(source), ..rule(None, Verdict::Accept) };
         let passes = |rule: RouteSource, source| {
-            let subject = subject("10.0.0.0/8".parse().unwrap(), source, PeerType::Internal);
+            let (prefix, attributes) = ("10.0.0.0/8".parse().unwrap(), samples::attributes());
+            let subject = Subject { prefix, source, peer_type: PeerType::Internal, attributes: &attributes };
             compiled(vec![of(rule)]).evaluate(subject).is_ok()
         };
         assert!(passes(RouteSource::RemotePeers, RouteSource::Reflected));
@@ -228,8 +238,7 @@ mod tests {
 
     #[test]
     fn a_route_that_must_go_by_certain_next_hops_goes_by_no_other() {
-        let own = IpAddr::from([192, 0, 2, 1]);
-        let next_hops = [("10.1.0.0/26", own), ("10.2.0.0/26", IpAddr::from([192, 0, 2, 2]))]
+        let next_hops = [("10.1.0.0/26", IpAddr::from(OWN)), ("10.2.0.0/26", IpAddr::from([192, 0, 2, 2]))]
             .map(|(net, hop)| (net.parse().unwrap(), [hop].into()));
         let reason = Reason::new("duplicate-origin", "another's");
         let policy =
@@ -245,7 +254,98 @@ mod tests {
         }
     }
 
+    /// A rule's conditions in small numbers, so that some match.
+    fn conditions() -> impl Strategy<Value = Rule> {
+        let community = prop_oneof![
+            (0u32..3).prop_map(Community::Standard),
+            (0u32..2).prop_map(|n| Community::Large([n, 0, 0])),
+            (0u8..2).prop_map(|n| Community::Extended([0, 2, 0, 0, 0, 0, 0, n])),
+        ];
+        let sources =
+            prop::sample::select(vec![None, Some(RouteSource::Local), Some(RouteSource::RemotePeers)]);
+        let peer_types = prop::sample::select(vec![None, Some(PeerType::External), Some(PeerType::Internal)]);
+        let prefixes = prop::option::of((8u8..12, any::<bool>()).prop_map(|(len, negated)| PrefixMatch {
+            ranges: vec![range("10.0.0.0/8", len, len + 8)],
+            negated,
+        }));
+        let path = prop::collection::vec((1u32..3).prop_map(Asn), 0..3);
+        let all = (prefixes, prop::collection::vec(community, 0..3), path, sources, peer_types);
+        all.prop_map(|(prefixes, communities, as_path_prefix, source, peer_type)| Rule {
+            prefixes,
+            communities,
+            as_path_prefix,
+            source,
+            peer_type,
+            verdict: Verdict::Accept,
+        })
+    }
+
+    /// Whether a rule matches, told once more without sets, indices or early ends.
+    fn naive(rule: &Rule, subject: Subject<'_>) -> bool {
+        let a = subject.attributes;
+        let sequence: Vec<Asn> = a.as_path.0.iter().flat_map(|segment| segment.asns.clone()).collect();
+        let carried = rule.communities.iter().filter(|community| match community {
+            Community::Standard(c) => a.communities.contains(c),
+            Community::Large(c) => a.large_communities.contains(c),
+            Community::Extended(c) => a.ext_communities.contains(c),
+        });
+        let bits = subject.prefix.prefix_len();
+        [
+            rule.prefixes.as_ref().is_none_or(|p| {
+                p.ranges
+                    .iter()
+                    .any(|r| r.net.contains(&subject.prefix) && r.min_len <= bits && bits <= r.max_len)
+                    != p.negated
+            }),
+            carried.count() == rule.communities.len(),
+            sequence.starts_with(&rule.as_path_prefix),
+            rule.source.is_none_or(|source| source == subject.source),
+            rule.peer_type.is_none_or(|peer_type| peer_type == subject.peer_type),
+        ]
+        .into_iter()
+        .all(|holds| holds)
+    }
+
     proptest! {
+        /// The first rule of which all conditions hold decides, and what it does is what is done.
+        #[test]
+        fn a_policy_agrees_with_a_naive_reference(
+            rules in prop::collection::vec(conditions(), 0..6),
+            communities in prop::collection::btree_set(0u32..3, 0..3),
+            large in prop::collection::btree_set(0u32..2, 0..2),
+            extended in prop::collection::btree_set(0u8..2, 0..2),
+            path in prop::collection::vec((1u32..3).prop_map(Asn), 0..4),
+            split in 0usize..4,
+            (second, length) in (9u8..12, 8u8..20),
+            local: bool,
+            external: bool,
+        ) {
+            // A sequence in two segments is one.
+            let (first, rest) = path.split_at(split.min(path.len()));
+            let segments = [first, rest].map(|asns| Segment { kind: SegmentKind::Sequence, asns: asns.to_vec() });
+            let attributes = PathAttributes {
+                as_path: AsPath(segments.into_iter().filter(|s| !s.asns.is_empty()).collect()),
+                communities: communities.into_iter().collect(),
+                large_communities: large.into_iter().map(|n| [n, 0, 0]).collect(),
+                ext_communities: extended.into_iter().map(|n| [0, 2, 0, 0, 0, 0, 0, n]).collect(),
+                ..samples::attributes()
+            };
+            let subject = Subject {
+                prefix: IpNet::new([second, 0, 0, 0].into(), length).unwrap().trunc(),
+                source: if local { RouteSource::Local } else { RouteSource::RemotePeers },
+                peer_type: if external { PeerType::External } else { PeerType::Internal },
+                attributes: &attributes,
+            };
+            let expected = rules.iter().position(|rule| naive(rule, subject));
+            let rules = rules.into_iter().enumerate().map(|(i, rule)| {
+                let operation = Operation::SetMed(u32::try_from(i).unwrap());
+                Rule { verdict: Verdict::AcceptWith(Arc::new([operation])), ..rule }
+            });
+            let policy = compiled(rules.collect());
+            let done = policy.evaluate(subject).ok().flatten().map(|operations| operations[0].clone());
+            prop_assert_eq!(done, expected.map(|i| Operation::SetMed(u32::try_from(i).unwrap())));
+        }
+
         /// The index says what going through the ranges one by one says.
         #[test]
         fn the_index_agrees_with_a_linear_scan(

@@ -6,10 +6,14 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+pub use self::community::{BLACKHOLE, Community, NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED};
 pub use self::compiled::{CompiledPolicy, Subject};
-use crate::types::{PeerType, Reason};
+pub use self::operation::{Operation, Operations};
+use crate::types::{Asn, PeerType, Reason};
 
+mod community;
 mod compiled;
+mod operation;
 
 /// The rules of one direction of one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +29,10 @@ pub struct Policy {
 pub struct Rule {
     /// The prefixes it speaks of; none: every prefix.
     pub prefixes: Option<PrefixMatch>,
+    /// The communities that the path carries, all of them.
+    pub communities: Vec<Community>,
+    /// What its AS path begins with, nearest first.
+    pub as_path_prefix: Vec<Asn>,
     /// Where the route comes from.
     pub source: Option<RouteSource>,
     /// The kind of session that the policy stands on.
@@ -33,11 +41,28 @@ pub struct Rule {
     pub verdict: Verdict,
 }
 
+impl Rule {
+    /// A rule that matches every route.
+    #[must_use]
+    pub fn new(verdict: Verdict) -> Self {
+        Self {
+            prefixes: None,
+            communities: Vec::new(),
+            as_path_prefix: Vec::new(),
+            source: None,
+            peer_type: None,
+            verdict,
+        }
+    }
+}
+
 /// What a rule says of a route that it matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The route passes.
     Accept,
+    /// The route passes, with its attributes changed.
+    AcceptWith(Operations),
     /// The route stops here, for this reason.
     Reject(Reason),
     /// The route passes if its prefix is one of these and its next hop one of those given for it; else it stops here, for this

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 use super::attributes::{AttrId, PathType};
 use super::holdings::{Link, Path, Peer, Source, Standing};
@@ -11,10 +12,10 @@ use super::{Rib, RibOutput};
 use crate::arena::prefixes::PrefixId;
 use crate::config::Origination;
 use crate::ingress::{RouteBatch, Session};
-use crate::policy::{RouteSource, Subject};
+use crate::policy::{Operations, RouteSource, Subject};
 use crate::speaker::{Resolution, TrackedNextHop};
 use crate::types::{Asn, Family, PeerId, PeerType, Reason, link_of};
-use crate::wire::attributes::{AsPath, Origin, PathAttributes};
+use crate::wire::attributes::{AsPath, PathAttributes};
 
 /// The code of the reject reason that is alarmed.
 pub(super) const DUPLICATE_ORIGIN: &str = "duplicate-origin";
@@ -46,21 +47,39 @@ impl Rib {
         prefixes: &[IpNet],
     ) {
         let path_type = PathType::Learned(session.peer_type);
-        let attributes = {
+        let received = {
             let holdings = &mut self.holdings;
             holdings.attributes.intern(attributes, path_type, link_of(session.local), &mut holdings.hops)
         };
         if let Some(peer) = self.holdings.peers.get(&peer_id) {
             let import = peer.import.clone();
-            let reflected_back = self.judge_reflection(session, attributes);
-            let otherwise = self.judge_attributes(peer, session, attributes);
-            let next_hop = self.holdings.attributes.get(attributes).attributes.next_hop;
+            let reflected_back = self.judge_reflection(session, received);
+            let otherwise = self.judge_attributes(peer, session, received);
             let epochs = (peer.ipv4.epoch, peer.ipv6.epoch);
+            // A run nearly always has one rule that accepts it.
+            let mut imported: SmallVec<[(&Operations, AttrId, Standing); 1]> = SmallVec::new();
             for prefix in prefixes.iter().filter(|p| session.families.contains(Family::of(p))) {
                 let epoch = if matches!(prefix, IpNet::V4(_)) { epochs.0 } else { epochs.1 };
-                let subject = subject(*prefix, next_hop, session);
-                let rejected = import.evaluate(subject).err().filter(|_| reflected_back.is_none());
-                let standing = reflected_back.unwrap_or_else(|| rejected.map_or(otherwise, rejection));
+                let verdict = match reflected_back {
+                    Some(standing) => Err((standing, None)),
+                    None => import
+                        .evaluate(subject(*prefix, attributes, session))
+                        .map_err(|reason| (rejection(reason), Some(reason))),
+                };
+                let rejected = verdict.err().and_then(|(_, reason)| reason);
+                let (attributes, standing) = match verdict {
+                    Err((standing, _)) => (received, standing),
+                    Ok(None) => (received, otherwise),
+                    Ok(Some(operations)) => {
+                        let known = imported.iter().find(|(of, ..)| std::ptr::eq(*of, operations)).copied();
+                        let (_, attributes, standing) = known.unwrap_or_else(|| {
+                            let (attributes, standing) = self.import(peer_id, session, received, operations);
+                            imported.push((operations, attributes, standing));
+                            (operations, attributes, standing)
+                        });
+                        (attributes, standing)
+                    }
+                };
                 self.holdings.attributes.retain(attributes);
                 let path = Path { source: Source::of(peer_id), attributes, epoch, standing };
                 let before = self.put(prefix.trunc(), path);
@@ -71,8 +90,26 @@ impl Rib {
                     self.alarm(peer_id, *prefix, reason.clone());
                 }
             }
+            for (_, attributes, _) in imported {
+                self.holdings.attributes.release(attributes, &mut self.holdings.hops);
+            }
         }
-        self.holdings.attributes.release(attributes, &mut self.holdings.hops);
+        self.holdings.attributes.release(received, &mut self.holdings.hops);
+    }
+
+    /// What operations make of received attributes, with a reference of its own, and how a path with that stands.
+    fn import(
+        &mut self,
+        peer: PeerId,
+        session: &Session,
+        received: AttrId,
+        operations: &Operations,
+    ) -> (AttrId, Standing) {
+        let holdings = &mut self.holdings;
+        let attributes = holdings.attributes.import(received, operations, &mut holdings.hops);
+        let peer = self.holdings.peers.get(&peer);
+        let standing = peer.map_or(Standing::Policy, |peer| self.judge_attributes(peer, session, attributes));
+        (attributes, standing)
     }
 
     fn alarm(&mut self, peer: PeerId, prefix: IpNet, reason: Reason) {
@@ -129,23 +166,14 @@ impl Rib {
         large_communities.sort_unstable();
         large_communities.dedup();
         let attributes = PathAttributes {
-            origin: Origin::Igp,
-            as_path: AsPath::default(),
-            next_hop: match prefix {
-                IpNet::V4(_) => IpAddr::from([0; 4]),
-                IpNet::V6(_) => IpAddr::from([0; 16]),
-            },
-            next_hop_link_local: None,
             med: origination.med,
             local_pref: origination.local_pref,
-            atomic_aggregate: false,
-            aggregator: None,
             communities,
-            ext_communities: Vec::new(),
             large_communities,
-            originator_id: None,
-            cluster_list: Vec::new(),
-            unknown: Vec::new(),
+            ..PathAttributes::new(match prefix {
+                IpNet::V4(_) => IpAddr::from([0; 4]),
+                IpNet::V6(_) => IpAddr::from([0; 16]),
+            })
         };
         let holdings = &mut self.holdings;
         let attributes =
@@ -163,50 +191,88 @@ impl Rib {
     pub(super) fn judge_again(&mut self, concerned: impl Fn(&Path) -> bool) {
         let mut changes = Vec::new();
         for (id, prefix, destination) in self.table.walk(0) {
-            for path in destination.paths().iter().filter(|p| concerned(p)) {
-                let standing = self.judge(prefix, path);
-                if standing != path.standing {
-                    changes.push((id, prefix, path.source, standing));
-                }
+            let paths = destination.paths().iter().filter(|p| concerned(p) && !self.is_judged(prefix, p));
+            changes.extend(paths.map(|path| (id, path.source)));
+        }
+        for (id, source) in changes {
+            self.judge(id, source);
+        }
+    }
+
+    /// Judges a path again; says whether it stands otherwise now, or has other attributes.
+    fn judge(&mut self, id: PrefixId, source: Source) -> bool {
+        let prefix = self.table.prefix(id);
+        let Some(old) = self.table.get(id).path(source).copied() else { return false };
+        let Some((peer_id, peer, session)) = self.heard(&old) else { return false };
+        let session = Arc::clone(session);
+        let received = self.holdings.attributes.received(old.attributes);
+        let (attributes, standing) = match self.admit(prefix, peer, &session, &old).map(|o| o.cloned()) {
+            Ok(Some(operations)) => self.import(peer_id, &session, received, &operations),
+            verdict => {
+                let standing = verdict.err();
+                let standing = standing.unwrap_or_else(|| self.judge_attributes(peer, &session, received));
+                self.holdings.attributes.retain(received);
+                (received, standing)
+            }
+        };
+        if (attributes, standing) == (old.attributes, old.standing) {
+            self.holdings.attributes.release(attributes, &mut self.holdings.hops);
+            return false;
+        }
+        let path = Path { attributes, standing, ..old };
+        self.put(prefix, path);
+        if standing == Standing::DuplicateOrigin
+            && let Some(reason) = self.policy_rejection(peer_id, prefix, attributes)
+        {
+            self.alarm(peer_id, prefix, reason);
+        }
+        true
+    }
+
+    /// Whether a path stands, and has attributes, as it would if it were judged again.
+    fn is_judged(&self, prefix: IpNet, path: &Path) -> bool {
+        let Some((_, peer, session)) = self.heard(path) else { return true };
+        let operations = self.holdings.attributes.get(path.attributes).operations();
+        match self.admit(prefix, peer, session, path) {
+            Err(standing) => (path.standing, operations) == (standing, None),
+            Ok(wanted) => {
+                operations == wanted && path.standing == self.judge_attributes(peer, session, path.attributes)
             }
         }
-        for (id, prefix, source, standing) in changes {
-            self.change_standing(id, prefix, source, standing);
-        }
     }
 
-    fn change_standing(&mut self, id: PrefixId, prefix: IpNet, source: Source, standing: Standing) {
-        let family = Family::of(&prefix);
-        let Some(path) = self.table.get_mut(id).path_mut(source) else { return };
-        let old = std::mem::replace(&mut path.standing, standing);
-        let now = *path;
-        self.holdings.enter(family, &now);
-        self.holdings.leave(family, &Path { standing: old, ..now });
-        self.mark_dirty(id);
-        if standing == Standing::DuplicateOrigin
-            && let Some(peer) = source.peer()
-            && let Some(reason) = self.policy_rejection(peer, prefix, now.attributes)
-        {
-            self.alarm(peer, prefix, reason);
-        }
+    /// The peer and the session that a path was heard of on; none: it is our own, or the peer is gone.
+    fn heard(&self, path: &Path) -> Option<(PeerId, &Peer, &Arc<Session>)> {
+        let id = path.source.peer()?;
+        let peer = self.holdings.peers.get(&id)?;
+        Some((id, peer, peer.session()?))
     }
 
-    fn judge(&self, prefix: IpNet, path: &Path) -> Standing {
-        let peer = path.source.peer().and_then(|p| self.holdings.peers.get(&p));
-        let Some((peer, session)) = peer.and_then(|p| Some((p, p.session()?))) else { return path.standing };
-        if let Some(standing) = self.judge_reflection(session, path.attributes) {
-            return standing;
+    /// What import policy does to a path as it was received.
+    ///
+    /// # Errors
+    /// How the path stands, as it is not taken in.
+    fn admit<'a>(
+        &self,
+        prefix: IpNet,
+        peer: &'a Peer,
+        session: &Session,
+        path: &Path,
+    ) -> Result<Option<&'a Operations>, Standing> {
+        let received = self.holdings.attributes.received(path.attributes);
+        if let Some(standing) = self.judge_reflection(session, received) {
+            return Err(standing);
         }
-        let next_hop = self.holdings.attributes.get(path.attributes).attributes.next_hop;
-        let rejected = peer.import.evaluate(subject(prefix, next_hop, session)).err();
-        rejected.map_or_else(|| self.judge_attributes(peer, session, path.attributes), rejection)
+        let attributes = &self.holdings.attributes.get(received).attributes;
+        peer.import.evaluate(subject(prefix, attributes, session)).map_err(rejection)
     }
 
     /// What the import policy of a peer has against a route.
     pub(super) fn policy_rejection(&self, peer: PeerId, prefix: IpNet, attributes: AttrId) -> Option<Reason> {
         let peer = self.holdings.peers.get(&peer)?;
-        let next_hop = self.holdings.attributes.get(attributes).attributes.next_hop;
-        peer.import.evaluate(subject(prefix, next_hop, peer.session()?)).err().cloned()
+        let received = self.holdings.attributes.received(attributes);
+        let attributes = &self.holdings.attributes.get(received).attributes;
+        peer.import.evaluate(subject(prefix, attributes, peer.session()?)).err().cloned()
     }
 
     /// How a path stands that reflectors have brought back to where it was (RFC 4456 section 8); none: it is no such path. The policy is
@@ -227,7 +293,8 @@ impl Rib {
     /// nothing else speaks against.
     fn judge_attributes(&self, peer: &Peer, session: &Session, id: AttrId) -> Standing {
         let interned = self.holdings.attributes.get(id);
-        let attributes = &interned.attributes;
+        // What the peer says of the way is believed before what policy makes of it.
+        let attributes = &self.holdings.attributes.get(self.holdings.attributes.received(id)).attributes;
         let external = session.peer_type == PeerType::External;
         if self.own_as_occurrences(session.local_as, &attributes.as_path)
             > usize::from(peer.config.allowed_own_as)
@@ -262,17 +329,14 @@ impl Rib {
     pub(super) fn resolve(&mut self, next_hop: TrackedNextHop, resolution: Resolution) {
         let Some(hop) = self.holdings.hops.resolve(next_hop, resolution) else { return };
         let mut concerned = Vec::new();
-        for (id, prefix, destination) in self.table.walk(0) {
-            for path in destination.paths() {
-                if self.holdings.attributes.get(path.attributes).hop == Some(hop) {
-                    concerned.push((id, prefix, path.source, self.judge(prefix, path)));
-                }
-            }
+        for (id, _, destination) in self.table.walk(0) {
+            let paths = destination.paths().iter();
+            let over = paths.filter(|p| self.holdings.attributes.get(p.attributes).hop == Some(hop));
+            concerned.extend(over.map(|path| (id, path.source)));
         }
-        for (id, prefix, source, standing) in concerned {
-            if self.table.get(id).path(source).is_some_and(|path| path.standing != standing) {
-                self.change_standing(id, prefix, source, standing);
-            } else if standing == Standing::Eligible {
+        for (id, source) in concerned {
+            let changes = self.judge(id, source);
+            if !changes && self.table.get(id).path(source).is_some_and(|p| p.standing == Standing::Eligible) {
                 // The metric may be another.
                 self.mark_dirty(id);
             }
@@ -280,8 +344,8 @@ impl Rib {
     }
 }
 
-fn subject(prefix: IpNet, next_hop: IpAddr, session: &Session) -> Subject {
-    Subject { prefix, source: RouteSource::RemotePeers, peer_type: session.peer_type, next_hop }
+fn subject<'a>(prefix: IpNet, attributes: &'a PathAttributes, session: &Session) -> Subject<'a> {
+    Subject { prefix, source: RouteSource::RemotePeers, peer_type: session.peer_type, attributes }
 }
 
 fn rejection(reason: &Reason) -> Standing {

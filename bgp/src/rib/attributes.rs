@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::next_hops::{HopId, NextHops};
 use crate::arena::intern::{Id, Interner};
+use crate::policy::Operations;
 use crate::speaker::TrackedNextHop;
 use crate::types::{Asn, PeerType};
 use crate::wire::attributes::{GRACEFUL_SHUTDOWN, Origin, PathAttributes};
@@ -22,15 +23,12 @@ pub(super) enum PathType {
     Learned(PeerType),
 }
 
-/// The local preference of a path. An external peer's LOCAL_PREF is not believed (RFC 4271 section 5.1.5), and a path of its that is
-/// about to go is the last choice (RFC 8326 section 4.2).
+/// The local preference of a path. That of an external peer's path is import policy's: what the peer says is not taken in (RFC 4271
+/// section 5.1.5). One that is about to go is the last choice, whatever policy says (RFC 8326 section 4.2).
 pub(super) fn local_preference(attributes: &PathAttributes, path_type: PathType) -> u32 {
     match path_type {
         PathType::Learned(PeerType::External) if is_shutting_down(attributes) => 0,
-        PathType::Learned(PeerType::External) => DEFAULT_LOCAL_PREF,
-        PathType::Learned(PeerType::Internal) | PathType::Local => {
-            attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)
-        }
+        PathType::Learned(_) | PathType::Local => attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
     }
 }
 
@@ -83,6 +81,18 @@ fn next_hop(attributes: &PathAttributes, link: Option<u32>) -> (IpAddr, Option<u
     }
 }
 
+/// The next hop as the kernel is asked about it.
+fn hop(path_type: PathType, next_hop: (IpAddr, Option<u32>), hops: &mut NextHops) -> Option<HopId> {
+    match path_type {
+        PathType::Local => None,
+        PathType::Learned(peer_type) => Some(hops.hold(TrackedNextHop {
+            address: next_hop.0,
+            default_route: peer_type == PeerType::Internal,
+            link: next_hop.1,
+        })),
+    }
+}
+
 /// An attribute set and what is read out of it.
 #[derive(Debug)]
 pub(super) struct Interned {
@@ -93,6 +103,15 @@ pub(super) struct Interned {
     pub(super) next_hop: (IpAddr, Option<u32>),
     /// It as the kernel is asked about it; a path of our own has none.
     pub(super) hop: Option<HopId>,
+    /// What it was received as, and what import policy did to that; none: it is as it was received.
+    imported: Option<(AttrId, Operations)>,
+}
+
+impl Interned {
+    /// What import policy did to what was received.
+    pub(super) fn operations(&self) -> Option<&Operations> {
+        self.imported.as_ref().map(|(_, operations)| operations)
+    }
 }
 
 /// Names an attribute set.
@@ -125,7 +144,8 @@ impl AttributeTable {
     ) -> AttrId {
         let next_hop = next_hop(attributes, link);
         let is = |i: &Interned| {
-            i.path_type == path_type
+            i.imported.is_none()
+                && i.path_type == path_type
                 && i.next_hop == next_hop
                 && (Arc::ptr_eq(&i.attributes, attributes) || i.attributes == *attributes)
         };
@@ -134,15 +154,47 @@ impl AttributeTable {
             path_type,
             keys: Keys::of(attributes, path_type),
             next_hop,
-            hop: match path_type {
-                PathType::Local => None,
-                PathType::Learned(peer_type) => Some(hops.hold(TrackedNextHop {
-                    address: next_hop.0,
-                    default_route: peer_type == PeerType::Internal,
-                    link: next_hop.1,
-                })),
-            },
+            hop: hop(path_type, next_hop, hops),
+            imported: None,
         })
+    }
+
+    /// The id of what operations make of received attributes, with one more reference. They are made once, and looked up by what they
+    /// are made of.
+    pub(super) fn import(
+        &mut self,
+        received: AttrId,
+        operations: &Operations,
+        hops: &mut NextHops,
+    ) -> AttrId {
+        let Interned { attributes, path_type, next_hop: (_, link), .. } = self.0.get(received);
+        let (attributes, path_type, link) = (attributes.clone(), *path_type, *link);
+        let mut is_new = false;
+        let is =
+            |i: &Interned| i.imported.as_ref().is_some_and(|(id, by)| *id == received && by == operations);
+        let id = self.0.intern(&(received, operations), is, || {
+            is_new = true;
+            let mut attributes = PathAttributes::clone(&attributes);
+            operations.iter().for_each(|operation| operation.apply(&mut attributes));
+            let next_hop = next_hop(&attributes, link);
+            Interned {
+                path_type,
+                keys: Keys::of(&attributes, path_type),
+                next_hop,
+                hop: hop(path_type, next_hop, hops),
+                attributes: Arc::new(attributes),
+                imported: Some((received, Arc::clone(operations))),
+            }
+        });
+        if is_new {
+            self.0.retain(received);
+        }
+        id
+    }
+
+    /// What attributes were received as.
+    pub(super) fn received(&self, id: AttrId) -> AttrId {
+        self.0.get(id).imported.as_ref().map_or(id, |(received, _)| *received)
     }
 
     pub(super) fn get(&self, id: AttrId) -> &Interned {
@@ -154,8 +206,12 @@ impl AttributeTable {
     }
 
     pub(super) fn release(&mut self, id: AttrId, hops: &mut NextHops) {
-        if let Some(hop) = self.0.release(id).and_then(|interned| interned.hop) {
+        let Some(Interned { hop, imported, .. }) = self.0.release(id) else { return };
+        if let Some(hop) = hop {
             hops.let_go(hop);
+        }
+        if let Some((received, _)) = imported {
+            self.release(received, hops);
         }
     }
 

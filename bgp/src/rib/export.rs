@@ -8,16 +8,13 @@ use ipnet::IpNet;
 use super::attributes::{PathType, local_preference};
 use crate::config::{NextHopMode, PeerConfig};
 use crate::ingress::Session;
-use crate::policy::{CompiledPolicy, Policy, RouteSource, Subject};
+use crate::policy::{
+    CompiledPolicy, NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED, Operation, Operations, Policy, RouteSource,
+    Subject,
+};
 use crate::types::{Asn, Family, FamilySet, PeerType, Reason, link_of};
 use crate::wire::attributes::PathAttributes;
 
-/// NO_EXPORT (RFC 1997).
-const NO_EXPORT: u32 = 0xFFFF_FF01;
-/// NO_ADVERTISE (RFC 1997).
-const NO_ADVERTISE: u32 = 0xFFFF_FF02;
-/// NO_EXPORT_SUBCONFED (RFC 1997).
-const NO_EXPORT_SUBCONFED: u32 = 0xFFFF_FF03;
 /// The partial bit of an attribute's flags (RFC 4271 section 4.3).
 const PARTIAL: u8 = 0x20;
 
@@ -180,7 +177,8 @@ impl Exporter {
         &self.terms
     }
 
-    /// Whether a best path is told to these peers. It is not told to the one it came from either: that is the third stage's part.
+    /// Whether a best path is told to these peers, and what policy does to its attributes then. It is not told to the one it came from
+    /// either: that is the third stage's part.
     ///
     /// # Errors
     /// Why not.
@@ -189,7 +187,7 @@ impl Exporter {
         prefix: IpNet,
         from: &Provenance,
         attributes: &PathAttributes,
-    ) -> Result<(), Withheld<'_>> {
+    ) -> Result<Option<&Operations>, Withheld<'_>> {
         let terms = &self.terms;
         let family = Family::of(&prefix);
         if !terms.families.contains(family) {
@@ -204,21 +202,26 @@ impl Exporter {
         if source != RouteSource::Local {
             forbidden(&attributes.communities, terms.peer_type)?;
         }
-        let subject = Subject { prefix, source, peer_type: terms.peer_type, next_hop: attributes.next_hop };
-        self.policy.evaluate(subject).map_err(Withheld::Policy)?;
-        if terms.keeps_next_hop(family, from, attributes.next_hop) || terms.own_next_hop(family).is_some() {
-            Ok(())
+        let subject = Subject { prefix, source, peer_type: terms.peer_type, attributes };
+        let operations = self.policy.evaluate(subject).map_err(Withheld::Policy)?;
+        let sets = |operation: &Operation| matches!(operation, Operation::SetNextHop(_));
+        if terms.keeps_next_hop(family, from, attributes.next_hop)
+            || terms.own_next_hop(family).is_some()
+            || source != RouteSource::Reflected && operations.is_some_and(|o| o.iter().any(sets))
+        {
+            Ok(operations)
         } else {
             Err(Withheld::NoNextHop(family))
         }
     }
 
-    /// The attributes as these peers are told them (RFC 4271 section 5.1).
+    /// The attributes as these peers are told them (RFC 4271 section 5.1), after what policy does to them.
     pub(super) fn rewrite(
         &self,
         family: Family,
         from: &Provenance,
         attributes: &PathAttributes,
+        operations: Option<&Operations>,
     ) -> PathAttributes {
         let terms = &self.terms;
         let mut told = attributes.clone();
@@ -229,22 +232,25 @@ impl Exporter {
             told.next_hop_link_local = terms.next_hop_link_local.filter(|_| told.next_hop.is_ipv6());
         }
         match terms.peer_type {
-            PeerType::External => {
-                told.as_path.prepend(terms.local_as);
-                told.local_pref = None;
-                told.originator_id = None;
-                told.cluster_list.clear();
-                if from.path_type != PathType::Local {
-                    told.med = None;
-                }
+            PeerType::External if from.path_type != PathType::Local => told.med = None,
+            PeerType::External => {}
+            PeerType::Internal => told.local_pref = Some(local_preference(attributes, from.path_type)),
+        }
+        let reflection = terms.reflection(from);
+        for operation in operations.into_iter().flat_map(|operations| operations.iter()) {
+            // A reflected next hop stays: see `keeps_next_hop`.
+            if reflection.is_none() || !matches!(operation, Operation::SetNextHop(_)) {
+                operation.apply(&mut told);
             }
-            PeerType::Internal => {
-                told.local_pref = Some(local_preference(attributes, from.path_type));
-                if let Some(reflection) = terms.reflection(from) {
-                    told.originator_id.get_or_insert(from.identifier);
-                    told.cluster_list.insert(0, reflection.cluster_id);
-                }
-            }
+        }
+        if terms.peer_type == PeerType::External {
+            told.as_path.prepend(terms.local_as);
+            told.local_pref = None;
+            told.originator_id = None;
+            told.cluster_list.clear();
+        } else if let Some(reflection) = reflection {
+            told.originator_id.get_or_insert(from.identifier);
+            told.cluster_list.insert(0, reflection.cluster_id);
         }
         for attribute in &mut told.unknown {
             attribute.flags |= PARTIAL;

@@ -10,6 +10,7 @@ use super::{Rib, RibOutput};
 use crate::arena::bits::BitSet;
 use crate::arena::prefixes::{PrefixId, PrefixTable};
 use crate::egress::{Advertised, Change, EgressInput, GroupId};
+use crate::policy::Operations;
 use crate::types::{Family, PeerId};
 use crate::wire::attributes::PathAttributes;
 
@@ -53,15 +54,16 @@ impl Group {
     ) -> Vec<Change> {
         let mut changes = Vec::new();
         // Routes that share attributes come one behind the other.
-        let mut last: Option<(Best, Family, Arc<PathAttributes>)> = None;
+        let mut last: Option<(Best, Family, Option<&Operations>, Arc<PathAttributes>)> = None;
         for id in ids {
             let prefix = table.prefix(*id);
             let best = table.get(*id).best().and_then(|best| Some((best, holdings.provenance(best)?)));
-            let admitted = best.filter(|(best, from)| {
+            let admitted = best.and_then(|(best, from)| {
                 let attributes = &holdings.attributes.get(best.attributes).attributes;
-                self.exporter.admit(prefix, from, attributes).is_ok()
+                let operations = self.exporter.admit(prefix, &from, attributes).ok()?;
+                Some((best, from, operations))
             });
-            let Some((best, from)) = admitted else {
+            let Some((best, from, operations)) = admitted else {
                 if self.told.remove(id.index()) {
                     changes.push(Change { prefix, route: None });
                 }
@@ -69,13 +71,15 @@ impl Group {
             };
             let family = Family::of(&prefix);
             let told = match &last {
-                Some((as_this, of, told)) if (*as_this, *of) == (best, family) => told.clone(),
+                Some((as_this, of, by, told)) if (*as_this, *of, *by) == (best, family, operations) => {
+                    told.clone()
+                }
                 _ => {
                     let attributes = &holdings.attributes.get(best.attributes).attributes;
-                    Arc::new(self.exporter.rewrite(family, &from, attributes))
+                    Arc::new(self.exporter.rewrite(family, &from, attributes, operations))
                 }
             };
-            last = Some((best, family, told.clone()));
+            last = Some((best, family, operations, told.clone()));
             self.told.insert(id.index());
             changes.push(Change {
                 prefix,

@@ -45,11 +45,6 @@ impl Destination {
         self.paths.get(self.place(source).ok()?)
     }
 
-    pub(super) fn path_mut(&mut self, source: Source) -> Option<&mut Path> {
-        let place = self.place(source).ok()?;
-        self.paths.get_mut(place)
-    }
-
     /// Puts a path in; the one whose place it takes.
     pub(super) fn put(&mut self, path: Path) -> Option<Path> {
         match self.place(path.source) {

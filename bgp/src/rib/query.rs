@@ -6,7 +6,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::Rib;
-use super::attributes::Interned;
+use super::attributes::{AttrId, Interned};
 use super::decision::{self, Candidate};
 use super::holdings::{Path, Peer, Standing};
 use super::loc::Destination;
@@ -92,23 +92,27 @@ impl Rib {
                 self.told(peer, id).filter(|p| p.valid || named).into_iter().collect()
             }
             (RibView::In(address), _) => {
-                let mut paths = self.paths(id);
+                let mut paths = self.paths(id, |attributes| self.holdings.attributes.received(attributes));
                 paths.retain(|path| path.peer == Some(address));
                 paths
             }
-            _ => self.paths(id),
+            _ => self.paths(id, |attributes| attributes),
         };
         (!paths.is_empty()).then_some(RouteStatus { prefix, paths })
     }
 
-    /// Every path of a prefix: the candidates as ranked, then the others by source.
-    fn paths(&self, id: PrefixId) -> Vec<PathStatus> {
+    /// Every path of a prefix, as received or after import policy, as `version` says: the candidates as ranked, then the others by source.
+    fn paths(&self, id: PrefixId, version: impl Fn(AttrId) -> AttrId) -> Vec<PathStatus> {
         let prefix = self.table.prefix(id);
         let destination = self.table.get(id);
         let candidates = self.candidates(id);
         let ranked = candidates.iter().filter_map(|c| Some((Some(c), destination.paths().get(c.path)?)));
         let rest = destination.paths().iter().filter(|p| p.standing != Standing::Eligible).map(|p| (None, p));
-        ranked.chain(rest).map(|(c, path)| self.path(prefix, path, c, candidates.first())).collect()
+        let status = |(candidate, path): (_, &Path)| PathStatus {
+            attributes: shown(self.holdings.attributes.get(version(path.attributes))),
+            ..self.path(prefix, path, candidate, candidates.first())
+        };
+        ranked.chain(rest).map(status).collect()
     }
 
     fn path(
@@ -137,9 +141,7 @@ impl Rib {
 
     /// Why a path takes no part in the decision.
     fn ineligible(&self, id: PeerId, peer: &Peer, prefix: IpNet, path: &Path) -> Reason {
-        let interned = self.holdings.attributes.get(path.attributes);
-        let attributes = &interned.attributes;
-        let (next_hop, link) = interned.next_hop;
+        let (next_hop, link) = self.holdings.attributes.get(path.attributes).next_hop;
         match path.standing {
             Standing::Eligible => Reason::new("eligible", "takes part in the decision"),
             Standing::NextHopUnresolved if link.is_some() => {
@@ -160,7 +162,9 @@ impl Rib {
                 .unwrap_or_else(|| Reason::new("policy", "rejected by the import policy")),
             Standing::OwnAs => {
                 let local_as = peer.session().map_or(self.settings.asn, |session| session.local_as);
-                let times = self.own_as_occurrences(local_as, &attributes.as_path);
+                let received = self.holdings.attributes.received(path.attributes);
+                let as_path = &self.holdings.attributes.get(received).attributes.as_path;
+                let times = self.own_as_occurrences(local_as, as_path);
                 let allowed = peer.config.allowed_own_as;
                 Reason::new(
                     "own-as-in-path",
@@ -222,8 +226,8 @@ impl Rib {
         let from = self.holdings.provenance(best)?;
         match exporter.admit(prefix, &from, &interned.attributes) {
             Err(withheld) => status.reason = withheld.reason(),
-            Ok(()) => {
-                let told = exporter.rewrite(Family::of(&prefix), &from, &interned.attributes);
+            Ok(operations) => {
+                let told = exporter.rewrite(Family::of(&prefix), &from, &interned.attributes, operations);
                 status.attributes = Arc::new(told);
                 (status.valid, status.best) = (true, true);
                 status.reason = Reason::new("advertised", "the best path, and the export policy accepts it");

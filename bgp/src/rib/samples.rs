@@ -8,7 +8,7 @@ use crate::config::{NextHopMode, PeerConfig, RemoteAs, Timers};
 use crate::ingress::Session;
 use crate::policy::{Policy, Rule, Verdict};
 use crate::types::{Asn, ConnectionId, FamilySet, PeerType, Reason};
-use crate::wire::attributes::{AsPath, Origin, PathAttributes, Segment, SegmentKind};
+use crate::wire::attributes::{AsPath, PathAttributes, Segment, SegmentKind};
 
 /// Our AS on every sample session.
 pub(crate) const OWN: Asn = Asn(65000);
@@ -18,7 +18,7 @@ pub(crate) const OTHER: Asn = Asn(65001);
 /// A peer that may say, and is told, everything.
 pub(crate) fn config() -> PeerConfig {
     let accept = Arc::new(Policy {
-        rules: vec![Rule { prefixes: None, source: None, peer_type: None, verdict: Verdict::Accept }],
+        rules: vec![Rule::new(Verdict::Accept)],
         unmatched: Reason::new("unmatched", "no rule matches"),
     });
     PeerConfig {
@@ -71,19 +71,7 @@ pub(crate) fn session(peer_type: PeerType) -> Session {
 /// What an external sample peer announces with.
 pub(crate) fn attributes() -> PathAttributes {
     PathAttributes {
-        origin: Origin::Igp,
         as_path: AsPath(vec![Segment { kind: SegmentKind::Sequence, asns: vec![OTHER] }]),
-        next_hop: IpAddr::from([10, 0, 0, 2]),
-        next_hop_link_local: None,
-        med: None,
-        local_pref: None,
-        atomic_aggregate: false,
-        aggregator: None,
-        communities: vec![],
-        ext_communities: vec![],
-        large_communities: vec![],
-        originator_id: None,
-        cluster_list: vec![],
-        unknown: vec![],
+        ..PathAttributes::new(IpAddr::from([10, 0, 0, 2]))
     }
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::ingress::Run;
+use crate::policy::{Operation, Policy, PrefixMatch, PrefixRange, Rule, Verdict};
 use crate::rib::samples::OWN;
 use crate::types::PeerType;
 use crate::wire::attributes::PathAttributes;
@@ -63,6 +64,32 @@ fn what_comes_and_goes_leaves_nothing_behind() {
         assert!(bench.rib.is_empty());
         bench.input(RibInput::Up { peer: PEER, session: Arc::new(samples::session(PeerType::External)) });
     }
+}
+
+/// However many routes there are: one set for each pair of received attributes and what a rule does to them.
+#[test]
+fn policy_makes_an_attribute_set_once() {
+    let mut bench = Bench::new();
+    let prefixes: Vec<String> = (0..200).map(|i| format!("10.1.{i}.0/24")).collect();
+    let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+    let set = |med| Rule::new(Verdict::AcceptWith(Arc::new([Operation::SetMed(med)])));
+    let half = PrefixRange { net: "10.1.0.0/17".parse().unwrap(), min_len: 24, max_len: 24 };
+    let half = PrefixMatch { ranges: vec![half], negated: false };
+    let configure = |bench: &mut Bench, rules| {
+        let import = Arc::new(Policy { rules, ..(*samples::config().import).clone() });
+        let config = Arc::new(PeerConfig { import, ..samples::config() });
+        bench.input(RibInput::Peer { peer: PEER, address: IpAddr::from([10, 0, 0, 2]).into(), config });
+        bench.rib.holdings.attributes.len()
+    };
+    bench.routes(&prefixes, Some(samples::attributes()));
+    assert_eq!(configure(&mut bench, vec![set(1)]), 2);
+    assert_eq!(configure(&mut bench, vec![Rule { prefixes: Some(half), ..set(1) }, set(2)]), 3);
+    bench.routes(&prefixes, Some(PathAttributes { med: Some(9), ..samples::attributes() }));
+    assert_eq!(bench.rib.holdings.attributes.len(), 3);
+    assert_eq!(configure(&mut bench, vec![Rule::new(Verdict::Accept)]), 1);
+    assert_eq!(configure(&mut bench, vec![set(3)]), 2);
+    bench.routes(&prefixes, None);
+    assert_eq!(bench.rib.holdings.attributes.len(), 0);
 }
 
 #[test]

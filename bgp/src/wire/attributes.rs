@@ -43,6 +43,29 @@ pub struct PathAttributes {
     pub unknown: Vec<UnknownAttribute>,
 }
 
+impl PathAttributes {
+    /// Those of a path that has a next hop, begins here and says nothing else.
+    #[must_use]
+    pub fn new(next_hop: IpAddr) -> Self {
+        Self {
+            origin: Origin::Igp,
+            as_path: AsPath::default(),
+            next_hop,
+            next_hop_link_local: None,
+            med: None,
+            local_pref: None,
+            atomic_aggregate: false,
+            aggregator: None,
+            communities: Vec::new(),
+            ext_communities: Vec::new(),
+            large_communities: Vec::new(),
+            originator_id: None,
+            cluster_list: Vec::new(),
+            unknown: Vec::new(),
+        }
+    }
+}
+
 /// ORIGIN; the order is the decision's (lower is better).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
@@ -124,6 +147,14 @@ impl AsPath {
     #[must_use]
     pub fn first(&self) -> Option<Asn> {
         self.0.first().filter(|s| s.kind == SegmentKind::Sequence).and_then(|s| s.asns.first()).copied()
+    }
+
+    /// Whether it begins with these numbers, nearest first, in sequence.
+    #[must_use]
+    pub fn begins_with(&self, prefix: &[Asn]) -> bool {
+        let sequences = self.0.iter().take_while(|s| s.kind == SegmentKind::Sequence);
+        let mut asns = sequences.flat_map(|s| &s.asns);
+        prefix.iter().all(|wanted| asns.next() == Some(wanted))
     }
 
     /// Puts a number in front (RFC 4271 section 5.1.2).

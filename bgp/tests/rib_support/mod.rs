@@ -15,7 +15,7 @@ use weft_bgp::policy::{Policy, Rule, Verdict};
 use weft_bgp::rib::{Rib, RibInput, RibOutput};
 use weft_bgp::speaker::{Resolution, TrackedNextHop};
 use weft_bgp::types::{Asn, ConnectionId, Family, FamilySet, PeerId, PeerType, Reason};
-use weft_bgp::wire::attributes::{AsPath, Origin, PathAttributes, Segment, SegmentKind};
+use weft_bgp::wire::attributes::{AsPath, PathAttributes, Segment, SegmentKind};
 use weft_bgp::wire::update::{Agreed, Decoder};
 
 /// Our own AS.
@@ -30,10 +30,7 @@ pub fn ip(text: &str) -> IpAddr {
 }
 
 pub fn accept_all() -> Policy {
-    Policy {
-        rules: vec![Rule { prefixes: None, source: None, peer_type: None, verdict: Verdict::Accept }],
-        unmatched: Reason::new("unmatched", "no rule matches"),
-    }
+    Policy { rules: vec![Rule::new(Verdict::Accept)], unmatched: Reason::new("unmatched", "no rule matches") }
 }
 
 /// The address of a test peer.
@@ -103,22 +100,7 @@ pub fn path(asns: &[u32]) -> AsPath {
 }
 
 pub fn attributes(as_path: &[u32], next_hop: &str) -> PathAttributes {
-    PathAttributes {
-        origin: Origin::Igp,
-        as_path: path(as_path),
-        next_hop: ip(next_hop),
-        next_hop_link_local: None,
-        med: None,
-        local_pref: None,
-        atomic_aggregate: false,
-        aggregator: None,
-        communities: vec![],
-        ext_communities: vec![],
-        large_communities: vec![],
-        originator_id: None,
-        cluster_list: vec![],
-        unknown: vec![],
-    }
+    PathAttributes { as_path: path(as_path), ..PathAttributes::new(ip(next_hop)) }
 }
 
 /// The far end of a session: a table made of nothing but the bytes that came.

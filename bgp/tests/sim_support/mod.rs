@@ -79,7 +79,7 @@ pub(crate) fn prefixes(n: usize) -> [IpNet; 2] {
 }
 
 pub(crate) fn everything() -> Arc<Policy> {
-    let accept = Rule { prefixes: None, source: None, peer_type: None, verdict: Verdict::Accept };
+    let accept = Rule::new(Verdict::Accept);
     Arc::new(Policy { rules: vec![accept], unmatched: Reason::new("none", "no rule matches") })
 }
 

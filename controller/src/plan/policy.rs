@@ -227,7 +227,7 @@ fn reflected_import(
             }
         }
         let verdict = Verdict::AcceptVia(Arc::new(next_hops), reason.clone());
-        vec![Rule { prefixes: Some(everything(family)), source: None, peer_type: None, verdict }]
+        vec![Rule { prefixes: Some(everything(family)), ..Rule::new(verdict) }]
     });
     DefaultRules { rules, unmatched: reason }
 }
@@ -299,7 +299,7 @@ fn filter_rules<'f>(
                 FilterPeerType::External => PeerType::External,
                 FilterPeerType::Internal => PeerType::Internal,
             }),
-            verdict,
+            ..Rule::new(verdict)
         }
     })
 }
@@ -353,12 +353,7 @@ fn everything(family: Family) -> PrefixMatch {
 }
 
 fn local(prefixes: PrefixMatch) -> Rule {
-    Rule {
-        prefixes: Some(prefixes),
-        source: Some(RouteSource::Local),
-        peer_type: None,
-        verdict: Verdict::Accept,
-    }
+    Rule { prefixes: Some(prefixes), source: Some(RouteSource::Local), ..Rule::new(Verdict::Accept) }
 }
 
 /// Between iBGP peers of which one is our client, everything passes that was believed.
@@ -367,18 +362,13 @@ fn reflected(prefixes: PrefixMatch) -> Rule {
 }
 
 fn reject(prefixes: PrefixMatch, reason: Reason) -> Rule {
-    Rule { prefixes: Some(prefixes), source: None, peer_type: None, verdict: Verdict::Reject(reason) }
+    Rule { prefixes: Some(prefixes), ..Rule::new(Verdict::Reject(reason)) }
 }
 
 /// A rule for these ranges, if there are any.
 fn accept_any(ranges: impl Iterator<Item = PrefixRange>) -> Option<Rule> {
     let ranges: Vec<PrefixRange> = ranges.collect();
-    (!ranges.is_empty()).then(|| Rule {
-        prefixes: Some(any_of(ranges)),
-        source: None,
-        peer_type: None,
-        verdict: Verdict::Accept,
-    })
+    (!ranges.is_empty()).then(|| Rule { prefixes: Some(any_of(ranges)), ..Rule::new(Verdict::Accept) })
 }
 
 fn reject_any(ranges: impl Iterator<Item = PrefixRange>, code: &'static str, text: &str) -> Option<Rule> {

@@ -43,14 +43,18 @@ fn learned() -> PathAttributes {
 
 fn code(exporter: &Exporter, prefix: &str, path: Provenance, attributes: &PathAttributes) -> String {
     let admitted = exporter.admit(prefix.parse().unwrap(), &path, attributes);
-    admitted.map_or_else(|withheld| withheld.reason().code.into(), |()| "told".into())
+    admitted.map_or_else(|withheld| withheld.reason().code.into(), |_| "told".into())
 }
 
 /// Proves RFC 4271 5.1.
 #[test]
 fn an_external_peer_sees_our_as_and_address_and_nothing_internal() {
-    let told =
-        exporter(PeerType::External, "10.0.0.1", |_| {}).rewrite(Family::Ipv4Unicast, &IBGP, &learned());
+    let told = exporter(PeerType::External, "10.0.0.1", |_| {}).rewrite(
+        Family::Ipv4Unicast,
+        &IBGP,
+        &learned(),
+        None,
+    );
     assert_eq!(told.as_path.0[0].asns, [Asn(65000), Asn(65009)]);
     assert_eq!(told.next_hop, IpAddr::from([10, 0, 0, 1]));
     assert_eq!(
@@ -64,12 +68,14 @@ fn an_external_peer_sees_our_as_and_address_and_nothing_internal() {
 #[test]
 fn an_internal_peer_sees_the_path_as_it_is() {
     let exporter = exporter(PeerType::Internal, "10.0.0.1", |_| {});
-    let told = exporter.rewrite(Family::Ipv4Unicast, &EBGP, &learned());
+    let told = exporter.rewrite(Family::Ipv4Unicast, &EBGP, &learned(), None);
     assert_eq!((told.as_path, told.next_hop), (learned().as_path, learned().next_hop));
-    // What an external peer calls its local preference is not ours.
-    assert_eq!((told.local_pref, told.med), (Some(100), Some(7)));
+    // What an external path has is import policy's.
+    assert_eq!((told.local_pref, told.med), (Some(250), Some(7)));
+    let without = PathAttributes { local_pref: None, ..learned() };
+    assert_eq!(exporter.rewrite(Family::Ipv4Unicast, &EBGP, &without, None).local_pref, Some(100));
     let own = PathAttributes { next_hop: IpAddr::from([0; 4]), local_pref: None, ..learned() };
-    let told = exporter.rewrite(Family::Ipv4Unicast, &LOCAL, &own);
+    let told = exporter.rewrite(Family::Ipv4Unicast, &LOCAL, &own, None);
     assert_eq!((told.next_hop, told.local_pref), (IpAddr::from([10, 0, 0, 1]), Some(100)));
 }
 
@@ -83,7 +89,7 @@ fn what_we_originate_has_the_preference_it_is_given() {
     };
     let told = |peer_type| {
         let told = exporter(peer_type, "10.0.0.1", |_| {});
-        let told = told.rewrite(Family::Ipv4Unicast, &LOCAL, &own);
+        let told = told.rewrite(Family::Ipv4Unicast, &LOCAL, &own, None);
         (told.local_pref, told.med, told.communities)
     };
     assert_eq!(told(PeerType::External), (None, Some(u32::MAX), vec![GRACEFUL_SHUTDOWN]));
@@ -94,7 +100,7 @@ fn what_we_originate_has_the_preference_it_is_given() {
 fn a_path_that_is_about_to_go_stays_the_last_choice_of_the_whole_as() {
     let internal = exporter(PeerType::Internal, "10.0.0.1", |_| {});
     let going = PathAttributes { communities: vec![GRACEFUL_SHUTDOWN], ..learned() };
-    let pref = |from: Provenance| internal.rewrite(Family::Ipv4Unicast, &from, &going).local_pref;
+    let pref = |from: Provenance| internal.rewrite(Family::Ipv4Unicast, &from, &going, None).local_pref;
     // An internal peer has judged for itself.
     assert_eq!((pref(EBGP), pref(IBGP)), (Some(0), Some(250)));
 }
@@ -103,7 +109,7 @@ fn a_path_that_is_about_to_go_stays_the_last_choice_of_the_whole_as() {
 fn the_next_hop_mode_overrules_the_session_type() {
     let next_hop = |peer_type, mode| {
         let exporter = exporter(peer_type, "10.0.0.1", |config| config.next_hop_mode = mode);
-        exporter.rewrite(Family::Ipv4Unicast, &EBGP, &learned()).next_hop.to_string()
+        exporter.rewrite(Family::Ipv4Unicast, &EBGP, &learned(), None).next_hop.to_string()
     };
     assert_eq!(next_hop(PeerType::External, NextHopMode::Auto), "10.0.0.1");
     assert_eq!(next_hop(PeerType::External, NextHopMode::Own), "10.0.0.1");
@@ -119,7 +125,7 @@ fn the_other_family_has_its_next_hop_from_the_configuration() {
     assert_eq!(code(&without, "10.0.0.0/8", LOCAL, &learned()), "told");
     let with = exporter(PeerType::External, "10.0.0.1", |c| c.next_hop_v6 = "2001:db8::1".parse().ok());
     assert_eq!(code(&with, "2001:db8::/32", LOCAL, &learned()), "told");
-    let told = with.rewrite(Family::Ipv6Unicast, &LOCAL, &learned());
+    let told = with.rewrite(Family::Ipv6Unicast, &LOCAL, &learned(), None);
     assert_eq!(told.next_hop, "2001:db8::1".parse::<IpAddr>().unwrap());
 }
 
@@ -203,13 +209,13 @@ fn a_reflected_path_is_the_path_as_it_was() {
         let mut expected =
             PathAttributes { originator_id: Some(IDENTIFIER), cluster_list: vec![CLUSTER], ..first.clone() };
         expected.unknown[0].flags |= PARTIAL;
-        assert_eq!(exporter.rewrite(Family::Ipv4Unicast, &CLIENT, &first), expected, "{mode:?}");
+        assert_eq!(exporter.rewrite(Family::Ipv4Unicast, &CLIENT, &first, None), expected, "{mode:?}");
         // One that was reflected before keeps who began it, and lists us first.
-        let told = exporter.rewrite(Family::Ipv4Unicast, &CLIENT, &learned());
+        let told = exporter.rewrite(Family::Ipv4Unicast, &CLIENT, &learned(), None);
         assert_eq!(told.originator_id, learned().originator_id);
         assert_eq!(told.cluster_list, [CLUSTER, Ipv4Addr::new(2, 2, 2, 2)]);
         // What is not reflected begins no cluster list.
-        let own = exporter.rewrite(Family::Ipv4Unicast, &LOCAL, &first);
+        let own = exporter.rewrite(Family::Ipv4Unicast, &LOCAL, &first, None);
         assert_eq!((own.originator_id, own.cluster_list), (None, vec![]));
     }
 }
@@ -222,7 +228,7 @@ fn a_link_local_next_hop_stays_on_its_link() {
         next_hop_link_local: "fe80::9".parse().ok(),
         ..learned()
     };
-    let told = exporter.rewrite(Family::Ipv6Unicast, &IBGP, &path);
+    let told = exporter.rewrite(Family::Ipv6Unicast, &IBGP, &path, None);
     assert_eq!((told.next_hop, told.next_hop_link_local), (path.next_hop, None));
 }
 
@@ -234,7 +240,7 @@ fn what_is_reflected_from_one_link_to_another_leads_over_us() {
     let session = Session { local, ..samples::session(PeerType::Internal) };
     let exporter = Exporter::new(Terms::new(&config, &session, CLUSTER));
     let path = PathAttributes { next_hop: "fe80::9".parse().unwrap(), ..learned() };
-    let told = exporter.rewrite(Family::Ipv6Unicast, &CLIENT, &path);
+    let told = exporter.rewrite(Family::Ipv6Unicast, &CLIENT, &path, None);
     assert_eq!(
         (told.next_hop.to_string(), told.next_hop_link_local),
         ("2001:db8::1".into(), "fe80::1".parse().ok())

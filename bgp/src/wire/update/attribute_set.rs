@@ -70,22 +70,6 @@ struct AttributeSet<'a> {
 
 impl<'a> AttributeSet<'a> {
     fn new(agreed: &'a Agreed) -> Self {
-        let found = PathAttributes {
-            origin: Origin::Incomplete,
-            as_path: AsPath::default(),
-            next_hop: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            next_hop_link_local: None,
-            med: None,
-            local_pref: None,
-            atomic_aggregate: false,
-            aggregator: None,
-            communities: Vec::new(),
-            ext_communities: Vec::new(),
-            large_communities: Vec::new(),
-            originator_id: None,
-            cluster_list: Vec::new(),
-            unknown: Vec::new(),
-        };
         Self {
             agreed,
             seen: [0; 2],
@@ -95,7 +79,7 @@ impl<'a> AttributeSet<'a> {
             next_hop: None,
             as4_path: None,
             as4_aggregator: None,
-            found,
+            found: PathAttributes::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         }
     }
 

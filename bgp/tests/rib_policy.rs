@@ -1,0 +1,239 @@
+//! What policy does to routes, and that another policy is applied to a standing session without more words than it needs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod rib_support;
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use rib_support::*;
+use weft_bgp::config::PeerConfig;
+use weft_bgp::policy::{Operation, Policy, PrefixMatch, PrefixRange, Rule, Verdict};
+use weft_bgp::speaker::{Resolution, TrackedNextHop};
+use weft_bgp::status::{RibView, RouteSelect};
+use weft_bgp::types::{Asn, Reason};
+use weft_bgp::wire::attributes::PathAttributes;
+
+const PREFIXES: [&str; 3] = ["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24"];
+
+fn prefixes() -> Vec<IpNet> {
+    PREFIXES.map(net).to_vec()
+}
+
+/// Peer 1 is external, peer 2 internal, peer 3 external.
+fn lab() -> Lab {
+    let mut lab = Lab::advertising();
+    for (peer, asn) in [(1, Asn(65001)), (2, OWN), (3, Asn(65003))] {
+        lab.peer(peer, config());
+        lab.up(session(peer, asn));
+    }
+    lab
+}
+
+fn accept_with(operations: Vec<Operation>) -> Rule {
+    Rule::new(Verdict::AcceptWith(operations.into()))
+}
+
+fn only(prefix: &str, rule: Rule) -> Rule {
+    let net = net(prefix);
+    let range = PrefixRange { net, min_len: net.prefix_len(), max_len: net.prefix_len() };
+    Rule { prefixes: Some(PrefixMatch { ranges: vec![range], negated: false }), ..rule }
+}
+
+fn policy(rules: Vec<Rule>) -> Arc<Policy> {
+    Arc::new(Policy { rules, unmatched: Reason::new("unmatched", "no rule matches") })
+}
+
+fn import(lab: &mut Lab, rules: Vec<Rule>) {
+    lab.peer(1, PeerConfig { import: policy(rules), ..config() });
+    lab.read_all();
+}
+
+fn carrying(communities: &[&str]) -> PathAttributes {
+    let mut attributes = attributes(&[65001], "192.0.2.1");
+    for community in communities {
+        community.parse::<weft_bgp::policy::Community>().unwrap().add_to(&mut attributes);
+    }
+    attributes
+}
+
+fn shown(lab: &Lab, view: RibView, prefix: &str) -> PathAttributes {
+    let routes = lab.rib.routes(view, RouteSelect::Exact(net(prefix)));
+    (*routes[0].paths[0].attributes).clone()
+}
+
+#[test]
+fn another_import_policy_is_applied_to_what_was_received_and_back() {
+    let mut lab = lab();
+    lab.announce(1, carrying(&["65001:7"]), &prefixes());
+    lab.read_all();
+    let before = lab.sink(2).table.clone();
+    import(
+        &mut lab,
+        vec![
+            only(PREFIXES[0], accept_with(vec![Operation::SetLocalPreference(300), Operation::SetMed(5)])),
+            only(PREFIXES[1], Rule::new(Verdict::Reject(Reason::new("no", "no")))),
+            accept_with(vec![]),
+        ],
+    );
+    let table = &lab.sink(2).table;
+    assert_eq!(table.get(&net(PREFIXES[1])), None);
+    assert_eq!(table[&net(PREFIXES[2])], before[&net(PREFIXES[2])]);
+    let told = &table[&net(PREFIXES[0])];
+    assert_eq!((told.local_pref, told.med), (Some(300), Some(5)));
+    // The Adj-RIB-In holds what the peer said, the Loc-RIB what policy made of it.
+    let received = shown(&lab, RibView::In(address(1).into()), PREFIXES[0]);
+    let taken = shown(&lab, RibView::Loc, PREFIXES[0]);
+    assert_eq!((received.local_pref, received.med), (None, None));
+    assert_eq!((taken.local_pref, taken.med), (Some(300), Some(5)));
+    import(&mut lab, accept_all().rules);
+    assert_eq!(lab.sink(2).table, before);
+    // The session stood all the time.
+    assert_eq!(lab.sink(2).end_of_rib.len(), 2);
+}
+
+#[test]
+fn an_equal_import_policy_changes_nothing() {
+    let mut lab = lab();
+    let rules = || vec![accept_with(vec![Operation::AddCommunity("65000:9".parse().unwrap())])];
+    import(&mut lab, rules());
+    lab.announce(1, carrying(&[]), &prefixes());
+    lab.read_all();
+    let (announced, changes) = (lab.sink(2).announced, lab.best_path_changes);
+    // One rule more, and so another policy, that makes the same of every route.
+    import(&mut lab, [vec![only("192.168.0.0/16", rules().remove(0))], rules()].concat());
+    assert_eq!((lab.sink(2).announced, lab.best_path_changes), (announced, changes));
+}
+
+#[test]
+fn another_export_policy_tells_only_the_routes_that_differ() {
+    let mut lab = lab();
+    lab.announce(1, carrying(&[]), &prefixes());
+    lab.read_all();
+    let prepend = accept_with(vec![
+        Operation::PrependAsPath(vec![OWN, OWN]),
+        Operation::SetMed(9),
+        Operation::AddCommunity("4200000000:1:2".parse().unwrap()),
+    ]);
+    let rules = vec![only(PREFIXES[1], prepend), Rule::new(Verdict::Accept)];
+    lab.peer(3, PeerConfig { export: policy(rules), ..config() });
+    lab.read_all();
+    let sink = lab.sink(3);
+    assert_eq!((sink.announced, sink.withdrawn, sink.end_of_rib.len()), (3 + 1, 0, 2));
+    let told = &sink.table[&net(PREFIXES[1])];
+    assert_eq!(told.as_path, path(&[65000, 65000, 65000, 65001]));
+    assert_eq!((told.med, told.large_communities.as_slice()), (Some(9), &[[4_200_000_000, 1, 2]][..]));
+    assert_eq!((sink.table[&net(PREFIXES[0])].med, lab.sink(2).announced), (None, 3));
+}
+
+#[test]
+fn communities_and_as_paths_are_matched_as_received() {
+    let mut lab = lab();
+    let matching = |communities: &[&str], asns: &[u32], code: &'static str| Rule {
+        communities: communities.iter().map(|c| c.parse().unwrap()).collect(),
+        as_path_prefix: asns.iter().copied().map(Asn).collect(),
+        ..Rule::new(Verdict::Reject(Reason::new(code, "rejected")))
+    };
+    import(
+        &mut lab,
+        vec![
+            matching(&["65001:1", "rt:65001:1"], &[], "both"),
+            matching(&["65001:1"], &[], "one"),
+            matching(&["no-export"], &[], "well-known"),
+            matching(&["1:2:3"], &[], "large"),
+            matching(&[], &[65001, 65002], "path"),
+        ],
+    );
+    let long = PathAttributes { as_path: path(&[65001, 65002, 65003]), ..carrying(&[]) };
+    for (attributes, code) in [
+        (carrying(&["65001:1", "65001:2", "rt:65001:1"]), "both"),
+        (carrying(&["65001:1", "ro:65001:1"]), "one"),
+        (carrying(&["no-export"]), "well-known"),
+        (carrying(&["1:2:3", "1:2:4"]), "large"),
+        (long, "path"),
+        (carrying(&["65001:3", "1:2:4"]), "unmatched"),
+    ] {
+        lab.announce(1, attributes, &[net(PREFIXES[0])]);
+        let routes = lab.rib.routes(RibView::In(address(1).into()), RouteSelect::All);
+        assert_eq!(routes[0].paths[0].reason.code, code);
+    }
+}
+
+/// RFC 1997: what was received with these does not go where they forbid; what we originate may carry them to peers.
+#[test]
+fn rfc_1997_no_export_and_no_advertise_bind_what_was_received() {
+    let mut lab = lab();
+    for (community, internal, external) in [
+        ("no-export", true, false),
+        ("no-export-subconfed", true, false),
+        ("no-advertise", false, false),
+        ("blackhole", true, true),
+        ("65000:1", true, true),
+    ] {
+        lab.announce(1, carrying(&[community]), &[net(PREFIXES[0])]);
+        lab.read_all();
+        let told = [2, 3].map(|peer| lab.sink(peer).table.contains_key(&net(PREFIXES[0])));
+        assert_eq!(told, [internal, external], "{community}");
+        let status = lab.rib.routes(RibView::Out(address(3).into()), RouteSelect::Exact(net(PREFIXES[0])));
+        assert_eq!(status[0].paths[0].reason.code == "community", !external, "{community}");
+    }
+    // Import policy may put one on, or take one off; export policy is asked after that.
+    let community = || "no-export".parse().unwrap();
+    import(&mut lab, vec![accept_with(vec![Operation::AddCommunity(community())])]);
+    assert!(!lab.sink(3).table.contains_key(&net(PREFIXES[0])));
+    lab.announce(1, carrying(&["no-export"]), &[net(PREFIXES[0])]);
+    import(&mut lab, vec![accept_with(vec![Operation::RemoveCommunity(community())])]);
+    assert!(lab.sink(3).table.contains_key(&net(PREFIXES[0])));
+}
+
+/// RFC 8326: the last choice, whatever the import policy prefers, unless that takes the community off.
+#[test]
+fn rfc_8326_graceful_shutdown_overrules_the_local_preference_of_a_policy() {
+    let mut lab = lab();
+    lab.announce(1, carrying(&["graceful-shutdown"]), &prefixes());
+    lab.read_all();
+    let pref = |lab: &Lab| lab.sink(2).table[&net(PREFIXES[0])].local_pref;
+    assert_eq!(pref(&lab), Some(0));
+    import(&mut lab, vec![accept_with(vec![Operation::SetLocalPreference(300)])]);
+    assert_eq!(pref(&lab), Some(0));
+    let removed = Operation::RemoveCommunity("graceful-shutdown".parse().unwrap());
+    import(&mut lab, vec![accept_with(vec![Operation::SetLocalPreference(300), removed])]);
+    assert_eq!(pref(&lab), Some(300));
+}
+
+#[test]
+fn a_next_hop_that_import_policy_sets_is_the_one_that_is_looked_up() {
+    let mut lab = lab();
+    lab.configure(true, 16, []);
+    lab.announce(1, carrying(&[]), &prefixes());
+    lab.next_hop("192.0.2.1", Resolution::OnLink);
+    let set = ip("192.0.2.77");
+    import(&mut lab, vec![accept_with(vec![Operation::SetNextHop(set)])]);
+    let tracked = TrackedNextHop { address: set, default_route: false, link: None };
+    assert_eq!(lab.tracked, [tracked].into());
+    assert!(lab.kernel.is_empty());
+    lab.next_hop("192.0.2.77", Resolution::OnLink);
+    assert_eq!(lab.kernel[&net(PREFIXES[0])], [tracked]);
+    import(&mut lab, accept_all().rules);
+    assert_eq!(lab.tracked.iter().map(|t| t.address).collect::<Vec<_>>(), [ip("192.0.2.1")]);
+}
+
+/// What policy puts into the AS path is no loop, and what the peer put there stays one.
+#[test]
+fn the_loop_check_looks_at_the_path_as_received() {
+    let mut lab = lab();
+    import(&mut lab, vec![accept_with(vec![Operation::PrependAsPath(vec![OWN])])]);
+    lab.announce(1, carrying(&[]), &[net(PREFIXES[0])]);
+    let looping = PathAttributes { as_path: path(&[65001, 65000]), ..carrying(&[]) };
+    lab.announce(1, looping, &[net(PREFIXES[1])]);
+    let routes = lab.rib.routes(RibView::Loc, RouteSelect::All);
+    assert_eq!(routes[0].paths[0].attributes.as_path, path(&[65000, 65001]));
+    let codes: Vec<&str> = routes.iter().map(|route| &*route.paths[0].reason.code).collect();
+    assert_eq!(codes, ["best", "own-as-in-path"]);
+}
