@@ -2,7 +2,7 @@
 //!
 //! A speaker is configured by value: it compares the new [`SpeakerConfig`] with the one it runs and touches only what differs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU8;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::policy::Policy;
+use crate::policy::{Community, Policy};
 use crate::protection::{Authentication, Protection};
 use crate::types::{Asn, FamilySet, PeerAddress, PeerType};
 
@@ -37,10 +37,8 @@ pub struct SpeakerConfig {
 /// How a prefix of our own is announced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origination {
-    /// Standard communities to attach.
-    pub communities: Vec<u32>,
-    /// Large communities to attach (RFC 8092).
-    pub large_communities: Vec<[u32; 3]>,
+    /// Communities to attach.
+    pub communities: BTreeSet<Community>,
     /// MULTI_EXIT_DISC, for peers of every type.
     pub med: Option<u32>,
     /// LOCAL_PREF, for internal peers: 100 unless given. It has no part in our own decision.

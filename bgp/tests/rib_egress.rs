@@ -17,6 +17,7 @@ use std::time::Duration;
 use weft_bgp::config::Origination;
 use weft_bgp::egress::{CREDIT, EgressInput};
 use weft_bgp::ingress::Down;
+use weft_bgp::policy::Community;
 use weft_bgp::rib::RibInput;
 use weft_bgp::types::{Asn, Family, FamilySet, PeerId};
 use weft_bgp::wire::attributes::{GRACEFUL_SHUTDOWN, UnknownAttribute};
@@ -219,14 +220,15 @@ fn another_preference_of_our_own_prefixes_is_an_update_and_no_withdrawal() {
         table.values().map(|told| (told.local_pref, told.med, told.communities.clone())).collect()
     };
     let last = Origination {
-        communities: vec![GRACEFUL_SHUTDOWN],
+        communities: [Community::Standard(GRACEFUL_SHUTDOWN)].into(),
         med: Some(u32::MAX),
         local_pref: Some(0),
         ..Origination::default()
     };
     for (step, origination) in [Origination::default(), last, Origination::default()].into_iter().enumerate()
     {
-        let (communities, med) = (origination.communities.clone(), origination.med);
+        let communities = vec![GRACEFUL_SHUTDOWN; origination.communities.len()];
+        let med = origination.med;
         let local_pref = origination.local_pref.or(Some(100));
         originate(&mut lab, origination);
         assert_eq!(told(&lab, 1), [(None, med, communities.clone())].into());

@@ -226,7 +226,8 @@ fn a_slow_peer_holds_up_nobody() {
             for n in from..from + count {
                 let prefix = IpNet::new(std::net::Ipv4Addr::from(0x6400_0000 + (n << 8)).into(), 24).unwrap();
                 // Attributes of its own, so that every prefix costs an UPDATE of its own.
-                let origination = weft_bgp::config::Origination { communities: vec![n], ..<_>::default() };
+                let communities = [weft_bgp::policy::Community::Standard(n)].into();
+                let origination = weft_bgp::config::Origination { communities, ..<_>::default() };
                 config.originate.insert(prefix, origination);
             }
         };
@@ -265,7 +266,8 @@ fn a_peer_that_takes_nothing_for_eight_minutes_is_given_up() {
     let mut config = world.inspect(ids[0]).unwrap().config().unwrap().as_ref().clone();
     for n in 0..10_000_u32 {
         let prefix = IpNet::new(std::net::Ipv4Addr::from(0x6400_0000 + (n << 8)).into(), 24).unwrap();
-        let origination = weft_bgp::config::Origination { communities: vec![n], ..<_>::default() };
+        let communities = [weft_bgp::policy::Community::Standard(n)].into();
+        let origination = weft_bgp::config::Origination { communities, ..<_>::default() };
         config.originate.insert(prefix, origination);
     }
     world.configure(ids[0], config);

@@ -182,7 +182,7 @@ async fn a_peer_that_does_not_read_grows_no_queue_and_stalls_nobody() {
     for round in 1..=rounds {
         originate(&mut wanted, base, routes, true);
         for origination in wanted.originate.values_mut() {
-            origination.communities.push(0xffff_0000 - round);
+            origination.communities.insert(weft_bgp::policy::Community::Standard(0xffff_0000 - round));
         }
         a.configure(wanted.clone()).await;
         let last = prefix(base, routes - 1);

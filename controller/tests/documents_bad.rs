@@ -337,9 +337,85 @@ fn filter_rules() {
             "8 to 33",
             "<= 32",
         ),
-        ("communities: [x], action: Accept", "communities", "unknown field", "prefixLength"),
+        ("interface: x, action: Accept", "interface", "unknown field", "prefixLength"),
+        ("communities: {values: []}, action: Accept", "communities.values", "no community", "must carry"),
+        (
+            "communities: {values: [\"65536:1\"]}, action: Accept",
+            "communities.values[0]",
+            "\"65536\" in \"65536:1\" is not a number from 0 to 65535",
+            "a large a:b:c",
+        ),
+        (
+            "communities: {values: [\"1:1\", mine]}, action: Accept",
+            "communities.values[1]",
+            "no community is named \"mine\"",
+            "BGPConfiguration default",
+        ),
+        ("asPathPrefix: [0], action: Accept", "asPathPrefix[0]", "AS 0 is reserved", "1 to 4294967294"),
+        ("operations: [{setMED: {value: 1}}], action: Reject", "operations", "that is rejected", "Accept"),
     ] {
         one("BGPFilter", "f", &rule(text), 7, &format!("spec.importV4[1].{field}"), message, remedy);
+    }
+    let eleven = vec!["{setMED: {value: 1}}"; 11].join(", ");
+    let rule = |operation: &str| {
+        format!("  exportV6:\n  - {{action: Accept, peerType: eBGP, operations: [{operation}]}}\n")
+    };
+    for (operation, field, message, remedy) in [
+        ("{}", "[0]", "has 0 fields", "exactly one of addCommunity"),
+        ("{setMED: {value: 1}, setLocalPreference: {value: 1}}", "[0]", "has 2 fields", "of its own"),
+        ("{addMED: {value: 1}}", "[0].addMED", "unknown field", "setMED"),
+        ("{setMED: {value: -1}}", "[0].setMED.value", "invalid value", "u32"),
+        ("{addCommunity: {value: \"a:b\"}}", "[0].addCommunity.value", "\"a\" in", "rt:a:b"),
+        ("{removeCommunity: {value: none}}", "[0].removeCommunity.value", "named \"none\"", "communities"),
+        ("{prependASPath: {prefix: []}}", "[0].prependASPath.prefix", "no AS number", "1 to 10"),
+        ("{setNextHop: {value: 10.0.0.1}}", "[0].setNextHop.value", "not of the family", "exportV6"),
+        ("{setNextHop: {value: \"fe80::1\"}}", "[0].setNextHop.value", "not the address", "global IPv6"),
+        ("{setLocalPreference: {value: 1}}", "[0].setLocalPreference", "eBGP peers", "setMED"),
+        (eleven.as_str(), "", "11 operations", "10 at most"),
+    ] {
+        let two = operation.matches("setLocal").count() + operation.matches("setMED").count() == 2;
+        let found = errors(&[("x.yaml", &document("BGPFilter", "f", &rule(operation)))]);
+        assert_eq!(found.len(), 1 + usize::from(two), "{found:#?}");
+        let error = &found[0];
+        let field = format!("spec.exportV6[0].operations{field}");
+        assert_eq!((error.line, error.field.as_deref()), (Some(6), Some(field.as_str())), "{error}");
+        assert!(error.message.contains(message) && error.remedy.contains(remedy), "{error}");
+    }
+}
+
+#[test]
+fn communities_and_advertisements() {
+    let named = |more: &str| format!("  communities:\n  - {{name: a, value: \"1:1\"}}\n  - {{{more}}}\n");
+    for (text, field, message, remedy) in [
+        ("name: a, value: \"1:2\"", "name", "\"a\" is there already", "keep one"),
+        ("name: no-export, value: \"1:2\"", "name", "is a community already", "another name"),
+        ("name: \"1a\", value: \"1:2\"", "name", "is not a name", "a letter"),
+        ("name: b, value: a", "value", "is a name, not a community", "a:b"),
+        ("name: b, value: \"1:2:3:4\"", "value", "is not a community", "no-export"),
+    ] {
+        let field = format!("spec.communities[1].{field}");
+        one("BGPConfiguration", "default", &named(text), 7, &field, message, remedy);
+    }
+    let elsewhere = "  communities: [{name: a, value: \"1:1\"}]\n";
+    let found = errors(&[("x.yaml", &document("BGPConfiguration", "node.n1", elsewhere))]);
+    assert!(found.iter().any(|error| error.message.contains("for all nodes alike")), "{found:#?}");
+    let advertised = |more: &str| {
+        format!(
+            "  prefixAdvertisements:\n  - {{cidr: 10.0.0.0/8, communities: [no-export]}}\n  - {{{more}}}\n"
+        )
+    };
+    for (text, field, message, remedy) in [
+        (
+            "cidr: 10.0.0.0/8, communities: [\"1:1\"]",
+            "cidr",
+            "already, at prefixAdvertisements[0]",
+            "together",
+        ),
+        ("cidr: 10.0.0.0/9", "communities", "nothing is done", "list the communities"),
+        ("cidr: 10.0.0.0/9, communities: [rack]", "communities[0]", "named \"rack\"", "communities"),
+    ] {
+        let field = format!("spec.prefixAdvertisements[1].{field}");
+        one("BGPConfiguration", "default", &advertised(text), 7, &field, message, remedy);
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use proptest::prelude::*;
 use weft_bgp::config::Origination;
-use weft_bgp::policy::{CompiledPolicy, RouteSource, Subject};
+use weft_bgp::policy::{Community, CompiledPolicy, RouteSource, Subject};
 use weft_bgp::types::{PeerAddress, PeerType};
 use weft_bgp::wire::attributes::{GRACEFUL_SHUTDOWN, PathAttributes};
 use weft_controller::api::json::DrainPhase;
@@ -137,7 +137,7 @@ fn the_last_choice_is_all_that_was_announced_and_nothing_else_changes() {
     let cluster = cluster(["", ""]);
     let (before, now) = (plan_of(&cluster, None), plan_of(&cluster, Some(DrainPhase::LowPreference)));
     let last = Origination {
-        communities: vec![GRACEFUL_SHUTDOWN],
+        communities: [Community::Standard(GRACEFUL_SHUTDOWN)].into(),
         local_pref: Some(0),
         med: Some(u32::MAX),
         ..Origination::default()

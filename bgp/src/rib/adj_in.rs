@@ -159,22 +159,15 @@ impl Rib {
 
     /// Puts in or changes a path of our own.
     pub(super) fn originate(&mut self, prefix: IpNet, origination: &Origination) {
-        let mut communities = origination.communities.clone();
-        communities.sort_unstable();
-        communities.dedup();
-        let mut large_communities = origination.large_communities.clone();
-        large_communities.sort_unstable();
-        large_communities.dedup();
-        let attributes = PathAttributes {
+        let mut attributes = PathAttributes {
             med: origination.med,
             local_pref: origination.local_pref,
-            communities,
-            large_communities,
             ..PathAttributes::new(match prefix {
                 IpNet::V4(_) => IpAddr::from([0; 4]),
                 IpNet::V6(_) => IpAddr::from([0; 16]),
             })
         };
+        origination.communities.iter().for_each(|community| community.add_to(&mut attributes));
         let holdings = &mut self.holdings;
         let attributes =
             holdings.attributes.intern(&Arc::new(attributes), PathType::Local, None, &mut holdings.hops);

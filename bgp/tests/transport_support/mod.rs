@@ -132,7 +132,7 @@ async fn collect(mut notices: mpsc::Receiver<Notice>, known: watch::Sender<Known
 /// `count` prefixes from `base` up; with `distinct`, each has attributes of its own and costs an UPDATE of its own.
 pub(crate) fn originate(config: &mut SpeakerConfig, base: Ipv4Addr, count: u32, distinct: bool) {
     for n in 0..count {
-        let communities = if distinct { vec![n] } else { Vec::new() };
+        let communities = distinct.then_some(weft_bgp::policy::Community::Standard(n)).into_iter().collect();
         config.originate.insert(prefix(base, n), Origination { communities, ..<_>::default() });
     }
 }

@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use weft_bgp::types::Family;
 
 use super::{
-    AsNumber, BGPPeerStatus, Cidr, ClusterId, Duration, InterfaceName, ObjectStatus, PeerAddress, PeerAs,
-    RouterId, SERVICE_RANGES_MAX, Selector, ServiceAggregation, ServiceRange, SourceAddress,
+    AS_PATH_MAX, AsNumber, BGPPeerStatus, COMMUNITIES_MAX, Cidr, ClusterId, CommunityMatch, Duration,
+    FilterOperation, InterfaceName, NamedCommunity, OPERATIONS_MAX, ObjectStatus, PeerAddress, PeerAs,
+    PrefixAdvertisement, RouterId, SERVICE_RANGES_MAX, Selector, ServiceAggregation, ServiceRange,
+    SourceAddress,
 };
 
 /// What holds for a node as a whole. The object `default` holds for every node; `node.NAME` overrides it, field by field,
@@ -110,6 +112,14 @@ pub struct BGPConfigurationSpec {
     /// withdrawn at once.
     #[serde(default)]
     pub service_settle_time: Option<Duration>,
+    /// Names for communities, in `default` only, to be written in their place in BGPFilters and `prefixAdvertisements`.
+    #[serde(default)]
+    #[schemars(length(max = COMMUNITIES_MAX))]
+    pub communities: Option<Vec<NamedCommunity>>,
+    /// Communities for the prefixes that the node originates, by where these lie.
+    #[serde(default)]
+    #[schemars(length(max = COMMUNITIES_MAX))]
+    pub prefix_advertisements: Option<Vec<PrefixAdvertisement>>,
 }
 
 /// Where the blocks of a node come from. IPBlocks that people write count in any case.
@@ -380,6 +390,13 @@ pub struct BGPFilterRule {
     /// Bounds on the length of the route's prefix; needs `cidr`.
     #[serde(default)]
     pub prefix_length: Option<PrefixLength>,
+    /// Communities that the route carries.
+    #[serde(default)]
+    pub communities: Option<CommunityMatch>,
+    /// What the route's AS path begins with: on import the peer's AS first. That of a route of our own is empty.
+    #[serde(default)]
+    #[schemars(length(max = AS_PATH_MAX))]
+    pub as_path_prefix: Vec<AsNumber>,
     /// Where the route comes from. An export rule that accepts without naming a source accepts only what the node itself
     /// originates: transit is opened by `RemotePeers` alone.
     #[serde(default)]
@@ -389,6 +406,10 @@ pub struct BGPFilterRule {
     pub peer_type: Option<FilterPeerType>,
     /// What becomes of the route.
     pub action: Action,
+    /// What is done to the attributes of a route that is accepted, in order.
+    #[serde(default)]
+    #[schemars(length(max = OPERATIONS_MAX))]
+    pub operations: Vec<FilterOperation>,
 }
 
 /// How a route's prefix compares with a rule's.

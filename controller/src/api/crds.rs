@@ -11,7 +11,7 @@ type Rule = (&'static str, &'static str, &'static str, &'static str);
 /// Where in a CustomResourceDefinition the schema of an object is.
 const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
 
-const RULES: [Rule; 24] = [
+const RULES: &[Rule] = &[
     (
         "BGPConfiguration",
         "",
@@ -78,6 +78,10 @@ const RULES: [Rule; 24] = [
     ("BGPFilter", "/properties/spec/properties/exportV4/items", RULE_V4, "cidr: IPv6 belongs to exportV6"),
     ("BGPFilter", "/properties/spec/properties/importV6/items", RULE_V6, "cidr: IPv4 belongs to importV4"),
     ("BGPFilter", "/properties/spec/properties/exportV6/items", RULE_V6, "cidr: IPv4 belongs to exportV4"),
+    ("BGPFilter", "/properties/spec/properties/importV4/items", RULE_OPERATIONS, RULE_OPERATIONS_WORDS),
+    ("BGPFilter", "/properties/spec/properties/exportV4/items", RULE_OPERATIONS, RULE_OPERATIONS_WORDS),
+    ("BGPFilter", "/properties/spec/properties/importV6/items", RULE_OPERATIONS, RULE_OPERATIONS_WORDS),
+    ("BGPFilter", "/properties/spec/properties/exportV6/items", RULE_OPERATIONS, RULE_OPERATIONS_WORDS),
     (
         "IPPool",
         "/properties/spec",
@@ -117,6 +121,9 @@ const KEEPALIVE: &str = "keepaliveTime must be shorter than holdTime: a third or
 const RULE_CIDR: &str =
     "has(self.cidr) == has(self.matchOperator) && (!has(self.prefixLength) || has(self.cidr))";
 const RULE_CIDR_WORDS: &str = "cidr and matchOperator belong together, and prefixLength to both";
+const RULE_OPERATIONS: &str =
+    "self.action == 'Accept' || !has(self.operations) || size(self.operations) == 0";
+const RULE_OPERATIONS_WORDS: &str = "operations: leave them out of a rule that rejects";
 const RULE_V4: &str = "!has(self.cidr) || !self.cidr.contains(':')";
 const RULE_V6: &str = "!has(self.cidr) || self.cidr.contains(':')";
 

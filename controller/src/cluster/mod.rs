@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use weft_bgp::policy::Community;
 
 use crate::api::{
-    AllowedUse, BGPConfigurationSpec, BGPFilterSpec, BGPPeerSpec, EXCLUDE_LABEL, GROUP, IPBlockSpec,
-    IPPoolSpec, Labels, MESH_LABEL, PodCidrSource, VERSION,
+    AllowedUse, BGPConfigurationSpec, BGPFilterSpec, BGPPeerSpec, CommunityRef, EXCLUDE_LABEL, GROUP,
+    IPBlockSpec, IPPoolSpec, Labels, MESH_LABEL, PodCidrSource, VERSION,
 };
 
 mod secrets;
@@ -223,6 +224,21 @@ impl Cluster {
             Object::Secret(secret) => drop(self.secrets.insert(name, secret)),
             Object::Service(service) => drop(self.services.insert(name, service)),
             Object::EndpointSlice(slice) => drop(self.endpoint_slices.insert(name, slice)),
+        }
+    }
+
+    /// The community that is meant; none: the BGPConfiguration `default` has no such name.
+    #[must_use]
+    pub fn community(&self, written: &CommunityRef) -> Option<Community> {
+        let name = match written {
+            CommunityRef::Value(community) => return Some(*community),
+            CommunityRef::Named(name) => name,
+        };
+        let named = self.configurations.get("default").and_then(|spec| spec.communities.as_ref());
+        let named = named.into_iter().flatten().find(|named| named.name == *name)?;
+        match named.value {
+            CommunityRef::Value(community) => Some(community),
+            CommunityRef::Named(_) => None,
         }
     }
 

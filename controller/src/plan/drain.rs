@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use weft_bgp::config::SpeakerConfig;
-use weft_bgp::policy::Policy;
+use weft_bgp::policy::{Community, Policy};
 use weft_bgp::types::Reason;
 use weft_bgp::wire::attributes::GRACEFUL_SHUTDOWN;
 
@@ -60,7 +60,7 @@ impl Drain {
     pub(super) fn apply(&self, speaker: &mut SpeakerConfig, services: &mut BTreeMap<IpNet, ServicePrefix>) {
         for origination in speaker.originate.values_mut() {
             // No longer AS path: racks that share an AS would take it for a loop.
-            origination.communities.push(GRACEFUL_SHUTDOWN);
+            origination.communities.insert(Community::Standard(GRACEFUL_SHUTDOWN));
             (origination.local_pref, origination.med) = (Some(0), Some(u32::MAX));
         }
         if self.phase < DrainPhase::Withdrawn {

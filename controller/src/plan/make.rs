@@ -290,7 +290,15 @@ fn originate(
         });
     let services = services.iter().filter(|(_, prefix)| prefix.verdict.is_announced()).map(|(net, _)| *net);
     let prefixes = context.cidrs().into_iter().chain(own_addresses.map(IpNet::from)).chain(services);
-    prefixes.map(|prefix| (prefix, Origination::default())).collect()
+    let advertisements = &context.settings.prefix_advertisements;
+    let origination = |prefix: IpNet| {
+        let all = advertisements.iter().filter(|advertisement| advertisement.cidr.net().contains(&prefix));
+        let communities = all.flat_map(|advertisement| &advertisement.communities);
+        // A name that is not there is an error of the documents.
+        let communities = communities.filter_map(|community| context.cluster.community(community)).collect();
+        Origination { communities, ..Origination::default() }
+    };
+    prefixes.map(|prefix| (prefix, origination(prefix))).collect()
 }
 
 /// One wildcard socket per family in which there is a peer to be waited for.

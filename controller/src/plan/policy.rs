@@ -1,18 +1,20 @@
 //! Policies: what is exchanged when no filter says otherwise, and the filters made into rules.
 
-use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use weft_bgp::policy::{NextHopsByPrefix, Policy, PrefixMatch, PrefixRange, RouteSource, Rule, Verdict};
+use weft_bgp::policy::{
+    Community, NextHopsByPrefix, Operation, Policy, PrefixMatch, PrefixRange, RouteSource, Rule, Verdict,
+};
 use weft_bgp::types::{Family, PeerType, Reason};
 
 use super::NodeAddresses;
 use super::session::{Wanted, reflects};
 use crate::api::{
-    Action, AllowedUse, BGPFilterRule, BGPFilterSpec, FilterPeerType, IPPoolSpec, MatchOperator, Source,
+    Action, AllowedUse, BGPFilterRule, BGPFilterSpec, CommunityRef, FilterPeerType, IPPoolSpec,
+    MatchOperator, Source,
 };
 use crate::cluster::Cluster;
 
@@ -132,7 +134,9 @@ impl<'a> Policies<'a> {
             let before = rules.len();
             for name in filters {
                 match self.cluster.filters.get(name) {
-                    Some(filter) => rules.extend(filter_rules(name, filter, direction, family)),
+                    Some(filter) => {
+                        rules.extend(filter_rules(self.cluster, name, filter, direction, family));
+                    }
                     None => rules.push(reject(
                         everything(family),
                         Reason::new("filter-missing", format!("there is no BGPFilter {name}")),
@@ -273,6 +277,7 @@ fn unexported(cluster: &Cluster, own_blocks: &[IpNet]) -> Vec<IpNet> {
 }
 
 fn filter_rules<'f>(
+    cluster: &'f Cluster,
     name: &'f str,
     filter: &'f BGPFilterSpec,
     direction: Direction,
@@ -285,15 +290,29 @@ fn filter_rules<'f>(
         (Direction::Export, Family::Ipv6Unicast) => ("exportV6", &filter.export_v6),
     };
     rules.iter().enumerate().map(move |(index, rule)| {
-        let verdict = match rule.action {
-            Action::Accept => Verdict::Accept,
-            Action::Reject => Verdict::Reject(Reason {
-                code: Cow::Borrowed("filter"),
-                text: format!("{list}[{index}] of BGPFilter {name} rejects it"),
-            }),
+        let (communities, verdict) = match (attributes(cluster, rule), rule.action) {
+            // The documents are accepted together, so that this is rare; what is not known is not let through.
+            (Err(missing), _) => {
+                let text = format!(
+                    "{list}[{index}] of BGPFilter {name} names the community {missing}, which is not there"
+                );
+                (Vec::new(), Verdict::Reject(Reason::new("community-missing", text)))
+            }
+            (Ok((communities, operations)), Action::Accept) if operations.is_empty() => {
+                (communities, Verdict::Accept)
+            }
+            (Ok((communities, operations)), Action::Accept) => {
+                (communities, Verdict::AcceptWith(operations.into()))
+            }
+            (Ok((communities, _)), Action::Reject) => {
+                let text = format!("{list}[{index}] of BGPFilter {name} rejects it");
+                (communities, Verdict::Reject(Reason::new("filter", text)))
+            }
         };
         Rule {
             prefixes: Some(filter_prefixes(rule, family)),
+            communities,
+            as_path_prefix: rule.as_path_prefix.iter().map(|number| number.get()).collect(),
             source: filter_source(rule, direction),
             peer_type: rule.peer_type.map(|t| match t {
                 FilterPeerType::External => PeerType::External,
@@ -302,6 +321,33 @@ fn filter_rules<'f>(
             ..Rule::new(verdict)
         }
     })
+}
+
+/// The communities that a rule asks for, and what it does to a route.
+///
+/// # Errors
+/// The name of a community that there is not.
+fn attributes(cluster: &Cluster, rule: &BGPFilterRule) -> Result<(Vec<Community>, Vec<Operation>), String> {
+    let community = |written: &CommunityRef| cluster.community(written).ok_or_else(|| written.to_string());
+    let wanted = rule.communities.iter().flat_map(|communities| &communities.values);
+    let wanted = wanted.map(community).collect::<Result<_, _>>()?;
+    let mut operations = Vec::new();
+    for operation in &rule.operations {
+        if let Some(add) = &operation.add_community {
+            operations.push(Operation::AddCommunity(community(&add.value)?));
+        }
+        if let Some(remove) = &operation.remove_community {
+            operations.push(Operation::RemoveCommunity(community(&remove.value)?));
+        }
+        if let Some(prepend) = &operation.prepend_as_path {
+            operations
+                .push(Operation::PrependAsPath(prepend.prefix.iter().map(|number| number.get()).collect()));
+        }
+        operations.extend(operation.set_local_preference.map(|set| Operation::SetLocalPreference(set.value)));
+        operations.extend(operation.set_med.map(|set| Operation::SetMed(set.value)));
+        operations.extend(operation.set_next_hop.map(|set| Operation::SetNextHop(set.value.0)));
+    }
+    Ok((wanted, operations))
 }
 
 /// On import every route is a peer's. On export transit needs the word: an accepting rule without source means our own.

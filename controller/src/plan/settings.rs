@@ -10,7 +10,7 @@ use weft_bgp::types::Asn;
 
 use crate::api::{
     AdvertiseNodeAddress, BGPConfigurationSpec, BGPPeerSpec, Cidr, GracefulRestartSpec, NodeAddress,
-    SecretKeyRef, ServiceAggregation, ServiceRange,
+    PrefixAdvertisement, SecretKeyRef, ServiceAggregation, ServiceRange,
 };
 use crate::cluster::Cluster;
 
@@ -52,6 +52,7 @@ pub(crate) struct Settings {
     pub(crate) mtu: Option<u32>,
     pub(crate) nat_outgoing_exclude: Vec<Cidr>,
     pub(crate) services: ServiceSettings,
+    pub(crate) prefix_advertisements: Vec<PrefixAdvertisement>,
 }
 
 /// What holds for each of many nodes: most have no BGPConfiguration of their own, and share what the default one makes.
@@ -140,6 +141,7 @@ impl Settings {
                 aggregation: first(specs, |s| s.service_aggregation).unwrap_or_default(),
                 settle_time: first(specs, |s| s.service_settle_time).map_or(SETTLE_TIME, |d| d.0),
             },
+            prefix_advertisements: first(specs, |s| s.prefix_advertisements.clone()).unwrap_or_default(),
         }
     }
 

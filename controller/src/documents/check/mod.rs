@@ -1,5 +1,6 @@
 //! What makes no sense although every field is well-formed: in one object ([`spec`]), and between objects.
 
+mod policy;
 mod services;
 mod spec;
 
@@ -103,6 +104,7 @@ fn dangling(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<Document
                 }));
             }
             Object::BgpConfiguration(spec) => {
+                errors.extend(policy::dangling(object, cluster));
                 if let Some(node) = object.name.strip_prefix("node.") {
                     errors.extend(no_node(object, "metadata.name", node));
                 } else if spec.router_id.is_some() && cluster.nodes.len() > 1 {
@@ -113,8 +115,8 @@ fn dangling(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<Document
                 }
             }
             Object::IpBlock(spec) => errors.extend(no_node(object, "spec.node", &spec.node)),
-            Object::BgpFilter(_)
-            | Object::IpPool(_)
+            Object::BgpFilter(_) => errors.extend(policy::dangling(object, cluster)),
+            Object::IpPool(_)
             | Object::Node(_)
             | Object::Namespace(_)
             | Object::Secret(_)

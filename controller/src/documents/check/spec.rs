@@ -74,6 +74,7 @@ pub(super) fn configuration(name: &str, spec: &BGPConfigurationSpec) -> Faults {
         fault(&mut faults, "podCIDRSource", "podCIDRSource is for all nodes alike", remedy);
     }
     super::services::configuration(&mut faults, spec);
+    super::policy::configuration(&mut faults, name, spec);
     faults
 }
 
@@ -267,12 +268,7 @@ fn password(faults: &mut Faults, field: &str, source: Option<&PasswordSource>) {
 
 pub(super) fn filter(spec: &BGPFilterSpec) -> Faults {
     let mut faults = Faults::new();
-    for (list, rules, family) in [
-        ("importV4", &spec.import_v4, Family::Ipv4Unicast),
-        ("exportV4", &spec.export_v4, Family::Ipv4Unicast),
-        ("importV6", &spec.import_v6, Family::Ipv6Unicast),
-        ("exportV6", &spec.export_v6, Family::Ipv6Unicast),
-    ] {
+    for (list, rules, family) in super::policy::lists(spec) {
         if rules.len() > FILTER_RULES_MAX {
             let message = format!("{list} has {} rules", rules.len());
             let remedy = "write 1024 at most; a prefix with matchOperator In stands for all inside it";
@@ -280,6 +276,7 @@ pub(super) fn filter(spec: &BGPFilterSpec) -> Faults {
         }
         for (index, rule) in rules.iter().enumerate() {
             filter_rule(&mut faults, &format!("{list}[{index}]"), rule, family);
+            super::policy::rule(&mut faults, list, index, rule, family);
         }
     }
     faults
