@@ -86,6 +86,10 @@ pub struct PeerConfig {
     pub route_reflector_client: bool,
     /// How often our own AS may occur in a received AS path.
     pub allowed_own_as: u8,
+    /// Whether an external peer is told ours in place of its own AS, so that it takes what comes from another site of its AS.
+    pub as_override: bool,
+    /// Whether private AS numbers are taken out of what an external peer is told, but for its own.
+    pub remove_private_as: bool,
     /// The timers.
     pub timers: Timers,
     /// Graceful restart (RFC 4724), unless switched off.

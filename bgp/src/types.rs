@@ -30,6 +30,12 @@ impl Asn {
         }
     }
 
+    /// Whether the number is for private use, and means nothing on the Internet (RFC 6996).
+    #[must_use]
+    pub fn is_private(self) -> bool {
+        matches!(self.0, 64512..=65534 | 4_200_000_000..=4_294_967_294)
+    }
+
     /// The number as a two-octet field carries it: itself, or [`Asn::TRANS`].
     #[must_use]
     pub fn two_octets(self) -> u16 {

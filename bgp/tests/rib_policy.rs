@@ -237,3 +237,40 @@ fn the_loop_check_looks_at_the_path_as_received() {
     let codes: Vec<&str> = routes.iter().map(|route| &*route.paths[0].reason.code).collect();
     assert_eq!(codes, ["best", "own-as-in-path"]);
 }
+
+fn told(lab: &mut Lab, as_path: &[u32], change: impl FnOnce(&mut PeerConfig)) -> Vec<u32> {
+    let mut towards = config();
+    change(&mut towards);
+    lab.peer(3, towards);
+    lab.announce(1, PathAttributes { as_path: path(as_path), ..carrying(&[]) }, &[net(PREFIXES[0])]);
+    lab.read_all();
+    let path = &lab.sink(3).table[&net(PREFIXES[0])].as_path;
+    path.0.iter().flat_map(|segment| &segment.asns).map(|asn| asn.0).collect()
+}
+
+#[test]
+fn as_override_puts_our_as_in_the_place_of_the_peers() {
+    let mut lab = lab();
+    let long = [65001, 65003, 65002, 65003];
+    assert_eq!(told(&mut lab, &long, |_| {}), [65000, 65001, 65003, 65002, 65003]);
+    assert_eq!(told(&mut lab, &long, |c| c.as_override = true), [65000, 65001, 65000, 65002, 65000]);
+    // An internal peer is told the path as it is.
+    lab.peer(2, PeerConfig { as_override: true, remove_private_as: true, ..config() });
+    lab.read_all();
+    assert_eq!(lab.sink(2).table[&net(PREFIXES[0])].as_path, path(&long));
+}
+
+#[test]
+fn private_as_numbers_are_taken_out_but_for_the_peers_own() {
+    let mut lab = lab();
+    let long = [65001, 174, 65534, 65003, 64511, 65535, 4_200_000_000, 4_294_967_294, 3356];
+    let remove = |c: &mut PeerConfig| c.remove_private_as = true;
+    assert_eq!(told(&mut lab, &long, remove), [65000, 174, 65003, 64511, 65535, 3356]);
+    assert_eq!(told(&mut lab, &[65001], remove), [65000]);
+    // What a filter prepends is meant.
+    let prepend = accept_with(vec![Operation::PrependAsPath(vec![Asn(65009)])]);
+    let both = |c: &mut PeerConfig| {
+        (c.remove_private_as, c.as_override, c.export) = (true, true, policy(vec![prepend]));
+    };
+    assert_eq!(told(&mut lab, &[65001, 65003, 174], both), [65000, 65009, 65000, 174]);
+}

@@ -160,6 +160,17 @@ fn values_that_do_not_go_together() {
         "not shorter than the holdTime 9s",
         "third",
     );
+    for field in ["asOverride", "removePrivateAS"] {
+        one(
+            "BGPPeer",
+            "p",
+            &format!("  peerIP: 10.0.0.1\n  asNumber: internal\n  {field}: true\n"),
+            7,
+            &format!("spec.{field}"),
+            "is given for an iBGP peer",
+            "leave it out",
+        );
+    }
     one("BGPConfiguration", "mine", "  asNumber: 1\n", 3, "metadata.name", "holds for no node", "node.NAME");
     one(
         "BGPConfiguration",
@@ -356,7 +367,7 @@ fn filter_rules() {
     ] {
         one("BGPFilter", "f", &rule(text), 7, &format!("spec.importV4[1].{field}"), message, remedy);
     }
-    let eleven = vec!["{setMED: {value: 1}}"; 11].join(", ");
+    let eleven = ["{setMED: {value: 1}}"; 11].join(", ");
     let rule = |operation: &str| {
         format!("  exportV6:\n  - {{action: Accept, peerType: eBGP, operations: [{operation}]}}\n")
     };

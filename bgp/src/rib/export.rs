@@ -48,6 +48,10 @@ pub(super) struct Terms {
     max_message: u16,
     /// None: the peer is external.
     reflection: Option<Reflection>,
+    /// The external peer's AS, if ours is to stand in its place.
+    overridden_as: Option<Asn>,
+    /// The external peer's AS, if it is the only private one that it is told.
+    kept_private_as: Option<Asn>,
     next_hop_mode: NextHopMode,
     extended_next_hop: bool,
     next_hop_v4: Option<IpAddr>,
@@ -59,6 +63,7 @@ pub(super) struct Terms {
 impl Terms {
     pub(super) fn new(config: &PeerConfig, session: &Session, cluster_id: Ipv4Addr) -> Self {
         let local = session.local.ip().to_canonical();
+        let external = session.peer_type == PeerType::External;
         let (next_hop_v6, next_hop_link_local) = match (local, config.next_hop_v6) {
             (IpAddr::V6(link_local), Some(global)) if link_of(session.local).is_some() => {
                 (Some(global), Some(link_local))
@@ -80,8 +85,10 @@ impl Terms {
             families: session.families,
             four_octet_as: session.four_octet_as,
             max_message: session.max_message,
-            reflection: (session.peer_type == PeerType::Internal)
+            reflection: (!external)
                 .then_some(Reflection { client: config.route_reflector_client, cluster_id }),
+            overridden_as: Some(session.remote_as).filter(|_| external && config.as_override),
+            kept_private_as: Some(session.remote_as).filter(|_| external && config.remove_private_as),
             next_hop_mode: config.next_hop_mode,
             extended_next_hop: session.extended_next_hop,
             next_hop_v4,
@@ -235,6 +242,12 @@ impl Exporter {
             PeerType::External if from.path_type != PathType::Local => told.med = None,
             PeerType::External => {}
             PeerType::Internal => told.local_pref = Some(local_preference(attributes, from.path_type)),
+        }
+        if let Some(own) = terms.kept_private_as {
+            told.as_path.retain(|asn| asn == own || !asn.is_private());
+        }
+        if let Some(theirs) = terms.overridden_as {
+            told.as_path.replace(theirs, terms.local_as);
         }
         let reflection = terms.reflection(from);
         for operation in operations.into_iter().flat_map(|operations| operations.iter()) {

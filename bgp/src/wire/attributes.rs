@@ -157,6 +157,28 @@ impl AsPath {
         prefix.iter().all(|wanted| asns.next() == Some(wanted))
     }
 
+    /// Puts a number in place of another wherever that occurs.
+    pub fn replace(&mut self, old: Asn, new: Asn) {
+        let all = self.0.iter_mut().flat_map(|s| &mut s.asns);
+        all.filter(|asn| **asn == old).for_each(|asn| *asn = new);
+    }
+
+    /// Takes the numbers out that do not stay. Sequences that come to lie side by side become one.
+    pub fn retain(&mut self, stays: impl Fn(Asn) -> bool) {
+        let mut kept: Vec<Segment> = Vec::with_capacity(self.0.len());
+        for mut segment in self.0.drain(..) {
+            segment.asns.retain(|asn| stays(*asn));
+            match kept.last_mut() {
+                _ if segment.asns.is_empty() => {}
+                Some(last) if (last.kind, segment.kind) == (SegmentKind::Sequence, SegmentKind::Sequence) => {
+                    last.asns.append(&mut segment.asns);
+                }
+                _ => kept.push(segment),
+            }
+        }
+        self.0 = kept;
+    }
+
     /// Puts a number in front (RFC 4271 section 5.1.2).
     pub fn prepend(&mut self, asn: Asn) {
         match self.0.first_mut() {

@@ -58,6 +58,8 @@ pub fn config() -> PeerConfig {
         shutdown: None,
         route_reflector_client: false,
         allowed_own_as: 0,
+        as_override: false,
+        remove_private_as: false,
         timers: Timers::default(),
         graceful_restart: None,
         import: Arc::new(accept_all()),

@@ -117,6 +117,8 @@ pub(crate) fn peer(n: usize, local_as: u32, remote_as: u32) -> PeerConfig {
         shutdown: None,
         route_reflector_client: false,
         allowed_own_as: 0,
+        as_override: false,
+        remove_private_as: false,
         timers: Timers::default(),
         graceful_restart: Some(GracefulRestart { restart_time: Duration::from_secs(120) }),
         import: everything(),

@@ -249,6 +249,14 @@ pub struct BGPPeerSpec {
     /// over an eBGP peer need 1.
     #[serde(default, rename = "numAllowedLocalASNumbers")]
     pub num_allowed_local_as_numbers: Option<u8>,
+    /// Whether this eBGP peer is told our AS wherever its own stands in an AS path. Sites of one AS that hear of each other through us
+    /// take each other's routes then; a loop through that AS is not seen any more.
+    #[serde(default)]
+    pub as_override: bool,
+    /// Whether private AS numbers (RFC 6996) are taken out of the AS paths that this eBGP peer is told. Our own in front stays, and the
+    /// peer's own does, so that it sees loops.
+    #[serde(default, rename = "removePrivateAS")]
+    pub remove_private_as: bool,
     /// Graceful restart; the BGPConfiguration's unless given.
     #[serde(default)]
     pub graceful_restart: Option<GracefulRestartSpec>,

@@ -158,6 +158,12 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
             "write asNumber: internal, or leave routeReflectorClient out",
         );
     }
+    for (field, given) in [("asOverride", spec.as_override), ("removePrivateAS", spec.remove_private_as)] {
+        if given && (spec.as_number == Some(PeerAs::Internal) || spec.route_reflector_client) {
+            let message = format!("{field} is given for an iBGP peer, which is told AS paths as they are");
+            fault(&mut faults, field, message, "leave it out, or give the AS number of an eBGP peer");
+        }
+    }
     if spec.families.as_ref().is_some_and(std::collections::BTreeSet::is_empty) {
         let remedy = "list ipv4-unicast, ipv6-unicast or both, or leave it out for both";
         fault(&mut faults, "families", "no family is listed", remedy);
