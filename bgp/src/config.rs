@@ -43,6 +43,17 @@ pub struct Origination {
     pub med: Option<u32>,
     /// LOCAL_PREF, for internal peers: 100 unless given. It has no part in our own decision.
     pub local_pref: Option<u32>,
+    /// What makes it an aggregate, announced only while there is a more specific route. None: it is always announced.
+    pub aggregation: Option<Aggregation>,
+}
+
+/// What becomes of the more specific routes of an aggregate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aggregation {
+    /// They are announced beside it.
+    WithSpecifics,
+    /// They are not announced to whoever is told the aggregate.
+    SummaryOnly,
 }
 
 /// One peer.

@@ -9,16 +9,21 @@
 
 mod rib_support;
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use proptest::prelude::*;
 use rib_support::*;
-use weft_bgp::config::PeerConfig;
+use weft_bgp::config::{Aggregation, Origination, PeerConfig};
+use weft_bgp::ingress::Down;
 use weft_bgp::policy::{Operation, Policy, PrefixMatch, PrefixRange, Rule, Verdict};
+use weft_bgp::rib::RibInput;
 use weft_bgp::speaker::{Resolution, TrackedNextHop};
 use weft_bgp::status::{RibView, RouteSelect};
 use weft_bgp::types::{Asn, Reason};
-use weft_bgp::wire::attributes::PathAttributes;
+use weft_bgp::wire::attributes::{Aggregator, PathAttributes};
 
 const PREFIXES: [&str; 3] = ["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24"];
 
@@ -273,4 +278,134 @@ fn private_as_numbers_are_taken_out_but_for_the_peers_own() {
         (c.remove_private_as, c.as_override, c.export) = (true, true, policy(vec![prepend]));
     };
     assert_eq!(told(&mut lab, &[65001, 65003, 174], both), [65000, 65009, 65000, 174]);
+}
+
+/// Originates an aggregate, 10.0.0.0/16, and the prefixes of ours that are given.
+fn aggregate(lab: &mut Lab, aggregation: Option<Aggregation>, own: &[&str]) {
+    let own = own.iter().map(|prefix| (net(prefix), Origination::default()));
+    let whole = aggregation.map(|_| (net(WHOLE), Origination { aggregation, ..Origination::default() }));
+    lab.input(RibInput::Configure {
+        asn: OWN,
+        router_id: Ipv4Addr::new(9, 9, 9, 9),
+        cluster_id: None,
+        max_paths: 16,
+        next_hop_tracking: false,
+        originate: own.chain(whole).collect(),
+    });
+    lab.read_all();
+}
+
+const WHOLE: &str = "10.0.0.0/16";
+
+fn told_to(lab: &Lab, peer: u32) -> Vec<String> {
+    lab.sink(peer).table.keys().map(ToString::to_string).collect()
+}
+
+#[test]
+fn an_aggregate_is_announced_while_a_route_lies_inside() {
+    let mut lab = lab();
+    aggregate(&mut lab, Some(Aggregation::WithSpecifics), &[]);
+    lab.announce(1, carrying(&["65001:7"]), &[net("10.1.0.0/24"), net("10.0.0.0/8"), net(WHOLE)]);
+    lab.read_all();
+    let without = ["10.0.0.0/8", WHOLE, "10.1.0.0/24"];
+    assert_eq!(told_to(&lab, 3), without);
+    assert_eq!(lab.sink(3).table[&net(WHOLE)].as_path, path(&[65000, 65001]));
+    assert!(lab.aggregates.is_empty());
+    lab.announce(1, carrying(&["65001:7"]), &prefixes());
+    lab.read_all();
+    let told = &lab.sink(3).table[&net(WHOLE)];
+    assert_eq!((told.as_path.clone(), told.communities.len()), (path(&[65000]), 0));
+    let aggregator = Aggregator { asn: OWN, address: Ipv4Addr::new(9, 9, 9, 9) };
+    assert_eq!((told.atomic_aggregate, told.aggregator), (true, Some(aggregator)));
+    assert_eq!(lab.sink(3).table.len(), 6);
+    assert_eq!(lab.aggregates, [net(WHOLE)].into());
+    // What the aggregate overrules leaves the kernel.
+    assert!(!lab.kernel.contains_key(&net(WHOLE)));
+    lab.withdraw(1, &prefixes()[1..]);
+    lab.read_all();
+    assert_eq!(lab.sink(3).table[&net(WHOLE)].as_path, path(&[65000]));
+    lab.withdraw(1, &prefixes()[..1]);
+    lab.read_all();
+    assert_eq!(lab.sink(3).table[&net(WHOLE)].as_path, path(&[65000, 65001]));
+    assert!(lab.aggregates.is_empty() && lab.kernel.contains_key(&net(WHOLE)));
+    // The last one goes together with the session; nothing is left.
+    lab.announce(1, carrying(&[]), &prefixes());
+    lab.down(1, Down::Death);
+    lab.read_all();
+    assert!(told_to(&lab, 3).is_empty() && lab.aggregates.is_empty() && lab.rib.is_empty());
+}
+
+#[test]
+fn a_summary_only_aggregate_stands_for_its_routes_where_it_is_told() {
+    let mut lab = lab();
+    let own = ["10.0.7.0/26", "10.1.7.0/26"];
+    aggregate(&mut lab, Some(Aggregation::SummaryOnly), &own);
+    lab.announce(1, carrying(&[]), &prefixes());
+    lab.read_all();
+    assert_eq!(told_to(&lab, 3), [WHOLE, "10.1.7.0/26"]);
+    assert_eq!((lab.sink(3).announced, lab.sink(3).withdrawn), (2, 0));
+    let status = lab.rib.routes(RibView::Out(address(3).into()), RouteSelect::Exact(net(PREFIXES[0])));
+    assert_eq!(status[0].paths[0].reason.code, "summarized");
+    // Who is not told the aggregate is told its routes.
+    let rejects = only(WHOLE, Rule::new(Verdict::Reject(Reason::new("no", "no"))));
+    lab.peer(3, PeerConfig { export: policy(vec![rejects, Rule::new(Verdict::Accept)]), ..config() });
+    lab.read_all();
+    let specifics = ["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24", "10.0.7.0/26", "10.1.7.0/26"];
+    assert_eq!(told_to(&lab, 3), specifics);
+    assert_eq!(told_to(&lab, 2), [WHOLE, "10.1.7.0/26"]);
+    // Another word on it is an update, not a flap.
+    aggregate(&mut lab, Some(Aggregation::WithSpecifics), &own);
+    assert_eq!(
+        told_to(&lab, 2),
+        ["10.0.0.0/16", "10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24", "10.0.7.0/26", "10.1.7.0/26"]
+    );
+    aggregate(&mut lab, Some(Aggregation::SummaryOnly), &own);
+    assert_eq!(told_to(&lab, 2), [WHOLE, "10.1.7.0/26"]);
+    aggregate(&mut lab, None, &own);
+    assert_eq!(told_to(&lab, 2), specifics);
+    assert_eq!(lab.sink(2).end_of_rib.len(), 2);
+}
+
+proptest! {
+    /// Whatever comes and goes, in whatever order: an aggregate is told exactly while a route lies inside, and with `SummaryOnly`
+    /// nothing inside is.
+    #[test]
+    fn aggregates_follow_their_routes(
+        steps in prop::collection::vec((0u8..8, 0u8..4, any::<bool>()), 0..40),
+        aggregations in prop::collection::vec(prop::option::of(any::<bool>()), 1..4),
+    ) {
+        let mut lab = lab();
+        let all = ["10.0.0.0/24", "10.0.0.0/15", "10.0.0.0/17", "10.0.128.0/17", WHOLE, "10.0.0.0/26", "10.2.0.0/24", "10.0.3.0/24"];
+        let mut routes = BTreeSet::new();
+        let turn = steps.len().div_ceil(aggregations.len()).max(1);
+        for (i, (prefix, peer, comes)) in steps.iter().enumerate() {
+            let aggregation = aggregations[i / turn];
+            if i % turn == 0 {
+                let aggregation = aggregation.map(|only| if only { Aggregation::SummaryOnly } else { Aggregation::WithSpecifics });
+                aggregate(&mut lab, aggregation, &[]);
+            }
+            let (peer, prefix) = (if *peer == 0 { 2 } else { 1 }, net(all[usize::from(*prefix)]));
+            if *comes {
+                let as_path: &[u32] = if peer == 1 { &[65001] } else { &[] };
+                lab.announce(peer, attributes(as_path, "192.0.2.1"), &[prefix]);
+                routes.insert((peer, prefix));
+            } else {
+                lab.withdraw(peer, &[prefix]);
+                routes.remove(&(peer, prefix));
+            }
+            lab.read_all();
+            let whole = net(WHOLE);
+            let inside = |p: &IpNet| whole.contains(p) && *p != whole;
+            let mut wanted: BTreeSet<IpNet> = routes.iter().map(|(_, prefix)| *prefix).collect();
+            let begins = aggregation.is_some() && wanted.iter().any(inside);
+            if begins {
+                wanted.insert(whole);
+                wanted.retain(|p| aggregation == Some(false) || !inside(p));
+            }
+            let sink = lab.sink(3);
+            prop_assert_eq!(sink.table.keys().copied().collect::<BTreeSet<_>>(), wanted);
+            prop_assert_eq!(lab.aggregates.contains(&whole), begins);
+            prop_assert_eq!(sink.table.get(&whole).is_some_and(|told| told.atomic_aggregate), begins);
+        }
+    }
 }

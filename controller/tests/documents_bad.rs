@@ -423,6 +423,14 @@ fn communities_and_advertisements() {
             "together",
         ),
         ("cidr: 10.0.0.0/9", "communities", "nothing is done", "list the communities"),
+        ("cidr: 10.0.0.1/32, aggregate: SummaryOnly", "aggregate", "no route lies inside", "shorter"),
+        ("cidr: 10.0.0.0/9, aggregate: true", "aggregate", "invalid type", ""),
+        (
+            "cidr: 10.96.0.0/11, aggregate: WithSpecifics}\n  serviceClusterIPs:\n  - {cidr: 10.96.0.0/16",
+            "aggregate",
+            "overlaps with 10.96.0.0/16",
+            "serviceAggregation",
+        ),
         ("cidr: 10.0.0.0/9, communities: [rack]", "communities[0]", "named \"rack\"", "communities"),
     ] {
         let field = format!("spec.prefixAdvertisements[1].{field}");

@@ -12,10 +12,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use weft_bgp::config::PeerConfig;
+use weft_bgp::config::{Aggregation, PeerConfig};
 use weft_bgp::policy::{Community, CompiledPolicy, Operation, Policy, RouteSource, Subject};
 use weft_bgp::types::{Asn, PeerType};
 use weft_bgp::wire::attributes::PathAttributes;
+use weft_controller::api::{Aggregate, PrefixAdvertisement};
 use weft_controller::cluster::{Cluster, Kind};
 use weft_controller::documents::load;
 use weft_controller::plan::{HostFacts, NodePlan, plan};
@@ -156,4 +157,27 @@ fn what_a_node_originates_has_the_communities_of_every_prefix_that_it_lies_in() 
     };
     assert_eq!(communities("10.244.1.0/26"), ["65000:7", "no-export", "rt:65000:1", "65000:1:2"]);
     assert_eq!(communities("fd00:244:1::/122"), Vec::<String>::new());
+}
+
+#[test]
+fn an_aggregate_is_originated_with_its_communities_unless_it_is_a_block() {
+    let mut cluster = cluster();
+    let configuration = cluster.configurations.get_mut("default").expect("a configuration");
+    let advertisements = Arc::make_mut(configuration).prefix_advertisements.as_mut().expect("advertisements");
+    advertisements[0].aggregate = Some(Aggregate::WithSpecifics);
+    advertisements[1].aggregate = Some(Aggregate::SummaryOnly);
+    let block =
+        PrefixAdvertisement { cidr: "10.244.1.0/26".parse().expect("a prefix"), ..advertisements[1].clone() };
+    advertisements.push(block);
+    let plan = plan_of(&cluster);
+    let told = |prefix: &str| {
+        let prefix: IpNet = prefix.parse().expect("a prefix");
+        let origination = &plan.speaker.originate[&prefix];
+        (origination.aggregation, origination.communities.len())
+    };
+    assert_eq!(told("10.244.0.0/16"), (Some(Aggregation::WithSpecifics), 2));
+    assert_eq!(told("10.244.1.0/24"), (Some(Aggregation::SummaryOnly), 4));
+    assert_eq!(told("10.244.1.0/26"), (None, 4));
+    // Other nodes are told the block: they believe no aggregate.
+    assert_eq!(plan.speaker.originate.len(), 4);
 }

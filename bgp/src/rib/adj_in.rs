@@ -15,7 +15,7 @@ use crate::ingress::{RouteBatch, Session};
 use crate::policy::{Operations, RouteSource, Subject};
 use crate::speaker::{Resolution, TrackedNextHop};
 use crate::types::{Asn, Family, PeerId, PeerType, Reason, link_of};
-use crate::wire::attributes::{AsPath, PathAttributes};
+use crate::wire::attributes::{Aggregator, AsPath, PathAttributes};
 
 /// The code of the reject reason that is alarmed.
 pub(super) const DUPLICATE_ORIGIN: &str = "duplicate-origin";
@@ -167,6 +167,12 @@ impl Rib {
                 IpNet::V6(_) => IpAddr::from([0; 16]),
             })
         };
+        if origination.aggregation.is_some() {
+            // What the AS paths of the parts say is left out.
+            attributes.atomic_aggregate = true;
+            attributes.aggregator =
+                Some(Aggregator { asn: self.settings.asn, address: self.settings.router_id });
+        }
         origination.communities.iter().for_each(|community| community.add_to(&mut attributes));
         let holdings = &mut self.holdings;
         let attributes =

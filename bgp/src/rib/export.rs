@@ -143,6 +143,8 @@ pub(super) enum Withheld<'a> {
     Policy(&'a Reason),
     /// No address of ours that the peer could send to.
     NoNextHop(Family),
+    /// The peer is told this aggregate in its place.
+    Summarized(IpNet),
 }
 
 impl Withheld<'_> {
@@ -162,6 +164,10 @@ impl Withheld<'_> {
             Self::NoNextHop(family) => Reason::new(
                 "no-own-next-hop",
                 format!("no own address of {family} is known that the peer could use as the next hop"),
+            ),
+            Self::Summarized(aggregate) => Reason::new(
+                "summarized",
+                format!("the peer is told the aggregate {aggregate} alone, which is SummaryOnly"),
             ),
         }
     }

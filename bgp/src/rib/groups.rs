@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::aggregates::Aggregates;
 use super::export::{Exporter, Terms};
 use super::holdings::{Holdings, Source};
 use super::loc::{Best, CHUNK, Destination};
@@ -51,6 +52,7 @@ impl Group {
         ids: &[PrefixId],
         table: &PrefixTable<Destination>,
         holdings: &Holdings,
+        aggregates: &Aggregates,
     ) -> Vec<Change> {
         let mut changes = Vec::new();
         // Routes that share attributes come one behind the other.
@@ -61,7 +63,8 @@ impl Group {
             let admitted = best.and_then(|(best, from)| {
                 let attributes = &holdings.attributes.get(best.attributes).attributes;
                 let operations = self.exporter.admit(prefix, &from, attributes).ok()?;
-                Some((best, from, operations))
+                let summary = aggregates.summary(&prefix, &self.exporter, table, holdings);
+                summary.is_none().then_some((best, from, operations))
             });
             let Some((best, from, operations)) = admitted else {
                 if self.told.remove(id.index()) {
@@ -97,7 +100,7 @@ impl Rib {
             return;
         }
         for (id, group) in &mut self.groups.groups {
-            let changes = group.changes(changed, &self.table, &self.holdings);
+            let changes = group.changes(changed, &self.table, &self.holdings, &self.aggregates);
             if !changes.is_empty() {
                 self.outputs.push_back(RibOutput::Egress(*id, EgressInput::Changes(changes)));
             }
@@ -188,7 +191,7 @@ impl Rib {
         };
         let ids: Vec<PrefixId> = self.table.walk(from).take(CHUNK).map(|(id, ..)| id).collect();
         group.filled = ids.last().map(|last| last.index() + 1);
-        let changes = group.changes(&ids, &self.table, &self.holdings);
+        let changes = group.changes(&ids, &self.table, &self.holdings, &self.aggregates);
         if !changes.is_empty() {
             self.outputs.push_back(RibOutput::Egress(id, EgressInput::Changes(changes)));
         }

@@ -90,12 +90,15 @@ impl Rib {
         if !told.is_empty() {
             self.outputs.push_back(RibOutput::BestPaths(told));
         }
+        // An aggregate is there before its first part would be told in its place.
+        self.begin_aggregates();
         self.export(&changed);
         for id in ids {
             if self.table.get(id).paths.is_empty() {
                 self.table.remove(id);
             }
         }
+        self.end_aggregates();
         some > 0
     }
 
@@ -173,6 +176,9 @@ impl Rib {
         let old = std::mem::replace(&mut destination.best, best);
         if old == best {
             return false;
+        }
+        if old.is_some() != best.is_some() {
+            self.aggregates.count(&self.table.prefix(id), best.is_some());
         }
         if let Some(best) = best {
             self.holdings.attributes.retain(best.attributes);

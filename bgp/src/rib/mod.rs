@@ -12,7 +12,7 @@
 //! [`Rib::handle`] changes paths and marks their prefixes dirty; [`Rib::poll`] decides each dirty prefix once, however often it was
 //! marked, some thousands at a time, and gives what changed. Whoever drains rarely gets the last state only.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,6 +20,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
+use self::aggregates::Aggregates;
 use self::groups::Groups;
 use self::holdings::Holdings;
 use self::loc::Destination;
@@ -32,6 +33,7 @@ use crate::speaker::{BestPathChange, Resolution, TrackedNextHop};
 use crate::types::{Asn, Family, PeerAddress, PeerId, Reason};
 
 mod adj_in;
+mod aggregates;
 mod attributes;
 mod decision;
 mod export;
@@ -148,6 +150,8 @@ pub enum RibOutput {
         /// Whether it is more.
         exceeded: bool,
     },
+    /// The aggregates that are announced, all of them: on every change.
+    Aggregates(BTreeSet<IpNet>),
     /// For the third stage: see [`crate::egress::EgressInput`].
     Egress(crate::egress::GroupId, crate::egress::EgressInput),
     /// The group has no peers any more.
@@ -171,6 +175,13 @@ struct Settings {
     originate: BTreeMap<IpNet, Origination>,
 }
 
+impl Settings {
+    /// What is originated only while there is a more specific route.
+    fn aggregates(&self) -> impl Iterator<Item = (&IpNet, &Origination)> {
+        self.originate.iter().filter(|(_, origination)| origination.aggregation.is_some())
+    }
+}
+
 /// The routes of one speaker. See the module for how it is made.
 #[derive(Debug)]
 pub struct Rib {
@@ -180,6 +191,7 @@ pub struct Rib {
     /// The sets of next hops that the kernel was told of.
     hop_sets: Interner<NextHopSet>,
     groups: Groups,
+    aggregates: Aggregates,
     /// The own addresses, link-local ones with their link, and how many peers' sessions or configurations say so: no next hop to
     /// believe in.
     own_addresses: BTreeMap<(IpAddr, Option<u32>), usize>,
@@ -214,6 +226,7 @@ impl Rib {
             holdings: Holdings::default(),
             hop_sets: Interner::default(),
             groups: Groups::default(),
+            aggregates: Aggregates::default(),
             own_addresses: BTreeMap::new(),
             advertising: false,
             dirty: VecDeque::new(),

@@ -20,7 +20,7 @@ impl Rib {
             }
         }
         for (prefix, origination) in self.settings.originate.clone() {
-            if old.originate.get(&prefix) != Some(&origination) {
+            if origination.aggregation.is_none() && old.originate.get(&prefix) != Some(&origination) {
                 self.originate(prefix, &origination);
             }
         }
@@ -32,6 +32,9 @@ impl Rib {
         }
         if cluster_changes {
             self.join_groups();
+        }
+        if identity_changes || !old.aggregates().eq(self.settings.aggregates()) {
+            self.configure_aggregates();
         }
         if tracking_changes || old.max_paths != self.settings.max_paths {
             let all: Vec<_> = self.table.walk(0).map(|(id, ..)| id).collect();

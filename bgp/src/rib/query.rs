@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::Rib;
 use super::attributes::{AttrId, Interned};
 use super::decision::{self, Candidate};
+use super::export::Withheld;
 use super::holdings::{Path, Peer, Standing};
 use super::loc::Destination;
 use crate::arena::prefixes::PrefixId;
@@ -224,7 +225,11 @@ impl Rib {
         }
         // A path whose peer is gone is about to go.
         let from = self.holdings.provenance(best)?;
-        match exporter.admit(prefix, &from, &interned.attributes) {
+        let admitted = exporter.admit(prefix, &from, &interned.attributes).and_then(|operations| {
+            let summary = self.aggregates.summary(&prefix, exporter, &self.table, &self.holdings);
+            summary.map_or(Ok(operations), |net| Err(Withheld::Summarized(net)))
+        });
+        match admitted {
             Err(withheld) => status.reason = withheld.reason(),
             Ok(operations) => {
                 let told = exporter.rewrite(Family::of(&prefix), &from, &interned.attributes, operations);

@@ -115,7 +115,7 @@ impl World {
                     self.stirred = self.now;
                 }
             }
-            Output::Announced(_) | Output::Neighbour { .. } | Output::Event(_) => {}
+            Output::Announced(_) | Output::Aggregates(_) | Output::Neighbour { .. } | Output::Event(_) => {}
         }
     }
 

@@ -165,6 +165,9 @@ pub enum Output {
     /// Our own prefixes that at least one established peer has been told, all of them: on every change, and once after
     /// [`Output::Converged`].
     Announced(BTreeSet<IpNet>),
+    /// The aggregates that are announced, all of them, on every change: the kernel should send packets for what is not there in them
+    /// nowhere.
+    Aggregates(BTreeSet<IpNet>),
     /// Who the peer at the other end of a link turned out to be: said when its session is Established, and none when that ends.
     Neighbour {
         /// The interface's index.

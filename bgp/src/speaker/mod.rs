@@ -439,6 +439,7 @@ impl Speaker {
             RibOutput::Limit { peer, family, received, exceeded } => {
                 self.limit_reached(peer, family, received, exceeded);
             }
+            RibOutput::Aggregates(prefixes) => self.outputs.push_back(Output::Aggregates(prefixes)),
             RibOutput::Egress(group, input) => self.pass_on(now, group, input),
             RibOutput::EgressClosed(group) => {
                 self.egress.remove(&group);

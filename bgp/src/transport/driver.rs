@@ -292,6 +292,7 @@ impl Driver {
             Output::UntrackNextHop(next_hop) => self.notices.untrack(next_hop),
             Output::Converged => self.notices.converged(),
             Output::Announced(prefixes) => self.notices.announced(prefixes),
+            Output::Aggregates(prefixes) => self.notices.aggregates(prefixes),
             Output::Neighbour { link, address } => self.notices.neighbour(link, address),
             Output::Event(event) => self.notices.event(event),
         }

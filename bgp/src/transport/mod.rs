@@ -78,6 +78,8 @@ pub enum Notice {
     /// Our own prefixes that at least one established peer has been told, all of them: the last word on them, and one after
     /// [`Notice::Converged`].
     Announced(BTreeSet<IpNet>),
+    /// The aggregates that are announced, all of them: the last word on them.
+    Aggregates(BTreeSet<IpNet>),
     /// Who the peer at the other end of a link is, while its session is Established: the last word on it.
     Neighbour {
         /// The interface's index.

@@ -23,6 +23,7 @@ pub(super) struct Notices {
     best_paths: BTreeMap<IpNet, NextHops>,
     converged: bool,
     announced: Option<BTreeSet<IpNet>>,
+    aggregates: Option<BTreeSet<IpNet>>,
     neighbours: BTreeMap<u32, Option<Ipv6Addr>>,
     events: VecDeque<Event>,
     events_lost: u64,
@@ -70,6 +71,10 @@ impl Notices {
         self.announced = Some(prefixes);
     }
 
+    pub(super) fn aggregates(&mut self, prefixes: BTreeSet<IpNet>) {
+        self.aggregates = Some(prefixes);
+    }
+
     pub(super) fn neighbour(&mut self, link: u32, address: Option<Ipv6Addr>) {
         self.neighbours.insert(link, address);
     }
@@ -88,12 +93,13 @@ impl Notices {
             && self.best_paths.is_empty()
             && !self.converged
             && self.announced.is_none()
+            && self.aggregates.is_none()
             && self.neighbours.is_empty()
             && self.events.is_empty()
             && self.events_lost == 0
     }
 
-    /// The next notice. Convergence comes after all best paths: what is not among them may be swept.
+    /// The next notice. Convergence comes after all best paths and aggregates: what is not among them may be swept.
     pub(super) fn next(&mut self) -> Option<Notice> {
         if let Some((address, state)) = self.listeners.pop_first() {
             return Some(Notice::Listener { address, state });
@@ -113,6 +119,9 @@ impl Notices {
                 .map(|(prefix, next_hops)| BestPathChange { prefix, next_hops })
                 .take(BATCH_MAX);
             return Some(Notice::BestPaths(batch.collect()));
+        }
+        if let Some(prefixes) = self.aggregates.take() {
+            return Some(Notice::Aggregates(prefixes));
         }
         if std::mem::take(&mut self.converged) {
             return Some(Notice::Converged);

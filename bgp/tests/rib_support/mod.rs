@@ -179,6 +179,7 @@ pub struct Lab {
     pub kernel: BTreeMap<IpNet, Vec<TrackedNextHop>>,
     pub tracked: BTreeSet<TrackedNextHop>,
     pub alarms: Vec<(PeerId, IpNet)>,
+    pub aggregates: BTreeSet<IpNet>,
     /// The octets that an egress may have on their way.
     pub credit: usize,
     /// Best-path changes given so far.
@@ -203,6 +204,7 @@ impl Lab {
             kernel: BTreeMap::new(),
             tracked: BTreeSet::new(),
             alarms: vec![],
+            aggregates: BTreeSet::new(),
             credit: CREDIT,
             best_path_changes: 0,
             cluster_id: Some(Ipv4Addr::new(9, 9, 9, 9)),
@@ -296,6 +298,7 @@ impl Lab {
                 RibOutput::Alarm { peer, prefix, .. } => self.alarms.push((peer, prefix)),
                 // What follows from it is the speaker's.
                 RibOutput::Limit { .. } => {}
+                RibOutput::Aggregates(aggregates) => self.aggregates = aggregates,
                 RibOutput::Egress(group, input) => self.egress(group, input),
                 RibOutput::EgressClosed(group) => {
                     self.egresses.remove(&group);

@@ -123,6 +123,7 @@ async fn collect(mut notices: mpsc::Receiver<Notice>, known: watch::Sender<Known
             Notice::TrackNextHop(_)
             | Notice::UntrackNextHop(_)
             | Notice::Announced(_)
+            | Notice::Aggregates(_)
             | Notice::Neighbour { .. }
             | Notice::EventsLost(_) => {}
         });

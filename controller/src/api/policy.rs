@@ -209,7 +209,7 @@ pub struct NamedCommunity {
     pub value: CommunityRef,
 }
 
-/// What is attached to prefixes that the node originates.
+/// What is attached to prefixes that the node originates, and what they are announced as.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PrefixAdvertisement {
@@ -219,4 +219,16 @@ pub struct PrefixAdvertisement {
     #[serde(default)]
     #[schemars(length(max = COMMUNITY_LIST_MAX))]
     pub communities: Vec<CommunityRef>,
+    /// Announce `cidr` itself too, while the node has a route inside it.
+    #[serde(default)]
+    pub aggregate: Option<Aggregate>,
+}
+
+/// What becomes of the routes inside an aggregate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Aggregate {
+    /// They are announced beside it, as far as they would be without.
+    WithSpecifics,
+    /// A peer that is told the aggregate is told none of them.
+    SummaryOnly,
 }

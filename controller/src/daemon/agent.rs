@@ -33,6 +33,7 @@ use weft_routing::netlink::Mac;
 use weft_routing::nft::Ruleset;
 use weft_routing::{Engine, Kernel, NextHopRef, Resolution, RouteChange, Settings};
 
+use super::apply::kernel_settings;
 use super::args::Args;
 use super::clock::Moment;
 use super::coalesce::Coalesced;
@@ -142,6 +143,8 @@ pub(super) struct Knowledge {
     pub(super) packet_filter: PacketFilter,
     /// The own prefixes that peers have been told.
     pub(super) announced: BTreeSet<IpNet>,
+    /// The aggregates that are announced.
+    pub(super) aggregates: BTreeSet<IpNet>,
     /// The blocks that pods have addresses of.
     pub(super) held: HeldBlocks,
     /// Since when Services are answered here.
@@ -493,6 +496,14 @@ impl Agent {
                 self.tell_runtime();
             }
             Notice::Announced(prefixes) => self.announced(prefixes),
+            Notice::Aggregates(prefixes) => {
+                self.known.counts.aggregates = prefixes.len() as u64;
+                self.known.aggregates = prefixes;
+                if let Some(plan) = self.known.plan.clone() {
+                    let settings = kernel_settings(&plan, &self.known.aggregates);
+                    block_in_place(|| self.kernel.configure(settings))?;
+                }
+            }
             Notice::Neighbour { link, address } => {
                 match address {
                     Some(address) => drop(self.known.link_sessions.insert(link, address)),

@@ -98,8 +98,9 @@ impl Agent {
         self.known.plan = Some(Arc::clone(&wanted));
         // Forwarding first, routes next, and the word that draws traffic here last.
         self.audit_sysctls();
-        let settings = kernel_settings(&wanted);
-        if before.as_deref().map(kernel_settings).as_ref() != Some(&settings) {
+        let settings = |plan| kernel_settings(plan, &self.known.aggregates);
+        let (before, settings) = (before.as_deref().map(settings), settings(&wanted));
+        if before.as_ref() != Some(&settings) {
             block_in_place(|| self.kernel.configure(settings))?;
         }
         self.want_packet_filter(&wanted);
@@ -267,11 +268,13 @@ impl Agent {
     }
 }
 
-fn kernel_settings(plan: &NodePlan) -> Settings {
+/// Aggregates are as blocks are: what is not there in them is looked for nowhere else.
+pub(super) fn kernel_settings(plan: &NodePlan, aggregates: &BTreeSet<IpNet>) -> Settings {
+    let blocks = plan.blocks.iter().filter(|block| block.is_own()).map(|block| block.cidr);
     Settings {
         metric: plan.route_metric,
         preferred_source_v4: plan.addresses.v4,
         preferred_source_v6: plan.addresses.v6,
-        own_blocks: plan.blocks.iter().filter(|block| block.is_own()).map(|block| block.cidr).collect(),
+        own_blocks: blocks.chain(aggregates.iter().copied()).collect(),
     }
 }

@@ -54,6 +54,8 @@ pub(super) struct Counts {
     pub(super) reloads_rejected: u64,
     /// Routes rejected because they are somebody else's.
     pub(super) alarms: u64,
+    /// Aggregates that are announced at present.
+    pub(super) aggregates: u64,
 }
 
 /// What becomes of pods' addresses.
@@ -211,6 +213,7 @@ impl Scrape {
         gauge(encoder, "bgp_route_reflector_clients", help, clients().count() as u64)?;
         let help = "Route reflector clients whose session is Established";
         gauge(encoder, "bgp_route_reflector_clients_established", help, up as u64)?;
+        gauge(encoder, "bgp_aggregates", "Aggregates announced, as a route lies inside", counts.aggregates)?;
         let states = self.peers.iter().map(|(peer, _)| (labels(peer), fsm_number(peer.state)));
         gauges(encoder, "bgp_peer_state", "1 Idle to 6 Established, as bgpPeerState of RFC 4273", states)?;
         let signed = self.peers.iter().filter_map(|(peer, _)| Some((labels(peer), peer.authentication?)));
@@ -430,7 +433,7 @@ mod tests {
             addresses: Addresses { leaked: 17, freed: 18 },
             neighbours: Some(weft_routing::ndisc::Counters { sent: 24, received: 25, ignored: 26 }),
             reported: (5, 1),
-            counts: Counts { reloads_accepted: 8, reloads_rejected: 9, alarms: 10 },
+            counts: Counts { reloads_accepted: 8, reloads_rejected: 9, alarms: 10, aggregates: 11 },
             speaker: SpeakerCounters { unknown_peer: 11, too_many: 12 },
             kernel: Counters { resyncs: 13, overruns: 14, ..Counters::default() },
         }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use weft_bgp::config::{
-    LimitAction, MaxPrefixes, NextHopMode as SpeakerNextHopMode, Origination, PeerConfig, RemoteAs,
-    SpeakerConfig,
+    Aggregation, LimitAction, MaxPrefixes, NextHopMode as SpeakerNextHopMode, Origination, PeerConfig,
+    RemoteAs, SpeakerConfig,
 };
 use weft_bgp::protection::Authentication;
 use weft_bgp::types::{Family, FamilySet, Interface, PeerAddress};
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::api::json::Problem;
 use crate::api::{
-    AdvertiseNodeAddress, MaxPrefixesAction, MaxPrefixesSpec, NextHopMode, PeerAs, SourceAddress,
+    AdvertiseNodeAddress, Aggregate, MaxPrefixesAction, MaxPrefixesSpec, NextHopMode, PeerAs, SourceAddress,
 };
 use crate::cluster::{Cluster, Node};
 
@@ -300,7 +300,16 @@ fn originate(
         let communities = communities.filter_map(|community| context.cluster.community(community)).collect();
         Origination { communities, ..Origination::default() }
     };
-    prefixes.map(|prefix| (prefix, origination(prefix))).collect()
+    let aggregates = advertisements.iter().filter_map(|advertisement| {
+        let aggregation = match advertisement.aggregate? {
+            Aggregate::WithSpecifics => Aggregation::WithSpecifics,
+            Aggregate::SummaryOnly => Aggregation::SummaryOnly,
+        };
+        let net = advertisement.cidr.net();
+        Some((net, Origination { aggregation: Some(aggregation), ..origination(net) }))
+    });
+    // What is announced in any case is no aggregate.
+    aggregates.chain(prefixes.map(|prefix| (prefix, origination(prefix)))).collect()
 }
 
 /// One wildcard socket per family in which there is a peer to be waited for.

@@ -74,6 +74,7 @@ pub(super) fn together(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> V
         "pools and blocks must not overlap: narrow one",
     ));
     errors.extend(services::ranges(parsed));
+    errors.extend(policy::aggregates(parsed));
     errors.extend(services::pools(parsed));
     errors.extend(shared_addresses(parsed));
     errors.extend(sessions(parsed, cluster, scope));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
 use weft_bgp::types::Family;
 
 use super::Parsed;
@@ -74,9 +75,14 @@ fn advertised(faults: &mut Faults, index: usize, this: &PrefixAdvertisement, all
         let message = format!("{} is there already, at prefixAdvertisements[{first}]", this.cidr);
         fault(faults, &at("cidr"), message, "put the two together");
     }
-    if this.communities.is_empty() {
-        let remedy = "list the communities to attach, or take the entry out";
-        fault(faults, &at("communities"), "no community is listed, so that nothing is done", remedy);
+    if this.communities.is_empty() && this.aggregate.is_none() {
+        let remedy = "list the communities to attach, or write aggregate: WithSpecifics or SummaryOnly";
+        let message = "there is neither a community nor an aggregate, so that nothing is done";
+        fault(faults, &at("communities"), message, remedy);
+    }
+    if this.aggregate.is_some() && this.cidr.net().prefix_len() == this.cidr.net().max_prefix_len() {
+        let message = format!("{} is one address, and no route lies inside it", this.cidr);
+        fault(faults, &at("aggregate"), message, "leave aggregate out, or write a shorter prefix");
     }
     too_many(faults, &at("communities"), this.communities.len(), COMMUNITY_LIST_MAX, "communities");
 }
@@ -140,6 +146,35 @@ fn operation_of(faults: &mut Faults, at: &str, operation: &FilterOperation, fami
         let remedy = "write an IPv4 address in importV4 and exportV4, an IPv6 one in importV6 and exportV6";
         fault(faults, &format!("{at}.setNextHop.value"), message, remedy);
     }
+}
+
+/// Aggregates that overlap with a range of Services' addresses. They are unreachable in the kernel where no other route is, and the
+/// route of a local socket is looked up before a service proxy sees the packet.
+pub(super) fn aggregates(parsed: &[Parsed]) -> Vec<DocumentError> {
+    let configurations = || {
+        parsed.iter().filter_map(|object| match &object.object {
+            Object::BgpConfiguration(spec) => Some((object, spec)),
+            _ => None,
+        })
+    };
+    let ranges: Vec<IpNet> = configurations()
+        .flat_map(|(_, spec)| super::services::lists(spec))
+        .flat_map(|(_, ranges)| ranges.iter().map(|range| range.cidr.net()))
+        .collect();
+    let mut errors = Vec::new();
+    for (object, spec) in configurations() {
+        for (index, advertisement) in spec.prefix_advertisements.iter().flatten().enumerate() {
+            let net = advertisement.cidr.net();
+            let overlaps = |range: &&IpNet| net.contains(*range) || range.contains(&net);
+            if let Some(range) = ranges.iter().find(overlaps).filter(|_| advertisement.aggregate.is_some()) {
+                let message = format!("{net} overlaps with {range}, a range of Services' addresses");
+                let remedy = "leave aggregate out: serviceAggregation announces such ranges whole";
+                let field = format!("spec.prefixAdvertisements[{index}].aggregate");
+                errors.push(object.error(&field, Invalid::new(message, remedy)));
+            }
+        }
+    }
+    errors
 }
 
 /// Names of communities that no BGPConfiguration gives.

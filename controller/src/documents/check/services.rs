@@ -31,7 +31,7 @@ const NEVER: [IpNet; 8] = [
 ];
 
 /// The lists of ranges, each with the name of its field.
-fn lists(spec: &BGPConfigurationSpec) -> [(&'static str, &[ServiceRange]); 3] {
+pub(super) fn lists(spec: &BGPConfigurationSpec) -> [(&'static str, &[ServiceRange]); 3] {
     [
         ("serviceClusterIPs", spec.service_cluster_ips.as_deref().unwrap_or_default()),
         ("serviceExternalIPs", spec.service_external_ips.as_deref().unwrap_or_default()),
