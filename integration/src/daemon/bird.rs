@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
+use weft_bgp::policy::Community;
 
 use super::{Family, Neighbor, Path, Router, RouterConfig, Software};
 use crate::lab::Lab;
@@ -192,11 +193,26 @@ fn render_neighbor(text: &mut String, config: &RouterConfig, index: usize, neigh
         let extended = if link_local && *family == Family::V4 { " extended next hop yes;" } else { "" };
         let _ = writeln!(
             text,
-            "  {} {{ import all; export where source ~ [ RTS_BGP, RTS_STATIC ];{own}{extended} }};",
-            channel(*family)
+            "  {} {{ import all; export filter {{ if source !~ [ RTS_BGP, RTS_STATIC ] then reject;{} accept; }};{own}{extended} }};",
+            channel(*family),
+            attach(config)
         );
     }
     text.push_str("}\n");
+}
+
+/// What is done to all that is told.
+fn attach(config: &RouterConfig) -> String {
+    let mut text = config.med.map(|med| format!(" bgp_med = {med};")).unwrap_or_default();
+    for community in &config.communities {
+        let (attribute, value) = match community {
+            Community::Standard(c) => ("bgp_community", format!("{},{}", c >> 16, c & 0xffff)),
+            Community::Large(_) => ("bgp_large_community", community.to_string().replace(':', ",")),
+            Community::Extended(_) => ("bgp_ext_community", community.to_string().replace(':', ",")),
+        };
+        let _ = write!(text, " {attribute}.add(({value}));");
+    }
+    text
 }
 
 fn channel(family: Family) -> &'static str {
@@ -218,6 +234,16 @@ fn parse_paths(said: &str) -> Vec<Path> {
             (["BGP.next_hop:", hops @ ..], Some((_, path))) => {
                 path.next_hops = hops.iter().filter_map(|hop| hop.parse().ok()).collect();
             }
+            (["BGP.med:", med], Some((_, path))) => path.med = med.parse().ok(),
+            (
+                ["BGP.community:" | "BGP.large_community:" | "BGP.ext_community:", all @ ..],
+                Some((_, path)),
+            ) => {
+                // (65000,1) (65000,2); (65000, 1, 2); (rt, 65000, 1)
+                let all = all.concat().replace(',', ":");
+                let all = all.split(['(', ')']).filter(|text| !text.is_empty());
+                path.communities.extend(all.filter_map(|text| text.parse::<Community>().ok()));
+            }
             (["BGP.originator_id:", id], Some((_, path))) => path.originator = id.parse().ok(),
             (["BGP.cluster_list:", ids @ ..], Some((_, path))) => {
                 path.cluster_list = ids.iter().filter_map(|id| id.parse().ok()).collect();
@@ -225,8 +251,16 @@ fn parse_paths(said: &str) -> Vec<Path> {
             (heading, _) if !line.starts_with('\t') && line.contains(" [") => {
                 let learned = heading.iter().any(|word| word.starts_with("[neighbor"));
                 let best = heading.contains(&"*");
-                let (next_hops, as_path, cluster_list) = (Vec::new(), Vec::new(), Vec::new());
-                paths.push((learned, Path { next_hops, as_path, originator: None, cluster_list, best }));
+                let path = Path {
+                    next_hops: Vec::new(),
+                    as_path: Vec::new(),
+                    originator: None,
+                    cluster_list: Vec::new(),
+                    communities: BTreeSet::new(),
+                    med: None,
+                    best,
+                };
+                paths.push((learned, path));
             }
             _ => {}
         }
@@ -250,6 +284,10 @@ Table master4:
 \tBGP.local_pref: 100
 \tBGP.originator_id: 10.2.0.3
 \tBGP.cluster_list: 10.2.0.1 10.2.0.2
+\tBGP.med: 30
+\tBGP.community: (65001,7) (65535,65281)
+\tBGP.ext_community: (rt, 65001, 5)
+\tBGP.large_community: (65001, 1, 2) (65001, 1, 3)
                      blackhole [static1 07:59:00.000] (200)
 \tType: static univ
                      unicast [neighbor1 08:00:01.000] (100) [AS64601i]
@@ -267,6 +305,9 @@ Table master4:
         let ids = ["10.2.0.1", "10.2.0.2", "10.2.0.3"].map(|id| id.parse().expect("an id"));
         assert_eq!((&paths[0].cluster_list[..], paths[0].originator), (&ids[..2], Some(ids[2])));
         assert_eq!((paths[1].cluster_list.len(), paths[1].originator), (0, None));
+        let communities = paths[0].communities.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(communities, ["65001:7", "no-export", "rt:65001:5", "65001:1:2", "65001:1:3"]);
+        assert_eq!((paths[0].med, paths[1].med), (Some(30), None));
         assert!(paths[0].best && !paths[1].best);
         assert_eq!(paths[1].as_path, [4_200_000_000, 64601]);
         assert_eq!(

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
 use nix::unistd::User;
 use serde_json::Value;
+use weft_bgp::policy::Community;
 
 use super::{Family, Neighbor, Path, Router, RouterConfig, Software};
 use crate::lab::Lab;
@@ -232,11 +233,18 @@ fn parse_path(path: &Value) -> Path {
         as_path: as_path.split_whitespace().filter_map(|asn| asn.parse().ok()).collect(),
         originator: path["originatorId"].as_str().and_then(|id| id.parse().ok()),
         cluster_list: clusters.iter().filter_map(|id| id.as_str()?.parse().ok()).collect(),
+        communities: ["community", "largeCommunity", "extendedCommunity"]
+            .into_iter()
+            .flat_map(|kind| path[kind]["string"].as_str().unwrap_or_default().split_whitespace())
+            .filter_map(|text| text.replace("RT:", "rt:").parse().ok())
+            .collect(),
+        med: path["metric"].as_u64().and_then(|med| u32::try_from(med).ok()),
         best: path["bestpath"]["overall"] == true,
     }
 }
 
 fn render(config: &RouterConfig, interfaces: &[String]) -> String {
+    let attached = attach(config);
     let mut text = format!(
         "hostname {}\nrouter bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n \
          no bgp network import-check\n bgp bestpath as-path multipath-relax\n timers bgp {} {}\n",
@@ -281,6 +289,9 @@ fn render(config: &RouterConfig, interfaces: &[String]) -> String {
         }
         for neighbor in config.neighbors.iter().filter(|neighbor| neighbor.families.contains(&family)) {
             let _ = writeln!(text, "  neighbor {} activate", neighbor.address);
+            if !attached.is_empty() {
+                let _ = writeln!(text, "  neighbor {} route-map attach out", neighbor.address);
+            }
             if neighbor.asn == config.asn {
                 let _ = writeln!(text, "  neighbor {} next-hop-self", neighbor.address);
                 if config.reflects {
@@ -289,6 +300,31 @@ fn render(config: &RouterConfig, interfaces: &[String]) -> String {
             }
         }
         text.push_str("  maximum-paths 16\n exit-address-family\n");
+    }
+    if !attached.is_empty() {
+        let _ = write!(text, "exit\nroute-map attach permit 10\n{attached}");
+    }
+    text
+}
+
+/// What is done to all that is told, as lines of a route map.
+fn attach(config: &RouterConfig) -> String {
+    let mut text = config.med.map(|med| format!(" set metric {med}\n")).unwrap_or_default();
+    let of = |kind: fn(&Community) -> bool| {
+        let all = config.communities.iter().filter(move |community| kind(community));
+        all.map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    for (set, values) in [
+        ("community", of(|c| matches!(c, Community::Standard(_)))),
+        ("large-community", of(|c| matches!(c, Community::Large(_)))),
+    ] {
+        if !values.is_empty() {
+            let _ = writeln!(text, " set {set} {values} additive");
+        }
+    }
+    let targets = of(|c| matches!(c, Community::Extended(_))).replace("rt:", "");
+    if !targets.is_empty() {
+        let _ = writeln!(text, " set extcommunity rt {targets}");
     }
     text
 }

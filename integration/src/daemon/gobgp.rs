@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
 use serde_json::Value;
+use weft_bgp::policy::Community;
 
 use super::{Path, Router, RouterConfig, Software};
 use crate::lab::Lab;
@@ -166,11 +167,24 @@ fn parse_paths(paths: &Value) -> Vec<Path> {
                     .iter()
                     .filter_map(|attribute| attribute["nexthop"].as_str()?.parse().ok())
                     .collect(),
+                communities: attributes.iter().flat_map(communities).collect(),
+                med: attributes.iter().find_map(|attribute| attribute["metric"].as_u64()?.try_into().ok()),
                 as_path: asns.filter_map(|asn| u32::try_from(asn.as_u64()?).ok()).collect(),
                 best: path["best"] == true,
             }
         })
         .collect()
+}
+
+/// The communities of an attribute, if it is one of communities.
+fn communities(attribute: &Value) -> Vec<Community> {
+    let values = |key: &str| attribute[key].as_array().map(Vec::as_slice).unwrap_or_default();
+    let standard = values("communities").iter().filter_map(|number| number.as_u64()?.try_into().ok());
+    let number = |large: &Value, key: &str| large[key].as_u64()?.try_into().ok();
+    let large = values("value").iter().filter_map(|large| {
+        Some([number(large, "ASN")?, number(large, "LocalData1")?, number(large, "LocalData2")?])
+    });
+    standard.map(Community::Standard).chain(large.map(Community::Large)).collect()
 }
 
 fn render(config: &RouterConfig) -> String {

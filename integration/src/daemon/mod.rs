@@ -14,6 +14,7 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result, bail, ensure};
 use ipnet::IpNet;
 use nix::sys::signal::Signal;
+use weft_bgp::policy::Community;
 
 use crate::lab::Lab;
 use crate::netns::Namespace;
@@ -122,6 +123,10 @@ pub struct RouterConfig {
     pub password: Option<String>,
     /// Whether its neighbors are to be one hop away (GTSM, RFC 5082).
     pub ttl_security: bool,
+    /// The communities that it attaches to all that it tells; BIRD and FRR alone.
+    pub communities: BTreeSet<Community>,
+    /// The MED of all that it tells; BIRD and FRR alone.
+    pub med: Option<u32>,
 }
 
 impl RouterConfig {
@@ -140,6 +145,8 @@ impl RouterConfig {
             graceful_restart: true,
             password: None,
             ttl_security: false,
+            communities: BTreeSet::new(),
+            med: None,
         }
     }
 }
@@ -170,6 +177,10 @@ pub struct Path {
     pub originator: Option<Ipv4Addr>,
     /// CLUSTER_LIST.
     pub cluster_list: Vec<Ipv4Addr>,
+    /// Its communities of every kind.
+    pub communities: BTreeSet<Community>,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
     /// Whether it is the best.
     pub best: bool,
 }
@@ -294,6 +305,11 @@ pub fn router(
     software: Software,
     config: RouterConfig,
 ) -> Result<Box<dyn Router>> {
+    let plain = config.communities.is_empty() && config.med.is_none();
+    ensure!(
+        plain || matches!(software, Software::Bird | Software::Frr),
+        "{software} attaches nothing in this lab"
+    );
     namespace.forward()?;
     let commands: Vec<String> =
         config.addresses.iter().map(|address| format!("addr add {address} dev lo")).collect();

@@ -87,6 +87,12 @@ pub struct RoutePath {
     pub peer: Option<String>,
     /// Its AS path; a set is a nested list.
     pub as_path: Vec<Value>,
+    /// LOCAL_PREF.
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// Its standard and large communities.
+    pub communities: Vec<String>,
     /// ORIGINATOR_ID.
     #[serde(rename = "originatorID")]
     pub originator_id: Option<Ipv4Addr>,

@@ -125,6 +125,8 @@ impl Router for WeftRouter {
                 next_hops: path.next_hops,
                 originator: path.originator_id,
                 cluster_list: path.cluster_list,
+                communities: path.communities.iter().filter_map(|text| text.parse().ok()).collect(),
+                med: path.med,
                 best: path.best,
             })
             .collect())
