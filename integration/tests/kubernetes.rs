@@ -149,6 +149,58 @@ fn a_cluster_is_followed_and_its_api_server_may_go_away() -> Result<()> {
     })
 }
 
+/// What the schema can tell of a filter the server refuses; a name of a community that goes stays in force where it is used.
+#[test]
+#[ignore = "needs KUBEBUILDER_ASSETS: make test runs it where that is set"]
+fn filters_and_named_communities_are_checked() -> Result<()> {
+    Lab::test(|lab| {
+        let (mut lan, plane, _cable) = cluster(lab, 1, Blocks::OfNodes)?;
+        let filter = |rule: Value| documents::resource("BGPFilter", "f", &json!({"exportV4": [rule]}));
+        let accept = |operations: Value| filter(json!({"action": "Accept", "operations": operations}));
+        let set_med = json!([{"setMED": {"value": 1}}]);
+        let eleven = vec![set_med[0].clone(); 11];
+        for (bad, message) in [
+            (
+                filter(json!({"action": "Reject", "operations": set_med})),
+                "leave them out of a rule that rejects",
+            ),
+            (accept(json!([{}])), "at least 1 propert"),
+            (
+                accept(json!([{"setMED": {"value": 1}, "setLocalPreference": {"value": 1}}])),
+                "must have at most 1 item",
+            ),
+            (accept(json!([{"setMED": {"value": -1}}])), "greater than or equal to 0"),
+            (accept(json!([{"prependASPath": {"prefix": []}}])), "at least 1 item"),
+            (accept(json!(eleven)), "at most 10 items"),
+            (accept(json!([{"addMED": {"value": 1}}])), "unknown field"),
+        ] {
+            let refused =
+                plane.apply(std::slice::from_ref(&bad)).err().with_context(|| format!("{bad} was taken"))?;
+            ensure!(format!("{refused:#}").contains(message), "{message:?} is not said: {refused:#}");
+        }
+        let configuration = |communities: Value| {
+            documents::bgp_configuration(&json!({"asNumber": 64512, "communities": communities}))
+        };
+        let good = accept(json!([
+            {"addCommunity": {"value": "rack"}}, {"removeCommunity": {"value": "no-export"}},
+            {"prependASPath": {"prefix": [64512]}}, {"setNextHop": {"value": "10.2.0.1"}},
+        ]));
+        let peer = json!({"peerIP": "10.2.0.99", "asNumber": 65000, "filters": ["f"]});
+        let named = configuration(json!([{"name": "rack", "value": "64512:7"}]));
+        plane.apply(&[named.clone(), good.clone(), documents::resource("BGPPeer", "tor", &peer)])?;
+        let node = &mut lan.nodes[0];
+        node.weft.set_kubeconfig(&plane.kubeconfig_of("weftd", Some(&node.name))?);
+        node.weft.start()?;
+        wait_until("the peer", CATCH_UP, || node.weft.peer("10.2.0.99".parse()?).map(drop))?;
+        wait_errors(node, 0)?;
+        plane.apply(&[configuration(json!([]))])?;
+        wait_errors(node, 1)?;
+        ensure!(errors(node)?[0].contains("no community is named"), "{:?}", errors(node)?);
+        plane.apply(&[named])?;
+        wait_errors(node, 0)
+    })
+}
+
 #[test]
 #[ignore = "needs KUBEBUILDER_ASSETS: make test runs it where that is set"]
 fn blocks_are_given_statuses_told_and_blocks_of_gone_nodes_returned() -> Result<()> {
