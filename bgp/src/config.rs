@@ -231,4 +231,6 @@ impl Default for Timers {
 pub struct GracefulRestart {
     /// How long the peer should keep our routes while we are away; at most 4095 s on the wire.
     pub restart_time: Duration,
+    /// Whether the expiry of the hold timer is a restart too, with peers that have RFC 8538; else it is a death.
+    pub on_hold_timer_expiry: bool,
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rib_support::*;
 use weft_bgp::config::PeerConfig;
-use weft_bgp::ingress::Down;
+use weft_bgp::ingress::{Down, PeerGracefulRestart};
 use weft_bgp::policy::{Policy, Rule, Verdict};
 use weft_bgp::rib::{RibInput, Timer};
 use weft_bgp::speaker::{Resolution, TrackedNextHop};
@@ -333,6 +333,75 @@ fn a_second_restart_drops_what_was_stale_since_the_first() {
     lab.announce(1, attributes(&[65001], "192.0.2.1"), &[net(PREFIX)]);
     assert_eq!(stale(&lab), [(1, 0), (1, 1)]);
     lab.down(1, restart(FamilySet::all()));
+    assert_eq!(stale(&lab), [(1, 1), (0, 0)]);
+}
+
+/// With the N bit a session may flap: what is stale stays through it, but a timer bounds it all.
+#[test]
+fn rfc8538_a_second_restart_keeps_what_is_stale_for_three_minutes_in_all() {
+    let mut lab = lab(false);
+    let back = || {
+        let mut back = session(1, Asn(65001));
+        let graceful = graceful(FamilySet::all());
+        back.graceful_restart = Some(PeerGracefulRestart { notification: true, ..graceful });
+        back
+    };
+    lab.down(1, Down::Death);
+    lab.up(back());
+    told_both_families(&mut lab);
+    lab.down(1, restart(FamilySet::all()));
+    let first = lab.now;
+    for seconds in [50, 50, 50] {
+        lab.now += Duration::from_secs(seconds);
+        lab.up(back());
+        lab.down(1, restart(FamilySet::all()));
+        assert_eq!(stale(&lab), [(1, 1), (1, 1)]);
+    }
+    assert_eq!(lab.rib.stale_until(PeerId(1)), Some(first + Duration::from_secs(180)));
+    lab.now = first + Duration::from_secs(180);
+    lab.input(RibInput::Tick);
+    assert_eq!((stale(&lab), lab.rib.next_deadline()), (vec![(0, 0), (0, 0)], None));
+}
+
+#[test]
+fn end_of_rib_sweeps_the_family_that_it_is_of() {
+    let mut lab = lab(false);
+    told_both_families(&mut lab);
+    lab.down(1, restart(FamilySet::all()));
+    let mut back = session(1, Asn(65001));
+    back.graceful_restart = Some(graceful(FamilySet::all()));
+    lab.up(back);
+    lab.input(RibInput::EndOfRib { peer: PeerId(1), family: Family::Ipv6Unicast });
+    assert_eq!(stale(&lab), [(1, 1), (0, 0)]);
+    lab.input(RibInput::EndOfRib { peer: PeerId(1), family: Family::Ipv4Unicast });
+    assert_eq!((stale(&lab), lab.rib.next_deadline()), (vec![(0, 0), (0, 0)], None));
+}
+
+#[test]
+fn who_is_back_and_never_says_end_of_rib_is_swept_after_the_restart_time() {
+    let mut lab = lab(false);
+    told_both_families(&mut lab);
+    lab.down(1, restart(FamilySet::all()));
+    lab.now += Duration::from_secs(59);
+    let mut back = session(1, Asn(65001));
+    back.graceful_restart = Some(graceful(FamilySet::all()));
+    lab.up(back);
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &[net(PREFIX)]);
+    let (deadline, _) = lab.rib.next_deadline().unwrap();
+    lab.now = deadline;
+    lab.input(RibInput::Tick);
+    assert_eq!(stale(&lab), [(1, 0), (0, 0)]);
+}
+
+#[test]
+fn a_peer_that_comes_back_without_a_family_loses_that_one() {
+    let mut lab = lab(false);
+    told_both_families(&mut lab);
+    lab.down(1, restart(FamilySet::all()));
+    let v4: FamilySet = [Family::Ipv4Unicast].into_iter().collect();
+    let mut back = session(1, Asn(65001));
+    (back.families, back.graceful_restart) = (v4, Some(PeerGracefulRestart { families: v4, ..graceful(v4) }));
+    lab.up(back);
     assert_eq!(stale(&lab), [(1, 1), (0, 0)]);
 }
 

@@ -4,6 +4,7 @@
 
 mod sim_support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sim_support::{Dice, LIMIT, Topology, established, for_seeds, prefixes, routes, start, v4};
@@ -163,11 +164,32 @@ fn a_dead_peer_holds_a_restart_no_longer_than_five_seconds() {
     });
 }
 
+/// RFC 8538: what is reset without being hard is a restart at both ends.
 #[test]
-fn a_reset_is_a_death() {
-    for_seeds("a_reset_is_a_death", 10, |seed| {
+fn rfc8538_a_reset_moves_no_route() {
+    for_seeds("rfc8538_a_reset_moves_no_route", 10, |seed| {
+        let (mut world, mut dice, topology, ids) = fabric(seed, 6);
+        let victim = dice.roll(topology.size);
+        let peer = topology.neighbours(victim).next().unwrap();
+        let since = world.elapsed();
+        world.tell(ids[victim], Input::Reset { peer: v4(peer).into() });
+        world.run_for(Duration::from_millis(100)).unwrap();
+        assert_eq!(established(&world, ids[victim]), topology.neighbours(victim).count() - 1);
+        world.run_for(seconds(200)).unwrap();
+        for (n, id) in ids.iter().enumerate() {
+            assert_eq!(moves(&world, *id, since), [""; 0], "s{n} when s{victim} reset s{peer}, {topology:?}");
+            assert_eq!(established(&world, *id), topology.neighbours(n).count());
+        }
+    });
+}
+
+#[test]
+fn without_graceful_restart_a_reset_is_a_death() {
+    for_seeds("without_graceful_restart_a_reset_is_a_death", 10, |seed| {
         let mut world = World::new(seed);
-        let ids = Topology::mesh(2).build(&mut world, asn, |_, _| {});
+        let ids = Topology::mesh(2).build(&mut world, asn, |_, config| {
+            config.peers.values_mut().for_each(|peer| Arc::make_mut(peer).graceful_restart = None);
+        });
         world.run_until_quiet(LIMIT).unwrap();
         world.tell(ids[0], Input::Reset { peer: v4(1).into() });
         world.run_for(Duration::from_millis(100)).unwrap();

@@ -58,7 +58,8 @@ fn a_peer_that_is_removed_is_told_and_the_others_are_not_touched() {
     world.configure(ids[0], without);
     world.run_for(Duration::from_millis(100)).unwrap();
     let error = status(&world, ids[1], 0).last_error.unwrap();
-    assert_eq!((error.code, error.subcode), (Some(6), Some(3)), "{error:?}");
+    assert_eq!((error.code, error.subcode), (Some(6), Some(9)), "{error:?}");
+    assert_eq!(error.text, "Cease/Hard Reset: Cease/Peer De-configured");
     world.run_until_quiet(LIMIT).unwrap();
 
     assert!(world.inspect(ids[0]).unwrap().peer(v4(1).into()).is_none());

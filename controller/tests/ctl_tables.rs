@@ -54,6 +54,8 @@ fn peer(name: &str, address: &str) -> PeerJson {
             role: GracefulRestartRole::Both,
             restarting: false,
             stale_routes: 0,
+            stale_until: None,
+            notification: true,
         }),
         authentication: None,
         ttl_security: None,

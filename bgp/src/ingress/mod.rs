@@ -304,7 +304,8 @@ pub enum IngressInput {
         /// The family.
         family: Family,
     },
-    /// Close without NOTIFICATION, for good: the process ends and the peer shall take it as a restart (RFC 4724).
+    /// Close for good: the process ends and the peer shall take it as a restart. Without NOTIFICATION (RFC 4724), or with
+    /// Cease/Administrative Reset where both ends take that for a restart too (RFC 8538).
     Stop,
     /// A deadline may have passed.
     Tick,
@@ -315,7 +316,7 @@ pub enum IngressInput {
 pub struct LocalRestart {
     /// R bit: this process has taken over from one that died, and has not converged yet.
     pub restarting: bool,
-    /// F bit: the families whose kernel routes were kept.
+    /// F bit: the families whose kernel routes were kept, through a restart or because there was none.
     pub forwarding: FamilySet,
 }
 
@@ -399,6 +400,8 @@ pub struct Session {
 pub struct PeerGracefulRestart {
     /// R bit: the peer has just restarted.
     pub restarting: bool,
+    /// N bit: a NOTIFICATION but a Hard Reset begins a restart as a closed connection does (RFC 8538). Ours is always set.
+    pub notification: bool,
     /// How long to keep the peer's routes while it is away.
     pub restart_time: Duration,
     /// The families it restarts gracefully.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::attributes::{AttrId, AttributeTable, PathType};
 use super::export::Provenance;
@@ -84,6 +84,29 @@ pub(super) struct AdjRibIn {
     pub(super) accepted: usize,
     pub(super) stale: usize,
     pub(super) level: Level,
+    /// How long its stale paths are kept, while there may be any.
+    pub(super) retention: Option<Retention>,
+}
+
+/// How long the stale paths of an Adj-RIB-In are kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retention {
+    /// Since when some of them may be stale.
+    pub(super) since: Instant,
+    /// Until when they are kept.
+    pub(super) until: Instant,
+}
+
+impl Retention {
+    /// However often a peer restarts before it has told its table, its stale paths are kept for this long at most, or for its restart
+    /// time if that is longer: the "stale timer" of RFC 8538 section 4.1.
+    const STALE_MAX: Duration = Duration::from_secs(180);
+
+    /// The end of a restart that begins, or a step of one that goes on, now.
+    pub(super) fn put_off(&mut self, now: Instant, restart_time: Duration) {
+        let limit = self.since + Self::STALE_MAX.max(restart_time);
+        self.until = (now + restart_time).min(limit);
+    }
 }
 
 /// Whether there is a session.
@@ -106,7 +129,6 @@ pub(super) struct Peer {
     pub(super) link: Link,
     pub(super) ipv4: AdjRibIn,
     pub(super) ipv6: AdjRibIn,
-    pub(super) stale_until: Option<Instant>,
     /// The update group whose table it is told.
     pub(super) group: Option<GroupId>,
     /// The update group that it goes to as soon as that one's table is complete.
@@ -123,7 +145,6 @@ impl Peer {
             link: Link::Down,
             ipv4: AdjRibIn::default(),
             ipv6: AdjRibIn::default(),
-            stale_until: None,
             group: None,
             next_group: None,
         }
@@ -159,8 +180,9 @@ impl Peer {
         }
     }
 
-    pub(super) fn has_stale(&self) -> bool {
-        self.ipv4.stale + self.ipv6.stale > 0
+    /// Until when it may have stale paths: of each family that has some.
+    pub(super) fn retained(&self) -> impl Iterator<Item = Instant> {
+        [&self.ipv4, &self.ipv6].into_iter().filter_map(|adj| Some(adj.retention?.until))
     }
 
     pub(super) fn is_stale(&self, family: Family, path: &Path) -> bool {

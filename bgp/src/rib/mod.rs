@@ -269,7 +269,7 @@ impl Rib {
     #[must_use]
     pub fn next_deadline(&self) -> Option<(Instant, Timer)> {
         let peers = self.holdings.peers.iter();
-        peers.filter_map(|(id, peer)| Some((peer.stale_until?, Timer::StaleRoutes(*id)))).min()
+        peers.flat_map(|(id, peer)| peer.retained().map(|until| (until, Timer::StaleRoutes(*id)))).min()
     }
 
     fn mark_dirty(&mut self, id: PrefixId) {

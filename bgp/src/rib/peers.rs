@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::holdings::{Link, Peer, Source};
+use super::holdings::{Link, Peer, Retention, Source};
 use super::{Rib, Settings};
 use crate::config::PeerConfig;
 use crate::ingress::{Down, Session};
@@ -120,7 +120,11 @@ impl Rib {
             // What the peer forwarded on is gone, or it does not do graceful restart any more.
             let restarted = session.graceful_restart.filter(|_| comparable(&before, &session));
             let kept = restarted.map_or(FamilySet::EMPTY, |gr| gr.families.intersection(gr.forwarding));
-            peer.stale_until = restarted.and_then(|gr| now.checked_add(gr.restart_time));
+            for family in kept.iter() {
+                if let (Some(retention), Some(gr)) = (&mut peer.adj_rib_in_mut(family).retention, restarted) {
+                    retention.put_off(now, gr.restart_time);
+                }
+            }
             let lost: FamilySet = Family::ALL.into_iter().filter(|f| !kept.contains(*f)).collect();
             self.drop_stale(id, lost);
             if renamed {
@@ -141,41 +145,44 @@ impl Rib {
                 peer.link = Link::Restarting(session);
                 return;
             }
-            Link::Restarting(_) => {
-                peer.stale_until = None;
-                self.withdraw_where(Source::of(id), |_, _| true);
-                return;
-            }
+            Link::Restarting(_) => return self.withdraw_all(id),
             Link::Down => return,
         };
         match down {
-            Down::Death => {
-                peer.stale_until = None;
-                self.withdraw_where(Source::of(id), |_, _| true);
-            }
+            Down::Death => self.withdraw_all(id),
             Down::Restart { families, restart_time } | Down::Superseded { families, restart_time } => {
                 peer.link = Link::Restarting(session.clone());
-                if matches!(down, Down::Restart { .. }) {
-                    // "To deal with possible consecutive restarts" (RFC 4724 section 4.2).
+                let lives_on = session.graceful_restart.is_some_and(|gr| gr.notification);
+                if matches!(down, Down::Restart { .. }) && !lives_on {
+                    // "To deal with possible consecutive restarts" (RFC 4724 section 4.2), which RFC 8538 bounds by a timer instead.
                     self.drop_stale(id, *families);
                 }
-                self.mark_stale(id, *families);
-                if let Some(peer) = self.holdings.peers.get_mut(&id).filter(|peer| peer.has_stale()) {
-                    peer.stale_until = now.checked_add(*restart_time);
-                }
+                self.mark_stale(now, id, *families, *restart_time);
             }
         }
         self.leave_group(id);
         self.own_address(own_end(session.local), false);
     }
 
-    /// Makes what a peer has told stale, in these families; the others' routes go.
-    fn mark_stale(&mut self, id: PeerId, families: FamilySet) {
+    /// Takes out all that a peer has told.
+    fn withdraw_all(&mut self, id: PeerId) {
+        if let Some(peer) = self.holdings.peers.get_mut(&id) {
+            (peer.ipv4.retention, peer.ipv6.retention) = (None, None);
+        }
+        self.withdraw_where(Source::of(id), |_, _| true);
+    }
+
+    /// Makes what a peer has told stale, in these families, for the time in which it should be back; the others' routes go.
+    fn mark_stale(&mut self, now: Instant, id: PeerId, families: FamilySet, restart_time: Duration) {
         let Some(peer) = self.holdings.peers.get_mut(&id) else { return };
         for family in Family::ALL {
             let adj = peer.adj_rib_in_mut(family);
+            let before = adj.retention.filter(|_| adj.stale > 0);
             adj.epoch = adj.epoch.wrapping_add(1);
             adj.stale = adj.received;
+            let mut retention = before.unwrap_or(Retention { since: now, until: now });
+            retention.put_off(now, restart_time);
+            adj.retention = Some(retention).filter(|_| adj.stale > 0);
         }
         let lost: FamilySet = Family::ALL.into_iter().filter(|f| !families.contains(*f)).collect();
         self.drop_stale(id, lost);
@@ -191,10 +198,9 @@ impl Rib {
                 families.contains(family) && path.epoch != epoch
             });
         }
-        if let Some(peer) = self.holdings.peers.get_mut(&id)
-            && !peer.has_stale()
-        {
-            peer.stale_until = None;
+        let Some(peer) = self.holdings.peers.get_mut(&id) else { return };
+        for adj in [&mut peer.ipv4, &mut peer.ipv6] {
+            adj.retention = adj.retention.filter(|_| adj.stale > 0);
         }
     }
 
@@ -206,15 +212,18 @@ impl Rib {
 
     /// Lets stale routes go whose time is up.
     pub(super) fn expire(&mut self, now: Instant) {
-        let due = self.holdings.peers.iter().filter(|(_, peer)| peer.stale_until.is_some_and(|t| t <= now));
-        let due: Vec<PeerId> = due.map(|(id, _)| *id).collect();
-        for id in due {
-            self.drop_stale(id, FamilySet::all());
-            if let Some(peer) = self.holdings.peers.get_mut(&id) {
-                peer.stale_until = None;
-                if let Link::Restarting(_) = peer.link {
-                    peer.link = Link::Down;
-                }
+        let due = self.holdings.peers.iter().map(|(id, peer)| {
+            let over = |f: &Family| peer.adj_rib_in(*f).retention.is_some_and(|r| r.until <= now);
+            (*id, Family::ALL.into_iter().filter(over).collect::<FamilySet>())
+        });
+        let due: Vec<_> = due.filter(|(_, families)| !families.is_empty()).collect();
+        for (id, families) in due {
+            self.drop_stale(id, families);
+            if let Some(peer) = self.holdings.peers.get_mut(&id)
+                && let Link::Restarting(_) = peer.link
+                && peer.retained().next().is_none()
+            {
+                peer.link = Link::Down;
             }
         }
     }

@@ -37,7 +37,7 @@ impl Rib {
     /// Until when a peer's stale routes are kept; none: it has none.
     #[must_use]
     pub fn stale_until(&self, peer: PeerId) -> Option<Instant> {
-        self.holdings.peers.get(&peer)?.stale_until
+        self.holdings.peers.get(&peer)?.retained().max()
     }
 
     /// How many prefixes have a path, eligible or not.

@@ -71,8 +71,10 @@ pub(super) enum Step {
 pub(super) enum Ending {
     /// TCP closed or failed, and nobody said why.
     TcpFailed,
-    /// A NOTIFICATION was sent or received, or should have been.
+    /// A NOTIFICATION was sent or received: a restart where both ends take it for one (RFC 8538), else a death.
     Notification,
+    /// The same, or it should have been, and it is a death in any case.
+    Death,
     /// A NOTIFICATION that another connection is kept.
     Collision,
 }
@@ -153,12 +155,20 @@ impl Connection {
             Event::HoldTimerExpires => {
                 let notification = Notification { code: ErrorCode::HOLD_TIMER_EXPIRED, data: Bytes::new() };
                 let text = "nothing was heard from the peer for the hold time";
-                self.fail(notification, text, &Bytes::new(), context)
+                let restart = context.local.config.graceful_restart;
+                match self.fail(notification, text, &Bytes::new(), context) {
+                    // A peer that is silent is dead, unless the admin says otherwise.
+                    Step::Ended(_) if !restart.is_some_and(|r| r.on_hold_timer_expiry) => {
+                        Step::Ended(Ending::Death)
+                    }
+                    step => step,
+                }
             }
             Event::SendHoldTimerExpires => {
                 let code = ErrorCode::SEND_HOLD_TIMER_EXPIRED;
                 let text = "the peer has taken nothing that was sent for too long";
-                self.fail(Notification { code, data: Bytes::new() }, text, &Bytes::new(), context)
+                self.fail(Notification { code, data: Bytes::new() }, text, &Bytes::new(), context);
+                Step::Ended(Ending::Death)
             }
             Event::DelayOpenTimerExpires => {
                 self.send_open(context);
@@ -231,21 +241,20 @@ impl Connection {
 
     fn notified(&self, notification: Option<Notification>, context: &mut Context<'_>) -> Step {
         let (code, text, data) = match notification {
-            Some(notification) => {
-                let text = match notification.text() {
-                    Some(text) => format!("{}: {text}", notification.code),
-                    None => notification.code.to_string(),
-                };
-                (notification.code, text, notification.data)
-            }
+            Some(notification) => (notification.code, notification.describe(), notification.data),
             None => (ErrorCode { code: 0, subcode: 0 }, "a NOTIFICATION without a code".into(), Bytes::new()),
         };
         context.outbox.note_error(context.now, Direction::Received, Some(code), text.as_str());
         let kind = IncidentKind::NotificationReceived { code: code.code, subcode: code.subcode };
         let reason = Reason::new("notification-received", text);
         context.outbox.incident(context.now, kind, reason, &data);
-        let collided = code == ErrorCode::CONNECTION_COLLISION_RESOLUTION;
-        self.close(context, if collided { Ending::Collision } else { Ending::Notification })
+        let ending = match code {
+            ErrorCode::CONNECTION_COLLISION_RESOLUTION => Ending::Collision,
+            // A peer that may say so says Hard Reset, and means the rest as a restart.
+            ErrorCode::HARD_RESET => Ending::Death,
+            _ => Ending::Notification,
+        };
+        self.close(context, ending)
     }
 
     fn tcp_failed(&self, error: Option<String>, context: &mut Context<'_>) -> Step {
@@ -262,8 +271,27 @@ impl Connection {
         if matches!(self.phase, Phase::DelayOpen) {
             return self.close(context, Ending::Notification);
         }
-        let text = explanation.or_else(|| cease.text());
-        self.fail(cease, text.as_deref().unwrap_or_default(), &Bytes::new(), context)
+        let hard = cease.code.is_hard();
+        let agreed = self.session().and_then(|session| session.graceful_restart);
+        let encapsulate = hard && agreed.is_some_and(|peer| peer.notification);
+        let said = || if encapsulate { cease.describe() } else { cease.text().unwrap_or_default() };
+        let text = explanation.unwrap_or_else(said);
+        let cease = if encapsulate { cease.into_hard_reset() } else { cease };
+        match self.fail(cease, &text, &Bytes::new(), context) {
+            Step::Ended(_) if hard => Step::Ended(Ending::Death),
+            step => step,
+        }
+    }
+
+    /// Ends it as the process does: without a word, unless the peer takes a NOTIFICATION for a restart too (RFC 8538).
+    pub(super) fn finish(self, context: &mut Context<'_>) {
+        let agreed = self.session().and_then(|session| session.graceful_restart);
+        if self.established_since().is_some() && agreed.is_some_and(|peer| peer.notification) {
+            let reset = Notification::cease(ErrorCode::ADMINISTRATIVE_RESET.subcode, "");
+            self.fail(reset, "this process ends, and its routes stay", &Bytes::new(), context);
+        } else {
+            self.abandon(context.outbox);
+        }
     }
 
     /// Sends a NOTIFICATION, on account of a message if there is one, and closes.

@@ -126,15 +126,15 @@ impl Fsm {
                 old.max_prefixes == config.max_prefixes
                     && old.authentication == config.authentication
                     && !old.stays_down()
-                    && !self.needs_reset(old, &config)
+                    && self.reset_by(old, &config).is_none()
             });
-        let subcode = ErrorCode::OTHER_CONFIGURATION_CHANGE.subcode;
         if let Some(text) = &config.shutdown {
             self.stop_all(now, || Event::ManualStop(text.clone()), outbox);
         } else if let Authentication::Unavailable(why) = &config.authentication {
+            let subcode = ErrorCode::OTHER_CONFIGURATION_CHANGE.subcode;
             self.stop_all(now, || Event::AutomaticStop { subcode, text: String::new() }, outbox);
             outbox.note_error(now, Direction::Local, None, why.as_str());
-        } else if self.config.as_ref().is_some_and(|old| self.needs_reset(old, &config)) {
+        } else if let Some(subcode) = self.config.as_ref().and_then(|old| self.reset_by(old, &config)) {
             self.stop_all(now, || Event::AutomaticStop { subcode, text: String::new() }, outbox);
         } else if self.config.as_ref().is_some_and(|old| old.authentication != config.authentication) {
             self.abandon_all(outbox);
@@ -155,8 +155,9 @@ impl Fsm {
         self.update_state(now, outbox);
     }
 
-    /// Whether a session under the old configuration cannot go on under the new one.
-    fn needs_reset(&self, old: &PeerConfig, new: &PeerConfig) -> bool {
+    /// The Cease by which a session under the old configuration ends, if it cannot go on under the new one. Another peer in the place of the
+    /// one that there was does not go on with its routes.
+    fn reset_by(&self, old: &PeerConfig, new: &PeerConfig) -> Option<u8> {
         let unwelcome = |session: &Session| !new.remote_as.admits(new.local_as, session.remote_as);
         let remote_as = match self.session() {
             Some(session) => unwelcome(session),
@@ -167,15 +168,17 @@ impl Fsm {
             (Some(_), None) => false,
             (None, _) => old.neighbour.is_some_and(|neighbour| new.neighbour != Some(neighbour)),
         };
-        remote_as
-            || elsewhere
-            || old.local_as != new.local_as
+        if remote_as || elsewhere {
+            return Some(ErrorCode::PEER_DE_CONFIGURED.subcode);
+        }
+        let changes = old.local_as != new.local_as
             || old.port != new.port
             || old.ttl_security != new.ttl_security
             || old.source_address != new.source_address
             || old.families != new.families
-            || old.graceful_restart != new.graceful_restart
-            || old.timers.hold_time != new.timers.hold_time
+            || offered(old) != offered(new)
+            || old.timers.hold_time != new.timers.hold_time;
+        changes.then_some(ErrorCode::OTHER_CONFIGURATION_CHANGE.subcode)
     }
 
     pub(crate) fn is_over_limit(&self) -> bool {
@@ -208,11 +211,17 @@ impl Fsm {
         self.update_state(now, outbox);
     }
 
-    /// Closes everything without NOTIFICATION, for good. No [`Down`] is told: the routes are to stay.
+    /// Closes everything for good, in such a way that peers keep our routes. No [`Down`] is told: the peers' are to stay too.
     pub(crate) fn finish(&mut self, now: Instant, outbox: &mut Outbox) {
         for id in self.connections.ids() {
-            if let Some(connection) = self.connections.remove(id) {
-                connection.abandon(outbox);
+            let Some(connection) = self.connections.remove(id) else { continue };
+            let over_link = self.is_on_link();
+            match self.config.as_deref() {
+                Some(config) => {
+                    let local = Local { config, router_id: self.router_id, restart: self.restart, over_link };
+                    connection.finish(&mut Context { now, local, rng: &mut self.rng, outbox });
+                }
+                None => connection.abandon(outbox),
             }
         }
         self.halt(Mode::Finished, outbox);
@@ -417,7 +426,7 @@ impl Fsm {
         }
         let unopened = connection.session().is_none();
         let dialled = matches!(id, ConnectionId::Dialled(_));
-        if unopened && !dialled && ending == Ending::Notification {
+        if unopened && !dialled && matches!(ending, Ending::Notification | Ending::Death) {
             let (min, max) = self.hold_times();
             self.inbound_hold.fail(now, min, max, &mut self.rng);
         }
@@ -425,32 +434,26 @@ impl Fsm {
         if go_on {
             self.retry_later(now);
         } else {
-            self.hold(now, stable && ending == Ending::TcpFailed, outbox);
+            // Who restarts is let in as soon as it is back.
+            let restarts = down(&connection, ending).is_some_and(|down| down != Down::Death);
+            self.hold(now, stable && (restarts || ending == Ending::TcpFailed), outbox);
         }
     }
 
     /// Tells how an Established session ended: restart or death.
     fn session_lost(&self, connection: &Connection, ending: Ending, outbox: &mut Outbox) {
-        let (Some(session), Some(_)) = (connection.session(), connection.established_since()) else { return };
+        let Some(down) = down(connection, ending) else { return };
         outbox.counters.flaps += u64::from(ending != Ending::Collision);
-        let down = match (ending, session.graceful_restart) {
-            (Ending::TcpFailed, Some(peer)) if !peer.families.is_empty() => {
-                Down::Restart { families: peer.families, restart_time: peer.restart_time }
-            }
-            (Ending::Collision, Some(peer)) if !peer.families.is_empty() => {
-                Down::Superseded { families: peer.families, restart_time: peer.restart_time }
-            }
-            _ => Down::Death,
-        };
         outbox.push(IngressOutput::Down(down));
     }
 
     /// Ends all connections, and the dial with them.
     fn stop_all(&mut self, now: Instant, stop: impl Fn() -> Event, outbox: &mut Outbox) {
         for id in self.connections.ids() {
-            self.with_connection(now, id, outbox, |connection, context| connection.handle(stop(), context));
-            if let Some(connection) = self.connections.remove(id) {
-                self.session_lost(&connection, Ending::Notification, outbox);
+            let step = self
+                .with_connection(now, id, outbox, |connection, context| connection.handle(stop(), context));
+            if let (Some(connection), Some(Step::Ended(ending))) = (self.connections.remove(id), step) {
+                self.session_lost(&connection, ending, outbox);
             }
         }
         self.cancel_dial(outbox);
@@ -553,4 +556,27 @@ impl Fsm {
             outbox.push(IngressOutput::State(state));
         }
     }
+}
+
+/// What the end of a connection means for the routes of its session; none: it was not Established.
+fn down(connection: &Connection, ending: Ending) -> Option<Down> {
+    connection.established_since()?;
+    let agreed = connection.session()?.graceful_restart.filter(|peer| !peer.families.is_empty());
+    Some(match (ending, agreed) {
+        (Ending::Collision, Some(peer)) => {
+            Down::Superseded { families: peer.families, restart_time: peer.restart_time }
+        }
+        (Ending::TcpFailed, Some(peer)) => {
+            Down::Restart { families: peer.families, restart_time: peer.restart_time }
+        }
+        (Ending::Notification, Some(peer)) if peer.notification => {
+            Down::Restart { families: peer.families, restart_time: peer.restart_time }
+        }
+        _ => Down::Death,
+    })
+}
+
+/// What OPEN says of graceful restart.
+fn offered(config: &PeerConfig) -> Option<Duration> {
+    config.graceful_restart.map(|restart| restart.restart_time)
 }

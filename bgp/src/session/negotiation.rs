@@ -37,10 +37,11 @@ impl Local<'_> {
         capabilities.push(Capability::FourOctetAs(config.local_as));
         capabilities.push(Capability::ExtendedMessage);
         if let Some(graceful_restart) = config.graceful_restart {
-            let forwarding = |family| self.restart.restarting && self.restart.forwarding.contains(family);
+            // Of a session that was lost without a restart too: what we forward by did not go with it.
+            let forwarding = |family| self.restart.forwarding.contains(family);
             capabilities.push(Capability::GracefulRestart(GracefulRestartCapability {
                 restarting: self.restart.restarting,
-                notification: false,
+                notification: true,
                 restart_time: GracefulRestartCapability::restart_seconds(graceful_restart.restart_time),
                 families: config.families.iter().map(|f| (AfiSafi::from(f), forwarding(f))).collect(),
             }));
@@ -185,6 +186,7 @@ fn graceful_restart(open: &Open, agreed: FamilySet) -> Option<PeerGracefulRestar
         families.filter_map(|(family, _)| family.family()).collect::<FamilySet>().intersection(agreed)
     };
     Some(PeerGracefulRestart {
+        notification: capability.notification,
         restarting: capability.restarting,
         restart_time: Duration::from_secs(capability.restart_time.into()),
         families: listed(false),

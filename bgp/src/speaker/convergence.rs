@@ -204,6 +204,7 @@ mod tests {
             keepalive_time: Duration::from_secs(30),
             graceful_restart: graceful_restart.map(|restarting| PeerGracefulRestart {
                 restarting,
+                notification: true,
                 restart_time: Duration::from_secs(120),
                 families: FamilySet::all(),
                 forwarding: FamilySet::all(),

@@ -121,7 +121,8 @@ pub enum Input {
         /// Which peer.
         peer: PeerAddress,
     },
-    /// The process ends: close every connection without NOTIFICATION, so that helpers keep our routes.
+    /// The process ends: close every connection so that helpers keep our routes: without NOTIFICATION, but to those that take a
+    /// NOTIFICATION for a restart too (RFC 8538).
     Stop,
     /// A deadline may have passed.
     Tick,

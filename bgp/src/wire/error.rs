@@ -110,6 +110,20 @@ impl ErrorCode {
     /// The code of every Cease.
     pub const CEASE: u8 = 6;
 
+    /// Whether a session that ends with it is over for good, also between speakers that otherwise take a NOTIFICATION for a restart: what
+    /// RFC 8538 section 5 suggests, and BFD's word that the peer is gone (RFC 9384).
+    #[must_use]
+    pub fn is_hard(self) -> bool {
+        matches!(
+            self,
+            Self::MAXIMUM_PREFIXES_REACHED
+                | Self::ADMINISTRATIVE_SHUTDOWN
+                | Self::PEER_DE_CONFIGURED
+                | Self::HARD_RESET
+                | Self::BFD_DOWN
+        )
+    }
+
     /// A Cease with this subcode (RFC 4486).
     #[must_use]
     pub fn cease(subcode: u8) -> Self {

@@ -47,6 +47,34 @@ impl Notification {
         Self { code: ErrorCode::MAXIMUM_PREFIXES_REACHED, data: data.freeze() }
     }
 
+    /// A Cease/Hard Reset that carries this NOTIFICATION (RFC 8538 section 3.1).
+    #[must_use]
+    pub fn into_hard_reset(self) -> Self {
+        let mut data = BytesMut::new();
+        self.encode(&mut data);
+        Self { code: ErrorCode::HARD_RESET, data: data.freeze() }
+    }
+
+    /// The NOTIFICATION that a Cease/Hard Reset carries, if it is one and carries one.
+    #[must_use]
+    pub fn carried(&self) -> Option<Self> {
+        Self::decode(&self.data).filter(|_| self.code == ErrorCode::HARD_RESET)
+    }
+
+    /// What it says, in words.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match (self.carried(), self.text()) {
+            // One level only: what a peer nests deeper says nothing more.
+            (Some(carried), _) => match carried.text() {
+                Some(text) => format!("{}: {}: {text}", self.code, carried.code),
+                None => format!("{}: {}", self.code, carried.code),
+            },
+            (None, Some(text)) => format!("{}: {text}", self.code),
+            (None, None) => self.code.to_string(),
+        }
+    }
+
     /// The text of a shutdown communication, if there is one and its length and its UTF-8 are right. Control characters, which a
     /// terminal would obey, are blanked.
     #[must_use]

@@ -193,7 +193,8 @@ fn equal_identifiers_are_fine_between_two_as() {
 #[test]
 fn our_open_says_what_we_are() {
     let mut config = peer_config(4_200_000_001, 65002);
-    config.graceful_restart = Some(GracefulRestart { restart_time: Duration::from_secs(10_000) });
+    config.graceful_restart =
+        Some(GracefulRestart { restart_time: Duration::from_secs(10_000), on_hold_timer_expiry: false });
     let mut solo = Solo::new(config);
     let forwarding = FamilySet::from_iter([Family::Ipv4Unicast]);
     solo.input(IngressInput::Restart(LocalRestart { restarting: true, forwarding }));
@@ -203,7 +204,7 @@ fn our_open_says_what_we_are() {
     let (v4, v6) = (AfiSafi { afi: 1, safi: 1 }, AfiSafi { afi: 2, safi: 1 });
     let restart = GracefulRestartCapability {
         restarting: true,
-        notification: false,
+        notification: true,
         restart_time: 4095,
         families: vec![(v4, true), (v6, false)],
     };
@@ -220,13 +221,13 @@ fn our_open_says_what_we_are() {
 }
 
 #[test]
-fn without_a_restart_there_are_no_restart_bits() {
+fn without_a_restart_there_is_no_restart_bit_and_forwarding_goes_on() {
     let mut solo = Solo::new(peer_config(65001, 65002));
     solo.input(IngressInput::Restart(LocalRestart { restarting: false, forwarding: FamilySet::all() }));
     let connection = solo.accept();
     let [Message::Open(sent)] = &solo.written(connection)[..] else { panic!("{:?}", solo.outputs) };
     let Some(Capability::GracefulRestart(restart)) = sent.capabilities.last() else { panic!("{sent:?}") };
-    assert!(!restart.restarting && restart.families.iter().all(|(_, forwarding)| !forwarding));
+    assert!(!restart.restarting && restart.families.iter().all(|(_, forwarding)| *forwarding));
 }
 
 /// Proves RFC 9003 2, RFC 4486 4.

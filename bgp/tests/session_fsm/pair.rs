@@ -52,7 +52,10 @@ pub(crate) fn peer_config(local_as: u32, remote_as: u32) -> PeerConfig {
         as_override: false,
         remove_private_as: false,
         timers: Timers::default(),
-        graceful_restart: Some(GracefulRestart { restart_time: Duration::from_secs(120) }),
+        graceful_restart: Some(GracefulRestart {
+            restart_time: Duration::from_secs(120),
+            on_hold_timer_expiry: false,
+        }),
         import: Arc::new(policy.clone()),
         export: Arc::new(policy),
     }

@@ -19,10 +19,15 @@ const V4: AfiSafi = AfiSafi { afi: 1, safi: 1 };
 
 /// An OPEN of a peer that restarts gracefully for IPv4 only.
 fn open_with_restart() -> Open {
+    restarting_open(false)
+}
+
+/// The same, with or without the N bit (RFC 8538).
+fn restarting_open(notification: bool) -> Open {
     let mut open = open();
     open.capabilities.push(Capability::GracefulRestart(GracefulRestartCapability {
         restarting: false,
-        notification: false,
+        notification,
         restart_time: 60,
         families: vec![(V4, true), (AfiSafi { afi: 25, safi: 65 }, true)],
     }));
@@ -84,6 +89,134 @@ fn restart_or_death() {
         assert_eq!(downs(&solo), [down], "{name}");
         assert_ne!(solo.ingress.state(), State::Established, "{name}");
         assert_eq!(solo.ingress.counters().flaps, 1, "{name}");
+    }
+}
+
+/// The same where both ends have RFC 8538: what a Hard Reset says, or would, and silence are a death, the rest is a restart.
+#[test]
+fn rfc8538_restart_or_death() {
+    type End = fn(&mut Solo, weft_bgp::types::ConnectionId);
+    let hard = Notification::cease(2, "bye").into_hard_reset();
+    let shutdown = |solo: &mut Solo, _| {
+        let mut config = peer_config(65001, 65002);
+        config.shutdown = Some("bye".into());
+        solo.input(IngressInput::Configure(config.into()));
+    };
+    let cases: [(&str, End, Down, Option<Notification>); 9] = [
+        ("FIN", |solo, c| solo.close(c), restart(), None),
+        (
+            "NOTIFICATION received",
+            |solo, c| solo.send(c, &Message::Notification(Notification::cease(4, ""))),
+            restart(),
+            None,
+        ),
+        (
+            "Hard Reset received",
+            |solo, c| {
+                let carried = Notification::cease(4, "");
+                solo.send(c, &Message::Notification(carried.into_hard_reset()));
+            },
+            Down::Death,
+            None,
+        ),
+        (
+            "an error of the peer's",
+            |solo, c| solo.send(c, &Message::Open(open())),
+            restart(),
+            Some(Notification { code: ErrorCode::UNEXPECTED_MESSAGE_IN_ESTABLISHED, data: vec![1].into() }),
+        ),
+        (
+            "our reset",
+            |solo, _| solo.input(IngressInput::Cease { subcode: 4, text: "cleared".into() }),
+            restart(),
+            Some(Notification::cease(4, "cleared")),
+        ),
+        (
+            "our peer is configured no more",
+            |solo, _| solo.input(IngressInput::Cease { subcode: 3, text: String::new() }),
+            Down::Death,
+            Some(Notification::cease(3, "").into_hard_reset()),
+        ),
+        ("our shutdown", shutdown, Down::Death, Some(hard)),
+        (
+            "another peer in its place",
+            |solo, _| solo.input(IngressInput::Configure(peer_config(65001, 65003).into())),
+            Down::Death,
+            Some(Notification::cease(3, "").into_hard_reset()),
+        ),
+        (
+            "hold timer",
+            |solo, _| solo.run_for(Duration::from_secs(90)),
+            Down::Death,
+            Some(Notification { code: ErrorCode::HOLD_TIMER_EXPIRED, data: Bytes::new() }),
+        ),
+    ];
+    for (name, end, down, sent) in cases {
+        let (mut solo, connection) = Solo::established(peer_config(65001, 65002), restarting_open(true));
+        end(&mut solo, connection);
+        assert_eq!(downs(&solo), [down], "{name}");
+        let said = solo.written(connection).into_iter().find_map(|message| match message {
+            Message::Notification(notification) => Some(notification),
+            _ => None,
+        });
+        assert_eq!(said, sent, "{name}");
+    }
+}
+
+#[test]
+fn rfc8538_the_hold_timer_is_a_restart_where_the_admin_says_so_and_the_peer_has_the_n_bit() {
+    for (notification, down) in [(true, restart()), (false, Down::Death)] {
+        let mut config = peer_config(65001, 65002);
+        config.graceful_restart.as_mut().expect("it is on").on_hold_timer_expiry = true;
+        let (mut solo, connection) = Solo::established(config, restarting_open(notification));
+        solo.run_for(Duration::from_secs(90));
+        assert_eq!(solo.notification(connection).code, ErrorCode::HOLD_TIMER_EXPIRED);
+        assert_eq!(downs(&solo), [down], "N bit: {notification}");
+    }
+}
+
+#[test]
+fn rfc8538_a_hard_reset_tells_what_it_carries() {
+    let (mut solo, connection) = Solo::established(peer_config(65001, 65002), restarting_open(true));
+    let carried = Notification::cease(2, "wartung ☕");
+    solo.send(connection, &Message::Notification(carried.clone().into_hard_reset()));
+    let error = solo.ingress.last_error().expect("it is told");
+    assert_eq!((error.code, error.subcode), (Some(6), Some(9)));
+    assert_eq!(error.text, "Cease/Hard Reset: Cease/Administrative Shutdown: wartung ☕");
+    let hard = carried.clone().into_hard_reset();
+    assert_eq!(hard.data[..2], [6, 2]);
+    assert_eq!((hard.carried(), carried.carried()), (Some(carried.clone()), None));
+    // One that carries nothing, as of a speaker that does not know better.
+    assert_eq!(Notification::cease(9, "").describe(), "Cease/Hard Reset");
+}
+
+/// A process that ends says so where that is a restart, and nothing where it would be a death.
+#[test]
+fn rfc8538_stop_says_administrative_reset() {
+    let (mut solo, connection) = Solo::established(peer_config(65001, 65002), restarting_open(true));
+    let fresh = solo.accept();
+    solo.input(IngressInput::Stop);
+    assert_eq!(solo.notification(connection), Notification::cease(4, ""));
+    assert!(
+        solo.is_closed(fresh) && !solo.written(fresh).iter().any(|m| matches!(m, Message::Notification(_)))
+    );
+    assert_eq!(downs(&solo), [], "the routes stay");
+}
+
+/// Who restarts by a NOTIFICATION is let in as soon as it is back.
+#[test]
+fn rfc8538_a_peer_that_restarts_by_a_notification_is_let_in_at_once() {
+    for (notification, state) in [(true, State::OpenSent), (false, State::Idle)] {
+        let (mut solo, connection) =
+            Solo::established(peer_config(65001, 65002), restarting_open(notification));
+        for _ in 0..2 {
+            solo.run_for(Duration::from_secs(6));
+            solo.send(connection, &Message::Keepalive);
+        }
+        solo.send(connection, &Message::Notification(Notification::cease(4, "")));
+        assert_eq!(solo.ingress.state(), State::Idle);
+        solo.accept();
+        assert_eq!(solo.ingress.state(), state, "N bit: {notification}");
     }
 }
 

@@ -166,6 +166,10 @@ pub struct GracefulRestartSpec {
     /// How long peers should keep our routes while we are away: 1 s to 4095 s; 120s unless given.
     #[serde(default)]
     pub restart_time: Option<Duration>,
+    /// Whether a peer of which nothing is heard for the hold time restarts, if it has RFC 8538, so that its routes are kept; else it is
+    /// dead, and they go at once. False unless given.
+    #[serde(default)]
+    pub on_hold_timer_expiry: Option<bool>,
 }
 
 /// A BGP session, or as many as the selectors say. Exactly one of `peerIP`, `peerSelector` and `interface` is given.

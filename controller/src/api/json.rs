@@ -118,6 +118,12 @@ pub struct GracefulRestartJson {
     pub restarting: bool,
     /// How many of its routes are kept as stale.
     pub stale_routes: u64,
+    /// Until when they are kept.
+    #[serde(default)]
+    pub stale_until: Option<Timestamp>,
+    /// Whether a NOTIFICATION but a Hard Reset is a restart too (RFC 8538).
+    #[serde(default)]
+    pub notification: bool,
 }
 
 /// Who keeps whose routes.

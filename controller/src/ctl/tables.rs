@@ -276,7 +276,9 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
         );
     }
     line("BFD", or_none(peer.bfd.as_ref().map(|bfd| &bfd.state)));
-    line("Graceful restart", graceful_restart(peer));
+    let notification = peer.graceful_restart.as_ref().is_some_and(|restart| restart.notification);
+    let notification = if notification { ", NOTIFICATIONs too" } else { "" };
+    line("Graceful restart", format!("{}{notification}", graceful_restart(peer)));
     if let Some(authentication) = peer.authentication {
         line("Authentication", authentication_of(authentication).to_owned());
     }

@@ -44,7 +44,7 @@ pub(super) fn peer(status: &PeerStatus, now: &Moment) -> PeerJson {
         advertised: total(|f| f.advertised),
         per_family: status.families.iter().map(|f| (f.family, family(f))).collect(),
         bfd: None,
-        graceful_restart: graceful_restart(status),
+        graceful_restart: graceful_restart(status, now),
         authentication: match config.authentication {
             Authentication::None => None,
             Authentication::Md5(_) => Some(AuthenticationJson::TcpMd5),
@@ -88,7 +88,7 @@ fn max_prefixes(status: &PeerStatus) -> Option<MaxPrefixesJson> {
 }
 
 /// Nothing before both ends agreed on it, except while a peer is away that had agreed.
-fn graceful_restart(status: &PeerStatus) -> Option<GracefulRestartJson> {
+fn graceful_restart(status: &PeerStatus, now: &Moment) -> Option<GracefulRestartJson> {
     let stale_routes = status.families.iter().map(|f| f.stale as u64).sum();
     let restarting = status.stale_until.is_some();
     let agreed = status.session.as_ref().and_then(|session| session.graceful_restart);
@@ -99,7 +99,13 @@ fn graceful_restart(status: &PeerStatus) -> Option<GracefulRestartJson> {
         None if restarting => GracefulRestartRole::Helper,
         None => return None,
     };
-    Some(GracefulRestartJson { role, restarting, stale_routes })
+    Some(GracefulRestartJson {
+        role,
+        restarting,
+        stale_routes,
+        stale_until: status.stale_until.map(|until| now.timestamp_of(until)),
+        notification: agreed.is_some_and(|peer| peer.notification),
+    })
 }
 
 fn last_error(error: &LastError, now: &Moment) -> LastErrorJson {

@@ -129,6 +129,9 @@ impl Settings {
             graceful_restart: GracefulRestartSpec {
                 enabled: first(specs, |s| s.graceful_restart.and_then(|g| g.enabled)),
                 restart_time: first(specs, |s| s.graceful_restart.and_then(|g| g.restart_time)),
+                on_hold_timer_expiry: first(specs, |s| {
+                    s.graceful_restart.and_then(|g| g.on_hold_timer_expiry)
+                }),
             },
             drain_time: first(specs, |s| s.drain_time).map_or(DRAIN_TIME, |d| d.0),
             manage_sysctls: first(specs, |s| s.manage_sysctls).unwrap_or(true),
@@ -157,7 +160,10 @@ impl Settings {
         let peer = peer.and_then(|p| p.graceful_restart).unwrap_or_default();
         let enabled = peer.enabled.or(self.graceful_restart.enabled).unwrap_or(true);
         let restart_time = peer.restart_time.or(self.graceful_restart.restart_time);
-        enabled
-            .then(|| GracefulRestart { restart_time: restart_time.map_or(Duration::from_secs(120), |d| d.0) })
+        let on_hold_timer_expiry = peer.on_hold_timer_expiry.or(self.graceful_restart.on_hold_timer_expiry);
+        enabled.then(|| GracefulRestart {
+            restart_time: restart_time.map_or(Duration::from_secs(120), |d| d.0),
+            on_hold_timer_expiry: on_hold_timer_expiry.unwrap_or(false),
+        })
     }
 }
