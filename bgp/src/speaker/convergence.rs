@@ -11,6 +11,9 @@ use crate::types::{Family, FamilySet, PeerId};
 /// How long a peer may take to come up before it is taken for dead; a dead peer must not hold a restart.
 const COME_UP: Duration = Duration::from_secs(5);
 
+/// How much longer one may take whose host has taken the connection.
+const OPEN: Duration = Duration::from_secs(5);
+
 /// How long a peer that promises no End-of-RIB must be silent before its table counts as told.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -45,6 +48,8 @@ struct Progress {
 enum Stage {
     /// No connection has got anywhere.
     Down,
+    /// A connection is there and no OPEN has come: the kernel of a host whose daemon hangs takes connections too.
+    Silent,
     /// The peer answers: it comes, though maybe late.
     Opening,
     /// Its End-of-RIB is awaited.
@@ -89,7 +94,8 @@ impl Convergence {
         let Some(progress) = self.unsettled.get_mut(&peer) else { return };
         match to {
             State::Idle | State::Connect | State::Active => progress.stage = Stage::Down,
-            State::OpenSent | State::OpenConfirm => progress.stage = Stage::Opening,
+            State::OpenSent => progress.stage = Stage::Silent,
+            State::OpenConfirm => progress.stage = Stage::Opening,
             State::Established => {}
         }
         let tried = matches!(from, State::Connect | State::OpenSent | State::OpenConfirm);
@@ -170,6 +176,7 @@ impl Progress {
     fn deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Down => Some(self.come_up_by),
+            Stage::Silent => Some(self.come_up_by + OPEN),
             Stage::Opening | Stage::Table { .. } => None,
             Stage::Quiet(until) => Some(until),
         }
@@ -286,7 +293,7 @@ mod tests {
     #[test]
     fn a_peer_that_answers_is_awaited_but_not_for_ever() {
         let (mut convergence, now) = waiting(true, &[PEER]);
-        convergence.moved(PEER, State::Connect, State::OpenSent);
+        convergence.moved(PEER, State::OpenSent, State::OpenConfirm);
         assert_eq!(convergence.next_deadline(), Some(now + LIMIT));
         assert!(!convergence.reached(now + seconds(29.9)));
         assert!(convergence.reached(now + LIMIT));
@@ -295,6 +302,25 @@ mod tests {
         convergence.moved(PEER, State::Connect, State::OpenSent);
         convergence.moved(PEER, State::OpenSent, State::Idle);
         assert!(convergence.reached(now + COME_UP), "it came to nothing");
+    }
+
+    /// A daemon that hangs: its kernel takes the connection, and no OPEN comes.
+    #[test]
+    fn a_peer_that_takes_the_connection_and_is_silent_is_as_good_as_dead() {
+        let (mut convergence, now) = waiting(true, &[PEER]);
+        convergence.moved(PEER, State::Connect, State::OpenSent);
+        assert!(!convergence.reached(now + seconds(9.9)));
+        assert!(convergence.reached(now + COME_UP + OPEN));
+    }
+
+    #[test]
+    fn a_peer_that_dies_while_its_table_is_awaited_is_awaited_no_longer() {
+        let (mut convergence, now) = waiting(true, &[PEER]);
+        convergence.up(now, PEER, &session(Some(false)));
+        convergence.end_of_rib(PEER, Family::Ipv4Unicast);
+        assert!(!convergence.reached(now + seconds(6.0)));
+        convergence.moved(PEER, State::Established, State::Idle);
+        assert!(convergence.reached(now + seconds(6.0)));
     }
 
     #[test]
