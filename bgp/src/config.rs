@@ -203,6 +203,9 @@ pub struct Timers {
     pub hold_time: Duration,
     /// Else a third of the negotiated hold time; never more than that third.
     pub keepalive_time: Option<Duration>,
+    /// How long the peer may take nothing of what it is sent before it is given up (RFC 9687): zero is for ever, and less than the
+    /// negotiated hold time means that. None: the default of RFC 9687, 8 min or twice the hold time if that is longer.
+    pub send_hold_time: Option<Duration>,
     /// Between two dials.
     pub connect_retry: Duration,
     /// How long a fresh inbound or outbound connection waits for the peer's OPEN before sending ours.
@@ -213,11 +216,26 @@ pub struct Timers {
     pub idle_hold_max: Duration,
 }
 
+impl Timers {
+    /// The least that the default of [`Timers::send_hold_time`] may be.
+    const SEND_HOLD_MIN: Duration = Duration::from_secs(8 * 60);
+
+    /// The SendHoldTime of a session with this hold time; none: it never expires.
+    #[must_use]
+    pub fn send_hold_time(&self, hold_time: Duration) -> Option<Duration> {
+        match self.send_hold_time {
+            None => Some(Self::SEND_HOLD_MIN.max(hold_time * 2)),
+            Some(configured) => Some(configured.max(hold_time)).filter(|_| !configured.is_zero()),
+        }
+    }
+}
+
 impl Default for Timers {
     fn default() -> Self {
         Self {
             hold_time: Duration::from_secs(90),
             keepalive_time: None,
+            send_hold_time: None,
             connect_retry: Duration::from_secs(5),
             delay_open: None,
             idle_hold_min: Duration::from_secs(1),

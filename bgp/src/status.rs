@@ -101,6 +101,8 @@ pub struct MessageCounters {
     pub attributes_discarded: u64,
     /// Sessions that left Established.
     pub flaps: u64,
+    /// Sessions that were ended as the peer took nothing of what it was sent (RFC 9687).
+    pub send_hold_timer_expired: u64,
     /// Connections of the peer's that were closed at once, as earlier ones had failed or the session is shut down.
     pub connections_refused: u64,
 }

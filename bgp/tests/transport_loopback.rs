@@ -7,6 +7,7 @@ mod transport_support;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sim_support::{peer, prefixes, speaker, v4, v6};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -213,6 +214,43 @@ async fn a_peer_that_does_not_read_grows_no_queue_and_stalls_nobody() {
     }
     let churn = (routes * rounds) as usize * 60;
     assert!(told < churn * 2 / 3, "{told} octets of {churn} were kept for a peer that did not read");
+}
+
+/// RFC 9687: a peer that sends KEEPALIVEs and reads nothing would keep its routes for ever.
+#[tokio::test]
+async fn rfc9687_a_peer_that_takes_nothing_loses_its_session_and_its_routes() {
+    let [address_a, stuck] = [address(13, 0), address(13, 1)];
+    let (mut node, port) = Node::listen(1, address_a).await;
+    let (_, remote) = towards(0, 1, SocketAddr::new(stuck, 1), address_a);
+    let mut remote = PeerConfig { passive: true, ..(*remote).clone() };
+    (remote.timers.hold_time, remote.timers.send_hold_time) =
+        (Duration::from_secs(3), Some(Duration::from_secs(4)));
+    let mut wanted = config(0, [(stuck, Arc::new(remote))]);
+    originate(&mut wanted, Ipv4Addr::new(20, 0, 0, 0), 100_000, true);
+    node.configure(wanted).await;
+    let mut raw =
+        RawPeer::establish(stuck, SocketAddr::new(address_a, port), AS[1], Ipv4Addr::new(10, 9, 9, 9)).await;
+    raw.send(&announce(AS[1], Ipv4Addr::new(127, 18, 13, 2), 0x1e00_0000, 10)).await;
+    node.wait("the routes", |known| known.kernel.len() == 10).await;
+
+    let (reader, mut writer) = raw.stream.into_split();
+    let speaking = tokio::spawn(async move {
+        while writer.write_all(&message(KEEPALIVE, &[])).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    });
+    let known = node.wait("the end of the routes", |known| known.kernel.is_empty()).await;
+    let told = known.events.iter().any(|event| {
+        matches!(&event.kind, EventKind::Incident(incident)
+            if incident.kind == IncidentKind::NotificationSent { code: 8, subcode: 0 })
+    });
+    assert!(told, "{:?}", known.events);
+    let status = node.peer(stuck).await;
+    assert_eq!(status.counters.send_hold_timer_expired, 1);
+    assert_eq!(status.last_error.and_then(|error| error.code), Some(8));
+    // TCP is dropped too, though nothing can be flushed to such a peer.
+    timeout(PATIENCE, speaking).await.expect("the speaker closes").unwrap();
+    drop(reader);
 }
 
 #[tokio::test]

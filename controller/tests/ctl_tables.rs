@@ -19,7 +19,7 @@ use weft_controller::api::json::{
     AddressJson, AsPathElement, AuthenticationJson, ConfigStatusJson, DocumentError, DrainJson, DrainPhase,
     ErrorDirection, EventJson, FamilyJson, FibJson, FibNextHopJson, FibStatusJson, GracefulRestartJson,
     GracefulRestartRole, IpamStatusJson, LastErrorJson, MaxPrefixesJson, OriginJson, PathJson, PeerCountJson,
-    PeerJson, Problem, RouteJson, SpoofedJson, StatusJson,
+    PeerJson, Problem, RouteJson, SpoofedJson, StatusJson, TimersJson,
 };
 use weft_controller::api::{RejectedJson, ServicePrefixJson, ServicesStatusJson};
 use weft_controller::cluster::TrafficPolicy;
@@ -43,6 +43,7 @@ fn peer(name: &str, address: &str) -> PeerJson {
         remote_as: Some(65000),
         local_as: 64601,
         state: State::Established,
+        timers: Some(TimersJson { hold_time: 90, keepalive_time: 30, send_hold_time: 480 }),
         since: Some(at(1_799_990_000)),
         families: vec![Family::Ipv4Unicast, Family::Ipv6Unicast],
         received: 8,
@@ -69,6 +70,7 @@ fn peers() -> Vec<PeerJson> {
     let down = PeerJson {
         remote_as: None,
         state: State::Active,
+        timers: None,
         since: Some(at(1_799_999_958)),
         received: 0,
         accepted: 0,

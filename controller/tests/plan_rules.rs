@@ -293,7 +293,7 @@ fn a_peer_selector_makes_both_ends_and_takes_the_place_of_the_mesh() {
 #[test]
 fn every_field_of_a_peer_reaches_the_speaker() {
     let spec = "kind: BGPPeer\nmetadata: {name: tor}\nspec: {nodeSelector: rack == \"a\", peerIP: \"[2001:db8::fe]:1179\", asNumber: external, \
-                localASNumber: 65100, holdTime: 30s, keepaliveTime: 5s, ebgpMultihop: true, nextHopMode: Self, sourceAddress: UseNodeIP, \
+                localASNumber: 65100, holdTime: 30s, keepaliveTime: 5s, sendHoldTime: 1m, ebgpMultihop: true, nextHopMode: Self, sourceAddress: UseNodeIP, \
                 numAllowedLocalASNumbers: 2, gracefulRestart: {restartTime: 60s, onHoldTimerExpiry: true}, families: [ipv4-unicast], passive: true, shutdown: true}\n";
     let plan = plan1(&[NO_MESH, spec]);
     let tor = peer(&plan, "2001:db8::fe");
@@ -302,6 +302,7 @@ fn every_field_of_a_peer_reaches_the_speaker() {
         (tor.timers.hold_time.as_secs(), tor.timers.keepalive_time.map(|t| t.as_secs())),
         (30, Some(5))
     );
+    assert_eq!(tor.timers.send_hold_time.map(|t| t.as_secs()), Some(60));
     assert!(tor.ebgp_multihop && tor.passive && tor.shutdown.is_some());
     assert_eq!(tor.next_hop_mode, weft_bgp::config::NextHopMode::Own);
     assert_eq!(tor.source_address, Some("2001:db8::1".parse().expect("an address")));

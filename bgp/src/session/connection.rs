@@ -168,6 +168,7 @@ impl Connection {
                 let code = ErrorCode::SEND_HOLD_TIMER_EXPIRED;
                 let text = "the peer has taken nothing that was sent for too long";
                 self.fail(Notification { code, data: Bytes::new() }, text, &Bytes::new(), context);
+                context.outbox.counters.send_hold_timer_expired += 1;
                 Step::Ended(Ending::Death)
             }
             Event::DelayOpenTimerExpires => {

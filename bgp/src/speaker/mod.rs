@@ -172,9 +172,10 @@ impl Speaker {
 
     fn send_hold_deadlines(&self) -> impl Iterator<Item = (ConnectionId, PeerAddress, Instant)> {
         self.connections.iter().filter_map(|(&connection, outbox)| {
-            let session = self.peers.get(&outbox.peer).and_then(|p| p.ingress.session());
-            let hold_time = session.map_or(Duration::ZERO, |s| s.hold_time);
-            outbox.send_hold_deadline(hold_time).map(|at| (connection, outbox.peer, at))
+            let peer = self.peers.get(&outbox.peer)?;
+            let hold_time = peer.ingress.session().map_or(Duration::ZERO, |s| s.hold_time);
+            let wait = peer.config.timers.send_hold_time(hold_time);
+            outbox.send_hold_deadline(wait).map(|at| (connection, outbox.peer, at))
         })
     }
 

@@ -5,9 +5,6 @@ use std::time::{Duration, Instant};
 
 use crate::types::PeerAddress;
 
-/// The least time that RFC 9687 section 6 lets pass before a peer that takes nothing is given up.
-const SEND_HOLD_MIN: Duration = Duration::from_secs(8 * 60);
-
 /// Who made the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Maker {
@@ -68,9 +65,8 @@ impl Outbox {
     }
 
     /// The SendHoldTimer (RFC 9687): when the peer has taken nothing for too long.
-    pub(super) fn send_hold_deadline(&self, hold_time: Duration) -> Option<Instant> {
-        let wait = SEND_HOLD_MIN.max(hold_time * 2);
-        (!self.unsent.is_empty()).then(|| self.moved + wait)
+    pub(super) fn send_hold_deadline(&self, send_hold_time: Option<Duration>) -> Option<Instant> {
+        (!self.unsent.is_empty()).then(|| self.moved.checked_add(send_hold_time?))?
     }
 }
 
@@ -78,6 +74,7 @@ impl Outbox {
 #[expect(clippy::disallowed_methods, reason = "any instant will do as the start")]
 mod tests {
     use super::*;
+    use crate::config::Timers;
 
     const PEER: PeerAddress = PeerAddress::Ip(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
 
@@ -103,16 +100,32 @@ mod tests {
     /// Proves RFC 9687 3.
     #[test]
     fn the_send_hold_timer_runs_while_something_waits_and_nothing_moves() {
-        let (start, hold) = (Instant::now(), Duration::from_secs(90));
+        let (start, hold, wait) = (Instant::now(), Duration::from_secs(90), Duration::from_secs(480));
         let mut outbox = Outbox::new(start, PEER);
-        assert_eq!(outbox.send_hold_deadline(hold), None);
+        assert_eq!(outbox.send_hold_deadline(Some(wait)), None);
         outbox.push(start + hold, Maker::Session, 19);
         outbox.push(start + hold * 2, Maker::Session, 19);
-        assert_eq!(outbox.send_hold_deadline(hold), Some(start + hold + SEND_HOLD_MIN));
+        assert_eq!(outbox.send_hold_deadline(Some(wait)), Some(start + hold + wait));
         outbox.written(start + hold * 2, 19);
-        assert_eq!(outbox.send_hold_deadline(hold), Some(start + hold * 2 + SEND_HOLD_MIN));
-        assert_eq!(outbox.send_hold_deadline(hold * 10), Some(start + hold * 2 + hold * 20));
+        assert_eq!(outbox.send_hold_deadline(Some(wait)), Some(start + hold * 2 + wait));
+        assert_eq!(outbox.send_hold_deadline(None), None);
         outbox.written(start + hold * 3, 19);
-        assert_eq!(outbox.send_hold_deadline(hold), None);
+        assert_eq!(outbox.send_hold_deadline(Some(wait)), None);
+    }
+
+    #[test]
+    fn rfc9687_the_send_hold_time_is_eight_minutes_or_twice_the_hold_time_unless_configured() {
+        let seconds = Duration::from_secs;
+        for (configured, hold_time, expected) in [
+            (None, 90, Some(480)),
+            (None, 0, Some(480)),
+            (None, 300, Some(600)),
+            (Some(120), 90, Some(120)),
+            (Some(30), 90, Some(90)),
+            (Some(0), 90, None),
+        ] {
+            let timers = Timers { send_hold_time: configured.map(seconds), ..Timers::default() };
+            assert_eq!(timers.send_hold_time(seconds(hold_time)), expected.map(seconds));
+        }
     }
 }

@@ -68,6 +68,10 @@ pub struct BGPConfigurationSpec {
     /// The time between KEEPALIVEs; a third of the negotiated hold time unless given, and never more.
     #[serde(default)]
     pub keepalive_time: Option<Duration>,
+    /// How long a peer may take nothing of what it is sent before the session ends (RFC 9687): 0s for ever, 1s to 24h, and no less than the
+    /// hold time; unless given 8m, or twice the hold time if that is longer.
+    #[serde(default)]
+    pub send_hold_time: Option<Duration>,
     /// How many equal paths are used at once; 16 unless given.
     #[serde(default)]
     pub max_paths: Option<NonZeroU16>,
@@ -224,6 +228,9 @@ pub struct BGPPeerSpec {
     /// The time between KEEPALIVEs; the BGPConfiguration's unless given.
     #[serde(default)]
     pub keepalive_time: Option<Duration>,
+    /// How long the peer may take nothing of what it is sent before the session ends (RFC 9687); the BGPConfiguration's unless given.
+    #[serde(default)]
+    pub send_hold_time: Option<Duration>,
     /// Whether next hops of this eBGP peer may lie behind a gateway.
     #[serde(default)]
     pub ebgp_multihop: bool,

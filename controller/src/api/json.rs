@@ -33,6 +33,9 @@ pub struct PeerJson {
     pub local_as: u32,
     /// The state of the FSM.
     pub state: State,
+    /// The timers of the Established session.
+    #[serde(default)]
+    pub timers: Option<TimersJson>,
     /// Whether it is a route reflector client of ours (RFC 4456).
     pub route_reflector_client: bool,
     /// Since when it is in that state.
@@ -84,6 +87,18 @@ pub enum AuthenticationJson {
     TcpMd5,
     /// By something that is not to be had, so that the session stays down.
     Unavailable,
+}
+
+/// A session's timers, in seconds; 0: it never expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TimersJson {
+    /// How long the peer may be silent: what was agreed on.
+    pub hold_time: u64,
+    /// Between two KEEPALIVEs.
+    pub keepalive_time: u64,
+    /// How long the peer may take nothing (RFC 9687).
+    pub send_hold_time: u64,
 }
 
 /// A peer's prefixes of one family.

@@ -10,7 +10,7 @@ use crate::api::ipam::IpamJson;
 use crate::api::json::{
     AddressJson, AsPathElement, AuthenticationJson, DocumentError, DrainJson, DrainPhase, ErrorDirection,
     EventJson, FibJson, FibNextHopJson, LastErrorJson, OriginJson, PathJson, PeerJson, Problem, RouteJson,
-    Severity, StatusJson,
+    Severity, StatusJson, TimersJson,
 };
 
 /// What stands where there is nothing to say.
@@ -263,6 +263,16 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
     line("Remote AS", or_none(peer.remote_as));
     line("Local AS", peer.local_as.to_string());
     line("State", format!("{} for {}", peer.state, age(peer.since, now)));
+    line(
+        "Timers",
+        peer.timers.map_or_else(
+            || NONE.to_owned(),
+            |timers| {
+                let TimersJson { hold_time, keepalive_time, send_hold_time } = timers;
+                format!("hold {hold_time}s, keepalive {keepalive_time}s, send hold {send_hold_time}s")
+            },
+        ),
+    );
     line("Reflector client", (if peer.route_reflector_client { "yes" } else { "no" }).to_owned());
     line("Families", list(&peer.families, ", "));
     for (family, count) in &peer.per_family {

@@ -235,6 +235,10 @@ impl Scrape {
         gauges(encoder, "bgp_peer_max_prefixes_exceeded", help, exceeded)?;
         let flaps = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.flaps));
         counters(encoder, "bgp_session_flaps", "Sessions that left Established", flaps)?;
+        let stuck =
+            self.peers.iter().map(|(peer, messages)| (labels(peer), messages.send_hold_timer_expired));
+        let help = "Sessions ended as the peer took nothing of what it was sent (RFC 9687)";
+        counters(encoder, "bgp_send_hold_timer_expired", help, stuck)?;
         let refused = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.connections_refused));
         counters(encoder, "bgp_peer_connections_refused", "A peer's connections closed at once", refused)?;
         for (name, help, count) in [
@@ -381,6 +385,7 @@ mod tests {
             accepted: 3,
             advertised: 2,
             per_family: BTreeMap::from([(Family::Ipv4Unicast, family)]),
+            timers: None,
             bfd: None,
             graceful_restart: None,
             authentication: Some(AuthenticationJson::TcpMd5),

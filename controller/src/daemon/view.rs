@@ -11,7 +11,7 @@ use weft_bgp::wire::attributes::{AsPath, Origin, SegmentKind};
 use super::clock::Moment;
 use crate::api::json::{
     AsPathElement, AuthenticationJson, ErrorDirection, FamilyJson, GracefulRestartJson, GracefulRestartRole,
-    LastErrorJson, MaxPrefixesJson, OriginJson, PathJson, PeerJson, RouteJson,
+    LastErrorJson, MaxPrefixesJson, OriginJson, PathJson, PeerJson, RouteJson, TimersJson,
 };
 
 /// The port that needs no mention (RFC 4271 section 4).
@@ -36,6 +36,11 @@ pub(super) fn peer(status: &PeerStatus, now: &Moment) -> PeerJson {
             .map(|asn| asn.0),
         local_as: session.map_or(config.local_as, |s| s.local_as).0,
         state: status.state,
+        timers: session.map(|s| TimersJson {
+            hold_time: s.hold_time.as_secs(),
+            keepalive_time: s.keepalive_time.as_secs(),
+            send_hold_time: config.timers.send_hold_time(s.hold_time).map_or(0, |time| time.as_secs()),
+        }),
         route_reflector_client: config.route_reflector_client,
         since: status.since.map(|since| now.timestamp_of(since)),
         families: session.map_or(config.families, |s| s.families).iter().collect(),

@@ -44,6 +44,7 @@ pub(crate) struct Settings {
     pub(crate) advertise_node_address: AdvertiseNodeAddress,
     pub(crate) hold_time: Duration,
     pub(crate) keepalive_time: Option<Duration>,
+    pub(crate) send_hold_time: Option<Duration>,
     pub(crate) max_paths: u16,
     pub(crate) route_metric: u32,
     pub(crate) graceful_restart: GracefulRestartSpec,
@@ -124,6 +125,7 @@ impl Settings {
             advertise_node_address: first(specs, |s| s.advertise_node_address).unwrap_or_default(),
             hold_time: first(specs, |s| s.hold_time).map_or(Timers::default().hold_time, |d| d.0),
             keepalive_time: first(specs, |s| s.keepalive_time).map(|d| d.0),
+            send_hold_time: first(specs, |s| s.send_hold_time).map(|d| d.0),
             max_paths: first(specs, |s| s.max_paths).map_or(16, u16::from),
             route_metric: first(specs, |s| s.route_metric).unwrap_or(64),
             graceful_restart: GracefulRestartSpec {
@@ -152,7 +154,8 @@ impl Settings {
     pub(crate) fn timers(&self, peer: Option<&BGPPeerSpec>) -> Timers {
         let hold_time = peer.and_then(|p| p.hold_time).map_or(self.hold_time, |d| d.0);
         let keepalive_time = peer.and_then(|p| p.keepalive_time).map(|d| d.0).or(self.keepalive_time);
-        Timers { hold_time, keepalive_time, ..Timers::default() }
+        let send_hold_time = peer.and_then(|p| p.send_hold_time).map(|d| d.0).or(self.send_hold_time);
+        Timers { hold_time, keepalive_time, send_hold_time, ..Timers::default() }
     }
 
     /// Graceful restart as a session offers it; `peer` overrides field by field.

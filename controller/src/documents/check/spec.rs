@@ -29,6 +29,9 @@ const RESERVED_MAX: usize = 256;
 /// How long a node may announce what it is about to withdraw.
 const DRAIN_MAX: StdDuration = StdDuration::from_secs(3600);
 
+/// How long a peer may take nothing.
+const SEND_HOLD_MAX: StdDuration = StdDuration::from_secs(24 * 3600);
+
 /// How long an address may rest.
 const COOLDOWN_MAX: StdDuration = StdDuration::from_secs(24 * 3600);
 
@@ -52,6 +55,7 @@ pub(super) fn configuration(name: &str, spec: &BGPConfigurationSpec) -> Faults {
         faults.push(("metadata.name".into(), invalid));
     }
     timers(&mut faults, spec.hold_time, spec.keepalive_time);
+    send_hold_time(&mut faults, spec.hold_time, spec.send_hold_time);
     graceful_restart(&mut faults, spec.graceful_restart);
     password(&mut faults, "nodeMeshPassword", spec.node_mesh_password.as_ref());
     if spec.drain_time.is_some_and(|time| time.0 > DRAIN_MAX) {
@@ -94,6 +98,7 @@ fn nat_outgoing_exclude(faults: &mut Faults, excluded: &[Cidr]) {
 pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
     let mut faults = Faults::new();
     timers(&mut faults, spec.hold_time, spec.keepalive_time);
+    send_hold_time(&mut faults, spec.hold_time, spec.send_hold_time);
     graceful_restart(&mut faults, spec.graceful_restart);
     password(&mut faults, "password", spec.password.as_ref());
     let ways = [
@@ -222,6 +227,17 @@ fn timers(faults: &mut Faults, hold: Option<Duration>, keepalive: Option<Duratio
     } else if let Some(hold) = hold.filter(|hold| keepalive >= *hold) {
         let message = format!("the keepaliveTime {keepalive} is not shorter than the holdTime {hold}");
         fault(faults, "keepaliveTime", message, "write a third of the holdTime or less, or leave it out");
+    }
+}
+
+fn send_hold_time(faults: &mut Faults, hold: Option<Duration>, send: Option<Duration>) {
+    let Some(send) = send.filter(|send| !send.0.is_zero()) else { return };
+    if !(StdDuration::from_secs(1)..=SEND_HOLD_MAX).contains(&send.0) {
+        let message = format!("{send} is no send hold time");
+        fault(faults, "sendHoldTime", message, "write 0s (never expires) or 1s to 24h; RFC 9687 suggests 8m");
+    } else if let Some(hold) = hold.filter(|hold| send < *hold) {
+        let message = format!("the sendHoldTime {send} is shorter than the holdTime {hold}");
+        fault(faults, "sendHoldTime", message, "write twice the holdTime or more, or leave it out");
     }
 }
 
