@@ -251,4 +251,7 @@ pub struct GracefulRestart {
     pub restart_time: Duration,
     /// Whether the expiry of the hold timer is a restart too, with peers that have RFC 8538; else it is a death.
     pub on_hold_timer_expiry: bool,
+    /// How long routes are kept beyond the restart time, as the last choice (RFC 9494): ours by the peer, and the peer's by us if it asks
+    /// for that, for no longer than it asks for. None: long-lived graceful restart is not offered. At most 2^24 - 1 s on the wire.
+    pub long_lived_time: Option<Duration>,
 }

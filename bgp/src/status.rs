@@ -52,6 +52,8 @@ pub struct FamilyStatus {
     pub advertised: usize,
     /// Kept while it restarts.
     pub stale: usize,
+    /// Whether these are long-lived stale (RFC 9494).
+    pub long_lived: bool,
 }
 
 impl FamilyStatus {

@@ -165,6 +165,12 @@ impl FamilySet {
         Self(self.0 & other.0)
     }
 
+    /// The families in one of the sets.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(self) -> bool {

@@ -35,7 +35,7 @@ fn now() -> Timestamp {
 }
 
 fn peer(name: &str, address: &str) -> PeerJson {
-    let family = FamilyJson { received: 4, accepted: 3, advertised: 1, stale: 0 };
+    let family = FamilyJson { received: 4, accepted: 3, advertised: 1, stale: 0, long_lived_stale: 0 };
     PeerJson {
         name: name.into(),
         peer: address.into(),
@@ -57,6 +57,7 @@ fn peer(name: &str, address: &str) -> PeerJson {
             stale_routes: 0,
             stale_until: None,
             notification: true,
+            long_lived_time: Some(3600),
         }),
         authentication: None,
         ttl_security: None,

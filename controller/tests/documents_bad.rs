@@ -111,6 +111,7 @@ fn values_of_the_wrong_form() {
         ("nextHopMode: Mine", "nextHopMode", "unknown variant \"Mine\"", "Self"),
         ("numAllowedLocalASNumbers: 300", "numAllowedLocalASNumbers", "300", "u8"),
         ("gracefulRestart: {restartTime: 2h}", "gracefulRestart.restartTime", "12 bits", "4095s"),
+        ("gracefulRestart: {longLivedTime: 4661h}", "gracefulRestart.longLivedTime", "24 bits", "16777215s"),
         ("peerSelector: all()", "peerSelector", "both given", "one of the two"),
     ] {
         one("BGPPeer", "p", &peer(field), 7, &format!("spec.{name}"), message, remedy);

@@ -408,6 +408,37 @@ pub struct PeerGracefulRestart {
     pub families: FamilySet,
     /// Those of them whose forwarding state it kept (F bit).
     pub forwarding: FamilySet,
+    /// Its long-lived graceful restart, if both ends have it.
+    pub long_lived: Option<LongLived>,
+}
+
+impl PeerGracefulRestart {
+    /// The families whose routes are kept while the peer is away.
+    #[must_use]
+    pub fn kept(&self) -> FamilySet {
+        let long_lived = |family: &Family| self.long_lived_time(*family) > Duration::ZERO;
+        self.families.union(Family::ALL.into_iter().filter(long_lived).collect())
+    }
+
+    /// How long the peer's routes of a family are kept beyond the restart time; zero: no longer.
+    #[must_use]
+    pub fn long_lived_time(&self, family: Family) -> Duration {
+        self.long_lived.map_or(Duration::ZERO, |long_lived| match family {
+            Family::Ipv4Unicast => long_lived.ipv4,
+            Family::Ipv6Unicast => long_lived.ipv6,
+        })
+    }
+}
+
+/// What the peer says of its absences that take longer (RFC 9494 section 3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LongLived {
+    /// How long to keep its IPv4 routes beyond its restart time, the bound of our own configuration applied; zero: no longer.
+    pub ipv4: Duration,
+    /// The same of its IPv6 routes.
+    pub ipv6: Duration,
+    /// The families whose forwarding state it kept (F bit).
+    pub forwarding: FamilySet,
 }
 
 /// How a session ended.

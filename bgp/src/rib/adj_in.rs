@@ -14,8 +14,8 @@ use crate::config::Origination;
 use crate::ingress::{RouteBatch, Session};
 use crate::policy::{Operations, RouteSource, Subject};
 use crate::speaker::{Resolution, TrackedNextHop};
-use crate::types::{Asn, Family, PeerId, PeerType, Reason, link_of};
-use crate::wire::attributes::{Aggregator, AsPath, PathAttributes};
+use crate::types::{Asn, Family, FamilySet, PeerId, PeerType, Reason, link_of};
+use crate::wire::attributes::{Aggregator, AsPath, LLGR_STALE, NO_LLGR, PathAttributes};
 
 /// The code of the reject reason that is alarmed.
 pub(super) const DUPLICATE_ORIGIN: &str = "duplicate-origin";
@@ -153,6 +153,51 @@ impl Rib {
                 if destination.mark_dirty() {
                     self.dirty.push_back(id);
                 }
+            }
+        }
+    }
+
+    /// Makes a source's stale paths of these families long-lived stale (RFC 9494 section 4.2): they get LLGR_STALE, which makes them the
+    /// last choice and goes along where they are told; those with NO_LLGR go. One walk over the table.
+    pub(super) fn mark_long_lived(&mut self, source: Source, families: FamilySet) {
+        let Some(peer) = source.peer().and_then(|id| self.holdings.peers.get(&id)) else { return };
+        if families.is_empty() {
+            return;
+        }
+        let epochs = (peer.ipv4.epoch, peer.ipv6.epoch);
+        for (id, prefix, destination) in self.table.walk_mut() {
+            let family = Family::of(&prefix);
+            let epoch = if family == Family::Ipv4Unicast { epochs.0 } else { epochs.1 };
+            let stale = |path: &&Path| families.contains(family) && path.epoch != epoch;
+            let Some(old) = destination.path(source).filter(stale).copied() else { continue };
+            let operations = self.holdings.attributes.get(old.attributes).operations().cloned();
+            let interned = self.holdings.attributes.get(self.holdings.attributes.received(old.attributes));
+            let communities = &interned.attributes.communities;
+            if communities.contains(&LLGR_STALE) {
+                continue;
+            }
+            if communities.contains(&NO_LLGR) {
+                destination.take(source);
+            } else {
+                let mut attributes = (*interned.attributes).clone();
+                let place = attributes.communities.partition_point(|community| *community < LLGR_STALE);
+                attributes.communities.insert(place, LLGR_STALE);
+                let (path_type, link) = (interned.path_type, interned.next_hop.1);
+                let holdings = &mut self.holdings;
+                let mut attributes =
+                    holdings.attributes.intern(&Arc::new(attributes), path_type, link, &mut holdings.hops);
+                if let Some(operations) = operations {
+                    let received = attributes;
+                    attributes = holdings.attributes.import(received, &operations, &mut holdings.hops);
+                    holdings.attributes.release(received, &mut holdings.hops);
+                }
+                let path = Path { attributes, ..old };
+                holdings.enter(family, &path);
+                destination.put(path);
+            }
+            self.holdings.forget(family, &old);
+            if destination.mark_dirty() {
+                self.dirty.push_back(id);
             }
         }
     }

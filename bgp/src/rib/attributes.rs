@@ -9,7 +9,7 @@ use crate::arena::intern::{Id, Interner};
 use crate::policy::Operations;
 use crate::speaker::TrackedNextHop;
 use crate::types::{Asn, PeerType};
-use crate::wire::attributes::{GRACEFUL_SHUTDOWN, Origin, PathAttributes};
+use crate::wire::attributes::{GRACEFUL_SHUTDOWN, LLGR_STALE, Origin, PathAttributes};
 
 /// LOCAL_PREF of a path that carries none: the value every implementation takes.
 const DEFAULT_LOCAL_PREF: u32 = 100;
@@ -43,6 +43,8 @@ pub(super) struct Keys {
     pub(super) local_pref: u32,
     /// Whether that is so low because an external peer marks the path as about to go (RFC 8326).
     pub(super) shutting_down: bool,
+    /// Whether somebody keeps the path though its peer has been away for long (RFC 9494): then any other is better.
+    pub(super) long_lived_stale: bool,
     pub(super) as_path_length: u32,
     pub(super) origin: Origin,
     /// A missing one is the lowest.
@@ -61,6 +63,7 @@ impl Keys {
         Self {
             local_pref: local_preference(attributes, path_type),
             shutting_down: path_type == PathType::Learned(PeerType::External) && is_shutting_down(attributes),
+            long_lived_stale: path_type != PathType::Local && attributes.communities.contains(&LLGR_STALE),
             as_path_length: count(attributes.as_path.length()),
             origin: attributes.origin,
             med: attributes.med.unwrap_or(0),

@@ -47,6 +47,8 @@ impl Candidate {
 pub(super) enum Step {
     /// What we originate comes before what we learn.
     LocallyOriginated,
+    /// RFC 9494 section 4.3: a long-lived stale path is the last choice.
+    LongLivedStale,
     /// Section 9.1.1: the highest LOCAL_PREF.
     LocalPref,
     /// 9.1.2.2 a.
@@ -77,6 +79,7 @@ pub(super) fn decide(candidates: &mut Candidates, max_paths: u16) {
         return;
     }
     keep_best(candidates, Step::LocallyOriginated, |c| !c.local);
+    keep_best(candidates, Step::LongLivedStale, |c| c.keys.long_lived_stale);
     keep_best(candidates, Step::LocalPref, |c| Reverse(c.keys.local_pref));
     keep_best(candidates, Step::AsPathLength, |c| c.keys.as_path_length);
     keep_best(candidates, Step::Origin, |c| c.keys.origin);
@@ -138,6 +141,10 @@ pub(super) fn reason(candidate: &Candidate, best: &Candidate) -> Reason {
         Step::LocallyOriginated => {
             Reason::new("locally-originated", "this speaker originates the prefix itself")
         }
+        Step::LongLivedStale => Reason::new(
+            "long-lived-stale",
+            "carries LLGR_STALE: its peer has been away for long, and any other path is better (RFC 9494)",
+        ),
         Step::LocalPref => {
             let because = if own.shutting_down { ", as it carries GRACEFUL_SHUTDOWN (RFC 8326)" } else { "" };
             Reason::new(

@@ -13,7 +13,7 @@ use crate::policy::{
     Subject,
 };
 use crate::types::{Asn, Family, FamilySet, PeerType, Reason, link_of};
-use crate::wire::attributes::PathAttributes;
+use crate::wire::attributes::{LLGR_STALE, PathAttributes};
 
 /// The partial bit of an attribute's flags (RFC 4271 section 4.3).
 const PARTIAL: u8 = 0x20;
@@ -46,6 +46,8 @@ pub(super) struct Terms {
     families: FamilySet,
     four_octet_as: bool,
     max_message: u16,
+    /// Whether the peers understand LLGR_STALE.
+    long_lived: bool,
     /// None: the peer is external.
     reflection: Option<Reflection>,
     /// The external peer's AS, if ours is to stand in its place.
@@ -85,6 +87,7 @@ impl Terms {
             families: session.families,
             four_octet_as: session.four_octet_as,
             max_message: session.max_message,
+            long_lived: session.graceful_restart.is_some_and(|peer| peer.long_lived.is_some()),
             reflection: (!external)
                 .then_some(Reflection { client: config.route_reflector_client, cluster_id }),
             overridden_as: Some(session.remote_as).filter(|_| external && config.as_override),
@@ -139,6 +142,8 @@ pub(super) enum Withheld<'a> {
     Internal,
     /// A community forbids it (RFC 1997).
     Community(&'static str),
+    /// It is long-lived stale, and the peer would not know (RFC 9494 section 4.3).
+    LongLivedStale,
     /// The export policy.
     Policy(&'a Reason),
     /// No address of ours that the peer could send to.
@@ -160,6 +165,10 @@ impl Withheld<'_> {
             Self::Community(name) => {
                 Reason::new("community", format!("the path carries the community {name} (RFC 1997)"))
             }
+            Self::LongLivedStale => Reason::new(
+                "long-lived-stale",
+                "the path carries LLGR_STALE, and long-lived graceful restart was not agreed on with the peer (RFC 9494)",
+            ),
             Self::Policy(reason) => reason.clone(),
             Self::NoNextHop(family) => Reason::new(
                 "no-own-next-hop",
@@ -214,6 +223,9 @@ impl Exporter {
         };
         if source != RouteSource::Local {
             forbidden(&attributes.communities, terms.peer_type)?;
+            if attributes.communities.contains(&LLGR_STALE) && !terms.long_lived {
+                return Err(Withheld::LongLivedStale);
+            }
         }
         let subject = Subject { prefix, source, peer_type: terms.peer_type, attributes };
         let operations = self.policy.evaluate(subject).map_err(Withheld::Policy)?;

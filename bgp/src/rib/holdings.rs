@@ -91,10 +91,22 @@ pub(super) struct AdjRibIn {
 /// How long the stale paths of an Adj-RIB-In are kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retention {
+    pub(super) phase: Phase,
     /// Since when some of them may be stale.
     pub(super) since: Instant,
-    /// Until when they are kept.
+    /// Until when the phase lasts.
     pub(super) until: Instant,
+    /// Once some have been long-lived stale: until when any are kept, whatever the peer does before it has told its table.
+    pub(super) long_lived_until: Option<Instant>,
+}
+
+/// Why paths are stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The peer restarts (RFC 4724).
+    Restart,
+    /// It has been away for longer (RFC 9494).
+    LongLived,
 }
 
 impl Retention {
@@ -102,10 +114,22 @@ impl Retention {
     /// time if that is longer: the "stale timer" of RFC 8538 section 4.1.
     const STALE_MAX: Duration = Duration::from_secs(180);
 
+    /// A retention that begins now.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { phase: Phase::Restart, since: now, until: now, long_lived_until: None }
+    }
+
     /// The end of a restart that begins, or a step of one that goes on, now.
     pub(super) fn put_off(&mut self, now: Instant, restart_time: Duration) {
-        let limit = self.since + Self::STALE_MAX.max(restart_time);
-        self.until = (now + restart_time).min(limit);
+        let limit = self.long_lived_until.unwrap_or(self.since + Self::STALE_MAX.max(restart_time));
+        (self.phase, self.until) = (Phase::Restart, (now + restart_time).min(limit));
+    }
+
+    /// The end of a restart: the peer's paths are kept for so much longer from now on. Says whether that is any longer.
+    pub(super) fn outlive(&mut self, now: Instant, long_lived_time: Duration) -> bool {
+        self.until = *self.long_lived_until.get_or_insert(now + long_lived_time);
+        self.phase = Phase::LongLived;
+        self.until > now
     }
 }
 

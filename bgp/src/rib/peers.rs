@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::holdings::{Link, Peer, Retention, Source};
+use super::holdings::{Link, Peer, Phase, Retention, Source};
 use super::{Rib, Settings};
 use crate::config::PeerConfig;
-use crate::ingress::{Down, Session};
+use crate::ingress::{Down, PeerGracefulRestart, Session};
 use crate::policy::CompiledPolicy;
 use crate::types::{Family, FamilySet, PeerAddress, PeerId, link_of};
 
@@ -119,13 +119,11 @@ impl Rib {
             let renamed = before.remote_id != session.remote_id;
             // What the peer forwarded on is gone, or it does not do graceful restart any more.
             let restarted = session.graceful_restart.filter(|_| comparable(&before, &session));
-            let kept = restarted.map_or(FamilySet::EMPTY, |gr| gr.families.intersection(gr.forwarding));
-            for family in kept.iter() {
-                if let (Some(retention), Some(gr)) = (&mut peer.adj_rib_in_mut(family).retention, restarted) {
-                    retention.put_off(now, gr.restart_time);
-                }
-            }
-            let lost: FamilySet = Family::ALL.into_iter().filter(|f| !kept.contains(*f)).collect();
+            let lost = Family::ALL.into_iter().filter(|family| {
+                let retention = &mut peer.adj_rib_in_mut(*family).retention;
+                !retention.as_mut().zip(restarted).is_some_and(|(kept, gr)| stays(kept, now, *family, &gr))
+            });
+            let lost: FamilySet = lost.collect();
             self.drop_stale(id, lost);
             if renamed {
                 self.export_anew(id);
@@ -152,12 +150,22 @@ impl Rib {
             Down::Death => self.withdraw_all(id),
             Down::Restart { families, restart_time } | Down::Superseded { families, restart_time } => {
                 peer.link = Link::Restarting(session.clone());
-                let lives_on = session.graceful_restart.is_some_and(|gr| gr.notification);
-                if matches!(down, Down::Restart { .. }) && !lives_on {
-                    // "To deal with possible consecutive restarts" (RFC 4724 section 4.2), which RFC 8538 bounds by a timer instead.
-                    self.drop_stale(id, *families);
+                let graceful = session.graceful_restart;
+                if matches!(down, Down::Restart { .. }) && !graceful.is_some_and(|gr| gr.notification) {
+                    // "To deal with possible consecutive restarts" (RFC 4724 section 4.2), which RFC 8538 and RFC 9494 bound by
+                    // timers instead.
+                    let peer = &*peer;
+                    let long_lived = |family: Family| {
+                        peer.adj_rib_in(family).retention.is_some_and(|r| r.long_lived_until.is_some())
+                    };
+                    let once: FamilySet = families.iter().filter(|family| !long_lived(*family)).collect();
+                    self.drop_stale(id, once);
                 }
-                self.mark_stale(now, id, *families, *restart_time);
+                let restarts = graceful.map_or(*families, |gr| gr.families);
+                self.mark_stale(now, id, *families, |family| match restarts.contains(family) {
+                    true => *restart_time,
+                    false => Duration::ZERO,
+                });
             }
         }
         self.leave_group(id);
@@ -173,15 +181,21 @@ impl Rib {
     }
 
     /// Makes what a peer has told stale, in these families, for the time in which it should be back; the others' routes go.
-    fn mark_stale(&mut self, now: Instant, id: PeerId, families: FamilySet, restart_time: Duration) {
+    fn mark_stale(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        families: FamilySet,
+        restart_time: impl Fn(Family) -> Duration,
+    ) {
         let Some(peer) = self.holdings.peers.get_mut(&id) else { return };
         for family in Family::ALL {
             let adj = peer.adj_rib_in_mut(family);
             let before = adj.retention.filter(|_| adj.stale > 0);
             adj.epoch = adj.epoch.wrapping_add(1);
             adj.stale = adj.received;
-            let mut retention = before.unwrap_or(Retention { since: now, until: now });
-            retention.put_off(now, restart_time);
+            let mut retention = before.unwrap_or_else(|| Retention::new(now));
+            retention.put_off(now, restart_time(family));
             adj.retention = Some(retention).filter(|_| adj.stale > 0);
         }
         let lost: FamilySet = Family::ALL.into_iter().filter(|f| !families.contains(*f)).collect();
@@ -210,7 +224,23 @@ impl Rib {
         }
     }
 
-    /// Lets stale routes go whose time is up.
+    /// Of the families whose restart time is over, those whose paths are kept for longer, as the peer is still away.
+    fn outlived(&mut self, now: Instant, id: PeerId, families: FamilySet) -> FamilySet {
+        let Some(peer) = self.holdings.peers.get_mut(&id) else { return FamilySet::EMPTY };
+        let Link::Restarting(session) = &peer.link else { return FamilySet::EMPTY };
+        let Some(graceful) = session.graceful_restart else { return FamilySet::EMPTY };
+        let mut outlives = |family: &Family| {
+            let retention = &mut peer.adj_rib_in_mut(*family).retention;
+            let time = graceful.long_lived_time(*family);
+            retention
+                .as_mut()
+                .filter(|r| r.phase == Phase::Restart && !time.is_zero())
+                .is_some_and(|r| r.outlive(now, time))
+        };
+        families.iter().filter(|family| outlives(family)).collect()
+    }
+
+    /// Lets stale routes go whose time is up, or makes them long-lived.
     pub(super) fn expire(&mut self, now: Instant) {
         let due = self.holdings.peers.iter().map(|(id, peer)| {
             let over = |f: &Family| peer.adj_rib_in(*f).retention.is_some_and(|r| r.until <= now);
@@ -218,7 +248,9 @@ impl Rib {
         });
         let due: Vec<_> = due.filter(|(_, families)| !families.is_empty()).collect();
         for (id, families) in due {
-            self.drop_stale(id, families);
+            let outlived = self.outlived(now, id, families);
+            self.mark_long_lived(Source::of(id), outlived);
+            self.drop_stale(id, families.iter().filter(|family| !outlived.contains(*family)).collect());
             if let Some(peer) = self.holdings.peers.get_mut(&id)
                 && let Link::Restarting(_) = peer.link
                 && peer.retained().next().is_none()
@@ -226,6 +258,17 @@ impl Rib {
                 peer.link = Link::Down;
             }
         }
+    }
+}
+
+/// Whether the stale paths of a family stay when the peer is back, and until when, by what it says of them now.
+fn stays(retention: &mut Retention, now: Instant, family: Family, graceful: &PeerGracefulRestart) -> bool {
+    match retention.phase {
+        Phase::Restart => {
+            retention.put_off(now, graceful.restart_time);
+            graceful.families.intersection(graceful.forwarding).contains(family)
+        }
+        Phase::LongLived => graceful.long_lived.is_some_and(|l| l.forwarding.contains(family)),
     }
 }
 

@@ -9,7 +9,7 @@ use super::Rib;
 use super::attributes::{AttrId, Interned};
 use super::decision::{self, Candidate};
 use super::export::Withheld;
-use super::holdings::{Path, Peer, Standing};
+use super::holdings::{Path, Peer, Phase, Standing};
 use super::loc::Destination;
 use crate::arena::prefixes::PrefixId;
 use crate::status::{FamilyStatus, PathStatus, RibView, RouteSelect, RouteStatus};
@@ -29,6 +29,7 @@ impl Rib {
                 accepted: adj.accepted,
                 advertised: 0,
                 stale: adj.stale,
+                long_lived: adj.retention.is_some_and(|r| r.phase == Phase::LongLived),
             }
         };
         families.iter().map(status).collect()

@@ -561,22 +561,19 @@ impl Fsm {
 /// What the end of a connection means for the routes of its session; none: it was not Established.
 fn down(connection: &Connection, ending: Ending) -> Option<Down> {
     connection.established_since()?;
-    let agreed = connection.session()?.graceful_restart.filter(|peer| !peer.families.is_empty());
-    Some(match (ending, agreed) {
-        (Ending::Collision, Some(peer)) => {
-            Down::Superseded { families: peer.families, restart_time: peer.restart_time }
-        }
-        (Ending::TcpFailed, Some(peer)) => {
-            Down::Restart { families: peer.families, restart_time: peer.restart_time }
-        }
-        (Ending::Notification, Some(peer)) if peer.notification => {
-            Down::Restart { families: peer.families, restart_time: peer.restart_time }
-        }
-        _ => Down::Death,
+    let Some(peer) = connection.session()?.graceful_restart.filter(|peer| !peer.kept().is_empty()) else {
+        return Some(Down::Death);
+    };
+    let (families, restart_time) = (peer.kept(), peer.restart_time);
+    Some(match ending {
+        Ending::Collision => Down::Superseded { families, restart_time },
+        Ending::TcpFailed => Down::Restart { families, restart_time },
+        Ending::Notification if peer.notification => Down::Restart { families, restart_time },
+        Ending::Notification | Ending::Death => Down::Death,
     })
 }
 
 /// What OPEN says of graceful restart.
-fn offered(config: &PeerConfig) -> Option<Duration> {
-    config.graceful_restart.map(|restart| restart.restart_time)
+fn offered(config: &PeerConfig) -> Option<(Duration, Option<Duration>)> {
+    config.graceful_restart.map(|restart| (restart.restart_time, restart.long_lived_time))
 }

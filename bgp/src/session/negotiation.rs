@@ -6,10 +6,12 @@ use std::time::Duration;
 use bytes::{BufMut, BytesMut};
 
 use crate::config::{PeerConfig, RemoteAs};
-use crate::ingress::{LocalRestart, PeerGracefulRestart, Session};
+use crate::ingress::{LocalRestart, LongLived, PeerGracefulRestart, Session};
 use crate::types::{ConnectionId, Family, FamilySet, PeerType};
 use crate::wire::WireError;
-use crate::wire::capability::{AfiSafi, Capability, GracefulRestartCapability, NextHopEncoding};
+use crate::wire::capability::{
+    AfiSafi, Capability, GracefulRestartCapability, LongLivedFamily, NextHopEncoding,
+};
 use crate::wire::error::ErrorCode;
 use crate::wire::header::{EXTENDED_MESSAGE_MAX, MESSAGE_MAX};
 use crate::wire::open::Open;
@@ -45,6 +47,15 @@ impl Local<'_> {
                 restart_time: GracefulRestartCapability::restart_seconds(graceful_restart.restart_time),
                 families: config.families.iter().map(|f| (AfiSafi::from(f), forwarding(f))).collect(),
             }));
+            if let Some(time) = graceful_restart.long_lived_time {
+                let stale_time = u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+                let families = config.families.iter().map(|family| LongLivedFamily {
+                    family: family.into(),
+                    forwarding: forwarding(family),
+                    stale_time: stale_time.min(LongLivedFamily::STALE_TIME_MAX),
+                });
+                capabilities.push(Capability::LongLivedGracefulRestart(families.collect()));
+            }
         }
         Open {
             my_as: config.local_as.two_octets(),
@@ -86,7 +97,9 @@ impl Local<'_> {
             max_message: if extended { EXTENDED_MESSAGE_MAX } else { MESSAGE_MAX },
             hold_time,
             keepalive_time: keepalive_time(hold_time, config.timers.keepalive_time),
-            graceful_restart: config.graceful_restart.and_then(|_| graceful_restart(open, families)),
+            graceful_restart: config
+                .graceful_restart
+                .and_then(|ours| graceful_restart(open, families, ours.long_lived_time)),
         })
     }
 
@@ -176,7 +189,11 @@ fn keepalive_time(hold_time: Duration, configured: Option<Duration>) -> Duration
 }
 
 /// The last instance counts (RFC 4724 section 3).
-fn graceful_restart(open: &Open, agreed: FamilySet) -> Option<PeerGracefulRestart> {
+fn graceful_restart(
+    open: &Open,
+    agreed: FamilySet,
+    long_lived_time: Option<Duration>,
+) -> Option<PeerGracefulRestart> {
     let capability = open.capabilities.iter().rev().find_map(|capability| match capability {
         Capability::GracefulRestart(capability) => Some(capability),
         _ => None,
@@ -191,5 +208,27 @@ fn graceful_restart(open: &Open, agreed: FamilySet) -> Option<PeerGracefulRestar
         restart_time: Duration::from_secs(capability.restart_time.into()),
         families: listed(false),
         forwarding: listed(true),
+        long_lived: long_lived_time.and_then(|time| long_lived(open, agreed, time)),
     })
+}
+
+/// What the peer asks for (RFC 9494 section 3), `bound` at most; without graceful restart it asks for nothing.
+fn long_lived(open: &Open, agreed: FamilySet, bound: Duration) -> Option<LongLived> {
+    let families = open.capabilities.iter().rev().find_map(|capability| match capability {
+        Capability::LongLivedGracefulRestart(families) => Some(families),
+        _ => None,
+    })?;
+    let mut found = LongLived::default();
+    for LongLivedFamily { family, forwarding, stale_time } in families {
+        let Some(family) = family.family().filter(|family| agreed.contains(*family)) else { continue };
+        let time = Duration::from_secs((*stale_time).into()).min(bound);
+        match family {
+            Family::Ipv4Unicast => found.ipv4 = time,
+            Family::Ipv6Unicast => found.ipv6 = time,
+        }
+        if *forwarding {
+            found.forwarding.insert(family);
+        }
+    }
+    Some(found)
 }

@@ -212,6 +212,7 @@ mod tests {
             graceful_restart: graceful_restart.map(|restarting| PeerGracefulRestart {
                 restarting,
                 notification: true,
+                long_lived: None,
                 restart_time: Duration::from_secs(120),
                 families: FamilySet::all(),
                 forwarding: FamilySet::all(),

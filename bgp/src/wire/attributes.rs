@@ -7,6 +7,12 @@ use crate::types::Asn;
 /// GRACEFUL_SHUTDOWN (RFC 8326), a standard community: the path is about to go, and any other is better.
 pub const GRACEFUL_SHUTDOWN: u32 = 0xFFFF_0000;
 
+/// LLGR_STALE (RFC 9494), a standard community: somebody keeps the path though its peer has been away for long, and any other is better.
+pub const LLGR_STALE: u32 = 0xFFFF_0006;
+
+/// NO_LLGR (RFC 9494), a standard community: the path is not to be kept for longer than its peer's restart time.
+pub const NO_LLGR: u32 = 0xFFFF_0007;
+
 /// The attributes that one or more prefixes share. Immutable once decoded; interned by the RIB.
 ///
 /// MP_REACH_NLRI's next hop lives in `next_hop`; its prefixes do not live here, so that equal attributes are equal

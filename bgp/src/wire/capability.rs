@@ -15,6 +15,7 @@ mod code {
     pub(super) const GRACEFUL_RESTART: u8 = 64;
     pub(super) const FOUR_OCTET_AS: u8 = 65;
     pub(super) const ENHANCED_ROUTE_REFRESH: u8 = 70;
+    pub(super) const LONG_LIVED_GRACEFUL_RESTART: u8 = 71;
     pub(super) const FQDN: u8 = 73;
 }
 
@@ -31,6 +32,8 @@ pub enum Capability {
     ExtendedMessage,
     /// Graceful restart (RFC 4724).
     GracefulRestart(GracefulRestartCapability),
+    /// Long-lived graceful restart (RFC 9494).
+    LongLivedGracefulRestart(Vec<LongLivedFamily>),
     /// AS numbers of four octets, and which one the sender is (RFC 6793).
     FourOctetAs(Asn),
     /// Route refresh with a beginning and an end (RFC 7313).
@@ -104,6 +107,22 @@ pub struct GracefulRestartCapability {
     pub families: Vec<(AfiSafi, bool)>,
 }
 
+/// A family in the long-lived graceful restart capability (RFC 9494 section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LongLivedFamily {
+    /// The family.
+    pub family: AfiSafi,
+    /// F bit: whether forwarding state was kept.
+    pub forwarding: bool,
+    /// Seconds for which the sender's routes may be kept beyond its restart time; 24 bits.
+    pub stale_time: u32,
+}
+
+impl LongLivedFamily {
+    /// The longest time that the wire can tell, in seconds.
+    pub const STALE_TIME_MAX: u32 = 0x00ff_ffff;
+}
+
 impl GracefulRestartCapability {
     /// The longest restart time that the wire can tell, in seconds.
     pub const RESTART_TIME_MAX: u16 = 0x0fff;
@@ -151,11 +170,15 @@ impl Capability {
             code::GRACEFUL_RESTART => Self::GracefulRestart(decode_graceful_restart(&mut reader)?),
             code::FOUR_OCTET_AS => Self::FourOctetAs(Asn(reader.u32()?)),
             code::ENHANCED_ROUTE_REFRESH => Self::EnhancedRouteRefresh,
-            // It is of no consequence: one that is malformed is kept as it is.
-            code::FQDN => match decode_fqdn(value) {
-                Some(fqdn) => return Some(fqdn),
-                None => return Some(Self::Unknown { code, value: Bytes::copy_from_slice(value) }),
-            },
+            // They can be done without: one that is malformed is kept as it is.
+            code::FQDN | code::LONG_LIVED_GRACEFUL_RESTART => {
+                let decoded = match code {
+                    code::FQDN => decode_fqdn(value),
+                    _ => decode_long_lived(&mut reader).map(Self::LongLivedGracefulRestart),
+                };
+                let malformed = || Self::Unknown { code, value: Bytes::copy_from_slice(value) };
+                return Some(decoded.unwrap_or_else(malformed));
+            }
             code => return Some(Self::Unknown { code, value: Bytes::copy_from_slice(value) }),
         };
         reader.is_empty().then_some(capability)
@@ -188,6 +211,10 @@ impl Capability {
             Self::GracefulRestart(restart) => {
                 encode_graceful_restart(restart, out);
                 code::GRACEFUL_RESTART
+            }
+            Self::LongLivedGracefulRestart(families) => {
+                encode_long_lived(families, out);
+                code::LONG_LIVED_GRACEFUL_RESTART
             }
             Self::FourOctetAs(asn) => {
                 out.put_u32(asn.0);
@@ -260,6 +287,28 @@ fn encode_graceful_restart(restart: &GracefulRestartCapability, out: &mut BytesM
         out.put_u16(family.afi);
         out.put_u8(family.safi);
         out.put_u8(if *forwarding { GracefulRestartCapability::FORWARDING } else { 0 });
+    }
+}
+
+fn decode_long_lived(reader: &mut Reader<'_>) -> Option<Vec<LongLivedFamily>> {
+    let mut families = Vec::new();
+    while !reader.is_empty() {
+        let family = AfiSafi { afi: reader.u16()?, safi: reader.u8()? };
+        let forwarding = reader.u8()? & GracefulRestartCapability::FORWARDING != 0;
+        let stale_time = u32::from(reader.u8()?) << 16 | u32::from(reader.u16()?);
+        families.push(LongLivedFamily { family, forwarding, stale_time });
+    }
+    Some(families)
+}
+
+fn encode_long_lived(families: &[LongLivedFamily], out: &mut BytesMut) {
+    // 7 × 36 octets fit a capability.
+    const FAMILIES_MAX: usize = 36;
+    for LongLivedFamily { family, forwarding, stale_time } in families.iter().take(FAMILIES_MAX) {
+        out.put_u16(family.afi);
+        out.put_u8(family.safi);
+        out.put_u8(if *forwarding { GracefulRestartCapability::FORWARDING } else { 0 });
+        out.put_uint((*stale_time).min(LongLivedFamily::STALE_TIME_MAX).into(), 3);
     }
 }
 

@@ -90,6 +90,7 @@ pub fn session(peer: u32, remote_as: Asn) -> Session {
 pub fn graceful(forwarding: FamilySet) -> PeerGracefulRestart {
     PeerGracefulRestart {
         notification: false,
+        long_lived: None,
         restarting: true,
         restart_time: Duration::from_secs(120),
         families: FamilySet::all(),

@@ -10,7 +10,7 @@ use weft_bgp::session::State;
 use weft_bgp::status::Direction;
 use weft_bgp::types::{Asn, Family, FamilySet, PeerType};
 use weft_bgp::wire::Message;
-use weft_bgp::wire::capability::{AfiSafi, Capability, GracefulRestartCapability};
+use weft_bgp::wire::capability::{AfiSafi, Capability, GracefulRestartCapability, LongLivedFamily};
 use weft_bgp::wire::error::ErrorCode;
 use weft_bgp::wire::open::Open;
 use weft_bgp::wire::route_refresh::RouteRefresh;
@@ -193,8 +193,11 @@ fn equal_identifiers_are_fine_between_two_as() {
 #[test]
 fn our_open_says_what_we_are() {
     let mut config = peer_config(4_200_000_001, 65002);
-    config.graceful_restart =
-        Some(GracefulRestart { restart_time: Duration::from_secs(10_000), on_hold_timer_expiry: false });
+    config.graceful_restart = Some(GracefulRestart {
+        restart_time: Duration::from_secs(10_000),
+        on_hold_timer_expiry: false,
+        long_lived_time: Some(Duration::from_secs(3600)),
+    });
     let mut solo = Solo::new(config);
     let forwarding = FamilySet::from_iter([Family::Ipv4Unicast]);
     solo.input(IngressInput::Restart(LocalRestart { restarting: true, forwarding }));
@@ -215,6 +218,11 @@ fn our_open_says_what_we_are() {
         Capability::FourOctetAs(Asn(4_200_000_001)),
         Capability::ExtendedMessage,
         Capability::GracefulRestart(restart),
+        Capability::LongLivedGracefulRestart(
+            [(v4, true), (v6, false)]
+                .map(|(family, forwarding)| LongLivedFamily { family, forwarding, stale_time: 3600 })
+                .to_vec(),
+        ),
     ] {
         assert!(sent.capabilities.contains(&wanted), "{wanted:?} is not in {:?}", sent.capabilities);
     }

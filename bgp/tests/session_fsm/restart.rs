@@ -7,7 +7,7 @@ use weft_bgp::ingress::{Down, IngressInput, IngressOutput, LocalRestart};
 use weft_bgp::session::State;
 use weft_bgp::types::{Family, FamilySet};
 use weft_bgp::wire::Message;
-use weft_bgp::wire::capability::{AfiSafi, Capability, GracefulRestartCapability};
+use weft_bgp::wire::capability::{AfiSafi, Capability, GracefulRestartCapability, LongLivedFamily};
 use weft_bgp::wire::error::ErrorCode;
 use weft_bgp::wire::notification::Notification;
 use weft_bgp::wire::open::Open;
@@ -341,4 +341,30 @@ fn the_established_session_ends_without_notification_only_when_the_new_open_is_g
     assert_eq!((solo.ingress.state(), downs(&solo)), (State::OpenConfirm, vec![restart()]));
     solo.send(good, &Message::Keepalive);
     assert_eq!(solo.ingress.session().map(|session| session.connection), Some(good));
+}
+
+/// Both must offer it, the peer says for how long, our own time is the bound, and without graceful restart it means nothing.
+#[test]
+fn rfc9494_the_peer_says_how_long_and_we_bound_it() {
+    let families = |time| {
+        let family = |family, forwarding, stale_time| LongLivedFamily { family, forwarding, stale_time };
+        let v6 = AfiSafi { afi: 2, safi: 1 };
+        vec![family(V4, true, time), family(v6, false, 60), family(AfiSafi { afi: 25, safi: 65 }, true, 9)]
+    };
+    let agreed = |ours: Option<u64>, theirs, mut open: Open| {
+        open.capabilities.push(Capability::LongLivedGracefulRestart(families(theirs)));
+        let mut config = peer_config(65001, 65002);
+        let restart = config.graceful_restart.as_mut().expect("it is on");
+        restart.long_lived_time = ours.map(Duration::from_secs);
+        let (solo, _) = Solo::established(config, open);
+        let session = solo.ingress.session().expect("it is Established");
+        let graceful = session.graceful_restart?;
+        let long_lived = graceful.long_lived?;
+        Some((long_lived.ipv4.as_secs(), long_lived.ipv6.as_secs(), long_lived.forwarding, graceful.kept()))
+    };
+    let v4 = FamilySet::from_iter([Family::Ipv4Unicast]);
+    assert_eq!(agreed(Some(3600), 7200, open_with_restart()), Some((3600, 60, v4, FamilySet::all())));
+    assert_eq!(agreed(Some(3600), 1800, open_with_restart()), Some((1800, 60, v4, FamilySet::all())));
+    assert_eq!(agreed(None, 1800, open_with_restart()), None);
+    assert_eq!(agreed(Some(3600), 1800, open()), None);
 }

@@ -123,6 +123,7 @@ pub(crate) fn peer(n: usize, local_as: u32, remote_as: u32) -> PeerConfig {
         graceful_restart: Some(GracefulRestart {
             restart_time: Duration::from_secs(120),
             on_hold_timer_expiry: false,
+            long_lived_time: None,
         }),
         import: everything(),
         export: everything(),

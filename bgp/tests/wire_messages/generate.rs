@@ -11,7 +11,9 @@ use weft_bgp::types::{Asn, Family, FamilySet, PeerType};
 use weft_bgp::wire::attributes::{
     Aggregator, AsPath, Origin, PathAttributes, Segment, SegmentKind, UnknownAttribute,
 };
-use weft_bgp::wire::capability::{AfiSafi, Capability, GracefulRestartCapability, NextHopEncoding};
+use weft_bgp::wire::capability::{
+    AfiSafi, Capability, GracefulRestartCapability, LongLivedFamily, NextHopEncoding,
+};
 use weft_bgp::wire::open::Open;
 use weft_bgp::wire::update::Agreed;
 
@@ -191,7 +193,7 @@ fn any_capability() -> impl Strategy<Value = Capability> {
         },
     );
     prop_oneof![
-        family.prop_map(Capability::Multiprotocol),
+        family.clone().prop_map(Capability::Multiprotocol),
         Just(Capability::RouteRefresh),
         Just(Capability::ExtendedMessage),
         vec(any::<[u16; 3]>(), 0..6).prop_map(|encodings| {
@@ -199,6 +201,10 @@ fn any_capability() -> impl Strategy<Value = Capability> {
             Capability::ExtendedNextHop(encodings.into_iter().map(encoding).collect())
         }),
         Just(Capability::EnhancedRouteRefresh),
+        vec((family.clone(), any::<bool>(), 0u32..0x100_0000), 0..4).prop_map(|families| {
+            let of = |(family, forwarding, stale_time)| LongLivedFamily { family, forwarding, stale_time };
+            Capability::LongLivedGracefulRestart(families.into_iter().map(of).collect())
+        }),
         any::<u32>().prop_map(|asn| Capability::FourOctetAs(Asn(asn))),
         restart,
         ("[a-z]{0,20}", "[a-z.]{0,20}").prop_map(|(host, domain)| Capability::Fqdn { host, domain }),

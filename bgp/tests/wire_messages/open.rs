@@ -118,7 +118,7 @@ fn lengths_that_lie_are_refused() {
     }
 }
 
-/// CVE-2026-5122, CVE-2023-41361, CVE-2023-31489: lengths inside capabilities that are of no consequence here.
+/// CVE-2026-5122, CVE-2023-41361, CVE-2023-31489: lengths inside capabilities that can be done without.
 #[test]
 fn capabilities_that_do_not_matter_are_kept_as_bytes_when_malformed() {
     for (code, value) in [(73, &[9, b'a'][..]), (75, &[200, 1]), (71, &[1, 2, 3]), (73, &[1, 0xff, 0])] {

@@ -174,6 +174,10 @@ pub struct GracefulRestartSpec {
     /// dead, and they go at once. False unless given.
     #[serde(default)]
     pub on_hold_timer_expiry: Option<bool>,
+    /// How long routes are kept beyond the restart time, as the last choice (RFC 9494): ours by peers, and a peer's by us for as long as it
+    /// asks for, this long at most. 1 s to 16777215 s, or 0s: not at all, as unless given.
+    #[serde(default)]
+    pub long_lived_time: Option<Duration>,
 }
 
 /// A BGP session, or as many as the selectors say. Exactly one of `peerIP`, `peerSelector` and `interface` is given.

@@ -113,6 +113,9 @@ pub struct FamilyJson {
     pub advertised: u64,
     /// Kept while the peer restarts.
     pub stale: u64,
+    /// Of those, long-lived stale (RFC 9494): the last choice.
+    #[serde(default)]
+    pub long_lived_stale: u64,
 }
 
 /// A BFD session.
@@ -139,6 +142,10 @@ pub struct GracefulRestartJson {
     /// Whether a NOTIFICATION but a Hard Reset is a restart too (RFC 8538).
     #[serde(default)]
     pub notification: bool,
+    /// For how many seconds the peer's routes are kept beyond its restart time, the longest of its families' (RFC 9494); null: long-lived
+    /// graceful restart was not agreed on.
+    #[serde(default)]
+    pub long_lived_time: Option<u64>,
 }
 
 /// Who keeps whose routes.

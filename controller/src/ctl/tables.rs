@@ -276,7 +276,11 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
     line("Reflector client", (if peer.route_reflector_client { "yes" } else { "no" }).to_owned());
     line("Families", list(&peer.families, ", "));
     for (family, count) in &peer.per_family {
-        let stale = if count.stale == 0 { String::new() } else { format!(", {} stale", count.stale) };
+        let stale = match (count.stale, count.long_lived_stale) {
+            (0, _) => String::new(),
+            (stale, 0) => format!(", {stale} stale"),
+            (stale, _) => format!(", {stale} long-lived stale"),
+        };
         line(
             &format!("  {family}"),
             format!(
@@ -288,7 +292,9 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
     line("BFD", or_none(peer.bfd.as_ref().map(|bfd| &bfd.state)));
     let notification = peer.graceful_restart.as_ref().is_some_and(|restart| restart.notification);
     let notification = if notification { ", NOTIFICATIONs too" } else { "" };
-    line("Graceful restart", format!("{}{notification}", graceful_restart(peer)));
+    let long_lived = peer.graceful_restart.as_ref().and_then(|restart| restart.long_lived_time);
+    let long_lived = long_lived.map_or_else(String::new, |time| format!(", long-lived {time}s"));
+    line("Graceful restart", format!("{}{notification}{long_lived}", graceful_restart(peer)));
     if let Some(authentication) = peer.authentication {
         line("Authentication", authentication_of(authentication).to_owned());
     }

@@ -83,6 +83,7 @@ fn family(status: &FamilyStatus) -> FamilyJson {
         accepted: status.accepted as u64,
         advertised: status.advertised as u64,
         stale: status.stale as u64,
+        long_lived_stale: if status.long_lived { status.stale as u64 } else { 0 },
     }
 }
 
@@ -110,6 +111,9 @@ fn graceful_restart(status: &PeerStatus, now: &Moment) -> Option<GracefulRestart
         stale_routes,
         stale_until: status.stale_until.map(|until| now.timestamp_of(until)),
         notification: agreed.is_some_and(|peer| peer.notification),
+        long_lived_time: agreed
+            .and_then(|peer| peer.long_lived)
+            .map(|long_lived| long_lived.ipv4.max(long_lived.ipv6).as_secs()),
     })
 }
 

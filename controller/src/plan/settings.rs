@@ -134,6 +134,7 @@ impl Settings {
                 on_hold_timer_expiry: first(specs, |s| {
                     s.graceful_restart.and_then(|g| g.on_hold_timer_expiry)
                 }),
+                long_lived_time: first(specs, |s| s.graceful_restart.and_then(|g| g.long_lived_time)),
             },
             drain_time: first(specs, |s| s.drain_time).map_or(DRAIN_TIME, |d| d.0),
             manage_sysctls: first(specs, |s| s.manage_sysctls).unwrap_or(true),
@@ -164,9 +165,11 @@ impl Settings {
         let enabled = peer.enabled.or(self.graceful_restart.enabled).unwrap_or(true);
         let restart_time = peer.restart_time.or(self.graceful_restart.restart_time);
         let on_hold_timer_expiry = peer.on_hold_timer_expiry.or(self.graceful_restart.on_hold_timer_expiry);
+        let long_lived_time = peer.long_lived_time.or(self.graceful_restart.long_lived_time);
         enabled.then(|| GracefulRestart {
             restart_time: restart_time.map_or(Duration::from_secs(120), |d| d.0),
             on_hold_timer_expiry: on_hold_timer_expiry.unwrap_or(false),
+            long_lived_time: long_lived_time.map(|d| d.0).filter(|time| !time.is_zero()),
         })
     }
 }

@@ -10,6 +10,7 @@ fn path(number: u8) -> Candidate {
         keys: Keys {
             local_pref: 100,
             shutting_down: false,
+            long_lived_stale: false,
             as_path_length: 2,
             origin: Origin::Igp,
             med: 0,
@@ -123,6 +124,7 @@ fn any_path() -> impl Strategy<Value = Candidate> {
             candidate.keys = Keys {
                 local_pref,
                 shutting_down: false,
+                long_lived_stale: length == 1 && med == 2,
                 as_path_length: length,
                 origin,
                 med,

@@ -242,6 +242,13 @@ fn send_hold_time(faults: &mut Faults, hold: Option<Duration>, send: Option<Dura
 }
 
 fn graceful_restart(faults: &mut Faults, spec: Option<GracefulRestartSpec>) {
+    if let Some(time) = spec.and_then(|s| s.long_lived_time)
+        && (time.0.subsec_nanos() > 0 || time.0.as_secs() > 0x00ff_ffff)
+    {
+        let message = format!("{time} is no long-lived stale time: it has 24 bits of seconds (RFC 9494)");
+        let remedy = "write 0s (off) or whole seconds up to 16777215s";
+        fault(faults, "gracefulRestart.longLivedTime", message, remedy);
+    }
     let Some(time) = spec.and_then(|s| s.restart_time) else { return };
     if time.0.subsec_nanos() > 0 || !(1..=4095).contains(&time.0.as_secs()) {
         let message = format!("{time} is no restart time: it has 12 bits of seconds (RFC 4724)");
