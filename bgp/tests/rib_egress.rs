@@ -29,7 +29,12 @@ fn many(count: u32) -> Vec<IpNet> {
 
 /// A speaker between an injector of AS 65001 (peer 1) and a sink of AS 65002 (peer 2).
 fn between() -> Lab {
+    between_with_credit(weft_bgp::egress::CREDIT)
+}
+
+fn between_with_credit(credit: usize) -> Lab {
     let mut lab = Lab::advertising();
+    lab.credit = credit;
     for (peer, asn) in [(1, 65001), (2, 65002)] {
         lab.peer(peer, config());
         lab.up(session(peer, Asn(asn)));
@@ -143,6 +148,57 @@ fn a_refresh_tells_everything_again() {
     lab.read_all();
     assert_eq!((lab.sink(2).announced, lab.sink(2).table.len()), (20, 10));
     assert_eq!(lab.sink(2).end_of_rib.len(), 2);
+    assert_eq!(lab.sink(2).refreshes, [(1, 10), (2, 20)], "between BoRR and EoRR (RFC 7313)");
+}
+
+/// A peer that reads slowly, changes meanwhile, and asks again before it has read all: no route is told outside.
+#[test]
+fn rfc7313_a_refresh_is_told_between_its_beginning_and_its_end() {
+    let mut lab = between_with_credit(1);
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &many(100));
+    lab.read_all();
+    let group = lab.group_of[&PeerId(2)];
+    let refresh = || EgressInput::Refresh { peer: PeerId(2), family: Family::Ipv4Unicast };
+    lab.egress(group, refresh());
+    lab.read(2, 100);
+    lab.withdraw(1, &many(3));
+    lab.egress(group, refresh());
+    lab.read_all();
+    let sink = lab.sink(2);
+    assert_eq!(sink.table.len(), 97);
+    let subtypes: Vec<u8> = sink.refreshes.iter().map(|(subtype, _)| *subtype).collect();
+    assert_eq!(subtypes, [1, 1, 2]);
+    let (begin, end) = (sink.refreshes[1].1, sink.refreshes[2].1);
+    assert_eq!((end - begin, end), (97, sink.announced), "all of it once more");
+}
+
+#[test]
+fn rfc7313_a_refresh_before_end_of_rib_has_that_as_its_end() {
+    let mut lab = Lab::advertising();
+    lab.credit = 1;
+    lab.configure(false, 16, many(50));
+    lab.peer(2, config());
+    lab.up(session(2, Asn(65002)));
+    let group = lab.group_of[&PeerId(2)];
+    lab.egress(group, EgressInput::Refresh { peer: PeerId(2), family: Family::Ipv4Unicast });
+    lab.read_all();
+    assert_eq!((lab.sink(2).table.len(), lab.sink(2).refreshes.len()), (50, 0));
+    assert_eq!(lab.sink(2).end_of_rib.len(), 2);
+}
+
+#[test]
+fn rfc7313_who_has_not_agreed_is_told_no_beginning_and_no_end() {
+    let mut lab = Lab::advertising();
+    lab.configure(false, 16, many(5));
+    lab.peer(2, config());
+    let mut plain = session(2, Asn(65002));
+    plain.enhanced_route_refresh = false;
+    lab.up(plain);
+    lab.read_all();
+    let group = lab.group_of[&PeerId(2)];
+    lab.egress(group, EgressInput::Refresh { peer: PeerId(2), family: Family::Ipv4Unicast });
+    lab.read_all();
+    assert_eq!((lab.sink(2).announced, lab.sink(2).refreshes.len()), (10, 0));
 }
 
 #[test]
@@ -158,6 +214,27 @@ fn attributes_that_fit_no_message_withdraw_the_prefix() {
     lab.withdraw(1, &prefixes);
     lab.read_all();
     assert!(lab.sink(2).table.is_empty());
+}
+
+/// Messages grow where that was agreed on, and what fits only there is told only there.
+#[test]
+fn rfc8654_updates_grow_for_who_has_extended_messages() {
+    let mut lab = between();
+    lab.peer(3, config());
+    let mut extended = session(3, Asn(65003));
+    extended.max_message = 65535;
+    lab.up(extended);
+    let prefixes = many(4000);
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &prefixes);
+    lab.read_all();
+    assert_eq!((lab.sink(3).table.len(), lab.sink(3).updates), (4000, 1));
+    assert!(lab.sink(2).table.len() == 4000 && lab.sink(2).updates >= 4);
+    let mut long = attributes(&[65001], "192.0.2.1");
+    long.communities = (0..2000).collect();
+    lab.announce(1, long, &prefixes[..1]);
+    lab.read_all();
+    assert_eq!(lab.sink(3).table[&prefixes[0]].communities.len(), 2000);
+    assert!(!lab.sink(2).table.contains_key(&prefixes[0]), "withdrawn: it fits no message of 4096 octets");
 }
 
 #[test]

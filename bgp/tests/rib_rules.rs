@@ -406,6 +406,52 @@ fn a_peer_that_comes_back_without_a_family_loses_that_one() {
 }
 
 #[test]
+fn rfc7313_what_is_not_told_again_goes_at_the_end_of_a_refresh() {
+    let mut lab = lab(false);
+    let (kept, gone) = (net(PREFIX), net("10.2.0.0/16"));
+    let family = Family::Ipv4Unicast;
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &[kept, gone]);
+    lab.announce(1, attributes(&[65001], "2001:db8::1"), &[net("2001:db8:1::/48")]);
+    lab.input(RibInput::RefreshEnds { peer: PeerId(1), family });
+    assert_eq!(stale(&lab), [(2, 0), (1, 0)], "an end without a beginning");
+    lab.input(RibInput::RefreshBegins { peer: PeerId(1), family });
+    assert_eq!(stale(&lab), [(2, 2), (1, 0)]);
+    assert_eq!((lab.kernel.len(), lab.rib.stale_until(PeerId(1))), (3, None), "nothing moves");
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &[kept]);
+    lab.input(RibInput::EndOfRib { peer: PeerId(1), family });
+    assert_eq!(stale(&lab), [(2, 1), (1, 0)], "End-of-RIB is of the table before");
+    lab.input(RibInput::RefreshEnds { peer: PeerId(1), family });
+    assert_eq!(stale(&lab), [(1, 0), (1, 0)]);
+    assert_eq!((lab.kernel.contains_key(&gone), lab.rib.next_deadline()), (false, None));
+}
+
+#[test]
+fn rfc7313_a_refresh_without_an_end_is_over_after_five_minutes() {
+    let mut lab = lab(false);
+    told_both_families(&mut lab);
+    lab.input(RibInput::RefreshBegins { peer: PeerId(1), family: Family::Ipv4Unicast });
+    assert_eq!(lab.rib.next_deadline().unwrap().0, lab.now + Duration::from_secs(300));
+    lab.now += Duration::from_secs(300);
+    lab.input(RibInput::Tick);
+    assert_eq!((stale(&lab), lab.rib.next_deadline()), (vec![(0, 0), (1, 0)], None));
+}
+
+/// Routes that wait to be told again were not taken back: a restart keeps them.
+#[test]
+fn rfc7313_a_restart_in_a_refresh_keeps_all_routes() {
+    let mut lab = lab(false);
+    let mut up = session(1, Asn(65001));
+    up.graceful_restart = Some(graceful(FamilySet::all()));
+    lab.down(1, Down::Death);
+    lab.up(up);
+    told_both_families(&mut lab);
+    lab.input(RibInput::RefreshBegins { peer: PeerId(1), family: Family::Ipv4Unicast });
+    lab.down(1, restart(FamilySet::all()));
+    assert_eq!(stale(&lab), [(1, 1), (1, 1)]);
+    assert_eq!(lab.rib.stale_until(PeerId(1)), Some(lab.now + Duration::from_secs(60)));
+}
+
+#[test]
 fn a_death_while_away_takes_the_stale_routes() {
     let mut lab = lab(false);
     told_both_families(&mut lab);

@@ -16,10 +16,10 @@ use weft_controller::api::ipam::{
     IpamAddressJson, IpamAddressState, IpamBlockJson, IpamBlockState, IpamHolderJson, IpamJson, IpamPodJson,
 };
 use weft_controller::api::json::{
-    AddressJson, AsPathElement, AuthenticationJson, ConfigStatusJson, DocumentError, DrainJson, DrainPhase,
-    ErrorDirection, EventJson, FamilyJson, FibJson, FibNextHopJson, FibStatusJson, GracefulRestartJson,
-    GracefulRestartRole, IpamStatusJson, LastErrorJson, MaxPrefixesJson, OriginJson, PathJson, PeerCountJson,
-    PeerJson, Problem, RouteJson, SpoofedJson, StatusJson, TimersJson,
+    AddressJson, AsPathElement, AuthenticationJson, CapabilitiesJson, ConfigStatusJson, DocumentError,
+    DrainJson, DrainPhase, ErrorDirection, EventJson, FamilyJson, FibJson, FibNextHopJson, FibStatusJson,
+    GracefulRestartJson, GracefulRestartRole, IpamStatusJson, LastErrorJson, MaxPrefixesJson, OriginJson,
+    PathJson, PeerCountJson, PeerJson, Problem, RouteJson, SpoofedJson, StatusJson, TimersJson,
 };
 use weft_controller::api::{RejectedJson, ServicePrefixJson, ServicesStatusJson};
 use weft_controller::cluster::TrafficPolicy;
@@ -43,6 +43,13 @@ fn peer(name: &str, address: &str) -> PeerJson {
         remote_as: Some(65000),
         local_as: 64601,
         state: State::Established,
+        capabilities: Some(CapabilitiesJson {
+            four_octet_as: true,
+            extended_next_hop: false,
+            route_refresh: true,
+            enhanced_route_refresh: true,
+            extended_messages: true,
+        }),
         timers: Some(TimersJson { hold_time: 90, keepalive_time: 30, send_hold_time: 480 }),
         since: Some(at(1_799_990_000)),
         families: vec![Family::Ipv4Unicast, Family::Ipv6Unicast],
@@ -71,6 +78,7 @@ fn peers() -> Vec<PeerJson> {
     let down = PeerJson {
         remote_as: None,
         state: State::Active,
+        capabilities: None,
         timers: None,
         since: Some(at(1_799_999_958)),
         received: 0,

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use crate::ingress::Session;
 use crate::types::{Family, PeerId};
 use crate::wire::attributes::PathAttributes;
+use crate::wire::header::MessageType;
 
 use self::adj_out::AdjRibOut;
 pub use self::peer::Handover;
@@ -55,7 +56,7 @@ pub enum EgressInput {
     Adopt(Box<Handover>),
     /// The Adj-RIB-Out changes, after export policy and attribute rewriting.
     Changes(Vec<Change>),
-    /// A peer wants a family again, from the start (RFC 2918).
+    /// A peer wants a family again, from the start (RFC 2918); between a beginning and an end where that was agreed on (RFC 7313).
     Refresh {
         /// Who.
         peer: PeerId,
@@ -100,6 +101,8 @@ pub enum EgressOutput {
         bytes: Bytes,
         /// How many messages they are.
         messages: u64,
+        /// Of which type.
+        kind: MessageType,
     },
     /// Give this to the other group as [`EgressInput::Adopt`], before anything else reaches it.
     Moved {

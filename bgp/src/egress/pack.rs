@@ -12,7 +12,9 @@ use super::{Egress, EgressOutput};
 use crate::arena::prefixes::PrefixId;
 use crate::ingress::Session;
 use crate::types::{Family, PeerId};
-use crate::wire::update;
+use crate::wire::header::MessageType;
+use crate::wire::route_refresh::RouteRefresh;
+use crate::wire::{Message, update};
 
 /// About how many octets are packed at once, at most.
 const PIECE: usize = 64 * 1024;
@@ -83,7 +85,7 @@ impl Packed {
 impl Egress {
     /// Packs one piece for the peers that read at the first position at which any can; says whether there was one.
     pub(super) fn pack(&mut self) -> bool {
-        if self.send_end_of_rib() {
+        if self.send_markers() {
             return true;
         }
         let (end, credit) = (self.table.end(), self.credit);
@@ -117,26 +119,32 @@ impl Egress {
             let Some(packed) = packed.get(place) else { continue };
             note(peer, packed);
             let (bytes, messages) = (packed.bytes.clone(), packed.messages());
-            self.outputs.push_back(EgressOutput::Write { peer: *id, bytes, messages });
+            let kind = MessageType::Update;
+            self.outputs.push_back(EgressOutput::Write { peer: *id, bytes, messages, kind });
         }
         self.table.trim(&mut self.peers);
         true
     }
 
-    /// Sends the End-of-RIB markers that are due; says whether any was.
-    fn send_end_of_rib(&mut self) -> bool {
+    /// Sends what is due between UPDATEs: End-of-RIB, the beginnings and the ends of refreshes; says whether anything was.
+    fn send_markers(&mut self) -> bool {
         for (id, peer) in &mut self.peers {
-            let families = peer.take_end_of_rib(self.credit);
-            if families.is_empty() {
-                continue;
+            while let Some((marker, families)) = peer.take_marker(self.credit) {
+                let (mut bytes, mut messages) = (BytesMut::new(), 0);
+                for family in families.iter() {
+                    match marker.subtype() {
+                        None => update::end_of_rib(family, &mut bytes),
+                        Some(subtype) => {
+                            let refresh = RouteRefresh { family: family.into(), subtype };
+                            bytes.extend_from_slice(&Message::RouteRefresh(refresh).encode());
+                        }
+                    }
+                    messages += 1;
+                }
+                peer.sent(bytes.len());
+                let (bytes, kind) = (bytes.freeze(), marker.kind());
+                self.outputs.push_back(EgressOutput::Write { peer: *id, bytes, messages, kind });
             }
-            let (mut bytes, mut messages) = (BytesMut::new(), 0);
-            for family in families.iter() {
-                update::end_of_rib(family, &mut bytes);
-                messages += 1;
-            }
-            peer.sent(bytes.len());
-            self.outputs.push_back(EgressOutput::Write { peer: *id, bytes: bytes.freeze(), messages });
         }
         !self.outputs.is_empty()
     }

@@ -11,6 +11,8 @@ use crate::arena::prefixes::PrefixId;
 use crate::ingress::Session;
 use crate::types::{Family, FamilySet, PeerId};
 use crate::wire::attributes::PathAttributes;
+use crate::wire::header::MessageType;
+use crate::wire::route_refresh::RouteRefresh;
 
 /// A peer of the group.
 #[derive(Debug)]
@@ -28,6 +30,38 @@ pub(super) struct Peer {
     walk: Option<Walk>,
     /// The families whose End-of-RIB it has yet to get, and the place before which it does not.
     end_of_rib: (FamilySet, Place),
+    /// The families whose refresh has yet to begin for it, and those whose refresh has yet to end: with the walk, as End-of-RIB.
+    refresh: Refresh,
+}
+
+/// The families of which a refresh is to be told to begin, and to end (RFC 7313).
+#[derive(Clone, Copy, Debug, Default)]
+struct Refresh {
+    begins: FamilySet,
+    ends: FamilySet,
+}
+
+/// What is sent between UPDATEs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Marker {
+    RefreshBegins,
+    EndOfRib,
+    RefreshEnds,
+}
+
+impl Marker {
+    /// As a subtype of ROUTE-REFRESH; End-of-RIB is an UPDATE.
+    pub(super) fn subtype(self) -> Option<u8> {
+        match self {
+            Self::RefreshBegins => Some(RouteRefresh::BEGIN),
+            Self::RefreshEnds => Some(RouteRefresh::END),
+            Self::EndOfRib => None,
+        }
+    }
+
+    pub(super) fn kind(self) -> MessageType {
+        self.subtype().map_or(MessageType::Update, |_| MessageType::RouteRefresh)
+    }
 }
 
 /// A walk over the whole table. What the journal has still in store for the peer is left to that.
@@ -46,6 +80,7 @@ pub struct Handover {
     session: Arc<Session>,
     outstanding: usize,
     end_of_rib: FamilySet,
+    refresh: Refresh,
     /// Prefixes that it may know, and what it knows for certain.
     told: Vec<(IpNet, Option<Arc<PathAttributes>>)>,
 }
@@ -86,6 +121,7 @@ impl Peer {
             place: end,
             walk: Some(Walk { next: 0, families, known: BitSet::default() }),
             end_of_rib: (families, 0),
+            refresh: Refresh::default(),
         }
     }
 
@@ -102,6 +138,7 @@ impl Peer {
             told: told.collect(),
             outstanding: self.outstanding,
             end_of_rib: self.end_of_rib.0,
+            refresh: self.refresh,
             session: self.session,
         }
     }
@@ -110,7 +147,7 @@ impl Peer {
     pub(super) fn adopt(handover: Handover, table: &mut AdjRibOut) -> (PeerId, Self) {
         let mut peer = Self::new(handover.session, table.end());
         peer.outstanding = handover.outstanding;
-        peer.end_of_rib.0 = handover.end_of_rib;
+        (peer.end_of_rib.0, peer.refresh) = (handover.end_of_rib, handover.refresh);
         let mut known = BitSet::default();
         for (prefix, attributes) in handover.told {
             let (id, route) = table.claim(prefix);
@@ -148,6 +185,10 @@ impl Peer {
         }
         let mut families = self.walk.as_ref().map_or(FamilySet::EMPTY, |walk| walk.families);
         families.insert(family);
+        // Before its End-of-RIB a table has an end already.
+        if self.session.enhanced_route_refresh && !self.end_of_rib.0.contains(family) {
+            self.refresh.begins.insert(family);
+        }
         self.walk = Some(Walk { next: 0, families, known: BitSet::default() });
     }
 
@@ -193,14 +234,25 @@ impl Peer {
         self.place = place;
     }
 
-    /// The families whose End-of-RIB is due; they are due no more then.
-    pub(super) fn take_end_of_rib(&mut self, credit: usize) -> FamilySet {
-        let (families, place) = self.end_of_rib;
-        if self.walk.is_some() || self.place < place || self.outstanding >= credit {
-            return FamilySet::EMPTY;
+    /// The marker that is due, and of which families; it is due no more then. Nothing of a refresh is sent before its beginning, as both
+    /// wait for room.
+    pub(super) fn take_marker(&mut self, credit: usize) -> Option<(Marker, FamilySet)> {
+        if self.outstanding >= credit {
+            return None;
         }
-        self.end_of_rib.0 = FamilySet::EMPTY;
-        families
+        let told = self.walk.is_none() && self.place >= self.end_of_rib.1;
+        let Refresh { begins, ends } = &mut self.refresh;
+        let (marker, families) = if !begins.is_empty() {
+            *ends = ends.union(*begins);
+            (Marker::RefreshBegins, begins)
+        } else if told && !self.end_of_rib.0.is_empty() {
+            (Marker::EndOfRib, &mut self.end_of_rib.0)
+        } else if told && !ends.is_empty() {
+            (Marker::RefreshEnds, ends)
+        } else {
+            return None;
+        };
+        Some((marker, std::mem::take(families)))
     }
 
     pub(super) fn sent(&mut self, bytes: usize) {

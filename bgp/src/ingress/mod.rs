@@ -229,11 +229,15 @@ impl Ingress {
         let Some(session) = self.fsm.session().filter(|session| session.connection == connection) else {
             return;
         };
-        if let Some(family) = refresh.family.family().filter(|family| session.families.contains(*family))
-            && refresh.subtype == RouteRefresh::REQUEST
-        {
-            self.outbox.push(IngressOutput::Refresh(family));
-        }
+        let agreed = |family: &Family| session.families.contains(*family);
+        let Some(family) = refresh.family.family().filter(agreed) else { return };
+        let output = match refresh.subtype {
+            RouteRefresh::REQUEST => IngressOutput::Refresh(family),
+            RouteRefresh::BEGIN if session.enhanced_route_refresh => IngressOutput::RefreshBegins(family),
+            RouteRefresh::END if session.enhanced_route_refresh => IngressOutput::RefreshEnds(family),
+            _ => return,
+        };
+        self.outbox.push(output);
     }
 }
 
@@ -354,6 +358,10 @@ pub enum IngressOutput {
     EndOfRib(Family),
     /// The peer wants our table of a family again (RFC 2918).
     Refresh(Family),
+    /// The peer begins to tell its table of a family again (RFC 7313).
+    RefreshBegins(Family),
+    /// It has told it.
+    RefreshEnds(Family),
     /// The state changed.
     State(State),
     /// Something went wrong or was noteworthy; for `events`, logs and counters.
@@ -385,6 +393,8 @@ pub struct Session {
     pub extended_next_hop: bool,
     /// Whether the peer understands ROUTE-REFRESH.
     pub route_refresh: bool,
+    /// Whether a refresh has a beginning and an end here (RFC 7313).
+    pub enhanced_route_refresh: bool,
     /// The longest message that the peer takes: 4096, or 65535 (RFC 8654).
     pub max_message: u16,
     /// The negotiated hold time; zero: no keepalives.

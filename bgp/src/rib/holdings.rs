@@ -107,12 +107,17 @@ pub(super) enum Phase {
     Restart,
     /// It has been away for longer (RFC 9494).
     LongLived,
+    /// It is there, and tells its table again (RFC 7313).
+    Refresh,
 }
 
 impl Retention {
     /// However often a peer restarts before it has told its table, its stale paths are kept for this long at most, or for its restart
     /// time if that is longer: the "stale timer" of RFC 8538 section 4.1.
     const STALE_MAX: Duration = Duration::from_secs(180);
+
+    /// How long the end of a refresh is awaited: a peer that never says it must not leave us with what it has taken back silently.
+    pub(super) const REFRESH_MAX: Duration = Duration::from_secs(300);
 
     /// A retention that begins now.
     pub(super) fn new(now: Instant) -> Self {
@@ -204,9 +209,9 @@ impl Peer {
         }
     }
 
-    /// Until when it may have stale paths: of each family that has some.
-    pub(super) fn retained(&self) -> impl Iterator<Item = Instant> {
-        [&self.ipv4, &self.ipv6].into_iter().filter_map(|adj| Some(adj.retention?.until))
+    /// How its stale paths are kept, of each family that has some.
+    pub(super) fn retained(&self) -> impl Iterator<Item = Retention> {
+        [&self.ipv4, &self.ipv6].into_iter().filter_map(|adj| adj.retention)
     }
 
     pub(super) fn is_stale(&self, family: Family, path: &Path) -> bool {

@@ -107,6 +107,20 @@ pub enum RibInput {
         /// Of which family.
         family: Family,
     },
+    /// The peer begins to tell its table of a family again: what it has told so far is stale until it is told again (RFC 7313).
+    RefreshBegins {
+        /// Who.
+        peer: PeerId,
+        /// Which family.
+        family: Family,
+    },
+    /// It has told it: what is still stale goes.
+    RefreshEnds {
+        /// Who.
+        peer: PeerId,
+        /// Which family.
+        family: Family,
+    },
     /// A next hop resolves otherwise than before.
     NextHop {
         /// Which.
@@ -247,6 +261,8 @@ impl Rib {
             RibInput::Down { peer, down } => self.down(now, peer, &down),
             RibInput::Routes { peer, batch } => self.receive(peer, &batch),
             RibInput::EndOfRib { peer, family } => self.end_of_rib(peer, family),
+            RibInput::RefreshBegins { peer, family } => self.refresh_begins(now, peer, family),
+            RibInput::RefreshEnds { peer, family } => self.refresh_ends(peer, family),
             RibInput::NextHop { next_hop, resolution } => self.resolve(next_hop, resolution),
             RibInput::Advertise => self.advertise(),
             RibInput::Tick => self.expire(now),
@@ -269,7 +285,7 @@ impl Rib {
     #[must_use]
     pub fn next_deadline(&self) -> Option<(Instant, Timer)> {
         let peers = self.holdings.peers.iter();
-        peers.flat_map(|(id, peer)| peer.retained().map(|until| (until, Timer::StaleRoutes(*id)))).min()
+        peers.flat_map(|(id, peer)| peer.retained().map(|kept| (kept.until, Timer::StaleRoutes(*id)))).min()
     }
 
     fn mark_dirty(&mut self, id: PrefixId) {

@@ -155,10 +155,11 @@ impl Rib {
                     // "To deal with possible consecutive restarts" (RFC 4724 section 4.2), which RFC 8538 and RFC 9494 bound by
                     // timers instead.
                     let peer = &*peer;
-                    let long_lived = |family: Family| {
-                        peer.adj_rib_in(family).retention.is_some_and(|r| r.long_lived_until.is_some())
+                    let restarts_again = |family: &Family| {
+                        let retention = peer.adj_rib_in(*family).retention;
+                        retention.is_some_and(|r| r.phase == Phase::Restart && r.long_lived_until.is_none())
                     };
-                    let once: FamilySet = families.iter().filter(|family| !long_lived(*family)).collect();
+                    let once: FamilySet = families.iter().filter(restarts_again).collect();
                     self.drop_stale(id, once);
                 }
                 let restarts = graceful.map_or(*families, |gr| gr.families);
@@ -191,7 +192,7 @@ impl Rib {
         let Some(peer) = self.holdings.peers.get_mut(&id) else { return };
         for family in Family::ALL {
             let adj = peer.adj_rib_in_mut(family);
-            let before = adj.retention.filter(|_| adj.stale > 0);
+            let before = adj.retention.filter(|kept| adj.stale > 0 && kept.phase != Phase::Refresh);
             adj.epoch = adj.epoch.wrapping_add(1);
             adj.stale = adj.received;
             let mut retention = before.unwrap_or_else(|| Retention::new(now));
@@ -219,7 +220,32 @@ impl Rib {
     }
 
     pub(super) fn end_of_rib(&mut self, id: PeerId, family: Family) {
-        if self.holdings.peers.get(&id).is_some_and(|peer| peer.established().is_some()) {
+        let Some(peer) = self.holdings.peers.get(&id).filter(|peer| peer.established().is_some()) else {
+            return;
+        };
+        // Once a refresh has begun, its own end says what is left.
+        if peer.adj_rib_in(family).retention.is_none_or(|kept| kept.phase != Phase::Refresh) {
+            self.drop_stale(id, [family].into_iter().collect());
+        }
+    }
+
+    /// Makes what a peer has told of a family stale until it is told again (RFC 7313 section 4).
+    pub(super) fn refresh_begins(&mut self, now: Instant, id: PeerId, family: Family) {
+        let Some(peer) = self.holdings.peers.get_mut(&id).filter(|peer| peer.established().is_some()) else {
+            return;
+        };
+        let adj = peer.adj_rib_in_mut(family);
+        adj.epoch = adj.epoch.wrapping_add(1);
+        adj.stale = adj.received;
+        let begun = Retention { until: now + Retention::REFRESH_MAX, ..Retention::new(now) };
+        let retention = Retention { phase: Phase::Refresh, ..adj.retention.unwrap_or(begun) };
+        adj.retention = Some(retention).filter(|_| adj.stale > 0);
+    }
+
+    /// Takes out what a peer has not told again. An end without a beginning says nothing.
+    pub(super) fn refresh_ends(&mut self, id: PeerId, family: Family) {
+        let retention = self.holdings.peers.get(&id).and_then(|peer| peer.adj_rib_in(family).retention);
+        if retention.is_some_and(|kept| kept.phase == Phase::Refresh) {
             self.drop_stale(id, [family].into_iter().collect());
         }
     }
@@ -268,6 +294,7 @@ fn stays(retention: &mut Retention, now: Instant, family: Family, graceful: &Pee
             retention.put_off(now, graceful.restart_time);
             graceful.families.intersection(graceful.forwarding).contains(family)
         }
+        Phase::Refresh => false,
         Phase::LongLived => graceful.long_lived.is_some_and(|l| l.forwarding.contains(family)),
     }
 }

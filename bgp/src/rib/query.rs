@@ -38,7 +38,8 @@ impl Rib {
     /// Until when a peer's stale routes are kept; none: it has none.
     #[must_use]
     pub fn stale_until(&self, peer: PeerId) -> Option<Instant> {
-        self.holdings.peers.get(&peer)?.retained().max()
+        let away = self.holdings.peers.get(&peer)?.retained().filter(|kept| kept.phase != Phase::Refresh);
+        away.map(|kept| kept.until).max()
     }
 
     /// How many prefixes have a path, eligible or not.

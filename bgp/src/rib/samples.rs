@@ -63,6 +63,7 @@ pub(crate) fn session(peer_type: PeerType) -> Session {
         four_octet_as: true,
         extended_next_hop: false,
         route_refresh: true,
+        enhanced_route_refresh: true,
         max_message: 4096,
         hold_time: Duration::from_secs(90),
         keepalive_time: Duration::from_secs(30),

@@ -36,6 +36,7 @@ impl Local<'_> {
             capabilities.push(Capability::ExtendedNextHop(vec![NextHopEncoding::IPV4_OVER_IPV6]));
         }
         capabilities.push(Capability::RouteRefresh);
+        capabilities.push(Capability::EnhancedRouteRefresh);
         capabilities.push(Capability::FourOctetAs(config.local_as));
         capabilities.push(Capability::ExtendedMessage);
         if let Some(graceful_restart) = config.graceful_restart {
@@ -94,6 +95,7 @@ impl Local<'_> {
             four_octet_as,
             extended_next_hop: self.over_link && families.contains(Family::Ipv4Unicast),
             route_refresh: has(Capability::RouteRefresh),
+            enhanced_route_refresh: has(Capability::EnhancedRouteRefresh),
             max_message: if extended { EXTENDED_MESSAGE_MAX } else { MESSAGE_MAX },
             hold_time,
             keepalive_time: keepalive_time(hold_time, config.timers.keepalive_time),

@@ -206,6 +206,7 @@ mod tests {
             four_octet_as: true,
             extended_next_hop: false,
             route_refresh: true,
+            enhanced_route_refresh: true,
             max_message: 4096,
             hold_time: Duration::from_secs(90),
             keepalive_time: Duration::from_secs(30),

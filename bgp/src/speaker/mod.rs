@@ -33,6 +33,7 @@ use crate::rib::{Rib, RibInput, RibOutput};
 use crate::session::State;
 use crate::status::SpeakerCounters;
 use crate::types::{ConnectionId, Family, FamilySet, PeerAddress, PeerId, link_of};
+use crate::wire::header::MessageType;
 
 mod announced;
 mod configure;
@@ -319,6 +320,12 @@ impl Speaker {
                     self.tell_group(now, group, EgressInput::Refresh { peer: id, family });
                 }
             }
+            IngressOutput::RefreshBegins(family) => {
+                self.rib.handle(now, RibInput::RefreshBegins { peer: id, family });
+            }
+            IngressOutput::RefreshEnds(family) => {
+                self.rib.handle(now, RibInput::RefreshEnds { peer: id, family });
+            }
             IngressOutput::State(to) => self.moved(address, to),
             IngressOutput::Incident(incident) => self.tell_people(address, EventKind::Incident(incident)),
         }
@@ -401,11 +408,15 @@ impl Speaker {
         self.announced.stir();
         while let Some(output) = self.egress.get_mut(&group).and_then(Egress::poll) {
             match output {
-                EgressOutput::Write { peer, bytes, messages } => {
+                EgressOutput::Write { peer, bytes, messages, kind } => {
                     let peer = self.addresses.get(&peer).and_then(|address| self.peers.get_mut(address));
                     let Some(peer) = peer else { continue };
                     if let Some(connection) = peer.established {
-                        peer.updates_sent = peer.updates_sent.saturating_add(messages);
+                        let sent = match kind {
+                            MessageType::RouteRefresh => &mut peer.refreshes_sent,
+                            _ => &mut peer.updates_sent,
+                        };
+                        *sent = sent.saturating_add(messages);
                         self.write(now, connection, Maker::Group, bytes);
                     }
                 }

@@ -22,10 +22,21 @@ pub(super) struct Peer {
     pub(super) group: Option<GroupId>,
     /// How many UPDATEs its groups have sent it; its [`Ingress`] counts the other messages.
     pub(super) updates_sent: u64,
+    /// The same of ROUTE-REFRESHes.
+    pub(super) refreshes_sent: u64,
 }
 
 impl Peer {
     pub(super) fn new(id: PeerId, config: Arc<PeerConfig>, ingress: Ingress) -> Self {
-        Self { id, config, ingress, state: State::Idle, established: None, group: None, updates_sent: 0 }
+        Self {
+            id,
+            config,
+            ingress,
+            state: State::Idle,
+            established: None,
+            group: None,
+            updates_sent: 0,
+            refreshes_sent: 0,
+        }
     }
 }

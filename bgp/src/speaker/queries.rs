@@ -47,8 +47,9 @@ impl Speaker {
             }
         }
         let mut counters = peer.ingress.counters();
-        let [_open, update, ..] = &mut counters.sent;
+        let [_open, update, .., refresh] = &mut counters.sent;
         *update = update.saturating_add(peer.updates_sent);
+        *refresh = refresh.saturating_add(peer.refreshes_sent);
         PeerStatus {
             id: peer.id,
             address,

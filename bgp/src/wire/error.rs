@@ -102,6 +102,8 @@ error_codes! {
     HARD_RESET = 6, 9, "Cease/Hard Reset";
     /// RFC 9384.
     BFD_DOWN = 6, 10, "Cease/BFD Down";
+    /// The beginning or the end of a refresh of another length than four octets (RFC 7313).
+    ROUTE_REFRESH_INVALID_LENGTH = 7, 1, "ROUTE-REFRESH Message Error/Invalid Message Length";
     /// The peer takes no bytes (RFC 9687).
     SEND_HOLD_TIMER_EXPIRED = 8, 0, "Send Hold Timer Expired";
 }

@@ -49,7 +49,8 @@ impl MessageType {
             Self::Update => 23..=message_max,
             Self::Notification => 21..=message_max,
             Self::Keepalive => 19..=19,
-            Self::RouteRefresh => 23..=23,
+            // Which length is wrong in which way depends on the subtype.
+            Self::RouteRefresh => 19..=message_max,
         }
     }
 }

@@ -4,6 +4,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::capability::AfiSafi;
 use super::error::{ErrorCode, WireError};
+use super::header::{MessageType, put_header};
 use super::reader::Reader;
 
 /// A ROUTE-REFRESH message.
@@ -18,22 +19,32 @@ pub struct RouteRefresh {
 impl RouteRefresh {
     /// The subtype of a request.
     pub const REQUEST: u8 = 0;
+    /// The subtype of the beginning of a refresh, BoRR (RFC 7313).
+    pub const BEGIN: u8 = 1;
+    /// The subtype of the end of a refresh, EoRR (RFC 7313).
+    pub const END: u8 = 2;
 
     /// Reads the message's body.
     ///
     /// # Errors
-    /// Bad Message Length if it is not four octets.
+    /// If it is not four octets: Bad Message Length, or the error of RFC 7313 section 5 if it is the beginning or the end of a refresh.
     pub fn decode(body: &[u8]) -> Result<Self, WireError> {
         let mut reader = Reader::new(body);
         match (reader.u16(), reader.u8(), reader.u8(), reader.is_empty()) {
             (Some(afi), Some(subtype), Some(safi), true) => {
                 Ok(Self { family: AfiSafi { afi, safi }, subtype })
             }
-            _ => Err(WireError::reset(
-                ErrorCode::BAD_MESSAGE_LENGTH,
-                &[],
-                format!("ROUTE-REFRESH with {} octets, not 4", body.len()),
-            )),
+            _ => {
+                let mut message = BytesMut::new();
+                put_header(MessageType::RouteRefresh, body.len(), &mut message);
+                let text = format!("ROUTE-REFRESH with {} octets, not 4", body.len());
+                if let Some(&(Self::BEGIN | Self::END)) = body.get(2) {
+                    message.put_slice(body);
+                    return Err(WireError::reset(ErrorCode::ROUTE_REFRESH_INVALID_LENGTH, &message, text));
+                }
+                let length = message.get(16..18).unwrap_or_default();
+                Err(WireError::reset(ErrorCode::BAD_MESSAGE_LENGTH, length, text))
+            }
         }
     }
 

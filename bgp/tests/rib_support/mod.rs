@@ -80,6 +80,7 @@ pub fn session(peer: u32, remote_as: Asn) -> Session {
         four_octet_as: true,
         extended_next_hop: false,
         route_refresh: true,
+        enhanced_route_refresh: true,
         max_message: 4096,
         hold_time: Duration::from_secs(90),
         keepalive_time: Duration::from_secs(30),
@@ -118,6 +119,8 @@ pub struct Sink {
     pub announced: usize,
     /// Prefixes withdrawn.
     pub withdrawn: usize,
+    /// The subtype of each ROUTE-REFRESH read, and how many prefixes were announced before.
+    pub refreshes: Vec<(u8, usize)>,
     decoder: Decoder,
 }
 
@@ -137,6 +140,7 @@ impl Sink {
             updates: 0,
             announced: 0,
             withdrawn: 0,
+            refreshes: vec![],
             decoder: Decoder::new(agreed),
         }
     }
@@ -145,6 +149,11 @@ impl Sink {
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let length = usize::from(u16::from_be_bytes([rest[16], rest[17]]));
+            if rest[18] == 5 {
+                self.refreshes.push((rest[21], self.announced));
+                rest = &rest[length..];
+                continue;
+            }
             assert_eq!(rest[18], 2, "an UPDATE");
             let mut batch = RouteBatch::default();
             let decoded = self.decoder.decode(&rest[19..length], &mut batch).unwrap();

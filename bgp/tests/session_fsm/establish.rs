@@ -217,6 +217,7 @@ fn our_open_says_what_we_are() {
         Capability::RouteRefresh,
         Capability::FourOctetAs(Asn(4_200_000_001)),
         Capability::ExtendedMessage,
+        Capability::EnhancedRouteRefresh,
         Capability::GracefulRestart(restart),
         Capability::LongLivedGracefulRestart(
             [(v4, true), (v6, false)]
@@ -307,5 +308,53 @@ fn a_refresh_is_passed_on_for_agreed_families_only() {
     }
     let refreshes = solo.count(|output| matches!(output, IngressOutput::Refresh(Family::Ipv4Unicast)));
     assert_eq!((refreshes, solo.ingress.state()), (1, State::Established));
+    let begins = solo.count(|output| matches!(output, IngressOutput::RefreshBegins(_)));
+    assert_eq!(begins, 0, "RFC 7313 was not agreed on");
     assert_eq!(solo.ingress.counters().received, [1, 0, 0, 1, 5]);
+}
+
+#[test]
+fn rfc7313_the_beginning_and_the_end_of_a_refresh_are_passed_on() {
+    let mut enhanced = open();
+    enhanced.capabilities.push(Capability::EnhancedRouteRefresh);
+    let (mut solo, connection) = Solo::established(peer_config(65001, 65002), enhanced);
+    for subtype in [RouteRefresh::BEGIN, RouteRefresh::END, 7] {
+        let refresh = RouteRefresh { family: AfiSafi { afi: 2, safi: 1 }, subtype };
+        solo.send(connection, &Message::RouteRefresh(refresh));
+    }
+    let passed = |output: &&IngressOutput| {
+        matches!(output, IngressOutput::RefreshBegins(_) | IngressOutput::RefreshEnds(_))
+    };
+    let passed: Vec<_> = solo.outputs.iter().filter(passed).collect();
+    assert!(
+        matches!(
+            passed[..],
+            [
+                IngressOutput::RefreshBegins(Family::Ipv6Unicast),
+                IngressOutput::RefreshEnds(Family::Ipv6Unicast)
+            ]
+        ),
+        "{passed:?}"
+    );
+}
+
+/// RFC 7313 section 5: the whole message is told back. Of a request RFC 4271 says what is wrong.
+#[test]
+fn rfc7313_a_refresh_of_a_wrong_length_has_an_error_of_its_own() {
+    for (body, code) in [
+        (&[0, 1, 1, 1, 0][..], ErrorCode::ROUTE_REFRESH_INVALID_LENGTH),
+        (&[0, 1, 2], ErrorCode::ROUTE_REFRESH_INVALID_LENGTH),
+        (&[0, 1, 0, 1, 0], ErrorCode::BAD_MESSAGE_LENGTH),
+        (&[0, 1], ErrorCode::BAD_MESSAGE_LENGTH),
+    ] {
+        let mut enhanced = open();
+        enhanced.capabilities.push(Capability::EnhancedRouteRefresh);
+        let (mut solo, connection) = Solo::established(peer_config(65001, 65002), enhanced);
+        let length = 19 + u8::try_from(body.len()).expect("short");
+        let message = [&[0xff; 16][..], &[0, length, 5], body].concat();
+        solo.bytes(connection, &message);
+        let told = solo.notification(connection);
+        let data = if code == ErrorCode::BAD_MESSAGE_LENGTH { vec![0, length] } else { message };
+        assert_eq!((told.code, &told.data[..]), (code, &data[..]), "{body:?}");
+    }
 }

@@ -38,6 +38,9 @@ pub struct PeerJson {
     pub timers: Option<TimersJson>,
     /// Whether it is a route reflector client of ours (RFC 4456).
     pub route_reflector_client: bool,
+    /// What was agreed on in OPEN with the Established session.
+    #[serde(default)]
+    pub capabilities: Option<CapabilitiesJson>,
     /// Since when it is in that state.
     pub since: Option<Timestamp>,
     /// The families offered or, once Established, agreed on.
@@ -87,6 +90,23 @@ pub enum AuthenticationJson {
     TcpMd5,
     /// By something that is not to be had, so that the session stays down.
     Unavailable,
+}
+
+/// The capabilities that both ends have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CapabilitiesJson {
+    /// AS numbers of four octets (RFC 6793).
+    #[serde(rename = "fourOctetAS")]
+    pub four_octet_as: bool,
+    /// IPv4 prefixes with IPv6 next hops (RFC 8950).
+    pub extended_next_hop: bool,
+    /// ROUTE-REFRESH (RFC 2918).
+    pub route_refresh: bool,
+    /// A refresh has a beginning and an end (RFC 7313).
+    pub enhanced_route_refresh: bool,
+    /// Messages of up to 65535 octets (RFC 8654).
+    pub extended_messages: bool,
 }
 
 /// A session's timers, in seconds; 0: it never expires.

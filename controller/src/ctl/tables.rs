@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use crate::api::ServicePrefixJson;
 use crate::api::ipam::IpamJson;
 use crate::api::json::{
-    AddressJson, AsPathElement, AuthenticationJson, DocumentError, DrainJson, DrainPhase, ErrorDirection,
-    EventJson, FibJson, FibNextHopJson, LastErrorJson, OriginJson, PathJson, PeerJson, Problem, RouteJson,
-    Severity, StatusJson, TimersJson,
+    AddressJson, AsPathElement, AuthenticationJson, CapabilitiesJson, DocumentError, DrainJson, DrainPhase,
+    ErrorDirection, EventJson, FibJson, FibNextHopJson, LastErrorJson, OriginJson, PathJson, PeerJson,
+    Problem, RouteJson, Severity, StatusJson, TimersJson,
 };
 
 /// What stands where there is nothing to say.
@@ -263,6 +263,7 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
     line("Remote AS", or_none(peer.remote_as));
     line("Local AS", peer.local_as.to_string());
     line("State", format!("{} for {}", peer.state, age(peer.since, now)));
+    line("Agreed", peer.capabilities.map_or_else(|| NONE.to_owned(), agreed));
     line(
         "Timers",
         peer.timers.map_or_else(
@@ -314,6 +315,19 @@ fn authentication_of(authentication: AuthenticationJson) -> &'static str {
         AuthenticationJson::TcpMd5 => "TCP-MD5",
         AuthenticationJson::Unavailable => "unavailable, so that the session stays down",
     }
+}
+
+/// The capabilities that both ends have.
+fn agreed(capabilities: CapabilitiesJson) -> String {
+    let all = [
+        ("four-octet AS", capabilities.four_octet_as),
+        ("extended next hop", capabilities.extended_next_hop),
+        ("route refresh", capabilities.route_refresh),
+        ("enhanced route refresh", capabilities.enhanced_route_refresh),
+        ("extended messages", capabilities.extended_messages),
+    ];
+    let names: Vec<&str> = all.into_iter().filter(|(_, agreed)| *agreed).map(|(name, _)| name).collect();
+    if names.is_empty() { NONE.to_owned() } else { names.join(", ") }
 }
 
 fn last_error(error: &LastErrorJson, now: Timestamp) -> String {

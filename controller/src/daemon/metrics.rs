@@ -386,6 +386,7 @@ mod tests {
             accepted: 3,
             advertised: 2,
             per_family: BTreeMap::from([(Family::Ipv4Unicast, family)]),
+            capabilities: None,
             timers: None,
             bfd: None,
             graceful_restart: None,

@@ -7,11 +7,13 @@ use weft_bgp::protection::Authentication;
 use weft_bgp::status::{Direction, FamilyStatus, LastError, PathStatus, PeerStatus, RouteStatus};
 use weft_bgp::types::PeerAddress;
 use weft_bgp::wire::attributes::{AsPath, Origin, SegmentKind};
+use weft_bgp::wire::header::MESSAGE_MAX;
 
 use super::clock::Moment;
 use crate::api::json::{
-    AsPathElement, AuthenticationJson, ErrorDirection, FamilyJson, GracefulRestartJson, GracefulRestartRole,
-    LastErrorJson, MaxPrefixesJson, OriginJson, PathJson, PeerJson, RouteJson, TimersJson,
+    AsPathElement, AuthenticationJson, CapabilitiesJson, ErrorDirection, FamilyJson, GracefulRestartJson,
+    GracefulRestartRole, LastErrorJson, MaxPrefixesJson, OriginJson, PathJson, PeerJson, RouteJson,
+    TimersJson,
 };
 
 /// The port that needs no mention (RFC 4271 section 4).
@@ -42,6 +44,13 @@ pub(super) fn peer(status: &PeerStatus, now: &Moment) -> PeerJson {
             send_hold_time: config.timers.send_hold_time(s.hold_time).map_or(0, |time| time.as_secs()),
         }),
         route_reflector_client: config.route_reflector_client,
+        capabilities: session.map(|s| CapabilitiesJson {
+            four_octet_as: s.four_octet_as,
+            extended_next_hop: s.extended_next_hop,
+            route_refresh: s.route_refresh,
+            enhanced_route_refresh: s.enhanced_route_refresh,
+            extended_messages: s.max_message > MESSAGE_MAX,
+        }),
         since: status.since.map(|since| now.timestamp_of(since)),
         families: session.map_or(config.families, |s| s.families).iter().collect(),
         received: total(|f| f.received),
