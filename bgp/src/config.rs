@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use crate::policy::{Community, Policy};
 use crate::protection::{Authentication, Protection};
+use crate::role::Role;
 use crate::types::{Asn, FamilySet, PeerAddress, PeerType};
 
 /// Everything one speaker should be. One per daemon.
@@ -101,6 +102,10 @@ pub struct PeerConfig {
     pub as_override: bool,
     /// Whether private AS numbers are taken out of what an external peer is told, but for its own.
     pub remove_private_as: bool,
+    /// What we are to the peer's AS, if it is another than ours (RFC 9234).
+    pub role: Option<Role>,
+    /// Whether the peer must say its own role.
+    pub role_strict: bool,
     /// The timers.
     pub timers: Timers,
     /// Graceful restart (RFC 4724), unless switched off.

@@ -31,6 +31,7 @@ pub mod ingress;
 pub mod policy;
 pub mod protection;
 pub mod rib;
+pub mod role;
 pub mod session;
 #[cfg(feature = "sim")]
 pub mod sim;

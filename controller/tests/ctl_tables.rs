@@ -19,7 +19,7 @@ use weft_controller::api::json::{
     AddressJson, AsPathElement, AuthenticationJson, CapabilitiesJson, ConfigStatusJson, DocumentError,
     DrainJson, DrainPhase, ErrorDirection, EventJson, FamilyJson, FibJson, FibNextHopJson, FibStatusJson,
     GracefulRestartJson, GracefulRestartRole, IpamStatusJson, LastErrorJson, MaxPrefixesJson, OriginJson,
-    PathJson, PeerCountJson, PeerJson, Problem, RouteJson, SpoofedJson, StatusJson, TimersJson,
+    PathJson, PeerCountJson, PeerJson, Problem, RoleJson, RouteJson, SpoofedJson, StatusJson, TimersJson,
 };
 use weft_controller::api::{RejectedJson, ServicePrefixJson, ServicesStatusJson};
 use weft_controller::cluster::TrafficPolicy;
@@ -43,6 +43,7 @@ fn peer(name: &str, address: &str) -> PeerJson {
         remote_as: Some(65000),
         local_as: 64601,
         state: State::Established,
+        role: Some(RoleJson { local: "customer".into(), remote: Some("provider".into()) }),
         capabilities: Some(CapabilitiesJson {
             four_octet_as: true,
             extended_next_hop: false,
@@ -78,6 +79,7 @@ fn peers() -> Vec<PeerJson> {
     let down = PeerJson {
         remote_as: None,
         state: State::Active,
+        role: None,
         capabilities: None,
         timers: None,
         since: Some(at(1_799_999_958)),
@@ -113,6 +115,7 @@ fn path(next_hop: &str, code: &'static str, text: &str) -> PathJson {
         ext_communities: vec!["0002fde800000001".into()],
         originator_id: None,
         cluster_list: Vec::new(),
+        only_to_customer: None,
         valid: true,
         best: false,
         reason: Reason::new(code, text),

@@ -112,6 +112,8 @@ fn values_of_the_wrong_form() {
         ("numAllowedLocalASNumbers: 300", "numAllowedLocalASNumbers", "300", "u8"),
         ("gracefulRestart: {restartTime: 2h}", "gracefulRestart.restartTime", "12 bits", "4095s"),
         ("gracefulRestart: {longLivedTime: 4661h}", "gracefulRestart.longLivedTime", "24 bits", "16777215s"),
+        ("role: transit", "role", "unknown variant \"transit\"", "provider"),
+        ("roleStrict: true", "roleStrict", "without role", "rs-client"),
         ("peerSelector: all()", "peerSelector", "both given", "one of the two"),
     ] {
         one("BGPPeer", "p", &peer(field), 7, &format!("spec.{name}"), message, remedy);
@@ -153,6 +155,15 @@ fn values_that_do_not_go_together() {
         6,
         "spec.asNumber",
         "with peerSelector",
+        "leave it out",
+    );
+    one(
+        "BGPPeer",
+        "p",
+        "  peerIP: 10.0.0.1\n  asNumber: internal\n  role: peer\n",
+        7,
+        "spec.role",
+        "between two ASes",
         "leave it out",
     );
     one(

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use self::framing::{Frame, Framer};
 use crate::config::PeerConfig;
+use crate::role::Role;
 use crate::session::{Event, Fsm, Malformed, Outbox, State, Timer};
 use crate::status::{Direction, LastError, MessageCounters};
 use crate::types::{Asn, ConnectionId, Family, FamilySet, PeerAddress, PeerType, Reason};
@@ -395,6 +396,10 @@ pub struct Session {
     pub route_refresh: bool,
     /// Whether a refresh has a beginning and an end here (RFC 7313).
     pub enhanced_route_refresh: bool,
+    /// What we are to the peer's AS, where that is configured and another than ours (RFC 9234).
+    pub role: Option<Role>,
+    /// What the peer says that it is to us.
+    pub remote_role: Option<Role>,
     /// The longest message that the peer takes: 4096, or 65535 (RFC 8654).
     pub max_message: u16,
     /// The negotiated hold time; zero: no keepalives.

@@ -13,6 +13,7 @@ use crate::arena::prefixes::PrefixId;
 use crate::config::Origination;
 use crate::ingress::{RouteBatch, Session};
 use crate::policy::{Operations, RouteSource, Subject};
+use crate::role::Role;
 use crate::speaker::{Resolution, TrackedNextHop};
 use crate::types::{Asn, Family, FamilySet, PeerId, PeerType, Reason, link_of};
 use crate::wire::attributes::{Aggregator, AsPath, LLGR_STALE, NO_LLGR, PathAttributes};
@@ -47,6 +48,7 @@ impl Rib {
         prefixes: &[IpNet],
     ) {
         let path_type = PathType::Learned(session.peer_type);
+        let attributes = &marked(session, attributes);
         let received = {
             let holdings = &mut self.holdings;
             holdings.attributes.intern(attributes, path_type, link_of(session.local), &mut holdings.hops)
@@ -348,6 +350,9 @@ impl Rib {
         if external && attributes.as_path.first() != Some(session.remote_as) {
             return Standing::FirstAs;
         }
+        if is_leak(session, attributes) {
+            return Standing::RouteLeak;
+        }
         if is_without_link(interned.next_hop) {
             return Standing::NextHopUnresolved;
         }
@@ -385,6 +390,27 @@ impl Rib {
                 self.mark_dirty(id);
             }
         }
+    }
+}
+
+/// The attributes with the mark that the sender should have set (RFC 9234 section 5): what comes from above or across is told to
+/// customers only.
+fn marked(session: &Session, attributes: &Arc<PathAttributes>) -> Arc<PathAttributes> {
+    let from_above = session.role.is_some_and(|role| role.counterpart().tells_customers_only());
+    if !from_above || attributes.only_to_customer.is_some() {
+        return Arc::clone(attributes);
+    }
+    let only_to_customer = Some(session.remote_as);
+    Arc::new(PathAttributes { only_to_customer, ..(**attributes).clone() })
+}
+
+/// Whether the peer was not to tell us the path: it came to it from above or across, and we are not its customer.
+fn is_leak(session: &Session, attributes: &PathAttributes) -> bool {
+    let Some(asn) = attributes.only_to_customer else { return false };
+    match session.role {
+        Some(Role::Provider | Role::RouteServer) => true,
+        Some(Role::Peer) => asn != session.remote_as,
+        Some(Role::Customer | Role::RouteServerClient) | None => false,
     }
 }
 

@@ -12,6 +12,7 @@ use crate::policy::{
     CompiledPolicy, NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED, Operation, Operations, Policy, RouteSource,
     Subject,
 };
+use crate::role::Role;
 use crate::types::{Asn, Family, FamilySet, PeerType, Reason, link_of};
 use crate::wire::attributes::{LLGR_STALE, PathAttributes};
 
@@ -48,6 +49,7 @@ pub(super) struct Terms {
     max_message: u16,
     /// Whether the peers understand LLGR_STALE.
     long_lived: bool,
+    role: Option<Role>,
     /// None: the peer is external.
     reflection: Option<Reflection>,
     /// The external peer's AS, if ours is to stand in its place.
@@ -88,6 +90,7 @@ impl Terms {
             four_octet_as: session.four_octet_as,
             max_message: session.max_message,
             long_lived: session.graceful_restart.is_some_and(|peer| peer.long_lived.is_some()),
+            role: session.role,
             reflection: (!external)
                 .then_some(Reflection { client: config.route_reflector_client, cluster_id }),
             overridden_as: Some(session.remote_as).filter(|_| external && config.as_override),
@@ -144,6 +147,8 @@ pub(super) enum Withheld<'a> {
     Community(&'static str),
     /// It is long-lived stale, and the peer would not know (RFC 9494 section 4.3).
     LongLivedStale,
+    /// It is for customers only, and we are none of the peer's providers (RFC 9234 section 5).
+    OnlyToCustomer(Asn),
     /// The export policy.
     Policy(&'a Reason),
     /// No address of ours that the peer could send to.
@@ -168,6 +173,10 @@ impl Withheld<'_> {
             Self::LongLivedStale => Reason::new(
                 "long-lived-stale",
                 "the path carries LLGR_STALE, and long-lived graceful restart was not agreed on with the peer (RFC 9494)",
+            ),
+            Self::OnlyToCustomer(asn) => Reason::new(
+                "only-to-customer",
+                format!("AS {asn} told it to customers only, and the peer is none of ours (RFC 9234)"),
             ),
             Self::Policy(reason) => reason.clone(),
             Self::NoNextHop(family) => Reason::new(
@@ -227,6 +236,10 @@ impl Exporter {
                 return Err(Withheld::LongLivedStale);
             }
         }
+        let upward = terms.role.is_some_and(|role| role.counterpart().tells_customers_only());
+        if let Some(asn) = attributes.only_to_customer.filter(|_| upward) {
+            return Err(Withheld::OnlyToCustomer(asn));
+        }
         let subject = Subject { prefix, source, peer_type: terms.peer_type, attributes };
         let operations = self.policy.evaluate(subject).map_err(Withheld::Policy)?;
         let sets = |operation: &Operation| matches!(operation, Operation::SetNextHop(_));
@@ -276,6 +289,9 @@ impl Exporter {
         }
         if terms.peer_type == PeerType::External {
             told.as_path.prepend(terms.local_as);
+            if terms.role.is_some_and(Role::tells_customers_only) {
+                told.only_to_customer.get_or_insert(terms.local_as);
+            }
             told.local_pref = None;
             told.originator_id = None;
             told.cluster_list.clear();

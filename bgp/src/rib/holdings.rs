@@ -54,6 +54,8 @@ pub(super) enum Standing {
     OwnOriginator,
     /// Our cluster is in its CLUSTER_LIST (RFC 4456 section 8).
     OwnCluster,
+    /// It was for customers only when it was told to us, who are none (RFC 9234 section 5).
+    RouteLeak,
     /// Its next hop is an address of ours (RFC 4271 section 5.1.3).
     OwnNextHop,
 }

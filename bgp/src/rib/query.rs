@@ -192,6 +192,18 @@ impl Rib {
                     self.settings.cluster_id.unwrap_or(self.settings.router_id)
                 ),
             ),
+            Standing::RouteLeak => {
+                let role = peer.session().and_then(|session| session.role);
+                let attributes = &self.holdings.attributes.get(path.attributes).attributes;
+                let to = attributes.only_to_customer.map_or(0, |asn| asn.0);
+                Reason::new(
+                    "route-leak",
+                    format!(
+                        "AS {to} told it to customers only (RFC 9234), and on this session our role is {}: the peer leaks it",
+                        role.map_or_else(String::new, |role| role.to_string())
+                    ),
+                )
+            }
             Standing::OwnNextHop => {
                 Reason::new("own-next-hop", format!("the next hop {next_hop} is our own address"))
             }

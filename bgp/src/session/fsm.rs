@@ -176,6 +176,7 @@ impl Fsm {
             || old.ttl_security != new.ttl_security
             || old.source_address != new.source_address
             || old.families != new.families
+            || (old.role, old.role_strict) != (new.role, new.role_strict)
             || offered(old) != offered(new)
             || old.timers.hold_time != new.timers.hold_time;
         changes.then_some(ErrorCode::OTHER_CONFIGURATION_CHANGE.subcode)

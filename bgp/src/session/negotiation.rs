@@ -7,6 +7,7 @@ use bytes::{BufMut, BytesMut};
 
 use crate::config::{PeerConfig, RemoteAs};
 use crate::ingress::{LocalRestart, LongLived, PeerGracefulRestart, Session};
+use crate::role::Role;
 use crate::types::{ConnectionId, Family, FamilySet, PeerType};
 use crate::wire::WireError;
 use crate::wire::capability::{
@@ -39,6 +40,12 @@ impl Local<'_> {
         capabilities.push(Capability::EnhancedRouteRefresh);
         capabilities.push(Capability::FourOctetAs(config.local_as));
         capabilities.push(Capability::ExtendedMessage);
+        let internal = match config.remote_as {
+            RemoteAs::Exactly(asn) => asn == config.local_as,
+            RemoteAs::Internal => true,
+            RemoteAs::External => false,
+        };
+        capabilities.extend(config.role.filter(|_| !internal).map(|role| Capability::Role(role as u8)));
         if let Some(graceful_restart) = config.graceful_restart {
             // Of a session that was lost without a restart too: what we forward by did not go with it.
             let forwarding = |family| self.restart.forwarding.contains(family);
@@ -69,7 +76,8 @@ impl Local<'_> {
     /// What the peer's OPEN makes of a connection.
     ///
     /// # Errors
-    /// OPEN Message Error (RFC 4271 section 6.2): an AS, identifier or hold time that is not acceptable, or no family in common.
+    /// OPEN Message Error (RFC 4271 section 6.2): an AS, identifier or hold time that is not acceptable, no family in common, or roles that
+    /// do not go together.
     pub(super) fn negotiate(
         &self,
         open: &Open,
@@ -80,6 +88,8 @@ impl Local<'_> {
         let peer_type = self.check_identity(open)?;
         let hold_time = negotiate_hold_time(config.timers.hold_time, open.hold_time)?;
         let families = self.negotiate_families(open)?;
+        let role = config.role.filter(|_| peer_type == PeerType::External);
+        let remote_role = role.map_or(Ok(None), |role| check_role(role, config.role_strict, open))?;
         let has = |capability| open.capabilities.contains(&capability);
         let four_octet_as = open.capabilities.iter().any(|c| matches!(c, Capability::FourOctetAs(_)));
         let extended = has(Capability::ExtendedMessage);
@@ -96,6 +106,8 @@ impl Local<'_> {
             extended_next_hop: self.over_link && families.contains(Family::Ipv4Unicast),
             route_refresh: has(Capability::RouteRefresh),
             enhanced_route_refresh: has(Capability::EnhancedRouteRefresh),
+            role,
+            remote_role,
             max_message: if extended { EXTENDED_MESSAGE_MAX } else { MESSAGE_MAX },
             hold_time,
             keepalive_time: keepalive_time(hold_time, config.timers.keepalive_time),
@@ -168,6 +180,32 @@ impl Local<'_> {
         );
         Err(WireError::reset(ErrorCode::UNSUPPORTED_CAPABILITY, &data, text))
     }
+}
+
+/// What the peer says that it is to us, who are `ours` to it (RFC 9234 section 4.2).
+fn check_role(ours: Role, strict: bool, open: &Open) -> Result<Option<Role>, WireError> {
+    let mut said: Vec<u8> = open
+        .capabilities
+        .iter()
+        .filter_map(|capability| match capability {
+            Capability::Role(role) => Some(*role),
+            _ => None,
+        })
+        .collect();
+    said.dedup();
+    let wanted = ours.counterpart();
+    let text = match said.as_slice() {
+        [] if !strict => return Ok(None),
+        [] => "says nothing of its role, and roleStrict asks for it".to_owned(),
+        [role] if *role == wanted as u8 => return Ok(Some(wanted)),
+        [role] => match Role::from_code(*role) {
+            Some(role) => format!("says it is {role}"),
+            None => format!("says its role is {role}, which is none"),
+        },
+        _ => "says two roles at once".to_owned(),
+    };
+    let text = format!("the peer {text}; our role is {ours}, to which belongs {wanted} (RFC 9234)");
+    Err(WireError::reset(ErrorCode::ROLE_MISMATCH, &[], text))
 }
 
 fn seconds(duration: Duration) -> u16 {

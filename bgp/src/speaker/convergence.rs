@@ -207,6 +207,8 @@ mod tests {
             extended_next_hop: false,
             route_refresh: true,
             enhanced_route_refresh: true,
+            role: None,
+            remote_role: None,
             max_message: 4096,
             hold_time: Duration::from_secs(90),
             keepalive_time: Duration::from_secs(30),

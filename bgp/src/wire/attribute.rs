@@ -30,6 +30,7 @@ pub(super) mod code {
     pub(in crate::wire) const AS4_PATH: u8 = 17;
     pub(in crate::wire) const AS4_AGGREGATOR: u8 = 18;
     pub(in crate::wire) const LARGE_COMMUNITY: u8 = 32;
+    pub(in crate::wire) const ONLY_TO_CUSTOMER: u8 = 35;
 }
 
 /// The optional and transitive bits that the specification of a known attribute demands.
@@ -48,7 +49,8 @@ pub(super) fn specified_flags(type_code: u8) -> Option<u8> {
         | code::EXTENDED_COMMUNITIES
         | code::AS4_PATH
         | code::AS4_AGGREGATOR
-        | code::LARGE_COMMUNITY => Some(flag::OPTIONAL | flag::TRANSITIVE),
+        | code::LARGE_COMMUNITY
+        | code::ONLY_TO_CUSTOMER => Some(flag::OPTIONAL | flag::TRANSITIVE),
         _ => None,
     }
 }
@@ -72,6 +74,7 @@ pub(super) fn name(type_code: u8) -> String {
         code::AS4_PATH => "AS4_PATH",
         code::AS4_AGGREGATOR => "AS4_AGGREGATOR",
         code::LARGE_COMMUNITY => "LARGE_COMMUNITY",
+        code::ONLY_TO_CUSTOMER => "ONLY_TO_CUSTOMER",
         other => return format!("attribute {other}"),
     };
     known.to_owned()

@@ -45,6 +45,8 @@ pub struct PathAttributes {
     pub originator_id: Option<Ipv4Addr>,
     /// CLUSTER_LIST (RFC 4456), as received.
     pub cluster_list: Vec<Ipv4Addr>,
+    /// ONLY_TO_CUSTOMER (RFC 9234): the AS that has told it to a customer, a peer or a client of its route server first.
+    pub only_to_customer: Option<Asn>,
     /// Optional transitive attributes that this speaker does not know, by type, the partial bit set when passed on.
     pub unknown: Vec<UnknownAttribute>,
 }
@@ -67,6 +69,7 @@ impl PathAttributes {
             large_communities: Vec::new(),
             originator_id: None,
             cluster_list: Vec::new(),
+            only_to_customer: None,
             unknown: Vec::new(),
         }
     }

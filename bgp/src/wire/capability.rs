@@ -12,6 +12,7 @@ mod code {
     pub(super) const ROUTE_REFRESH: u8 = 2;
     pub(super) const EXTENDED_NEXT_HOP: u8 = 5;
     pub(super) const EXTENDED_MESSAGE: u8 = 6;
+    pub(super) const ROLE: u8 = 9;
     pub(super) const GRACEFUL_RESTART: u8 = 64;
     pub(super) const FOUR_OCTET_AS: u8 = 65;
     pub(super) const ENHANCED_ROUTE_REFRESH: u8 = 70;
@@ -30,6 +31,8 @@ pub enum Capability {
     ExtendedNextHop(Vec<NextHopEncoding>),
     /// Messages of up to 65535 octets (RFC 8654).
     ExtendedMessage,
+    /// What the sender's AS is to the receiver's (RFC 9234): a [`Role`](crate::role::Role), or a number that is none.
+    Role(u8),
     /// Graceful restart (RFC 4724).
     GracefulRestart(GracefulRestartCapability),
     /// Long-lived graceful restart (RFC 9494).
@@ -167,6 +170,7 @@ impl Capability {
             code::ROUTE_REFRESH => Self::RouteRefresh,
             code::EXTENDED_NEXT_HOP => Self::ExtendedNextHop(decode_next_hops(&mut reader)?),
             code::EXTENDED_MESSAGE => Self::ExtendedMessage,
+            code::ROLE => Self::Role(reader.u8()?),
             code::GRACEFUL_RESTART => Self::GracefulRestart(decode_graceful_restart(&mut reader)?),
             code::FOUR_OCTET_AS => Self::FourOctetAs(Asn(reader.u32()?)),
             code::ENHANCED_ROUTE_REFRESH => Self::EnhancedRouteRefresh,
@@ -208,6 +212,10 @@ impl Capability {
                 code::EXTENDED_NEXT_HOP
             }
             Self::ExtendedMessage => code::EXTENDED_MESSAGE,
+            Self::Role(role) => {
+                out.put_u8(*role);
+                code::ROLE
+            }
             Self::GracefulRestart(restart) => {
                 encode_graceful_restart(restart, out);
                 code::GRACEFUL_RESTART

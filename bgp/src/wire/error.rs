@@ -52,6 +52,8 @@ error_codes! {
     UNACCEPTABLE_HOLD_TIME = 2, 6, "OPEN Message Error/Unacceptable Hold Time";
     /// The peer lacks a capability that we cannot do without (RFC 5492).
     UNSUPPORTED_CAPABILITY = 2, 7, "OPEN Message Error/Unsupported Capability";
+    /// The roles of the two ends do not go together (RFC 9234).
+    ROLE_MISMATCH = 2, 11, "OPEN Message Error/Role Mismatch";
     /// Lengths that contradict each other, or an attribute that must not be there twice.
     MALFORMED_ATTRIBUTE_LIST = 3, 1, "UPDATE Message Error/Malformed Attribute List";
     /// A well-known attribute of a type that is not known.

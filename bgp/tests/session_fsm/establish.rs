@@ -358,3 +358,46 @@ fn rfc7313_a_refresh_of_a_wrong_length_has_an_error_of_its_own() {
         assert_eq!((told.code, &told.data[..]), (code, &data[..]), "{body:?}");
     }
 }
+
+/// RFC 9234 section 4.2: each pair of roles, a peer that says nothing, one that says two or what is no role, and roles inside an AS.
+#[test]
+fn rfc9234_roles_must_go_together() {
+    use weft_bgp::role::Role;
+    const ROLES: [Role; 5] =
+        [Role::Provider, Role::RouteServer, Role::RouteServerClient, Role::Customer, Role::Peer];
+    let outcome = |ours: Option<Role>, strict: bool, theirs: &[u8]| {
+        let mut config = peer_config(65001, 65002);
+        (config.role, config.role_strict) = (ours, strict);
+        let mut solo = Solo::new(config);
+        let connection = solo.accept();
+        let mut open = open();
+        open.capabilities.extend(theirs.iter().map(|role| Capability::Role(*role)));
+        solo.send(connection, &Message::Open(open));
+        match solo.ingress.state() {
+            State::OpenConfirm => None,
+            _ => Some(solo.notification(connection).code),
+        }
+    };
+    let mismatch = Some(ErrorCode::ROLE_MISMATCH);
+    assert_eq!(ErrorCode::ROLE_MISMATCH, ErrorCode { code: 2, subcode: 11 });
+    for ours in ROLES {
+        for theirs in ROLES {
+            let good = matches!((ours as u8, theirs as u8), (0, 3) | (3, 0) | (1, 2) | (2, 1) | (4, 4));
+            let expected = if good { None } else { mismatch };
+            assert_eq!(outcome(Some(ours), true, &[theirs as u8]), expected, "{ours:?} {theirs:?}");
+        }
+    }
+    assert_eq!(outcome(Some(Role::Peer), false, &[]), None);
+    assert_eq!(outcome(Some(Role::Peer), true, &[]), mismatch);
+    assert_eq!(outcome(Some(Role::Peer), false, &[4, 4]), None, "the same twice is once");
+    assert_eq!(outcome(Some(Role::Peer), false, &[4, 3]), mismatch);
+    assert_eq!(outcome(Some(Role::Peer), false, &[9]), mismatch);
+    assert_eq!(outcome(None, false, &[0]), None, "without a role of ours theirs means nothing");
+
+    let mut internal = peer_config(65002, 65002);
+    internal.role = Some(Role::Peer);
+    let mut solo = Solo::new(internal);
+    let connection = solo.accept();
+    let [Message::Open(sent)] = &solo.written(connection)[..] else { panic!("{:?}", solo.outputs) };
+    assert!(!sent.capabilities.iter().any(|c| matches!(c, Capability::Role(_))), "not inside an AS");
+}

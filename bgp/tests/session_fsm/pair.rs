@@ -51,6 +51,8 @@ pub(crate) fn peer_config(local_as: u32, remote_as: u32) -> PeerConfig {
         allowed_own_as: 0,
         as_override: false,
         remove_private_as: false,
+        role: None,
+        role_strict: false,
         timers: Timers::default(),
         graceful_restart: Some(GracefulRestart {
             restart_time: Duration::from_secs(120),

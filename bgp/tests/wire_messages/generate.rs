@@ -59,6 +59,7 @@ pub(crate) fn attributes(next_hop: &str) -> PathAttributes {
         large_communities: Vec::new(),
         originator_id: None,
         cluster_list: Vec::new(),
+        only_to_customer: None,
         unknown: Vec::new(),
     }
 }
@@ -161,6 +162,7 @@ prop_compose! {
         ext_communities in sorted(vec(any::<[u8; 8]>(), 0..5)),
         large_communities in sorted(vec(any::<[u32; 3]>(), 0..5)),
         reflection in (option::of(any::<u32>()), vec(any::<u32>(), 0..5)),
+        only_to_customer in option::of(any::<u32>()),
         unknown in any_unknown(),
     ) -> PathAttributes {
         let origin = [Origin::Igp, Origin::Egp, Origin::Incomplete][usize::from(numbers.0)];
@@ -179,6 +181,7 @@ prop_compose! {
             large_communities,
             originator_id: reflection.0.map(Ipv4Addr::from),
             cluster_list: reflection.1.into_iter().map(Ipv4Addr::from).collect(),
+            only_to_customer: only_to_customer.map(Asn),
             unknown,
         }
     }
@@ -201,6 +204,7 @@ fn any_capability() -> impl Strategy<Value = Capability> {
             Capability::ExtendedNextHop(encodings.into_iter().map(encoding).collect())
         }),
         Just(Capability::EnhancedRouteRefresh),
+        any::<u8>().prop_map(Capability::Role),
         vec((family.clone(), any::<bool>(), 0u32..0x100_0000), 0..4).prop_map(|families| {
             let of = |(family, forwarding, stale_time)| LongLivedFamily { family, forwarding, stale_time };
             Capability::LongLivedGracefulRestart(families.into_iter().map(of).collect())

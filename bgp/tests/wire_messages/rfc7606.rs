@@ -96,6 +96,11 @@ fn every_attribute_malformed_has_its_severity_and_code() {
         (ext, 0xc0, 16, &[], Withdraw, E::ATTRIBUTE_LENGTH_ERROR),
         (ext, 0xc0, 32, &[0; 11], Withdraw, E::ATTRIBUTE_LENGTH_ERROR),
         (ext, 0xc0, 32, &[], Withdraw, E::ATTRIBUTE_LENGTH_ERROR),
+        // RFC 9234 section 5 ONLY_TO_CUSTOMER
+        (ext, 0xc0, 35, &[0; 3], Withdraw, E::ATTRIBUTE_LENGTH_ERROR),
+        (int, 0xc0, 35, &[0; 5], Withdraw, E::ATTRIBUTE_LENGTH_ERROR),
+        (ext, 0xc0, 35, &[], Withdraw, E::ATTRIBUTE_LENGTH_ERROR),
+        (ext, 0x80, 35, &[0; 4], Withdraw, E::ATTRIBUTE_FLAGS_ERROR),
         // RFC 6793 section 3: from a four-octet speaker; section 6: malformed
         (ext, 0xc0, 17, &[2, 1, 0, 0, 0, 1], Discard, E::OPTIONAL_ATTRIBUTE_ERROR),
         (ext, 0xc0, 18, &[1; 8], Discard, E::OPTIONAL_ATTRIBUTE_ERROR),
@@ -369,10 +374,10 @@ fn an_unknown_attribute_that_says_it_is_well_known_resets() {
     assert_eq!((error.severity, error.code, &error.data[..]), (expected.0, expected.1, &unknown[..]));
 }
 
-/// Attributes 23, 28, 35 and 40, whose bytes have reset sessions around the world, are none of our business: they are passed on.
+/// Attributes 23, 28 and 40, whose bytes have reset sessions around the world, are none of our business: they are passed on.
 #[test]
 fn the_values_of_unknown_attributes_are_not_looked_at() {
-    for code in [23, 28, 35, 40, 128, 255] {
+    for code in [23, 28, 40, 128, 255] {
         for value in [&[][..], &[0; 3], &[0xff; 200]] {
             let (errors, batch) =
                 errors(EXTERNAL.four_octets(), &update(&[], &with(attribute(0xc0, code, value)), &[8, 10]));

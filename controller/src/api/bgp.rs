@@ -260,6 +260,13 @@ pub struct BGPPeerSpec {
     /// `peerSelector` the nodes that it selects are their clients.
     #[serde(default)]
     pub route_reflector_client: bool,
+    /// What our AS is to the peer's (RFC 9234). The peer must be what belongs to it, if it says so in OPEN; routes that go up or across
+    /// although they were told to customers only are neither believed nor announced. Only with an eBGP `peerIP` or `interface`.
+    #[serde(default)]
+    pub role: Option<PeerRole>,
+    /// Whether the session comes up only if the peer says its own role; needs `role`.
+    #[serde(default)]
+    pub role_strict: bool,
     /// How often our own AS may occur in a received AS path; 0 unless given. Nodes that share an AS and reach each other
     /// over an eBGP peer need 1.
     #[serde(default, rename = "numAllowedLocalASNumbers")]
@@ -348,6 +355,22 @@ enum FamilySchema {
     #[schemars(rename = "ipv6-unicast")]
     #[expect(dead_code, reason = "only its schema is used")]
     Ipv6Unicast,
+}
+
+/// What our AS is to a peer's (RFC 9234).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerRole {
+    /// Its provider.
+    Provider,
+    /// Its customer.
+    Customer,
+    /// A peer: each tells the other its own and its customers' routes.
+    Peer,
+    /// Its route server.
+    Rs,
+    /// A client of the route server that it is.
+    RsClient,
 }
 
 /// Whose address is the next hop of what we announce.

@@ -70,6 +70,12 @@ const RULES: &[Rule] = &[
          || self.asNumber != 'external'",
         "routeReflectorClient: only a peer of our own AS is reflected for: write asNumber: internal, or leave it out",
     ),
+    (
+        "BGPPeer",
+        "/properties/spec",
+        "!has(self.roleStrict) || !self.roleStrict || has(self.role)",
+        "roleStrict: add role, which says what our AS is to the peer's",
+    ),
     ("BGPFilter", "/properties/spec/properties/importV4/items", RULE_CIDR, RULE_CIDR_WORDS),
     ("BGPFilter", "/properties/spec/properties/exportV4/items", RULE_CIDR, RULE_CIDR_WORDS),
     ("BGPFilter", "/properties/spec/properties/importV6/items", RULE_CIDR, RULE_CIDR_WORDS),

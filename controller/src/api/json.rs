@@ -38,6 +38,9 @@ pub struct PeerJson {
     pub timers: Option<TimersJson>,
     /// Whether it is a route reflector client of ours (RFC 4456).
     pub route_reflector_client: bool,
+    /// What our AS and the peer's are to each other (RFC 9234); null: no role is configured.
+    #[serde(default)]
+    pub role: Option<RoleJson>,
     /// What was agreed on in OPEN with the Established session.
     #[serde(default)]
     pub capabilities: Option<CapabilitiesJson>,
@@ -90,6 +93,16 @@ pub enum AuthenticationJson {
     TcpMd5,
     /// By something that is not to be had, so that the session stays down.
     Unavailable,
+}
+
+/// What two ASes are to each other (RFC 9234).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RoleJson {
+    /// What ours is: `provider`, `customer`, `peer`, `rs` or `rs-client`.
+    pub local: String,
+    /// What the peer says that it is; null: it has said nothing.
+    pub remote: Option<String>,
 }
 
 /// The capabilities that both ends have.
@@ -247,6 +260,9 @@ pub struct PathJson {
     pub originator_id: Option<Ipv4Addr>,
     /// CLUSTER_LIST: the clusters that reflected it, the last one first.
     pub cluster_list: Vec<Ipv4Addr>,
+    /// ONLY_TO_CUSTOMER (RFC 9234).
+    #[serde(default)]
+    pub only_to_customer: Option<u32>,
     /// Whether it took part in the decision.
     pub valid: bool,
     /// Whether it won.

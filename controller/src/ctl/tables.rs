@@ -263,6 +263,10 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
     line("Remote AS", or_none(peer.remote_as));
     line("Local AS", peer.local_as.to_string());
     line("State", format!("{} for {}", peer.state, age(peer.since, now)));
+    if let Some(role) = &peer.role {
+        let remote = role.remote.as_deref().unwrap_or("says nothing");
+        line("Role", format!("{}, the peer {remote}", role.local));
+    }
     line("Agreed", peer.capabilities.map_or_else(|| NONE.to_owned(), agreed));
     line(
         "Timers",

@@ -233,6 +233,16 @@ impl Scrape {
         let exceeded = limited().map(|(peer, max)| (peer, u64::from(max.exceeded)));
         let help = "1 where there are more, or the session is kept down as there were";
         gauges(encoder, "bgp_peer_max_prefixes_exceeded", help, exceeded)?;
+        let roles = self.peers.iter().filter_map(|(peer, _)| {
+            let ([name, address], role) = (labels(peer), peer.role.as_ref()?);
+            Some(([name, address, ("role", role.local.as_str())], u64::from(role.remote.is_some())))
+        });
+        gauges(
+            encoder,
+            "bgp_peer_role",
+            "Our role (RFC 9234); 1: the peer has said the one that belongs to it",
+            roles,
+        )?;
         let flaps = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.flaps));
         counters(encoder, "bgp_session_flaps", "Sessions that left Established", flaps)?;
         let stuck =
@@ -386,6 +396,7 @@ mod tests {
             accepted: 3,
             advertised: 2,
             per_family: BTreeMap::from([(Family::Ipv4Unicast, family)]),
+            role: Some(crate::api::json::RoleJson { local: "peer".into(), remote: None }),
             capabilities: None,
             timers: None,
             bfd: None,

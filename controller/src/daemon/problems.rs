@@ -313,6 +313,7 @@ mod tests {
             accepted: 0,
             advertised: 0,
             per_family: BTreeMap::new(),
+            role: None,
             capabilities: None,
             timers: None,
             bfd: None,

@@ -12,7 +12,7 @@ use weft_bgp::wire::header::MESSAGE_MAX;
 use super::clock::Moment;
 use crate::api::json::{
     AsPathElement, AuthenticationJson, CapabilitiesJson, ErrorDirection, FamilyJson, GracefulRestartJson,
-    GracefulRestartRole, LastErrorJson, MaxPrefixesJson, OriginJson, PathJson, PeerJson, RouteJson,
+    GracefulRestartRole, LastErrorJson, MaxPrefixesJson, OriginJson, PathJson, PeerJson, RoleJson, RouteJson,
     TimersJson,
 };
 
@@ -44,6 +44,10 @@ pub(super) fn peer(status: &PeerStatus, now: &Moment) -> PeerJson {
             send_hold_time: config.timers.send_hold_time(s.hold_time).map_or(0, |time| time.as_secs()),
         }),
         route_reflector_client: config.route_reflector_client,
+        role: config.role.map(|role| RoleJson {
+            local: role.to_string(),
+            remote: session.and_then(|s| s.remote_role).map(|role| role.to_string()),
+        }),
         capabilities: session.map(|s| CapabilitiesJson {
             four_octet_as: s.four_octet_as,
             extended_next_hop: s.extended_next_hop,
@@ -174,6 +178,7 @@ fn path(status: &PathStatus) -> PathJson {
             .collect(),
         originator_id: attributes.originator_id,
         cluster_list: attributes.cluster_list.clone(),
+        only_to_customer: attributes.only_to_customer.map(|asn| asn.0),
         valid: status.valid,
         best: status.best,
         reason: status.reason.clone(),
@@ -223,6 +228,7 @@ mod tests {
             large_communities: vec![[4_200_000_000, 1, 2]],
             originator_id: Some([10, 0, 0, 9].into()),
             cluster_list: vec![[10, 0, 0, 7].into(), [10, 0, 0, 8].into()],
+            only_to_customer: Some(Asn(64700)),
             unknown: Vec::new(),
         }
     }
@@ -247,7 +253,8 @@ mod tests {
         let lost = serde_json::json!({
             "nextHops": ["10.0.0.1"], "peer": "10.0.0.1", "asPath": [65000, 4_200_000_000_u32, [64601, 64602]],
             "origin": "incomplete", "localPref": null, "med": 7, "communities": ["65000:666", "4200000000:1:2"],
-            "extCommunities": ["0002fde800000001"], "originatorID": "10.0.0.9", "clusterList": ["10.0.0.7", "10.0.0.8"], "valid": true, "best": false,
+            "extCommunities": ["0002fde800000001"], "originatorID": "10.0.0.9", "clusterList": ["10.0.0.7", "10.0.0.8"],
+            "onlyToCustomer": 64700, "valid": true, "best": false,
             "reason": {"code": "med", "text": "a higher MED"},
         });
         assert_eq!(json["paths"][0], lost);

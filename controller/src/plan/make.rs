@@ -11,6 +11,7 @@ use weft_bgp::config::{
     RemoteAs, SpeakerConfig,
 };
 use weft_bgp::protection::Authentication;
+use weft_bgp::role::Role;
 use weft_bgp::types::{Family, FamilySet, Interface, PeerAddress};
 
 use super::policy::Policies;
@@ -22,7 +23,8 @@ use super::{
 };
 use crate::api::json::Problem;
 use crate::api::{
-    AdvertiseNodeAddress, Aggregate, MaxPrefixesAction, MaxPrefixesSpec, NextHopMode, PeerAs, SourceAddress,
+    AdvertiseNodeAddress, Aggregate, MaxPrefixesAction, MaxPrefixesSpec, NextHopMode, PeerAs, PeerRole,
+    SourceAddress,
 };
 use crate::cluster::{Cluster, Node};
 
@@ -200,6 +202,14 @@ fn peer(
         allowed_own_as: spec.and_then(|s| s.num_allowed_local_as_numbers).unwrap_or(0),
         as_override: spec.is_some_and(|s| s.as_override),
         remove_private_as: spec.is_some_and(|s| s.remove_private_as),
+        role: spec.and_then(|s| s.role).map(|role| match role {
+            PeerRole::Provider => Role::Provider,
+            PeerRole::Customer => Role::Customer,
+            PeerRole::Peer => Role::Peer,
+            PeerRole::Rs => Role::RouteServer,
+            PeerRole::RsClient => Role::RouteServerClient,
+        }),
+        role_strict: spec.is_some_and(|s| s.role_strict),
         timers: settings.timers(spec),
         graceful_restart: settings.graceful_restart(spec),
         import,

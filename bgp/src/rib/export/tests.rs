@@ -37,6 +37,7 @@ fn learned() -> PathAttributes {
         large_communities: vec![],
         originator_id: Some(Ipv4Addr::new(1, 1, 1, 1)),
         cluster_list: vec![Ipv4Addr::new(2, 2, 2, 2)],
+        only_to_customer: None,
         unknown: vec![UnknownAttribute { flags: 0xC0, code: 200, value: [1, 2].into() }],
     }
 }

@@ -121,6 +121,9 @@ impl<'a> AttributeSet<'a> {
             code::COMMUNITIES => self.found.communities = set(items(raw)?.map(u32::from_be_bytes)),
             code::EXTENDED_COMMUNITIES => self.found.ext_communities = set(items(raw)?),
             code::LARGE_COMMUNITY => self.found.large_communities = set(items(raw)?.map(large_community)),
+            code::ONLY_TO_CUSTOMER => {
+                self.found.only_to_customer = Some(Asn(u32::from_be_bytes(fixed(raw)?)));
+            }
             code::LOCAL_PREF | code::ORIGINATOR_ID | code::CLUSTER_LIST => self.internal(raw)?,
             _ => self.as4(raw)?,
         }

@@ -230,6 +230,9 @@ fn put_all(
     }
     let large = attributes.large_communities.iter().flatten().map(|n| n.to_be_bytes());
     put_list(OPTIONAL_TRANSITIVE, code::LARGE_COMMUNITY, large, out)?;
+    if let Some(asn) = attributes.only_to_customer {
+        put_attribute(OPTIONAL_TRANSITIVE, code::ONLY_TO_CUSTOMER, &asn.0.to_be_bytes(), out)?;
+    }
     for unknown in &attributes.unknown {
         let flags = (unknown.flags & OPTIONAL_TRANSITIVE) | flag::PARTIAL;
         put_attribute(flags, unknown.code, &unknown.value, out)?;

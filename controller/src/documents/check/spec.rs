@@ -169,6 +169,19 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
             fault(&mut faults, field, message, "leave it out, or give the AS number of an eBGP peer");
         }
     }
+    if spec.role.is_some() && (spec.peer_selector.is_some() || spec.as_number == Some(PeerAs::Internal)) {
+        let message = "a role is between two ASes, and this peer is a node or of our own AS";
+        fault(
+            &mut faults,
+            "role",
+            message,
+            "leave it out, or give peerIP or interface with the AS of another",
+        );
+    }
+    if spec.role_strict && spec.role.is_none() {
+        let remedy = "add role: provider, customer, peer, rs or rs-client, which our AS is to the peer's";
+        fault(&mut faults, "roleStrict", "roleStrict is given without role", remedy);
+    }
     if spec.families.as_ref().is_some_and(std::collections::BTreeSet::is_empty) {
         let remedy = "list ipv4-unicast, ipv6-unicast or both, or leave it out for both";
         fault(&mut faults, "families", "no family is listed", remedy);
