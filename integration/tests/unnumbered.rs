@@ -41,15 +41,22 @@ fn node(lab: &Lab, index: u8) -> Result<Node> {
         })
         .into();
     documents::write(&node.weft.manifests(), "nodes.yaml", &nodes)?;
+    write_documents(&node, index, json!({}))?;
+    Ok(node)
+}
+
+/// What a node is configured as, with what its BGPPeer has besides.
+fn write_documents(node: &Node, index: u8, mut peer: Value) -> Result<()> {
+    peer["interface"] = json!(UPLINK);
+    peer["asNumber"] = json!("external");
     let mut all = vec![
         documents::bgp_configuration(&json!({
             "asNumber": 64600 + u32::from(index), "nodeToNodeMeshEnabled": false, "holdTime": "9s",
         })),
-        documents::bgp_peer("tor", &name, json!({"interface": UPLINK, "asNumber": "external"})),
+        documents::bgp_peer("tor", &node.name, peer),
     ];
     all.extend(Family::BOTH.map(documents::pod_pool));
-    documents::write(&node.weft.manifests(), "bgp.yaml", &all)?;
-    Ok(node)
+    documents::write(&node.weft.manifests(), "bgp.yaml", &all)
 }
 
 /// The link-local address of an end.
@@ -234,6 +241,64 @@ fn two_nodes_on_one_cable_find_each_other() -> Result<()> {
         let routes: Value = nodes[0].weft.json("routes --rib in --peer %uplink")?;
         ensure!(routes[0]["paths"][0]["peer"] == "%uplink", "{routes}");
         Ok(())
+    })
+}
+
+/// A node's side of a session that is signed and of one hop.
+fn protect(node: &Node, index: u8, password: &str) -> Result<()> {
+    let reference = json!({"secretKeyRef": {"name": "passwords", "key": "tor"}});
+    let secret = documents::secret("passwords", &[("tor", password)]);
+    documents::write(&node.weft.manifests(), "secret.yaml", &[secret])?;
+    write_documents(node, index, json!({"password": reference, "ttlSecurity": 1}))
+}
+
+fn not_established(node: &Node) -> Result<()> {
+    let peers: Value = node.weft.json("peers")?;
+    ensure!(peers[0]["state"] != "Established" && peers[0]["neighbour"] != Value::Null, "{peers}");
+    Ok(())
+}
+
+#[test]
+fn tcp_md5_and_gtsm_over_link_local_addresses() -> Result<()> {
+    Lab::test(|lab| {
+        let mut nodes = vec![node(lab, 1)?, node(lab, 2)?];
+        let link = Link::new(End::new(&nodes[0].namespace, UPLINK), End::new(&nodes[1].namespace, UPLINK))?;
+        protect(&nodes[0], 1, "one")?;
+        protect(&nodes[1], 2, "another")?;
+        for node in &mut nodes {
+            node.weft.start()?;
+        }
+        wait_until("both to be found", PATIENCE, || nodes.iter().try_for_each(not_established))?;
+        stays("sessions of two passwords down", Duration::from_secs(4), || {
+            nodes.iter().try_for_each(not_established)
+        })?;
+        protect(&nodes[1], 2, "one")?;
+        wait_until("the session with one password", PATIENCE, || {
+            converged(&nodes[0], link_local(&link.far)?, &nodes[1].blocks)?;
+            converged(&nodes[1], link_local(&link.near)?, &nodes[0].blocks)
+        })
+    })
+}
+
+#[test]
+fn tcp_md5_and_gtsm_with_frr_over_link_local_addresses() -> Result<()> {
+    Lab::test(|lab| {
+        let mut node = node(lab, 1)?;
+        protect(&node, 1, "hunter2")?;
+        let machine = lab.machine("tor")?;
+        let link = Link::new(End::new(&node.namespace, UPLINK), End::new(&machine, "node"))?;
+        machine.forward()?;
+        node.weft.start()?;
+        let mut config = RouterConfig::new("tor", 65001, [10, 0, 0, 251].into());
+        config.originate = node::blocks(&Family::BOTH, 2).into_iter().collect();
+        config.password = Some("hunter2".to_owned());
+        config.ttl_security = true;
+        let prefixes: Vec<IpNet> = config.originate.iter().copied().collect();
+        let mut tor = Frr::with_interfaces(lab, &machine, config, &["node"])?;
+        tor.start()?;
+        wait_until("the session and the routes", PATIENCE, || {
+            converged(&node, link_local(&link.far)?, &prefixes)
+        })
     })
 }
 

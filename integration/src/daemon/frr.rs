@@ -278,6 +278,12 @@ fn render(config: &RouterConfig, interfaces: &[String]) -> String {
         let _ = writeln!(text, " neighbor {interface} interface remote-as external");
         let _ = writeln!(text, " neighbor {interface} timers connect 1");
         let _ = writeln!(text, " neighbor {interface} advertisement-interval 0");
+        if let Some(password) = &config.password {
+            let _ = writeln!(text, " neighbor {interface} password {password}");
+        }
+        if config.ttl_security {
+            let _ = writeln!(text, " neighbor {interface} ttl-security hops 1");
+        }
     }
     for family in Family::BOTH {
         let _ = writeln!(text, " address-family {}", unicast(family));
