@@ -214,6 +214,59 @@ fn tcp_md5_a_peer_without_its_password_leaves_the_others_alone() -> Result<()> {
     })
 }
 
+/// A key that the kernel does not take is told, and costs nobody else.
+#[test]
+fn tcp_md5_a_key_that_the_kernel_rejects_fails_that_peer_alone() -> Result<()> {
+    const ROOM: &str = "net/core/optmem_max";
+    Lab::test(|lab| {
+        let mut pair = Pair::up(lab, Software::Bird, &json!({}), |_| {})?;
+        pair.wait_up("without passwords")?;
+        let Ok(room) = pair.node.namespace.sysctl(ROOM) else {
+            println!("skipped: {ROOM} is no namespace's own on this kernel");
+            return Ok(());
+        };
+        let since = pair.node.weft.peer(pair.sessions[1].0)?.since;
+        pair.node.namespace.set_sysctl(ROOM, "0")?;
+        pair.write_password("hunter2")?;
+        let password = json!({"secretKeyRef": {"name": "passwords", "key": "tor"}});
+        let peers = [
+            documents::bgp_peer(
+                "tor-0",
+                "node",
+                json!({"peerIP": pair.sessions[0].0, "asNumber": ASN, "families": ["ipv4-unicast"], "password": password}),
+            ),
+            documents::bgp_peer(
+                "tor-1",
+                "node",
+                json!({"peerIP": pair.sessions[1].0, "asNumber": ASN, "families": ["ipv6-unicast"]}),
+            ),
+        ];
+        documents::write(&pair.node.weft.manifests(), "peers.yaml", &peers)?;
+        // BIRD dials too, without a password, and the kernel has no key by which to turn that away.
+        let told = || -> Result<()> {
+            let peer = pair.node.weft.peer(pair.sessions[0].0)?;
+            let error = peer.last_error.as_ref().map_or("", |error| &error.text);
+            ensure!(
+                peer.state != "Established" && error.contains("the kernel does not take the TCP-MD5 key"),
+                "{peer:?}"
+            );
+            ensure!(error.contains("net.core.optmem_max"), "{error}");
+            Ok(())
+        };
+        wait_until("the rejected key to be told", PATIENCE, told)?;
+        stays("that session down", SILENCE, told)?;
+        let other = pair.node.weft.established(pair.sessions[1].0)?;
+        ensure!(other.since == since, "the other session was begun anew: {other:?}");
+
+        pair.node.namespace.set_sysctl(ROOM, &room)?;
+        pair.router.set_password(Some("hunter2"))?;
+        wait_until("the session once there is room", PATIENCE, || {
+            pair.node.weft.established(pair.sessions[0].0)
+        })?;
+        Ok(())
+    })
+}
+
 /// With GTSM on both ends, on ours alone, on neither.
 fn gtsm(software: Software) -> Result<()> {
     Lab::test(|lab| {

@@ -60,9 +60,20 @@ pub(super) async fn dial(
     match timeout(CONNECT_TIMEOUT, socket.connect(remote)).await {
         Ok(result) => result,
         Err(_) => {
-            let text = format!("no answer within {} s", CONNECT_TIMEOUT.as_secs());
+            let text = format!("no answer within {} s{}", CONNECT_TIMEOUT.as_secs(), silence(&protection));
             Err(io::Error::new(io::ErrorKind::TimedOut, text))
         }
+    }
+}
+
+/// Why a peer that is there may not answer.
+fn silence(protection: &Protection) -> &'static str {
+    match (&protection.password, protection.ttl_security) {
+        (Some(_), _) => ", as from a peer with another password, or none",
+        (None, Some(_)) => {
+            ", as from a peer that is farther away than ttlSecurity, or does not send with a TTL of 255"
+        }
+        (None, None) => "",
     }
 }
 
