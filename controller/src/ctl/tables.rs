@@ -4,6 +4,7 @@ use std::fmt::{Display, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
+use weft_bgp::policy::Community;
 
 use crate::api::ServicePrefixJson;
 use crate::api::ipam::IpamJson;
@@ -382,15 +383,23 @@ pub fn routes(routes: &[RouteJson], whole: bool, wide: bool) -> String {
                 .into_iter()
                 .chain(by.into_iter().filter(|_| reflected))
                 .collect(),
-                vec![
-                    or_none(path.local_pref),
-                    or_none(path.med),
-                    list(path.communities.iter().chain(&path.ext_communities), " "),
-                ],
+                vec![or_none(path.local_pref), or_none(path.med), list(communities(path), " ")],
             );
         }
     }
     columns.finish("No routes.")
+}
+
+/// Communities as documents write them.
+fn communities(path: &PathJson) -> impl Iterator<Item = String> {
+    let plain = path.communities.iter().map(|text| {
+        text.parse::<Community>().map_or_else(|_| text.clone(), |community| community.to_string())
+    });
+    let extended = path.ext_communities.iter().map(|digits| match u64::from_str_radix(digits, 16) {
+        Ok(octets) => Community::Extended(octets.to_be_bytes()).to_string(),
+        Err(_) => digits.clone(),
+    });
+    plain.chain(extended)
 }
 
 fn mark(path: &PathJson) -> &'static str {
