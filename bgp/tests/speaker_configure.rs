@@ -237,6 +237,27 @@ fn an_own_prefix_is_announced_when_it_has_left_for_a_peer_and_until_no_peer_know
     assert_eq!(announced(&closed), [BTreeSet::new()]);
 }
 
+/// A peer that is told an aggregate in the place of our own prefix knows the way to that.
+#[test]
+fn an_own_prefix_is_announced_by_the_aggregate_that_stands_for_it() {
+    let (mut told, now) = (Speaker::new(SpeakerStart::default()), Instant::now());
+    let mut config = speaker(0, 1);
+    let peer = PeerConfig { passive: true, ..sim_support::peer(0, 1, 2) };
+    config.peers.insert([10, 0, 0, 2].into(), Arc::new(peer));
+    let own = config.originate.keys().copied().find(|p| p.addr().is_ipv4()).unwrap();
+    let whole = own.supernet().unwrap();
+    let aggregation = Some(weft_bgp::config::Aggregation::SummaryOnly);
+    config.originate =
+        [(own, <_>::default()), (whole, weft_bgp::config::Origination { aggregation, ..<_>::default() })]
+            .into();
+    hear(&mut told, now, Input::Configure(Arc::new(config)));
+    let connection = ConnectionId::Accepted(1);
+    bring_up(&mut told, now, connection);
+    let outputs = hear(&mut told, now, Input::Written { connection, bytes: usize::MAX });
+    let announced = |output: &Output| matches!(output, Output::Announced(p) if *p == [own, whole].into());
+    assert!(outputs.iter().any(announced), "{outputs:?}");
+}
+
 /// A node that drains: an export policy that accepts nothing takes everything back while the session stands, and says when peers have
 /// been sent that; the end of the session comes behind it.
 #[test]

@@ -6,9 +6,10 @@ use ipnet::IpNet;
 
 use super::peer::Peer;
 use super::{Output, Speaker};
+use crate::config::{Aggregation, Origination};
 use crate::egress::{Egress, GroupId};
 
-/// The own prefixes that at least one established peer has been told.
+/// The own prefixes that at least one established peer has been told, or that lie in an aggregate that stands for them there.
 #[derive(Debug, Default)]
 pub(super) struct Announced {
     /// As they were told last.
@@ -38,8 +39,18 @@ impl Speaker {
         if !std::mem::take(&mut self.announced.due) {
             return;
         }
-        let originated = self.config.iter().flat_map(|config| config.originate.keys());
-        let now: BTreeSet<IpNet> = originated.filter(|prefix| self.is_announced(prefix)).copied().collect();
+        let originated = || self.config.iter().flat_map(|config| &config.originate);
+        let is_summary = |o: &Origination| o.aggregation == Some(Aggregation::SummaryOnly);
+        let mut now: BTreeSet<IpNet> =
+            originated().map(|(prefix, _)| *prefix).filter(|prefix| self.is_announced(prefix)).collect();
+        // Whoever is told the whole knows the way to its parts.
+        let whole =
+            originated().filter(|(prefix, origination)| is_summary(origination) && now.contains(*prefix));
+        let whole: Vec<IpNet> = whole.map(|(prefix, _)| *prefix).collect();
+        let parts = originated().filter(|(_, origination)| origination.aggregation.is_none());
+        now.extend(
+            parts.map(|(prefix, _)| *prefix).filter(|prefix| whole.iter().any(|net| net.contains(prefix))),
+        );
         let all_out = || self.peers.values().filter(|p| p.established.is_some()).all(|p| self.has_all(p));
         if now != self.announced.told || (self.announced.owed && all_out()) {
             self.announced.owed = false;

@@ -163,7 +163,7 @@ pub enum Output {
     /// Every peer that is alive has told us its table, or the time for that is up: what the kernel holds and the Loc-RIB does not
     /// may be swept. Said once.
     Converged,
-    /// Our own prefixes that at least one established peer has been told, all of them: on every change, and once after
+    /// Our own prefixes that at least one established peer has been told, by themselves or by an aggregate, all of them: on every change, and once after
     /// [`Output::Converged`].
     Announced(BTreeSet<IpNet>),
     /// The aggregates that are announced, all of them, on every change: the kernel should send packets for what is not there in them
