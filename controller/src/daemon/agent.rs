@@ -33,7 +33,6 @@ use weft_routing::netlink::Mac;
 use weft_routing::nft::Ruleset;
 use weft_routing::{Engine, Kernel, NextHopRef, Resolution, RouteChange, Settings};
 
-use super::apply::kernel_settings;
 use super::args::Args;
 use super::clock::Moment;
 use super::coalesce::Coalesced;
@@ -496,14 +495,7 @@ impl Agent {
                 self.tell_runtime();
             }
             Notice::Announced(prefixes) => self.announced(prefixes),
-            Notice::Aggregates(prefixes) => {
-                self.known.counts.aggregates = prefixes.len() as u64;
-                self.known.aggregates = prefixes;
-                if let Some(plan) = self.known.plan.clone() {
-                    let settings = kernel_settings(&plan, &self.known.aggregates);
-                    block_in_place(|| self.kernel.configure(settings))?;
-                }
-            }
+            Notice::Aggregates(prefixes) => self.aggregates(prefixes)?,
             Notice::Neighbour { link, address } => {
                 match address {
                     Some(address) => drop(self.known.link_sessions.insert(link, address)),

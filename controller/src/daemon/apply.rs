@@ -232,6 +232,15 @@ impl Agent {
         });
     }
 
+    /// Takes in which aggregates are announced: the kernel is to send packets for what is not there in them nowhere.
+    pub(super) fn aggregates(&mut self, prefixes: BTreeSet<IpNet>) -> Result<()> {
+        self.known.counts.aggregates = prefixes.len() as u64;
+        self.known.aggregates = prefixes;
+        let Some(plan) = &self.known.plan else { return Ok(()) };
+        let settings = kernel_settings(plan, &self.known.aggregates);
+        Ok(block_in_place(|| self.kernel.configure(settings))?)
+    }
+
     /// Plans anew where other routers are there than before.
     pub(super) async fn neighbours_found(&mut self) -> Result<()> {
         if self.known.facts.routers == self.known.neighbours.found {
@@ -269,7 +278,7 @@ impl Agent {
 }
 
 /// Aggregates are as blocks are: what is not there in them is looked for nowhere else.
-pub(super) fn kernel_settings(plan: &NodePlan, aggregates: &BTreeSet<IpNet>) -> Settings {
+fn kernel_settings(plan: &NodePlan, aggregates: &BTreeSet<IpNet>) -> Settings {
     let blocks = plan.blocks.iter().filter(|block| block.is_own()).map(|block| block.cidr);
     Settings {
         metric: plan.route_metric,
