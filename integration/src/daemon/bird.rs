@@ -111,6 +111,10 @@ impl Router for Bird {
         self.configure()
     }
 
+    fn ask(&self, question: &str) -> Result<String> {
+        Self::ask(self, question)
+    }
+
     fn established(&self, neighbor: IpAddr) -> Result<bool> {
         let Some(index) = self.config.neighbors.iter().position(|known| known.address == neighbor) else {
             return Ok(false);
@@ -184,6 +188,7 @@ fn render_neighbor(text: &mut String, config: &RouterConfig, index: usize, neigh
     if config.ttl_security {
         text.push_str("  ttl security on;\n");
     }
+    let _ = writeln!(text, "  {}", config.extra);
     if config.reflects && neighbor.asn == config.asn {
         text.push_str("  rr client;\n");
     }

@@ -184,7 +184,7 @@ impl Router for Frr {
             );
             commands.push("exit-address-family".to_owned());
         }
-        self.ask(&commands.iter().map(String::as_str).collect::<Vec<_>>())?;
+        Self::ask(self, &commands.iter().map(String::as_str).collect::<Vec<_>>())?;
         self.config.originate.clone_from(prefixes);
         self.write()
     }
@@ -195,9 +195,13 @@ impl Router for Frr {
             Some(password) => format!("neighbor {address} password {password}"),
             None => format!("no neighbor {address} password"),
         }));
-        self.ask(&commands.iter().map(String::as_str).collect::<Vec<_>>())?;
+        Self::ask(self, &commands.iter().map(String::as_str).collect::<Vec<_>>())?;
         self.config.password = password.map(str::to_owned);
         self.write()
+    }
+
+    fn ask(&self, question: &str) -> Result<String> {
+        Self::ask(self, &[question])
     }
 
     fn established(&self, neighbor: IpAddr) -> Result<bool> {
@@ -259,6 +263,7 @@ fn render(config: &RouterConfig, interfaces: &[String]) -> String {
     } else {
         " bgp graceful-restart-disable\n"
     });
+    let _ = writeln!(text, " {}", config.extra);
     for neighbor in &config.neighbors {
         let address = neighbor.address;
         let _ = writeln!(

@@ -121,6 +121,10 @@ impl Router for Gobgp {
         Ok(())
     }
 
+    fn ask(&self, question: &str) -> Result<String> {
+        Self::ask(self, question)
+    }
+
     fn established(&self, neighbor: IpAddr) -> Result<bool> {
         let said = self.ask(&format!("neighbor {neighbor}"))?;
         Ok(said.contains("BGP state = ESTABLISHED") || said.contains("BGP state = BGP_FSM_ESTABLISHED"))
@@ -204,6 +208,7 @@ fn render(config: &RouterConfig) -> String {
         );
         if config.graceful_restart {
             text.push_str("[neighbors.graceful-restart.config]\nenabled = true\nrestart-time = 60\n");
+            let _ = writeln!(text, "{}", config.extra);
         }
         if config.reflects && neighbor.asn == config.asn {
             let _ = write!(

@@ -117,6 +117,9 @@ pub struct RouterConfig {
     pub hold_time: u16,
     /// Whether its internal neighbors are its route reflector clients (RFC 4456).
     pub reflects: bool,
+    /// Settings of each neighbor besides, in the router's own words: BIRD's within the protocol, GoBGP's within `graceful-restart.config`,
+    /// FRR's of the whole router. Weft's own takes none.
+    pub extra: String,
     /// Whether it offers graceful restart (RFC 4724), and keeps the routes of a neighbor that restarts.
     pub graceful_restart: bool,
     /// What its sessions are signed with (TCP-MD5, RFC 2385).
@@ -142,6 +145,7 @@ impl RouterConfig {
             neighbors: Vec::new(),
             hold_time: 9,
             reflects: false,
+            extra: String::new(),
             graceful_restart: true,
             password: None,
             ttl_security: false,
@@ -221,6 +225,12 @@ pub trait Router: fmt::Debug + Send {
     fn set_password(&mut self, _password: Option<&str>) -> Result<()> {
         bail!("the lab does not know how to change a password of {}", self.software())
     }
+
+    /// What its own client says to a question or command.
+    ///
+    /// # Errors
+    /// If the client fails.
+    fn ask(&self, question: &str) -> Result<String>;
 
     /// Whether the session with a neighbor is Established.
     ///

@@ -110,6 +110,10 @@ impl Router for WeftRouter {
         self.write()
     }
 
+    fn ask(&self, question: &str) -> Result<String> {
+        Ok(self.weft.weftctl(question)?.success()?.stdout)
+    }
+
     fn established(&self, neighbor: IpAddr) -> Result<bool> {
         Ok(self.weft.peer(neighbor)?.state == "Established")
     }
