@@ -148,7 +148,8 @@ fn ensure_drained_well(node: &Node) -> Result<()> {
         ensure!(peer.state == "Idle" && peer.advertised == 0, "{peer:?}");
         let error = peer.last_error.as_ref().with_context(|| format!("{peer:?}"))?;
         ensure!(
-            (error.direction.as_str(), error.code, error.subcode) == ("sent", Some(6), Some(2)),
+            (error.direction.as_str(), error.code) == ("sent", Some(6))
+                && error.text.contains("Cease/Administrative Shutdown: "),
             "{error:?}"
         );
         ensure!(error.text.contains("the node is drained: weftctl drain"), "{error:?}");
