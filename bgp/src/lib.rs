@@ -25,6 +25,7 @@
 //! `next_deadline`. Nothing is lost by draining late, but nothing is sent either.
 
 mod arena;
+pub mod bfd;
 pub mod config;
 pub mod egress;
 pub mod ingress;
