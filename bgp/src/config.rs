@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::bfd::{Remote, SessionConfig};
 use crate::policy::{Community, Policy};
 use crate::protection::{Authentication, Protection};
 use crate::role::Role;
@@ -110,6 +111,8 @@ pub struct PeerConfig {
     pub timers: Timers,
     /// Graceful restart (RFC 4724), unless switched off.
     pub graceful_restart: Option<GracefulRestart>,
+    /// BFD with the peer, if there is any: its end is the session's end.
+    pub bfd: Option<SessionConfig>,
     /// What of the peer's routes is believed.
     pub import: Arc<Policy>,
     /// What is told to the peer.
@@ -133,6 +136,21 @@ impl PeerConfig {
     #[must_use]
     pub fn protection(&self) -> Protection {
         Protection { password: self.authentication.password().cloned(), ttl_security: self.ttl_security }
+    }
+
+    /// The other end of the BFD session with this peer at `address`; none is wanted while there is to be no session, and none can be while
+    /// it is not found.
+    #[must_use]
+    pub fn bfd_remote(&self, address: PeerAddress) -> Option<Remote> {
+        if self.bfd.is_none() || self.stays_down() {
+            return None;
+        }
+        Some(match address {
+            PeerAddress::Ip(address) => Remote { address, link: None },
+            PeerAddress::Interface(interface) => {
+                Remote { address: self.neighbour?.into(), link: Some(interface.index()) }
+            }
+        })
     }
 }
 

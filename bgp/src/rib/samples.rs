@@ -46,6 +46,7 @@ pub(crate) fn config() -> PeerConfig {
         role_strict: false,
         timers: Timers::default(),
         graceful_restart: None,
+        bfd: None,
         import: accept.clone(),
         export: accept,
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
+use crate::bfd::Change;
 use crate::config::SpeakerConfig;
 use crate::ingress::Incident;
 use crate::protection::Protection;
@@ -120,6 +121,13 @@ pub enum Input {
     Reset {
         /// Which peer.
         peer: PeerAddress,
+    },
+    /// The BFD session with a peer changed. That the path failed while the BGP session is Established is the peer's death.
+    Bfd {
+        /// Which peer.
+        peer: PeerAddress,
+        /// How.
+        change: Change,
     },
     /// The process ends: close every connection so that helpers keep our routes: without NOTIFICATION, but to those that take a
     /// NOTIFICATION for a restart too (RFC 8538).
@@ -239,6 +247,8 @@ pub enum EventKind {
     },
     /// An error or a noteworthy message.
     Incident(Incident),
+    /// The BFD session with the peer changed.
+    Bfd(Change),
     /// A node or peer announces what is not its own.
     Alarm {
         /// The prefix.

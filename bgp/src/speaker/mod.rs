@@ -26,6 +26,7 @@ use self::announced::Announced;
 use self::convergence::Convergence;
 use self::outbox::{Maker, Outbox};
 use self::peer::Peer;
+use crate::bfd::Change;
 use crate::config::SpeakerConfig;
 use crate::egress::{Egress, EgressInput, EgressOutput, GroupId};
 use crate::ingress::{Down, IngressInput, IngressOutput, LocalRestart, Session};
@@ -33,6 +34,7 @@ use crate::rib::{Rib, RibInput, RibOutput};
 use crate::session::State;
 use crate::status::SpeakerCounters;
 use crate::types::{ConnectionId, Family, FamilySet, PeerAddress, PeerId, link_of};
+use crate::wire::error::ErrorCode;
 use crate::wire::header::MessageType;
 
 mod announced;
@@ -145,6 +147,7 @@ impl Speaker {
                 let (subcode, text) = (cease::ADMINISTRATIVE_RESET, String::new());
                 self.tell_peer(now, peer, IngressInput::Cease { subcode, text });
             }
+            Input::Bfd { peer, change } => self.bfd(now, peer, change),
             Input::Stop => return self.stop(now),
             Input::Tick => self.tick(now),
         }
@@ -196,6 +199,19 @@ impl Speaker {
         }
         if self.rib.next_deadline().is_some_and(|(at, _)| at <= now) {
             self.rib.handle(now, RibInput::Tick);
+        }
+    }
+
+    /// BFD down is a peer's death (RFC 5882 section 4.2), unless it restarts: then its BFD may go down with its BGP, and says nothing of
+    /// the path (section 4.3). It restarts until its table is told again, or the time for that is up.
+    fn bfd(&mut self, now: Instant, address: PeerAddress, change: Change) {
+        let Some(peer) = self.peers.get(&address) else { return };
+        let restarts = self.rib.stale_until(peer.id).is_some();
+        let dies = change.failed && peer.established.is_some() && !restarts;
+        self.tell_people(address, EventKind::Bfd(change));
+        if dies {
+            let (subcode, text) = (ErrorCode::BFD_DOWN.subcode, String::new());
+            self.tell_peer(now, address, IngressInput::Cease { subcode, text });
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{sleep_until, timeout};
 
+use super::bfd::{Sessions, Standings};
 use super::connection::{self, Arrival, Link};
 use super::keys::{self, Key, Keys};
 use super::limits::{Limits, Permit};
@@ -52,6 +53,7 @@ pub(super) struct Driver {
     arrivals: mpsc::Sender<Arrival>,
     arrived: mpsc::Receiver<Arrival>,
     notices: Notices,
+    bfd: Sessions,
 }
 
 #[derive(Debug)]
@@ -75,6 +77,7 @@ impl Driver {
             arrivals,
             arrived,
             notices: Notices::default(),
+            bfd: Sessions::default(),
         };
         driver.listen(listeners);
         driver
@@ -95,9 +98,11 @@ impl Driver {
                 request = requests.recv() => match request {
                     Some(Request::Command(command)) => self.obey(command),
                     Some(Request::Inspect(look)) => look(&self.speaker),
+                    Some(Request::Bfd(answer)) => self.bfd.report(answer),
                     Some(Request::Stop(done)) => break Some(done),
                     None => break None,
                 },
+                standings = self.bfd.changed() => self.bfd_said(&standings),
                 () = until(deadline) => {}
                 room = daemon.reserve(), if !self.notices.is_empty() => {
                     // An error: the daemon listens no more. It may still ask and stop.
@@ -235,11 +240,18 @@ impl Driver {
             Command::Configure(config) => {
                 let keys = keys::of(&config);
                 self.keys.send_if_modified(|old| std::mem::replace(old, keys.clone()) != keys);
+                self.bfd.configure(&config);
                 self.feed(Input::Configure(config));
             }
             Command::NextHop { next_hop, resolution } => self.feed(Input::NextHop { next_hop, resolution }),
             Command::Reset { peer } => self.feed(Input::Reset { peer }),
             Command::Listen(addresses) => self.listen(addresses),
+        }
+    }
+
+    fn bfd_said(&mut self, standings: &Standings) {
+        for (peer, change) in self.bfd.news(standings) {
+            self.feed(Input::Bfd { peer, change });
         }
     }
 
@@ -312,6 +324,8 @@ impl Driver {
         for (_, task) in std::mem::take(&mut self.listeners) {
             task.abort();
         }
+        // First of all: what ends by will must not be taken for a failure.
+        self.bfd.stop().await;
         self.feed(Input::Stop);
         // Nobody takes arrivals any more; a task that waits to tell one shall write on instead.
         drop(self.arrived);

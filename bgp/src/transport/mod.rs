@@ -7,6 +7,8 @@
 //!                                             Notice (bounded, coalesced) ─→ the daemon
 //! ```
 //!
+//! Beside it runs the thread of BFD, from the first peer that has it on: see [`bfd`].
+//!
 //! One task, the driver, owns the speaker and never waits for anyone: not for a peer that does not read (its connection has a
 //! queue of its own), not for a daemon that is busy (notices coalesce). A connection task waits for the driver when the speaker is
 //! behind, so that TCP slows the sender down. Nothing here decides: what is said to whom, and when, is the speaker's.
@@ -20,11 +22,13 @@ use ipnet::IpNet;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use self::bfd::BfdReport;
 use self::driver::Driver;
 use crate::config::SpeakerConfig;
 use crate::speaker::{BestPathChange, Event, Resolution, Speaker, SpeakerStart, TrackedNextHop};
 use crate::types::PeerAddress;
 
+pub mod bfd;
 mod connection;
 mod driver;
 mod keys;
@@ -132,6 +136,7 @@ type Inspection = Box<dyn FnOnce(&Speaker) + Send>;
 enum Request {
     Command(Command),
     Inspect(Inspection),
+    Bfd(oneshot::Sender<BfdReport>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -168,7 +173,17 @@ impl Handle {
         answered.await.map_err(|_| Stopped)
     }
 
-    /// Closes every connection without NOTIFICATION, so that helpers keep our routes (RFC 4724), and waits, 3 s at most, until
+    /// How BFD is.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn bfd(&self) -> Result<BfdReport, Stopped> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Bfd(answer)).await.map_err(|_| Stopped)?;
+        answered.await.map_err(|_| Stopped)
+    }
+
+    /// Takes BFD down by will and closes every connection without NOTIFICATION, so that helpers keep our routes (RFC 4724), and waits, 3 s at most, until
     /// what was written has left.
     pub async fn stop(&self) {
         let (done, stopped) = oneshot::channel();

@@ -64,6 +64,7 @@ pub fn config() -> PeerConfig {
         role_strict: false,
         timers: Timers::default(),
         graceful_restart: None,
+        bfd: None,
         import: Arc::new(accept_all()),
         export: Arc::new(accept_all()),
     }

@@ -59,6 +59,7 @@ pub(crate) fn peer_config(local_as: u32, remote_as: u32) -> PeerConfig {
             on_hold_timer_expiry: false,
             long_lived_time: None,
         }),
+        bfd: None,
         import: Arc::new(policy.clone()),
         export: Arc::new(policy),
     }

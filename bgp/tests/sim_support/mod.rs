@@ -127,6 +127,7 @@ pub(crate) fn peer(n: usize, local_as: u32, remote_as: u32) -> PeerConfig {
             on_hold_timer_expiry: false,
             long_lived_time: None,
         }),
+        bfd: None,
         import: everything(),
         export: everything(),
     }

@@ -537,6 +537,7 @@ impl Agent {
             EventKind::Refused { .. }
             | EventKind::Incident(_)
             | EventKind::Limit { .. }
+            | EventKind::Bfd(_)
             | EventKind::State { .. } => {}
         }
         let Happened { level, cause, event: happened } = happened::describe(event);

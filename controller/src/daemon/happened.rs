@@ -1,6 +1,7 @@
 //! What the speaker reports, in words.
 
 use tracing::Level;
+use weft_bgp::bfd::{Change, Diagnostic, State as BfdState};
 use weft_bgp::ingress::IncidentKind;
 use weft_bgp::session::State;
 use weft_bgp::speaker::{Event, EventKind};
@@ -41,6 +42,21 @@ pub(super) fn describe(event: &Event) -> Happened {
             let event =
                 NewEvent { bytes: incident.bytes.clone(), ..happened(kind, incident.reason.to_string()) };
             Happened { level: Level::WARN, cause: format!("{kind} {}", incident.reason.code), event }
+        }
+        EventKind::Bfd(change) => {
+            let Change { state, diagnostic, failed } = change;
+            // A failure may be over before it is told.
+            let text = match failed {
+                true => format!("the path failed ({diagnostic}); the session is {state}"),
+                false if *diagnostic == Diagnostic::NONE => format!("the session is {state}"),
+                false => format!("the session is {state} ({diagnostic})"),
+            };
+            let level = match (failed, state) {
+                (true, _) => Level::WARN,
+                (false, BfdState::Init) => Level::DEBUG,
+                (false, BfdState::AdminDown | BfdState::Down | BfdState::Up) => Level::INFO,
+            };
+            Happened { level, cause: format!("bfd {state} {failed}"), event: happened("bfd", text) }
         }
         EventKind::Alarm { prefix, reason } => {
             let event = happened("alarm", format!("{prefix}: {reason}"));
@@ -88,6 +104,20 @@ mod tests {
         let between = told(EventKind::State { from: State::Idle, to: State::Connect });
         assert_eq!((up.level, down.level, between.level), (Level::INFO, Level::INFO, Level::DEBUG));
         assert_ne!(up.cause, down.cause, "coming up must not keep going down out of the log");
+    }
+
+    #[test]
+    fn a_path_that_fails_is_loud_and_says_how_it_was_noticed() {
+        let failed = Change {
+            state: BfdState::Down,
+            diagnostic: Diagnostic::CONTROL_DETECTION_TIME_EXPIRED,
+            failed: true,
+        };
+        let down = told(EventKind::Bfd(failed));
+        assert_eq!((down.level, down.event.kind), (Level::WARN, "bfd"));
+        assert_eq!(down.event.text, "the path failed (Control Detection Time Expired); the session is Down");
+        let up = Change { state: BfdState::Up, diagnostic: Diagnostic::NONE, failed: false };
+        assert_eq!(told(EventKind::Bfd(up)).event.text, "the session is Up");
     }
 
     #[test]

@@ -212,6 +212,7 @@ fn peer(
         role_strict: spec.is_some_and(|s| s.role_strict),
         timers: settings.timers(spec),
         graceful_restart: settings.graceful_restart(spec),
+        bfd: None,
         import,
         export,
     };
