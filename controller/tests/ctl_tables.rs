@@ -16,10 +16,11 @@ use weft_controller::api::ipam::{
     IpamAddressJson, IpamAddressState, IpamBlockJson, IpamBlockState, IpamHolderJson, IpamJson, IpamPodJson,
 };
 use weft_controller::api::json::{
-    AddressJson, AsPathElement, AuthenticationJson, CapabilitiesJson, ConfigStatusJson, DocumentError,
-    DrainJson, DrainPhase, ErrorDirection, EventJson, FamilyJson, FibJson, FibNextHopJson, FibStatusJson,
-    GracefulRestartJson, GracefulRestartRole, IpamStatusJson, LastErrorJson, MaxPrefixesJson, OriginJson,
-    PathJson, PeerCountJson, PeerJson, Problem, RoleJson, RouteJson, SpoofedJson, StatusJson, TimersJson,
+    AddressJson, AsPathElement, AuthenticationJson, BfdJson, CapabilitiesJson, ConfigStatusJson,
+    DocumentError, DrainJson, DrainPhase, ErrorDirection, EventJson, FamilyJson, FibJson, FibNextHopJson,
+    FibStatusJson, GracefulRestartJson, GracefulRestartRole, IpamStatusJson, LastErrorJson, MaxPrefixesJson,
+    OriginJson, PathJson, PeerCountJson, PeerJson, Problem, RoleJson, RouteJson, SpoofedJson, StatusJson,
+    TimersJson,
 };
 use weft_controller::api::{RejectedJson, ServicePrefixJson, ServicesStatusJson};
 use weft_controller::cluster::TrafficPolicy;
@@ -265,6 +266,45 @@ fn routes_show_every_path_and_its_reason() {
     insta::assert_snapshot!("routes", tables::routes(&routes(), false, false));
     insta::assert_snapshot!("routes_one", tables::routes(&routes()[1..], true, false));
     insta::assert_snapshot!("routes_wide", tables::routes(&routes(), false, true));
+}
+
+/// The column of BFD is there where somebody has it.
+#[test]
+fn bfd_shows_where_there_is_some() {
+    let mut peers = peers();
+    peers[0].bfd = Some(BfdJson {
+        state: "Down".into(),
+        since: Some(at(1_799_999_995)),
+        diagnostic: "Control Detection Time Expired".into(),
+        remote_state: "Down".into(),
+        remote_diagnostic: "No Diagnostic".into(),
+        multihop: false,
+        transmit_interval_ms: Some(1000),
+        detection_time_ms: None,
+        sent: 100,
+        received: 90,
+        failures: 2,
+    });
+    insta::assert_snapshot!("peers_bfd", tables::peers(&peers, now(), false));
+    let shown = tables::peer(&peers[0], now());
+    let line = shown.lines().find(|line| line.starts_with("BFD")).unwrap();
+    assert_eq!(
+        line,
+        "BFD               Down for 5s (Control Detection Time Expired), single hop, the peer is not heard, a packet each 1000 ms; 2 failures"
+    );
+    let bfd = BfdJson {
+        state: "Up".into(),
+        diagnostic: "No Diagnostic".into(),
+        remote_state: "Up".into(),
+        transmit_interval_ms: Some(300),
+        detection_time_ms: Some(900),
+        ..peers[0].bfd.clone().unwrap()
+    };
+    peers[0].bfd = Some(bfd);
+    let shown = tables::peer(&peers[0], now());
+    assert!(shown.contains(
+        "Up for 5s, single hop, the peer is Up and may be silent for 900 ms, a packet each 300 ms; 2 failures"
+    ));
 }
 
 /// The columns of route reflection are there where somebody reflects.

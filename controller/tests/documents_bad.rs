@@ -73,7 +73,7 @@ fn fields_that_are_not_there() {
     );
     one("IPPool", "p", "  blockSize: 26\n", 4, "spec.cidr", "missing field \"cidr\"", "add it");
     // What DESIGN names but nothing delivers is not taken in silence.
-    for field in ["bfdProfile: x", "listenRange: 10.0.0.0/8"] {
+    for field in ["listenRange: 10.0.0.0/8", "addPath: true"] {
         let name = field.split(':').next().expect("a name");
         one(
             "BGPPeer",
@@ -484,7 +484,7 @@ fn every_error_is_listed_each_at_its_line() {
 
 #[test]
 fn files_that_are_no_documents() {
-    let kinds = "write BGPConfiguration, BGPPeer, BGPFilter, IPPool or IPBlock of weft.network/v1alpha1, Node, Namespace, Secret or Service of v1, or \
+    let kinds = "write BGPConfiguration, BGPPeer, BGPFilter, BFDProfile, IPPool or IPBlock of weft.network/v1alpha1, Node, Namespace, Secret or Service of v1, or \
                  EndpointSlice of discovery.k8s.io/v1";
     for (text, want) in [
         ("", "x.yaml:1: the file holds no document; write one, or remove the file".to_owned()),

@@ -15,6 +15,9 @@ use super::{
     SourceAddress,
 };
 
+/// The longest name of an object (RFC 1123 subdomain).
+const NAME_MAX: usize = 253;
+
 /// What holds for a node as a whole. The object `default` holds for every node; `node.NAME` overrides it, field by field,
 /// for one.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -81,6 +84,11 @@ pub struct BGPConfigurationSpec {
     /// Graceful restart (RFC 4724).
     #[serde(default)]
     pub graceful_restart: Option<GracefulRestartSpec>,
+    /// The BFDProfile of every session whose BGPPeer names none, those of the node-to-node mesh among them; none unless given, or where it is
+    /// empty.
+    #[serde(default)]
+    #[schemars(length(max = NAME_MAX))]
+    pub bfd_profile: Option<String>,
     /// How long a node that drains announces what it has as the last choice before it withdraws it: 1h at most; 30s unless given.
     #[serde(default)]
     pub drain_time: Option<Duration>,
@@ -282,6 +290,10 @@ pub struct BGPPeerSpec {
     /// Graceful restart; the BGPConfiguration's unless given.
     #[serde(default)]
     pub graceful_restart: Option<GracefulRestartSpec>,
+    /// The BFDProfile by which BFD runs with the peer; the BGPConfiguration's unless given. An empty one: no BFD.
+    #[serde(default)]
+    #[schemars(length(max = NAME_MAX))]
+    pub bfd_profile: Option<String>,
     /// The families offered, `ipv4-unicast` and `ipv6-unicast`; both unless given. Only a family of which the node has an
     /// address is offered.
     #[serde(default)]

@@ -3,7 +3,9 @@
 use kube::CustomResourceExt;
 use serde_json::{Value as Json, json};
 
-use super::{BGPConfiguration, BGPFilter, BGPNodeStatus, BGPPeer, IPBlock, IPPool, LoadBalancerIP};
+use super::{
+    BFDProfile, BGPConfiguration, BGPFilter, BGPNodeStatus, BGPPeer, IPBlock, IPPool, LoadBalancerIP,
+};
 
 /// A rule in CEL for what a schema cannot say: the kind, where in its schema, the expression, and what is wrong where it is false.
 type Rule = (&'static str, &'static str, &'static str, &'static str);
@@ -12,6 +14,18 @@ type Rule = (&'static str, &'static str, &'static str, &'static str);
 const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
 
 const RULES: &[Rule] = &[
+    (
+        "BFDProfile",
+        "/properties/spec",
+        "!has(self.receiveInterval) || duration(self.receiveInterval) >= duration('10ms') && duration(self.receiveInterval) <= duration('60s')",
+        "receiveInterval: write 10ms to 60s",
+    ),
+    (
+        "BFDProfile",
+        "/properties/spec",
+        "!has(self.transmitInterval) || duration(self.transmitInterval) >= duration('10ms') && duration(self.transmitInterval) <= duration('60s')",
+        "transmitInterval: write 10ms to 60s",
+    ),
     (
         "BGPConfiguration",
         "",
@@ -141,6 +155,7 @@ pub fn crds() -> Result<String, serde_yaml::Error> {
     let mut text =
         String::from("# Generated from the types in controller/src/api by `make crds`. Do not edit.\n");
     let crds = [
+        BFDProfile::crd(),
         BGPConfiguration::crd(),
         BGPFilter::crd(),
         BGPNodeStatus::crd(),

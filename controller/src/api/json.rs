@@ -155,8 +155,28 @@ pub struct FamilyJson {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BfdJson {
-    /// Its state, in the words of RFC 5880.
+    /// Our state, in the words of RFC 5880.
     pub state: String,
+    /// Since when; null: there is no session, as nobody is found yet or BFD cannot run.
+    pub since: Option<Timestamp>,
+    /// Why it is no other, in the words of RFC 5880.
+    pub diagnostic: String,
+    /// The peer's state, as it was told last.
+    pub remote_state: String,
+    /// The peer's reason.
+    pub remote_diagnostic: String,
+    /// Whether it is a multihop session (RFC 5883).
+    pub multihop: bool,
+    /// The time between two packets of ours before jitter, in milliseconds; null: the peer wants none.
+    pub transmit_interval_ms: Option<u64>,
+    /// How long the peer may be silent, in milliseconds; null: it is not heard.
+    pub detection_time_ms: Option<u64>,
+    /// Packets sent.
+    pub sent: u64,
+    /// Packets received and not discarded.
+    pub received: u64,
+    /// How often the path failed while the session was Up.
+    pub failures: u64,
 }
 
 /// Graceful restart with one peer (RFC 4724).

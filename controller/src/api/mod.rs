@@ -3,6 +3,7 @@
 //! The resource types are typed to the last field: a CIDR is a [`Cidr`], a selector a [`Selector`]. What deserializes is
 //! well-formed; what is well-formed but makes no sense beside the other objects is found by [`crate::documents`].
 
+mod bfd;
 mod bgp;
 mod crds;
 mod error;
@@ -17,6 +18,7 @@ mod services;
 mod status;
 mod values;
 
+pub use bfd::*;
 pub use bgp::*;
 pub use crds::crds;
 pub use error::Invalid;

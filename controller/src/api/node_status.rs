@@ -90,6 +90,9 @@ pub struct SessionReport {
     pub state: String,
     /// Whether it is shut down, and so not wanted.
     pub shutdown: bool,
+    /// The state of its BFD session (RFC 5880 section 6.2), if it has one.
+    #[serde(default)]
+    pub bfd: Option<String>,
     /// Why it went down last.
     pub last_error: Option<String>,
 }

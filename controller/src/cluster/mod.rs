@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use weft_bgp::policy::Community;
 
 use crate::api::{
-    AllowedUse, BGPConfigurationSpec, BGPFilterSpec, BGPPeerSpec, CommunityRef, EXCLUDE_LABEL, GROUP,
-    IPBlockSpec, IPPoolSpec, Labels, MESH_LABEL, PodCidrSource, VERSION,
+    AllowedUse, BFDProfileSpec, BGPConfigurationSpec, BGPFilterSpec, BGPPeerSpec, CommunityRef,
+    EXCLUDE_LABEL, GROUP, IPBlockSpec, IPPoolSpec, Labels, MESH_LABEL, PodCidrSource, VERSION,
 };
 
 mod secrets;
@@ -27,6 +27,8 @@ pub struct Cluster {
     pub peers: BTreeMap<String, Arc<BGPPeerSpec>>,
     /// BGPFilters.
     pub filters: BTreeMap<String, Arc<BGPFilterSpec>>,
+    /// BFDProfiles.
+    pub bfd_profiles: BTreeMap<String, Arc<BFDProfileSpec>>,
     /// IPPools.
     pub pools: BTreeMap<String, Arc<IPPoolSpec>>,
     /// IPBlocks.
@@ -81,6 +83,8 @@ pub enum Kind {
     BgpPeer,
     /// `weft.network/v1alpha1` BGPFilter.
     BgpFilter,
+    /// `weft.network/v1alpha1` BFDProfile.
+    BfdProfile,
     /// `weft.network/v1alpha1` IPPool.
     IpPool,
     /// `weft.network/v1alpha1` IPBlock.
@@ -106,6 +110,8 @@ pub enum Object {
     BgpPeer(Arc<BGPPeerSpec>),
     /// A BGPFilter.
     BgpFilter(Arc<BGPFilterSpec>),
+    /// A BFDProfile.
+    BfdProfile(Arc<BFDProfileSpec>),
     /// An IPPool.
     IpPool(Arc<IPPoolSpec>),
     /// An IPBlock.
@@ -124,10 +130,11 @@ pub enum Object {
 
 impl Kind {
     /// The kinds that every node needs.
-    pub const ALWAYS: [Self; 7] = [
+    pub const ALWAYS: [Self; 8] = [
         Self::BgpConfiguration,
         Self::BgpPeer,
         Self::BgpFilter,
+        Self::BfdProfile,
         Self::IpPool,
         Self::IpBlock,
         Self::Node,
@@ -143,9 +150,12 @@ impl Kind {
         match self {
             Self::Node | Self::Namespace | Self::Secret | Self::Service => ("", "v1"),
             Self::EndpointSlice => ("discovery.k8s.io", "v1"),
-            Self::BgpConfiguration | Self::BgpPeer | Self::BgpFilter | Self::IpPool | Self::IpBlock => {
-                (GROUP, VERSION)
-            }
+            Self::BgpConfiguration
+            | Self::BgpPeer
+            | Self::BgpFilter
+            | Self::BfdProfile
+            | Self::IpPool
+            | Self::IpBlock => (GROUP, VERSION),
         }
     }
 
@@ -162,6 +172,7 @@ impl Kind {
             Self::BgpConfiguration => "bgpconfigurations",
             Self::BgpPeer => "bgppeers",
             Self::BgpFilter => "bgpfilters",
+            Self::BfdProfile => "bfdprofiles",
             Self::IpPool => "ippools",
             Self::IpBlock => "ipblocks",
             Self::Node => "nodes",
@@ -179,6 +190,7 @@ impl Kind {
             Self::BgpConfiguration => "BGPConfiguration",
             Self::BgpPeer => "BGPPeer",
             Self::BgpFilter => "BGPFilter",
+            Self::BfdProfile => "BFDProfile",
             Self::IpPool => "IPPool",
             Self::IpBlock => "IPBlock",
             Self::Node => "Node",
@@ -198,6 +210,7 @@ impl Object {
             Self::BgpConfiguration(_) => Kind::BgpConfiguration,
             Self::BgpPeer(_) => Kind::BgpPeer,
             Self::BgpFilter(_) => Kind::BgpFilter,
+            Self::BfdProfile(_) => Kind::BfdProfile,
             Self::IpPool(_) => Kind::IpPool,
             Self::IpBlock(_) => Kind::IpBlock,
             Self::Node(_) => Kind::Node,
@@ -217,6 +230,7 @@ impl Cluster {
             Object::BgpConfiguration(spec) => drop(self.configurations.insert(name, spec)),
             Object::BgpPeer(spec) => drop(self.peers.insert(name, spec)),
             Object::BgpFilter(spec) => drop(self.filters.insert(name, spec)),
+            Object::BfdProfile(spec) => drop(self.bfd_profiles.insert(name, spec)),
             Object::IpPool(spec) => drop(self.pools.insert(name, spec)),
             Object::IpBlock(spec) => drop(self.blocks.insert(name, spec)),
             Object::Node(node) => drop(self.nodes.insert(name, node)),
@@ -248,6 +262,7 @@ impl Cluster {
             Kind::BgpConfiguration => drop(self.configurations.remove(name)),
             Kind::BgpPeer => drop(self.peers.remove(name)),
             Kind::BgpFilter => drop(self.filters.remove(name)),
+            Kind::BfdProfile => drop(self.bfd_profiles.remove(name)),
             Kind::IpPool => drop(self.pools.remove(name)),
             Kind::IpBlock => drop(self.blocks.remove(name)),
             Kind::Node => drop(self.nodes.remove(name)),
@@ -264,6 +279,7 @@ impl Cluster {
             Kind::BgpConfiguration => self.configurations.clear(),
             Kind::BgpPeer => self.peers.clear(),
             Kind::BgpFilter => self.filters.clear(),
+            Kind::BfdProfile => self.bfd_profiles.clear(),
             Kind::IpPool => self.pools.clear(),
             Kind::IpBlock => self.blocks.clear(),
             Kind::Node => self.nodes.clear(),

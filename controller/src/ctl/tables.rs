@@ -9,9 +9,9 @@ use weft_bgp::policy::Community;
 use crate::api::ServicePrefixJson;
 use crate::api::ipam::IpamJson;
 use crate::api::json::{
-    AddressJson, AsPathElement, AuthenticationJson, CapabilitiesJson, DocumentError, DrainJson, DrainPhase,
-    ErrorDirection, EventJson, FibJson, FibNextHopJson, LastErrorJson, OriginJson, PathJson, PeerJson,
-    Problem, RouteJson, Severity, StatusJson, TimersJson,
+    AddressJson, AsPathElement, AuthenticationJson, BfdJson, CapabilitiesJson, DocumentError, DrainJson,
+    DrainPhase, ErrorDirection, EventJson, FibJson, FibNextHopJson, LastErrorJson, OriginJson, PathJson,
+    PeerJson, Problem, RouteJson, Severity, StatusJson, TimersJson,
 };
 
 /// What stands where there is nothing to say.
@@ -212,6 +212,8 @@ pub fn peers(peers: &[PeerJson], now: Timestamp, wide: bool) -> String {
     let mut header =
         vec!["NAME", "PEER", "REMOTE AS", "STATE", "SINCE", "RECEIVED", "ACCEPTED", "ADVERTISED"];
     header.extend(["CLIENT"].iter().filter(|_| reflects));
+    let has_bfd = peers.iter().any(|peer| peer.bfd.is_some());
+    header.extend(["BFD"].iter().filter(|_| has_bfd));
     let mut columns = Columns::new(&header, &["LOCAL AS", "FAMILIES", "RESTART", "LAST ERROR"], wide);
     for peer in peers {
         let client = if peer.route_reflector_client { "yes" } else { "no" };
@@ -228,6 +230,7 @@ pub fn peers(peers: &[PeerJson], now: Timestamp, wide: bool) -> String {
             ]
             .into_iter()
             .chain(reflects.then(|| client.to_owned()))
+            .chain(has_bfd.then(|| or_none(peer.bfd.as_ref().map(|bfd| &bfd.state))))
             .collect(),
             vec![
                 peer.local_as.to_string(),
@@ -295,7 +298,7 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
             ),
         );
     }
-    line("BFD", or_none(peer.bfd.as_ref().map(|bfd| &bfd.state)));
+    line("BFD", peer.bfd.as_ref().map_or_else(|| NONE.to_owned(), |session| bfd(session, now)));
     let notification = peer.graceful_restart.as_ref().is_some_and(|restart| restart.notification);
     let notification = if notification { ", NOTIFICATIONs too" } else { "" };
     let long_lived = peer.graceful_restart.as_ref().and_then(|restart| restart.long_lived_time);
@@ -333,6 +336,26 @@ fn agreed(capabilities: CapabilitiesJson) -> String {
     ];
     let names: Vec<&str> = all.into_iter().filter(|(_, agreed)| *agreed).map(|(name, _)| name).collect();
     if names.is_empty() { NONE.to_owned() } else { names.join(", ") }
+}
+
+fn bfd(session: &BfdJson, now: Timestamp) -> String {
+    let mut text = format!("{} for {}", session.state, age(session.since, now));
+    if session.diagnostic != "No Diagnostic" {
+        let _ = write!(text, " ({})", session.diagnostic);
+    }
+    let _ = write!(text, ", {}", if session.multihop { "multihop" } else { "single hop" });
+    match session.detection_time_ms {
+        Some(detection) => {
+            let _ =
+                write!(text, ", the peer is {} and may be silent for {detection} ms", session.remote_state);
+        }
+        None => text.push_str(", the peer is not heard"),
+    }
+    if let Some(interval) = session.transmit_interval_ms {
+        let _ = write!(text, ", a packet each {interval} ms");
+    }
+    let _ = write!(text, "; {} failures", session.failures);
+    text
 }
 
 fn last_error(error: &LastErrorJson, now: Timestamp) -> String {

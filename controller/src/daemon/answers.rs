@@ -14,6 +14,7 @@ use weft_bgp::session::State;
 use weft_bgp::speaker::Speaker;
 use weft_bgp::status::{PeerStatus, RibView, RouteSelect, RouteStatus, SpeakerCounters};
 use weft_bgp::transport::Handle;
+use weft_bgp::transport::bfd::BfdReport;
 use weft_bgp::types::PeerAddress;
 use weft_routing::nft;
 use weft_routing::sync::{Counters, Engine, FibEntry, RouteState};
@@ -25,7 +26,7 @@ use super::metrics::{self, Addresses, Scrape};
 use super::problems::{self, Known, Rejection};
 use super::report::Seen;
 use super::socket::{Ask, Refusal, Rib, RoutesQuery, Select};
-use super::{sysctl, view};
+use super::{bfd, sysctl, view};
 use crate::api::json::{
     FibJson, FibNextHopJson, FibStatusJson, IpamStatusJson, PeerCountJson, PeerJson, Problem, RouteJson,
     Severity, SpoofedJson, StatusJson,
@@ -148,6 +149,7 @@ struct Inquiry {
 #[derive(Default)]
 struct SpeakerView {
     peers: Vec<PeerStatus>,
+    bfd: BfdReport,
     counters: SpeakerCounters,
     rejected: BTreeMap<(String, Rejection), (usize, IpNet)>,
 }
@@ -163,7 +165,8 @@ impl Inquiry {
     /// What the speaker says; nothing where there is none yet, or none any more.
     async fn speaker(&self) -> SpeakerView {
         let Some(bgp) = &self.bgp else { return SpeakerView::default() };
-        bgp.inspect(SpeakerView::of).await.unwrap_or_default()
+        let bfd = bgp.bfd().await.unwrap_or_default();
+        SpeakerView { bfd, ..bgp.inspect(SpeakerView::of).await.unwrap_or_default() }
     }
 
     /// What the kernel's engine says. It may be busy writing, so that it is asked on a thread that may wait.
@@ -180,12 +183,17 @@ impl Inquiry {
         let speaker = self.speaker().await;
         let kernel = self.kernel(KernelView::of).await;
         let now = Moment::now();
-        let peers: Vec<_> =
-            speaker.peers.iter().map(|p| (view::peer(p, &now), p.config.shutdown.is_some())).collect();
+        let peers: Vec<_> = speaker
+            .peers
+            .iter()
+            .map(|p| (view::peer(p, &speaker.bfd, &now), p.config.shutdown.is_some()))
+            .collect();
         let behind_gateway = known.nodes_behind_gateway();
         let mut found = known.found();
         found.extend(speaker.peers.iter().filter_map(problems::without_ipv4));
         found.extend(speaker.peers.iter().filter_map(problems::max_prefixes));
+        found.extend(speaker.bfd.errors.iter().map(|(port, error)| bfd::cannot_run(*port, error)));
+        found.extend(peers.iter().filter_map(|(peer, _)| bfd::down(peer)));
         let problems = problems::list(
             &Known {
                 found: &found,
@@ -216,6 +224,7 @@ impl Inquiry {
             services: known.services_status(),
             drain: known.drained(&now),
         };
+        let peers_have_bfd = peers.iter().any(|(peer, _)| peer.bfd.is_some());
         let messages = speaker.peers.iter().map(|p| p.counters);
         Scrape {
             status,
@@ -226,6 +235,7 @@ impl Inquiry {
             counts: known.counts,
             neighbours: known.has_link_peers().then_some(known.neighbours.counters),
             reported: (known.reported.written, known.reported.failed),
+            bfd_discards: peers_have_bfd.then_some(speaker.bfd.discards),
             speaker: speaker.counters,
             kernel: kernel.counters,
         }
@@ -256,12 +266,12 @@ impl SpeakerView {
                 told.map(|(rejection, routes)| ((peer.config.name.clone(), rejection), routes))
             })
             .collect();
-        Self { peers, counters: speaker.counters(), rejected }
+        Self { peers, bfd: BfdReport::default(), counters: speaker.counters(), rejected }
     }
 
     fn peers_json(&self) -> Vec<PeerJson> {
         let now = Moment::now();
-        self.peers.iter().map(|peer| view::peer(peer, &now)).collect()
+        self.peers.iter().map(|peer| view::peer(peer, &self.bfd, &now)).collect()
     }
 }
 

@@ -11,6 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use weft_bgp::bfd::Discards;
 use weft_bgp::session::State;
 use weft_bgp::status::{MessageCounters, SpeakerCounters};
 use weft_routing::Counters;
@@ -29,6 +30,8 @@ pub(super) struct Scrape {
     pub(super) peers: Vec<(PeerJson, MessageCounters)>,
     /// Whether it has converged since the start.
     pub(super) ready: bool,
+    /// BFD packets that were discarded; none: no peer has BFD.
+    pub(super) bfd_discards: Option<Discards>,
     /// What the speaker counts of no single peer.
     pub(super) speaker: SpeakerCounters,
     /// What the kernel's side counts.
@@ -83,7 +86,8 @@ impl Collector for Scrape {
         self.encode_kernel(&mut encoder)?;
         self.encode_addresses(&mut encoder)?;
         self.encode_sessions(&mut encoder)?;
-        self.encode_messages(&mut encoder)
+        self.encode_messages(&mut encoder)?;
+        self.encode_bfd(&mut encoder)
     }
 }
 
@@ -308,6 +312,38 @@ impl Scrape {
     }
 }
 
+impl Scrape {
+    fn encode_bfd(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let sessions = || self.peers.iter().filter_map(|(peer, _)| Some((labels(peer), peer.bfd.as_ref()?)));
+        let states = sessions().map(|(labels, bfd)| (labels, bfd_state_number(&bfd.state)));
+        gauges(encoder, "bfd_session_state", "0 AdminDown to 3 Up, as RFC 5880 numbers them", states)?;
+        let failures = sessions().map(|(labels, bfd)| (labels, bfd.failures));
+        counters(encoder, "bfd_session_failures", "Times that the path failed while BFD was Up", failures)?;
+        let packets = sessions().flat_map(|([name, peer], bfd)| {
+            [("sent", bfd.sent), ("received", bfd.received)]
+                .map(|(direction, count)| ([name, peer, ("direction", direction)], count))
+        });
+        counters(encoder, "bfd_packets", "BFD packets", packets)?;
+        let Some(discards) = self.bfd_discards else { return Ok(()) };
+        let reasons = [
+            ([("reason", "malformed")], discards.malformed),
+            ([("reason", "ttl")], discards.ttl),
+            ([("reason", "unknown")], discards.unknown),
+            ([("reason", "authenticated")], discards.authenticated),
+        ];
+        counters(encoder, "bfd_packets_discarded", "BFD packets of no use (RFC 5880 section 6.8.6)", reasons)
+    }
+}
+
+fn bfd_state_number(state: &str) -> u64 {
+    match state {
+        "AdminDown" => 0,
+        "Init" => 2,
+        "Up" => 3,
+        _ => 1,
+    }
+}
+
 fn labels(peer: &PeerJson) -> [(&str, &str); 2] {
     [("name", &peer.name), ("peer", &peer.peer)]
 }
@@ -376,7 +412,7 @@ mod tests {
     use super::*;
     use crate::api::ipam::{IpamBlockJson, IpamBlockState};
     use crate::api::json::{
-        ConfigStatusJson, DrainJson, FamilyJson, FibStatusJson, IpamStatusJson, MaxPrefixesJson,
+        BfdJson, ConfigStatusJson, DrainJson, FamilyJson, FibStatusJson, IpamStatusJson, MaxPrefixesJson,
         PeerCountJson, Problem, SpoofedJson,
     };
     use crate::api::{RejectedJson, ServicesStatusJson};
@@ -399,7 +435,19 @@ mod tests {
             role: Some(crate::api::json::RoleJson { local: "peer".into(), remote: None }),
             capabilities: None,
             timers: None,
-            bfd: None,
+            bfd: Some(BfdJson {
+                state: "Up".into(),
+                since: None,
+                diagnostic: "No Diagnostic".into(),
+                remote_state: "Up".into(),
+                remote_diagnostic: "No Diagnostic".into(),
+                multihop: false,
+                transmit_interval_ms: Some(300),
+                detection_time_ms: Some(900),
+                sent: 27,
+                received: 28,
+                failures: 29,
+            }),
             graceful_restart: None,
             authentication: Some(AuthenticationJson::TcpMd5),
             ttl_security: Some(1),
@@ -452,6 +500,7 @@ mod tests {
             neighbours: Some(weft_routing::ndisc::Counters { sent: 24, received: 25, ignored: 26 }),
             reported: (5, 1),
             counts: Counts { reloads_accepted: 8, reloads_rejected: 9, alarms: 10, aggregates: 11 },
+            bfd_discards: Some(Discards { malformed: 30, ttl: 31, unknown: 32, authenticated: 33 }),
             speaker: SpeakerCounters { unknown_peer: 11, too_many: 12 },
             kernel: Counters { resyncs: 13, overruns: 14, ..Counters::default() },
         }

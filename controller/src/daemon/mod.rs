@@ -5,6 +5,7 @@ pub mod args;
 mod agent;
 mod answers;
 mod apply;
+mod bfd;
 mod cleanup;
 mod clock;
 mod coalesce;

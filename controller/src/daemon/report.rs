@@ -290,6 +290,7 @@ fn session(peer: &PeerJson, shut_down: &BTreeSet<String>) -> SessionReport {
         peer: peer.peer.clone(),
         state: format!("{:?}", peer.state),
         shutdown: shut_down.contains(&peer.peer),
+        bfd: peer.bfd.as_ref().map(|bfd| bfd.state.clone()),
         last_error: peer.last_error.as_ref().map(|error| error.text.clone()),
     }
 }

@@ -1,26 +1,29 @@
 //! What the speaker says of itself, in the words of the socket.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
+use weft_bgp::bfd::{Diagnostic, Hops, State as BfdState};
 use weft_bgp::config::{MaxPrefixes, RemoteAs};
 use weft_bgp::protection::Authentication;
 use weft_bgp::status::{Direction, FamilyStatus, LastError, PathStatus, PeerStatus, RouteStatus};
+use weft_bgp::transport::bfd::BfdReport;
 use weft_bgp::types::PeerAddress;
 use weft_bgp::wire::attributes::{AsPath, Origin, SegmentKind};
 use weft_bgp::wire::header::MESSAGE_MAX;
 
 use super::clock::Moment;
 use crate::api::json::{
-    AsPathElement, AuthenticationJson, CapabilitiesJson, ErrorDirection, FamilyJson, GracefulRestartJson,
-    GracefulRestartRole, LastErrorJson, MaxPrefixesJson, OriginJson, PathJson, PeerJson, RoleJson, RouteJson,
-    TimersJson,
+    AsPathElement, AuthenticationJson, BfdJson, CapabilitiesJson, ErrorDirection, FamilyJson,
+    GracefulRestartJson, GracefulRestartRole, LastErrorJson, MaxPrefixesJson, OriginJson, PathJson, PeerJson,
+    RoleJson, RouteJson, TimersJson,
 };
 
 /// The port that needs no mention (RFC 4271 section 4).
 const BGP_PORT: u16 = 179;
 
 /// One peer.
-pub(super) fn peer(status: &PeerStatus, now: &Moment) -> PeerJson {
+pub(super) fn peer(status: &PeerStatus, bfd: &BfdReport, now: &Moment) -> PeerJson {
     let config = &status.config;
     let session = status.session.as_deref();
     let total = |count: fn(&FamilyStatus) -> usize| status.families.iter().map(|f| count(f) as u64).sum();
@@ -61,7 +64,7 @@ pub(super) fn peer(status: &PeerStatus, now: &Moment) -> PeerJson {
         accepted: total(|f| f.accepted),
         advertised: total(|f| f.advertised),
         per_family: status.families.iter().map(|f| (f.family, family(f))).collect(),
-        bfd: None,
+        bfd: bfd_session(status, bfd, now),
         graceful_restart: graceful_restart(status, now),
         authentication: match config.authentication {
             Authentication::None => None,
@@ -127,6 +130,30 @@ fn graceful_restart(status: &PeerStatus, now: &Moment) -> Option<GracefulRestart
         long_lived_time: agreed
             .and_then(|peer| peer.long_lived)
             .map(|long_lived| long_lived.ipv4.max(long_lived.ipv6).as_secs()),
+    })
+}
+
+/// None where none is wanted. One that is wanted and is not there is Down.
+fn bfd_session(status: &PeerStatus, bfd: &BfdReport, now: &Moment) -> Option<BfdJson> {
+    let config = status.config.bfd.filter(|_| !status.config.stays_down())?;
+    let remote = status.config.bfd_remote(status.address);
+    let session = remote.and_then(|remote| bfd.sessions.get(&remote));
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let state = |state: Option<BfdState>| state.unwrap_or(BfdState::Down).to_string();
+    let diagnostic = |diagnostic: Option<Diagnostic>| diagnostic.unwrap_or_default().to_string();
+    let counters = session.map(|s| s.counters).unwrap_or_default();
+    Some(BfdJson {
+        state: state(session.map(|s| s.state)),
+        since: session.map(|s| now.timestamp_of(s.since)),
+        diagnostic: diagnostic(session.map(|s| s.diagnostic)),
+        remote_state: state(session.map(|s| s.remote_state)),
+        remote_diagnostic: diagnostic(session.map(|s| s.remote_diagnostic)),
+        multihop: matches!(config.hops, Hops::Multi { .. }),
+        transmit_interval_ms: session.and_then(|s| s.transmit_interval).map(milliseconds),
+        detection_time_ms: session.and_then(|s| s.detection_time).map(milliseconds),
+        sent: counters.sent,
+        received: counters.received,
+        failures: counters.failures,
     })
 }
 

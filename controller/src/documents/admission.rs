@@ -139,8 +139,8 @@ impl Admission {
             self.cluster.delete(kind, name);
         } else if self.accepted.remove(&id).is_some() {
             self.cluster.delete(kind, name);
-            // Only filters are named by others; the absence of anything else can but mend.
-            self.gone |= kind == Kind::BgpFilter || !self.faults.is_empty();
+            // Only filters and profiles are named by others; the absence of anything else can but mend.
+            self.gone |= matches!(kind, Kind::BgpFilter | Kind::BfdProfile) || !self.faults.is_empty();
         }
     }
 
@@ -187,8 +187,8 @@ impl Admission {
                 _ => self.put_in_force(id, parsed),
             }
         }
-        // Peers name filters: those first.
-        pending.sort_by_key(|((kind, _), _)| *kind == Kind::BgpPeer);
+        // Peers name filters and profiles, and configurations name profiles: those first.
+        pending.sort_by_key(|((kind, _), _)| matches!(kind, Kind::BgpPeer | Kind::BgpConfiguration));
         pending
     }
 

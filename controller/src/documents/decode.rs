@@ -290,6 +290,7 @@ fn object(json: Json) -> Result<(String, Object), Vec<Fault>> {
         (Some((GROUP, VERSION)), "BGPConfiguration") => named(json, Object::BgpConfiguration)?,
         (Some((GROUP, VERSION)), "BGPPeer") => named(json, Object::BgpPeer)?,
         (Some((GROUP, VERSION)), "BGPFilter") => named(json, Object::BgpFilter)?,
+        (Some((GROUP, VERSION)), "BFDProfile") => named(json, Object::BfdProfile)?,
         (Some((GROUP, VERSION)), "IPPool") => named(json, Object::IpPool)?,
         (Some((GROUP, VERSION)), "IPBlock") => named(json, Object::IpBlock)?,
         (Some((GROUP, version)), _) if version != VERSION => {
@@ -316,7 +317,7 @@ fn object(json: Json) -> Result<(String, Object), Vec<Fault>> {
 
 fn kinds() -> String {
     format!(
-        "write BGPConfiguration, BGPPeer, BGPFilter, IPPool or IPBlock of {GROUP}/{VERSION}, Node, Namespace, Secret or Service of v1, or \
+        "write BGPConfiguration, BGPPeer, BGPFilter, BFDProfile, IPPool or IPBlock of {GROUP}/{VERSION}, Node, Namespace, Secret or Service of v1, or \
          EndpointSlice of discovery.k8s.io/v1"
     )
 }

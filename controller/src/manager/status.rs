@@ -232,6 +232,7 @@ impl About<'_> {
             Kind::BgpConfiguration => self.cluster.configurations.contains_key(name),
             Kind::BgpPeer => self.cluster.peers.contains_key(name),
             Kind::BgpFilter => self.cluster.filters.contains_key(name),
+            Kind::BfdProfile => self.cluster.bfd_profiles.contains_key(name),
             Kind::IpPool => self.cluster.pools.contains_key(name),
             Kind::IpBlock => self.cluster.blocks.contains_key(name),
             Kind::Node | Kind::Namespace | Kind::Secret | Kind::Service | Kind::EndpointSlice => false,
@@ -246,6 +247,7 @@ impl About<'_> {
             Kind::IpBlock => (self.block(name), json!({})),
             Kind::BgpConfiguration
             | Kind::BgpFilter
+            | Kind::BfdProfile
             | Kind::Node
             | Kind::Namespace
             | Kind::Secret

@@ -7,6 +7,7 @@ use weft_bgp::protection::{Authentication, Password};
 use weft_bgp::types::{Family, PeerAddress};
 
 use super::address;
+use super::bfd;
 use super::blocks::BlockState;
 use super::make::Context;
 use super::session::{Origin, Wanted};
@@ -102,6 +103,7 @@ pub(super) fn all(context: &Context<'_>, sessions: &[Wanted<'_>]) -> Vec<Problem
     problems.extend(equal_router_ids(context));
     problems.extend(absent_sources(context, sessions));
     problems.extend(missing_filters(context, sessions));
+    problems.extend(missing_profiles(context, sessions));
     problems.extend(as_loop(context, sessions));
     problems
 }
@@ -252,6 +254,22 @@ fn missing_filters(context: &Context<'_>, sessions: &[Wanted<'_>]) -> Vec<Proble
                 "filter-missing",
                 format!("there is no BGPFilter {name}: the sessions that name it exchange nothing"),
                 "add it, or take it off the BGPPeer's filters",
+            )
+        })
+        .collect()
+}
+
+fn missing_profiles(context: &Context<'_>, sessions: &[Wanted<'_>]) -> Vec<Problem> {
+    let named = sessions.iter().filter_map(|session| bfd::profile_name(context, session));
+    let missing: BTreeSet<&str> =
+        named.filter(|name| !context.cluster.bfd_profiles.contains_key(*name)).collect();
+    missing
+        .into_iter()
+        .map(|name| {
+            Problem::error(
+                "bfd-profile-missing",
+                format!("there is no BFDProfile {name}: the sessions that name it run without BFD"),
+                "add it, or take it off as bfdProfile of the BGPPeer or the BGPConfiguration",
             )
         })
         .collect()

@@ -18,7 +18,7 @@ use super::policy::Policies;
 use super::session::{Wanted, reflects, wanted};
 use super::settings::{BGP_PORT, Settings};
 use super::{
-    Block, HostFacts, NodeAddresses, NodePlan, ServicePrefix, Sysctl, address, blocks, diagnose, nat,
+    Block, HostFacts, NodeAddresses, NodePlan, ServicePrefix, Sysctl, address, bfd, blocks, diagnose, nat,
     services,
 };
 use crate::api::json::Problem;
@@ -174,7 +174,7 @@ fn peer(
     };
     let (next_hop_v4, next_hop_v6) = next_hops(context, session, address, families);
     let (import, export) = policies.of(session);
-    let config = PeerConfig {
+    let mut config = PeerConfig {
         name: session.name(),
         port: session.port.map_or(BGP_PORT, u16::from),
         neighbour: address.interface().and_then(|i| context.host.routers.get(&i.index()).copied()),
@@ -216,6 +216,7 @@ fn peer(
         import,
         export,
     };
+    config.bfd = bfd::session(context, session, address, &config);
     Ok((address, config))
 }
 

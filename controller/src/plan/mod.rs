@@ -14,6 +14,7 @@ use weft_routing::nft::Ruleset;
 use crate::api::json::{AddressJson, Problem};
 
 mod address;
+mod bfd;
 mod blocks;
 mod diagnose;
 mod drain;

@@ -144,7 +144,7 @@ impl Thread {
         while let Some(output) = self.endpoint.poll() {
             match output {
                 Output::Send { remote, hops, source, bytes } => {
-                    self.sockets.send(remote, hops, source, &bytes)
+                    self.sockets.send(remote, hops, source, &bytes);
                 }
                 Output::Changed { remote, change } => self.told.send_modify(|told| {
                     let before = told.get(&remote);

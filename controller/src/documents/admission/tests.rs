@@ -95,6 +95,21 @@ fn one_waits_for_another_whichever_comes_first() {
 }
 
 #[test]
+fn a_profile_of_bfd_is_waited_for_and_missed_by_all_that_name_it() {
+    let mut admission = Admission::new("n1");
+    let configuration = object("BGPConfiguration", "default", json!({"bfdProfile": "fast"}));
+    admission.apply(Kind::BgpConfiguration, "default", configuration);
+    assert_eq!(objects(&settled(&mut admission).1), ["BGPConfiguration/default"]);
+    admission.apply(Kind::BfdProfile, "fast", object("BFDProfile", "fast", json!({})));
+    let (cluster, errors) = settled(&mut admission);
+    assert_eq!((errors.len(), cluster.configurations.len()), (0, 1));
+    admission.delete(Kind::BfdProfile, "fast");
+    let (cluster, errors) = settled(&mut admission);
+    assert_eq!(objects(&errors), ["BGPConfiguration/default"]);
+    assert_eq!(cluster.configurations.len(), 1, "it stays in force");
+}
+
+#[test]
 fn a_node_may_come_after_what_names_it() {
     let mut admission = Admission::new("n1");
     let spec = json!({"node": "n7", "cidr": "10.244.0.0/26"});

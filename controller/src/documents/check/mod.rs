@@ -1,5 +1,6 @@
 //! What makes no sense although every field is well-formed: in one object ([`spec`]), and between objects.
 
+mod bfd;
 mod policy;
 mod services;
 mod spec;
@@ -23,6 +24,7 @@ pub(super) fn each(parsed: &[Parsed]) -> Vec<DocumentError> {
             Object::BgpConfiguration(s) => spec::configuration(&object.name, s),
             Object::BgpPeer(s) => spec::peer(s),
             Object::BgpFilter(s) => spec::filter(s),
+            Object::BfdProfile(s) => bfd::profile(s),
             Object::IpPool(s) => spec::pool(s),
             Object::IpBlock(_)
             | Object::Node(_)
@@ -90,10 +92,18 @@ fn dangling(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<Document
             object.error(field, invalid)
         })
     };
+    let no_profile = |object: &Parsed, named: &Option<String>| {
+        let name =
+            named.as_ref().filter(|name| !name.is_empty() && !cluster.bfd_profiles.contains_key(*name))?;
+        let invalid =
+            Invalid::new(format!("there is no BFDProfile {name}"), "add its document, or correct the name");
+        Some(object.error("spec.bfdProfile", invalid))
+    };
     let mut errors = Vec::new();
     for object in parsed {
         match &object.object {
             Object::BgpPeer(spec) => {
+                errors.extend(no_profile(object, &spec.bfd_profile));
                 let missing =
                     spec.filters.iter().enumerate().filter(|(_, f)| !cluster.filters.contains_key(*f));
                 errors.extend(missing.map(|(index, filter)| {
@@ -106,6 +116,7 @@ fn dangling(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<Document
             }
             Object::BgpConfiguration(spec) => {
                 errors.extend(policy::dangling(object, cluster));
+                errors.extend(no_profile(object, &spec.bfd_profile));
                 if let Some(node) = object.name.strip_prefix("node.") {
                     errors.extend(no_node(object, "metadata.name", node));
                 } else if spec.router_id.is_some() && cluster.nodes.len() > 1 {
@@ -118,6 +129,7 @@ fn dangling(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<Document
             Object::IpBlock(spec) => errors.extend(no_node(object, "spec.node", &spec.node)),
             Object::BgpFilter(_) => errors.extend(policy::dangling(object, cluster)),
             Object::IpPool(_)
+            | Object::BfdProfile(_)
             | Object::Node(_)
             | Object::Namespace(_)
             | Object::Secret(_)
@@ -160,7 +172,8 @@ fn ranges<'a>(parsed: &'a [Parsed], cluster: &Cluster) -> Vec<Range<'a>> {
             | Object::EndpointSlice(_)
             | Object::BgpConfiguration(_)
             | Object::BgpPeer(_)
-            | Object::BgpFilter(_) => {}
+            | Object::BgpFilter(_)
+            | Object::BfdProfile(_) => {}
         }
     }
     ranges

@@ -1,0 +1,126 @@
+//! What is wrong with BFD, in words.
+
+use weft_bgp::session::State;
+
+use crate::api::json::{PeerJson, Problem};
+
+/// A port is not to be had, or, without one, the thread.
+pub(super) fn cannot_run(port: Option<u16>, error: &str) -> Problem {
+    match port {
+        Some(port) => Problem::error(
+            "bfd-not-listening",
+            format!("cannot listen for BFD on UDP port {port}: {error}"),
+            format!(
+                "see what holds the port (ss -lunp sport = :{port}) and stop it: another BFD daemon cannot run beside weftd"
+            ),
+        ),
+        None => Problem::error(
+            "bfd-not-running",
+            format!("BFD does not run: {error}"),
+            "see to what the system is short of; it is tried again when the configuration changes",
+        ),
+    }
+}
+
+/// A session with a peer that BGP reaches: it would be noticed late if the path failed.
+pub(super) fn down(peer: &PeerJson) -> Option<Problem> {
+    let bfd = peer.bfd.as_ref().filter(|bfd| bfd.state != "Up" && peer.state == State::Established)?;
+    let heard = bfd.detection_time_ms.is_some();
+    let port = if bfd.multihop { weft_bgp::bfd::MULTIHOP_PORT } else { weft_bgp::bfd::SINGLE_HOP_PORT };
+    let kind = if bfd.multihop { "multihop" } else { "single hop" };
+    let (what, remedy) = match bfd.remote_state.as_str() {
+        "AdminDown" if heard => (
+            "the peer holds it down by will".to_owned(),
+            "switch it on at the other end, or take BFD off the session: bfdProfile: \"\" on the BGPPeer"
+                .to_owned(),
+        ),
+        remote if heard => (
+            format!("we hear the peer, and it is {remote}"),
+            format!(
+                "see that our packets (UDP port {port}) reach the peer, and that BFD there knows this node"
+            ),
+        ),
+        _ => (
+            "the peer is not heard".to_owned(),
+            format!(
+                "switch BFD on for this node at the other end ({kind}, UDP port {port}) and let it through, or take it off the session: \
+                 bfdProfile: \"\" on the BGPPeer"
+            ),
+        ),
+    };
+    let text = format!("BFD with {} ({}) is {}: {what}", peer.name, peer.peer, bfd.state);
+    Some(Problem::warning("bfd-down", text, remedy))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::api::json::{BfdJson, Severity};
+
+    fn peer(state: State, bfd: &str, remote: &str, heard: bool) -> PeerJson {
+        PeerJson {
+            name: "tor".into(),
+            peer: "10.0.0.1".into(),
+            neighbour: None,
+            remote_as: None,
+            local_as: 64601,
+            state,
+            route_reflector_client: false,
+            since: None,
+            families: Vec::new(),
+            received: 0,
+            accepted: 0,
+            advertised: 0,
+            per_family: BTreeMap::new(),
+            bfd: Some(BfdJson {
+                state: bfd.into(),
+                since: None,
+                diagnostic: "No Diagnostic".into(),
+                remote_state: remote.into(),
+                remote_diagnostic: "No Diagnostic".into(),
+                multihop: true,
+                transmit_interval_ms: None,
+                detection_time_ms: heard.then_some(900),
+                sent: 0,
+                received: 0,
+                failures: 0,
+            }),
+            graceful_restart: None,
+            authentication: None,
+            capabilities: None,
+            max_prefixes: None,
+            role: None,
+            timers: None,
+            ttl_security: None,
+            last_error: None,
+        }
+    }
+
+    #[test]
+    fn bfd_that_is_not_up_is_a_warning_where_bgp_is() {
+        assert_eq!(down(&peer(State::Established, "Up", "Up", true)), None);
+        assert_eq!(
+            down(&peer(State::Active, "Down", "Down", false)),
+            None,
+            "that BGP is down is said already"
+        );
+        let silent = down(&peer(State::Established, "Down", "Down", false)).unwrap();
+        assert_eq!((silent.code.as_str(), silent.severity), ("bfd-down", Severity::Warning));
+        assert!(silent.text.contains("not heard") && silent.remedy.contains("UDP port 4784"), "{silent:?}");
+        let held = down(&peer(State::Established, "Down", "AdminDown", true)).unwrap();
+        assert!(held.text.contains("by will"), "{held:?}");
+        let deaf = down(&peer(State::Established, "Init", "Down", true)).unwrap();
+        assert!(deaf.text.contains("it is Down"), "{deaf:?}");
+    }
+
+    #[test]
+    fn a_port_that_another_daemon_has_is_named() {
+        let problem = cannot_run(Some(3784), "Address already in use (os error 98)");
+        assert!(
+            problem.text.contains("UDP port 3784") && problem.remedy.contains("sport = :3784"),
+            "{problem:?}"
+        );
+    }
+}
