@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::packet::{self, Diagnostic, Packet};
 use super::rng::Rng;
 use super::session::{Counters, Session};
-use super::{Change, Hops, Remote, SessionConfig, State};
+use super::{Change, Hops, Remote, Resumption, SessionConfig, State};
 
 /// The TTL that packets are sent with, and that those from the link itself arrive with (RFC 5881 section 5).
 const TTL: u8 = 255;
@@ -18,6 +18,9 @@ pub enum Input<'a> {
     /// The sessions that there should be, all of them. One that is there already goes on; one that is not wanted any more tells the other
     /// end so, for as long as that takes, and is gone.
     Configure(&'a BTreeMap<Remote, SessionConfig>),
+    /// Sessions that another process had Up when it died: those of them that are wanted are gone on with. Before the first
+    /// [`Input::Configure`].
+    Resume(BTreeMap<Remote, Resumption>),
     /// A packet came.
     Packet {
         /// How.
@@ -55,6 +58,8 @@ pub enum Output {
         hops: Hops,
         /// The address to send from; else the kernel chooses.
         source: Option<IpAddr>,
+        /// Our name for the session: its packets have one source port.
+        discriminator: u32,
         /// The packet.
         bytes: [u8; packet::LENGTH],
     },
@@ -111,6 +116,7 @@ pub struct SessionStatus {
 #[derive(Debug)]
 pub struct Endpoint {
     sessions: BTreeMap<Remote, Slot>,
+    resumable: BTreeMap<Remote, Resumption>,
     discards: Discards,
     outputs: VecDeque<Output>,
     rng: Rng,
@@ -130,6 +136,7 @@ impl Endpoint {
     pub fn new(seed: u64) -> Self {
         Self {
             sessions: BTreeMap::new(),
+            resumable: BTreeMap::new(),
             discards: Discards::default(),
             outputs: VecDeque::new(),
             rng: Rng::new(seed),
@@ -142,6 +149,7 @@ impl Endpoint {
         match input {
             Input::Configure(_) if self.stopped => {}
             Input::Configure(wanted) => self.configure(now, wanted),
+            Input::Resume(sessions) => self.resumable = sessions,
             Input::Packet { arrived, bytes } => self.receive(now, arrived, bytes),
             Input::Stop => {
                 self.stopped = true;
@@ -170,6 +178,12 @@ impl Endpoint {
     pub fn sessions(&self) -> BTreeMap<Remote, SessionStatus> {
         let wanted = self.sessions.iter().filter(|(_, slot)| slot.leaves.is_none());
         wanted.map(|(remote, slot)| (*remote, status(&slot.session))).collect()
+    }
+
+    /// What another process would need to go on with a session; none unless it is Up.
+    #[must_use]
+    pub fn resumption(&self, remote: &Remote) -> Option<Resumption> {
+        self.sessions.get(remote).filter(|slot| slot.leaves.is_none())?.session.resumption()
     }
 
     /// Packets that were discarded.
@@ -218,7 +232,10 @@ impl Endpoint {
     }
 
     fn add(&mut self, now: Instant, remote: Remote, config: SessionConfig) {
-        let taken = |number| self.sessions.values().any(|slot| slot.session.discriminator == number);
+        let resumed = |number| self.resumable.values().any(|r| r.local_discriminator == number);
+        let taken = |number| {
+            resumed(number) || self.sessions.values().any(|slot| slot.session.discriminator == number)
+        };
         // There are far fewer sessions than numbers: a free one is found soon.
         let discriminator = loop {
             let number = self.rng.next();
@@ -227,7 +244,10 @@ impl Endpoint {
             }
         };
         let seed = u64::from(self.rng.next()) << 32 | u64::from(self.rng.next());
-        let session = Session::new(now, config, discriminator, seed);
+        let mut session = Session::new(now, config, discriminator, seed);
+        if let Some(resumption) = self.resumable.remove(&remote) {
+            session.resume(now, &resumption);
+        }
         self.sessions.insert(remote, Slot { session, leaves: None });
         self.act(now, remote, |_| None);
     }
@@ -283,7 +303,8 @@ impl Endpoint {
         }
         while let Some(packet) = session.transmit(now) {
             let SessionConfig { hops, source, .. } = session.config;
-            self.outputs.push_back(Output::Send { remote, hops, source, bytes: packet.encode() });
+            let (discriminator, bytes) = (session.discriminator, packet.encode());
+            self.outputs.push_back(Output::Send { remote, hops, source, discriminator, bytes });
         }
     }
 }

@@ -55,7 +55,7 @@ impl fmt::Display for State {
 }
 
 /// The other end of a session: there is one session to each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Remote {
     /// Its address.
     pub address: IpAddr,
@@ -101,6 +101,26 @@ pub struct SessionConfig {
     pub passive: bool,
 }
 
+/// What a process has to know to go on with a session of another that died, as if nothing had been: the other end gives a session up that
+/// begins anew. Intervals are microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Resumption {
+    /// Our name for the session.
+    pub local_discriminator: u32,
+    /// The other end's.
+    pub remote_discriminator: u32,
+    /// What we told of our interval.
+    pub desired_min_tx_interval: u32,
+    /// What we told that we can take.
+    pub required_min_rx_interval: u32,
+    /// What the other end can take.
+    pub remote_min_rx_interval: u32,
+    /// How often the other end sends.
+    pub remote_desired_min_tx_interval: u32,
+    /// How many of its packets may be missing.
+    pub remote_detect_mult: u8,
+}
+
 /// A change of a session's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -109,6 +129,6 @@ pub struct Change {
     /// Why it changed last, as we tell the other end.
     pub diagnostic: Diagnostic,
     /// Whether it was Up and the path, or the system at its end, is taken for dead: not where the other end, or we, took the session down
-    /// by will (RFC 5882 section 3.2).
+    /// by will (RFC 5882 section 3.2), nor where the other end has begun a new one.
     pub failed: bool,
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::packet::{Diagnostic, Packet};
 use super::rng::Rng;
-use super::{Change, SessionConfig, State};
+use super::{Change, Resumption, SessionConfig, State};
 
 /// While a session is not Up, packets are at least this far apart (RFC 5880 section 6.8.3).
 const SLOW: Duration = Duration::from_secs(1);
@@ -87,6 +87,8 @@ pub(super) struct Session {
     last_packet: Option<Packet>,
     /// The other end has polled.
     must_answer: bool,
+    /// Another process had it Up, and the other end has not said yet that it still is: until then its end is no failure.
+    unconfirmed: bool,
     rng: Rng,
 }
 
@@ -111,8 +113,44 @@ impl Session {
             last_sent: None,
             last_packet: None,
             must_answer: false,
+            unconfirmed: false,
             rng: Rng::new(seed),
         }
+    }
+
+    /// Goes on with a session that another process had Up, which takes a Poll Sequence.
+    pub(super) fn resume(&mut self, now: Instant, from: &Resumption) {
+        let interval = |microseconds: u32| Duration::from_micros(microseconds.into());
+        (self.state, self.discriminator, self.unconfirmed) = (State::Up, from.local_discriminator, true);
+        self.heard = Heard {
+            state: State::Up,
+            discriminator: from.remote_discriminator,
+            diagnostic: Diagnostic::NONE,
+            demand: false,
+            min_rx: interval(from.remote_min_rx_interval),
+            desired_min_tx: interval(from.remote_desired_min_tx_interval),
+            detect_mult: from.remote_detect_mult,
+            at: Some(now),
+        };
+        self.told = Intervals {
+            desired_min_tx: interval(from.desired_min_tx_interval),
+            required_min_rx: interval(from.required_min_rx_interval),
+        };
+        (self.in_force, self.poll) = (self.told, Some(Poll::default()));
+        self.negotiate();
+    }
+
+    /// What another process would need to go on with the session; none unless it is Up.
+    pub(super) fn resumption(&self) -> Option<Resumption> {
+        (self.state == State::Up && !self.unconfirmed).then(|| Resumption {
+            local_discriminator: self.discriminator,
+            remote_discriminator: self.heard.discriminator,
+            desired_min_tx_interval: microseconds(self.told.desired_min_tx),
+            required_min_rx_interval: microseconds(self.told.required_min_rx),
+            remote_min_rx_interval: microseconds(self.heard.min_rx),
+            remote_desired_min_tx_interval: microseconds(self.heard.desired_min_tx),
+            remote_detect_mult: self.heard.detect_mult,
+        })
     }
 
     pub(super) fn remote_state(&self) -> State {
@@ -170,6 +208,10 @@ impl Session {
     /// A packet for this session (RFC 5880 section 6.8.6).
     pub(super) fn receive(&mut self, now: Instant, packet: &Packet) -> Option<Change> {
         let interval = |microseconds: u32| Duration::from_micros(microseconds.into());
+        // A session that is new there is no word on the path, which has just carried its packet; one that lost us has a diagnostic to tell.
+        let begins_anew = packet.your_discriminator == 0
+            && packet.my_discriminator != self.heard.discriminator
+            && packet.diagnostic == Diagnostic::NONE;
         self.heard = Heard {
             state: packet.state,
             discriminator: packet.my_discriminator,
@@ -199,7 +241,11 @@ impl Session {
             (State::Init | State::Up, State::AdminDown) => {
                 Some(self.enter(now, State::Down, signaled, false))
             }
-            (State::Up, State::Down) => Some(self.enter(now, State::Down, signaled, true)),
+            (State::Up, State::Up) if self.unconfirmed && packet.your_discriminator == self.discriminator => {
+                self.counters.ups = self.counters.ups.saturating_add(1);
+                Some(self.enter(now, State::Up, Diagnostic::NONE, false))
+            }
+            (State::Up, State::Down) => Some(self.enter(now, State::Down, signaled, !begins_anew)),
             _ => None,
         }
     }
@@ -250,6 +296,7 @@ impl Session {
     /// Moves to a state. What it was told of the other end stays.
     fn enter(&mut self, now: Instant, state: State, diagnostic: Diagnostic, failed: bool) -> Change {
         (self.state, self.diagnostic, self.since) = (state, diagnostic, now);
+        let failed = !std::mem::take(&mut self.unconfirmed) && failed;
         if failed {
             self.counters.failures = self.counters.failures.saturating_add(1);
         }
@@ -296,7 +343,6 @@ impl Session {
     }
 
     fn packet(&self) -> Packet {
-        let microseconds = |interval: Duration| u32::try_from(interval.as_micros()).unwrap_or(u32::MAX);
         Packet {
             diagnostic: self.diagnostic,
             state: self.state,
@@ -313,4 +359,8 @@ impl Session {
             required_min_echo_rx_interval: 0,
         }
     }
+}
+
+fn microseconds(interval: Duration) -> u32 {
+    u32::try_from(interval.as_micros()).unwrap_or(u32::MAX)
 }

@@ -340,14 +340,54 @@ fn rfc5880_who_wants_no_packets_gets_none() {
 }
 
 #[test]
-fn a_peer_that_starts_anew_is_noticed_at_once() {
+fn a_peer_that_starts_anew_is_noticed_at_once_and_the_path_is_not_to_blame() {
     let mut bench = Bench::up();
     bench.ends[1] = Endpoint::new(99);
     bench.configure(1, Some(config(100)));
     bench.pass(ms(5));
-    assert_eq!(bench.status(0).counters.failures, 1);
+    assert!(bench.changes.iter().any(|(_, end, change)| *end == 0 && change.state == State::Down));
     bench.pass(ms(3000));
-    assert_eq!(bench.states(), [State::Up; 2]);
+    assert_eq!((bench.states(), bench.failures()), ([State::Up; 2], 0));
+}
+
+/// End 1's process dies and another takes over, after this time.
+fn taken_over_after(time: Duration) -> Bench {
+    let mut bench = Bench::up();
+    let sessions = [(remote(0), bench.ends[1].resumption(&remote(0)).expect("it is Up"))].into();
+    bench.ends[1] = Endpoint::new(99);
+    bench.pass(time);
+    bench.changes.clear();
+    bench.handle(1, Input::Resume(sessions));
+    bench.configure(1, Some(config(100)));
+    bench
+}
+
+#[test]
+fn a_process_that_takes_over_in_time_goes_on_with_the_session() {
+    let mut bench = taken_over_after(ms(150));
+    assert_eq!(bench.ends[1].resumption(&remote(0)), None, "it is to be confirmed");
+    bench.pass(ms(3000));
+    let all: Vec<_> =
+        bench.changes.iter().map(|(_, end, change)| (*end, change.state, change.failed)).collect();
+    assert_eq!(all, [(1, State::Up, false)], "the other end has noticed nothing");
+    assert!(bench.ends[1].resumption(&remote(0)).is_some());
+    assert_eq!(bench.status(1).transmit_interval, Some(ms(100)));
+    bench.mute = [true; 2];
+    bench.pass(ms(400));
+    assert_eq!(bench.failures(), 2, "what is confirmed can fail");
+}
+
+#[test]
+fn a_process_that_takes_over_too_late_begins_anew_and_blames_nobody() {
+    let mut bench = taken_over_after(ms(900));
+    bench.pass(ms(5000));
+    assert_eq!((bench.states(), bench.failures()), ([State::Up; 2], 0));
+    // Nor if nobody is there any more.
+    let mut bench = taken_over_after(ms(150));
+    bench.mute = [true; 2];
+    bench.pass(ms(5000));
+    assert_eq!(bench.states(), [State::Down; 2]);
+    assert!(bench.changes.iter().all(|(_, end, change)| *end == 0 || !change.failed));
 }
 
 #[test]

@@ -243,6 +243,7 @@ impl Driver {
                 self.bfd.configure(&config);
                 self.feed(Input::Configure(config));
             }
+            Command::ResumeBfd(sessions) => self.bfd.resume(sessions),
             Command::NextHop { next_hop, resolution } => self.feed(Input::NextHop { next_hop, resolution }),
             Command::Reset { peer } => self.feed(Input::Reset { peer }),
             Command::Listen(addresses) => self.listen(addresses),
@@ -253,6 +254,7 @@ impl Driver {
         for (peer, change) in self.bfd.news(standings) {
             self.feed(Input::Bfd { peer, change });
         }
+        self.notices.bfd(self.bfd.resumptions());
     }
 
     fn listen(&mut self, addresses: BTreeSet<SocketAddr>) {

@@ -13,7 +13,7 @@
 //! queue of its own), not for a daemon that is busy (notices coalesce). A connection task waits for the driver when the speaker is
 //! behind, so that TCP slows the sender down. Nothing here decides: what is said to whom, and when, is the speaker's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::bfd::BfdReport;
 use self::driver::Driver;
+use crate::bfd::{Remote, Resumption};
 use crate::config::SpeakerConfig;
 use crate::speaker::{BestPathChange, Event, Resolution, Speaker, SpeakerStart, TrackedNextHop};
 use crate::types::PeerAddress;
@@ -91,6 +92,8 @@ pub enum Notice {
         /// The link-local address.
         address: Option<Ipv6Addr>,
     },
+    /// The BFD sessions that are Up, and what another process would need to go on with them ([`Command::ResumeBfd`]).
+    Bfd(BTreeMap<Remote, Resumption>),
     /// Something to tell people.
     Event(Event),
     /// So many events were dropped because the daemon did not take them in time.
@@ -109,6 +112,8 @@ pub enum Notice {
 pub enum Command {
     /// The whole configuration, first or changed.
     Configure(Arc<SpeakerConfig>),
+    /// Go on with these BFD sessions of a process that died: before the first [`Command::Configure`].
+    ResumeBfd(BTreeMap<Remote, Resumption>),
     /// How a next hop resolves.
     NextHop {
         /// Which.

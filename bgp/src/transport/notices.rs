@@ -6,6 +6,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use ipnet::IpNet;
 
 use super::Notice;
+use crate::bfd::{Remote, Resumption};
 use crate::speaker::{BestPathChange, Event, NextHops, TrackedNextHop};
 
 /// How many events wait at most; what comes on top is dropped and counted.
@@ -25,6 +26,7 @@ pub(super) struct Notices {
     announced: Option<BTreeSet<IpNet>>,
     aggregates: Option<BTreeSet<IpNet>>,
     neighbours: BTreeMap<u32, Option<Ipv6Addr>>,
+    bfd: Option<BTreeMap<Remote, Resumption>>,
     events: VecDeque<Event>,
     events_lost: u64,
 }
@@ -79,6 +81,10 @@ impl Notices {
         self.neighbours.insert(link, address);
     }
 
+    pub(super) fn bfd(&mut self, sessions: BTreeMap<Remote, Resumption>) {
+        self.bfd = Some(sessions);
+    }
+
     pub(super) fn event(&mut self, event: Event) {
         if self.events.len() < EVENTS_MAX {
             self.events.push_back(event);
@@ -95,6 +101,7 @@ impl Notices {
             && self.announced.is_none()
             && self.aggregates.is_none()
             && self.neighbours.is_empty()
+            && self.bfd.is_none()
             && self.events.is_empty()
             && self.events_lost == 0
     }
@@ -131,6 +138,9 @@ impl Notices {
         }
         if let Some((link, address)) = self.neighbours.pop_first() {
             return Some(Notice::Neighbour { link, address });
+        }
+        if let Some(sessions) = self.bfd.take() {
+            return Some(Notice::Bfd(sessions));
         }
         if let Some(event) = self.events.pop_front() {
             return Some(Notice::Event(event));

@@ -125,6 +125,7 @@ async fn collect(mut notices: mpsc::Receiver<Notice>, known: watch::Sender<Known
             | Notice::Announced(_)
             | Notice::Aggregates(_)
             | Notice::Neighbour { .. }
+            | Notice::Bfd(_)
             | Notice::EventsLost(_) => {}
         });
     }

@@ -54,7 +54,9 @@ use super::services::ServiceProxies;
 use super::socket::{Ask, Serving};
 use super::source::FolderWatch;
 use super::sysctl::{self, Finding};
-use super::{facts, happened, ipam, node_file, packet_filter, pods, preflight, services, socket, source};
+use super::{
+    bfd, facts, happened, ipam, node_file, packet_filter, pods, preflight, services, socket, source,
+};
 use crate::api::json::{ConfigStatusJson, Problem};
 use crate::cluster::Cluster;
 use crate::documents::Versions;
@@ -386,6 +388,8 @@ impl Agent {
         {
             tracing::warn!("the sessions did not close in time");
         }
+        // Who was told that BFD ends is not to be told that it goes on.
+        bfd::forget(&self.run_dir);
         Ok(())
     }
 
@@ -418,6 +422,7 @@ impl Agent {
         tracing::info!(adopted.ipv4, adopted.ipv6, "the speaker starts");
         let (notices, received) = mpsc::channel(NOTICES_MAX);
         let handle = Transport::start(start, listeners, notices);
+        handle.send(Command::ResumeBfd(bfd::remembered(&self.run_dir))).await?;
         handle.send(Command::Configure(Arc::clone(&plan.speaker))).await?;
         self.bgp = Some(Bgp { handle, notices: received });
         Ok(())
@@ -502,6 +507,11 @@ impl Agent {
                     None => drop(self.known.link_sessions.remove(&link)),
                 }
                 self.look_for_neighbours();
+            }
+            Notice::Bfd(sessions) => {
+                if let Err(error) = bfd::remember(&self.run_dir, sessions) {
+                    tracing::warn!(%error, "cannot remember the BFD sessions: a restart of weftd will begin them anew");
+                }
             }
             Notice::Event(event) => self.speaker_event(&event),
             Notice::EventsLost(count) => {

@@ -1,8 +1,38 @@
-//! What is wrong with BFD, in words.
+//! What is wrong with BFD, in words; and its sessions as the next weftd would need to know them.
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use weft_bgp::bfd::{Remote, Resumption};
 use weft_bgp::session::State;
 
 use crate::api::json::{PeerJson, Problem};
+
+/// In the run directory: the sessions that are Up.
+pub(super) const FILE_NAME: &str = "bfd.json";
+
+/// Keeps what a weftd that takes over from this one has to know.
+pub(super) fn remember(run_dir: &Path, sessions: BTreeMap<Remote, Resumption>) -> io::Result<()> {
+    let list: Vec<(Remote, Resumption)> = sessions.into_iter().collect();
+    let (path, new) = (run_dir.join(FILE_NAME), run_dir.join(format!("{FILE_NAME}.new")));
+    fs::write(&new, serde_json::to_vec(&list)?)?;
+    fs::rename(new, path)
+}
+
+/// The sessions of a weftd that died. None where they cannot be read: they begin anew then.
+pub(super) fn remembered(run_dir: &Path) -> BTreeMap<Remote, Resumption> {
+    let read = fs::read(run_dir.join(FILE_NAME)).ok();
+    let list = read.and_then(|bytes| serde_json::from_slice::<Vec<_>>(&bytes).ok());
+    list.unwrap_or_default().into_iter().collect()
+}
+
+/// Forgets them.
+pub(super) fn forget(run_dir: &Path) {
+    // One that is not there is none to go by.
+    let _ = fs::remove_file(run_dir.join(FILE_NAME));
+}
 
 /// A port is not to be had, or, without one, the thread.
 pub(super) fn cannot_run(port: Option<u16>, error: &str) -> Problem {
@@ -113,6 +143,32 @@ mod tests {
         assert!(held.text.contains("by will"), "{held:?}");
         let deaf = down(&peer(State::Established, "Init", "Down", true)).unwrap();
         assert!(deaf.text.contains("it is Down"), "{deaf:?}");
+    }
+
+    #[test]
+    fn the_next_weftd_is_told_which_sessions_to_go_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(remembered(folder.path()).is_empty());
+        let resumption = Resumption {
+            local_discriminator: 1,
+            remote_discriminator: 2,
+            desired_min_tx_interval: 100_000,
+            required_min_rx_interval: 200_000,
+            remote_min_rx_interval: 300_000,
+            remote_desired_min_tx_interval: 400_000,
+            remote_detect_mult: 3,
+        };
+        let remotes = [
+            Remote { address: [10, 0, 0, 1].into(), link: None },
+            Remote { address: "fe80::1".parse().unwrap(), link: Some(2) },
+        ];
+        let sessions: BTreeMap<_, _> = remotes.map(|remote| (remote, resumption)).into();
+        remember(folder.path(), sessions.clone()).unwrap();
+        assert_eq!(remembered(folder.path()), sessions);
+        fs::write(folder.path().join(FILE_NAME), "[{").unwrap();
+        assert!(remembered(folder.path()).is_empty(), "what cannot be read is nothing to go by");
+        forget(folder.path());
+        assert!(!folder.path().join(FILE_NAME).exists());
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub(super) fn is_pod_link(name: &str) -> bool {
 /// The directory itself goes too if nothing else is in it.
 fn remove_files(run_dir: &RunDir, out: &mut dyn Write, failures: &mut Vec<String>) -> Result<()> {
     let path = run_dir.path();
-    let names = ["weft.sock", "weft.sock.new", "node.json", super::drain::FILE_NAME];
+    let names = ["weft.sock", "weft.sock.new", "node.json", super::drain::FILE_NAME, super::bfd::FILE_NAME];
     let files = names.iter().map(|name| path.join(name)).chain([run_dir.lock_file()]);
     for file in files {
         report(&file, fs::remove_file(&file), out, failures)?;

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
 use weft_bgp::policy::Community;
 
-use super::{Family, Neighbor, Path, Router, RouterConfig, Software};
+use super::{Bfd, Family, Neighbor, Path, Router, RouterConfig, Software};
 use crate::lab::Lab;
 use crate::netns::Namespace;
 use crate::process::{Process, SHORT, foreign_program, run};
@@ -122,6 +122,13 @@ impl Router for Bird {
         Ok(self.ask(&format!("show protocols {}", protocol(index)))?.contains("Established"))
     }
 
+    fn bfd_up(&self, neighbor: IpAddr) -> Result<bool> {
+        let said = self.ask("show bfd sessions")?;
+        let neighbor = neighbor.to_string();
+        let mut sessions = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        Ok(sessions.any(|words| words.first() == Some(&neighbor.as_str()) && words.contains(&"Up")))
+    }
+
     fn paths(&self, prefix: IpNet) -> Result<Vec<Path>> {
         match self.ask(&format!("show route {prefix} all")) {
             // An unknown prefix is a failure to this client.
@@ -157,6 +164,11 @@ fn render(config: &RouterConfig) -> String {
             text.push_str("}\n");
         }
     }
+    if let Some(Bfd { interval, multiplier, .. }) = config.bfd {
+        let times =
+            format!("min rx interval {interval} ms; min tx interval {interval} ms; multiplier {multiplier};");
+        let _ = writeln!(text, "protocol bfd {{ interface \"*\" {{ {times} }}; multihop {{ {times} }}; }}");
+    }
     for (index, neighbor) in config.neighbors.iter().enumerate() {
         render_neighbor(&mut text, config, index, neighbor);
     }
@@ -166,9 +178,16 @@ fn render(config: &RouterConfig) -> String {
 fn render_neighbor(text: &mut String, config: &RouterConfig, index: usize, neighbor: &Neighbor) {
     let link_local = matches!(neighbor.address, IpAddr::V6(v6) if v6.is_unicast_link_local());
     let scope = if link_local { format!("%'{}'", neighbor.name) } else { String::new() };
+    let reach = if config.bfd.is_some_and(|bfd| bfd.multihop) { "multihop 10" } else { "direct" };
+    let bfd = match (config.bfd, config.graceful_restart) {
+        (None, _) => "",
+        (Some(_), false) => "  bfd on;\n",
+        // Else the end of BFD in a restart would be the end of the routes.
+        (Some(_), true) => "  bfd graceful;\n",
+    };
     let _ = writeln!(
         text,
-        "protocol bgp {} {{\n  local {} as {};\n  neighbor {}{scope} as {};\n  direct;\n  hold time {};\n  connect delay time 1;\n  \
+        "protocol bgp {} {{\n  local {} as {};\n  neighbor {}{scope} as {};\n  {reach};\n{bfd}  hold time {};\n  connect delay time 1;\n  \
          connect retry time 1;\n  error wait time 1, 2;",
         protocol(index),
         neighbor.local,

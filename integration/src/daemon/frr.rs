@@ -1,4 +1,4 @@
-//! FRR: zebra, which owns the kernel's routes, and bgpd.
+//! FRR: zebra, which owns the kernel's routes, bgpd, and bfdd where it is asked for.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use nix::unistd::User;
 use serde_json::Value;
 use weft_bgp::policy::Community;
 
-use super::{Family, Neighbor, Path, Router, RouterConfig, Software};
+use super::{Bfd, Family, Neighbor, Path, Router, RouterConfig, Software};
 use crate::lab::Lab;
 use crate::netns::Namespace;
 use crate::process::{Process, SHORT, foreign_program, run};
@@ -24,6 +24,7 @@ use crate::wait::wait_until;
 pub struct Frr {
     zebra: PathBuf,
     bgpd: PathBuf,
+    bfdd: PathBuf,
     shell: PathBuf,
     namespace: Namespace,
     directory: PathBuf,
@@ -38,6 +39,7 @@ pub struct Frr {
 struct Processes {
     zebra: Option<Process>,
     bgpd: Option<Process>,
+    bfdd: Option<Process>,
 }
 
 impl Frr {
@@ -62,6 +64,7 @@ impl Frr {
         let frr = Self {
             zebra: foreign_program(&["/usr/lib/frr/zebra"], "frr")?,
             bgpd: foreign_program(&["/usr/lib/frr/bgpd"], "frr")?,
+            bfdd: foreign_program(&["/usr/lib/frr/bfdd"], "frr")?,
             shell: foreign_program(&["/usr/bin/vtysh"], "frr")?,
             namespace: namespace.clone(),
             directory: lab.directory(&config.name)?,
@@ -74,6 +77,9 @@ impl Frr {
         let user = User::from_name("frr")?.context("there is no user frr: install the Debian package frr")?;
         chown(&frr.directory, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
         std::fs::write(frr.directory.join("zebra.conf"), format!("hostname {}\n", frr.config.name))?;
+        if let Some(bfd) = frr.config.bfd {
+            std::fs::write(frr.directory.join("bfdd.conf"), render_bfd(bfd))?;
+        }
         frr.write()?;
         Ok(frr)
     }
@@ -93,6 +99,9 @@ impl Frr {
         command.arg("--vty_socket").arg(&self.directory);
         command.arg("-f").arg(self.directory.join(format!("{name}.conf")));
         command.arg("-i").arg(self.directory.join(format!("{name}.pid")));
+        if name == "bfdd" {
+            command.arg("--bfdctl").arg(self.directory.join("bfdd.sock"));
+        }
         Process::start(format!("{} ({name})", self.config.name), &mut command, &self.log)
     }
 
@@ -147,6 +156,10 @@ impl Router for Frr {
             })?;
             zebra.ensure_running()?;
             self.processes.zebra = Some(zebra);
+            if self.config.bfd.is_some() {
+                self.processes.bfdd = Some(self.spawn(&self.bfdd, "bfdd")?);
+                wait_until("bfdd to answer", SHORT, || self.ask_json("show bfd peers json")).map(drop)?;
+            }
         }
         self.processes.bgpd = Some(self.spawn(&self.bgpd, "bgpd")?);
         wait_until("bgpd to answer", SHORT, || self.ask_json("show bgp summary json")).map(drop)
@@ -157,7 +170,7 @@ impl Router for Frr {
     }
 
     fn leave_running(&mut self) {
-        [self.processes.zebra.take(), self.processes.bgpd.take()]
+        [self.processes.zebra.take(), self.processes.bgpd.take(), self.processes.bfdd.take()]
             .into_iter()
             .flatten()
             .for_each(Process::leave_running);
@@ -209,6 +222,13 @@ impl Router for Frr {
         Ok(said[neighbor.to_string()]["bgpState"] == "Established")
     }
 
+    fn bfd_up(&self, neighbor: IpAddr) -> Result<bool> {
+        let said = self.ask_json("show bfd peers json")?;
+        let sessions = said.as_array().map(Vec::as_slice).unwrap_or_default();
+        let neighbor = neighbor.to_string();
+        Ok(sessions.iter().any(|session| session["peer"] == neighbor && session["status"] == "up"))
+    }
+
     fn paths(&self, prefix: IpNet) -> Result<Vec<Path>> {
         let said =
             self.ask_json(&format!("show bgp {} {prefix} json", unicast(Family::of(prefix.addr()))))?;
@@ -247,6 +267,13 @@ fn parse_path(path: &Value) -> Path {
     }
 }
 
+fn render_bfd(bfd: Bfd) -> String {
+    let Bfd { interval, multiplier, .. } = bfd;
+    format!(
+        "bfd\n profile lab\n  transmit-interval {interval}\n  receive-interval {interval}\n  detect-multiplier {multiplier}\n"
+    )
+}
+
 fn render(config: &RouterConfig, interfaces: &[String]) -> String {
     let attached = attach(config);
     let mut text = format!(
@@ -278,6 +305,12 @@ fn render(config: &RouterConfig, interfaces: &[String]) -> String {
         if config.ttl_security {
             let _ = writeln!(text, " neighbor {address} ttl-security hops 1");
         }
+        if let Some(bfd) = config.bfd {
+            let _ = writeln!(text, " neighbor {address} bfd\n neighbor {address} bfd profile lab");
+            if bfd.multihop {
+                let _ = writeln!(text, " neighbor {address} ebgp-multihop 10");
+            }
+        }
     }
     for interface in interfaces {
         let _ = writeln!(text, " neighbor {interface} interface remote-as external");
@@ -288,6 +321,9 @@ fn render(config: &RouterConfig, interfaces: &[String]) -> String {
         }
         if config.ttl_security {
             let _ = writeln!(text, " neighbor {interface} ttl-security hops 1");
+        }
+        if config.bfd.is_some() {
+            let _ = writeln!(text, " neighbor {interface} bfd\n neighbor {interface} bfd profile lab");
         }
     }
     for family in Family::BOTH {

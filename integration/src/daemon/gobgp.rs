@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
 use serde_json::Value;
 use weft_bgp::policy::Community;
@@ -41,6 +41,7 @@ impl Gobgp {
     /// # Errors
     /// If GoBGP is not installed or the file cannot be written.
     pub fn new(lab: &Lab, namespace: &Namespace, config: RouterConfig) -> Result<Self> {
+        ensure!(config.bfd.is_none(), "GoBGP of Debian 12 has no BFD");
         let directory = lab.directory(&config.name)?;
         std::fs::write(directory.join("gobgpd.toml"), render(&config))?;
         Ok(Self {

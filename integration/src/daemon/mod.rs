@@ -130,6 +130,19 @@ pub struct RouterConfig {
     pub communities: BTreeSet<Community>,
     /// The MED of all that it tells; BIRD and FRR alone.
     pub med: Option<u32>,
+    /// BFD with all neighbors, if any; GoBGP has none.
+    pub bfd: Option<Bfd>,
+}
+
+/// How a router's BFD runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Bfd {
+    /// Between two packets, both ways, in milliseconds.
+    pub interval: u32,
+    /// How many in a row may be missing.
+    pub multiplier: u8,
+    /// Whether the neighbors may be behind routers (RFC 5883), for BGP too.
+    pub multihop: bool,
 }
 
 impl RouterConfig {
@@ -151,6 +164,7 @@ impl RouterConfig {
             ttl_security: false,
             communities: BTreeSet::new(),
             med: None,
+            bfd: None,
         }
     }
 }
@@ -243,6 +257,14 @@ pub trait Router: fmt::Debug + Send {
     /// # Errors
     /// If the daemon does not answer.
     fn paths(&self, prefix: IpNet) -> Result<Vec<Path>>;
+
+    /// Whether BFD with a neighbor is Up.
+    ///
+    /// # Errors
+    /// If the daemon does not answer, or has no BFD.
+    fn bfd_up(&self, neighbor: IpAddr) -> Result<bool> {
+        bail!("{} ({}) tells nothing of BFD with {neighbor}", self.name(), self.software())
+    }
 
     /// Lets its daemons go on after this value is gone.
     fn leave_running(&mut self) {

@@ -46,8 +46,28 @@ pub struct Peer {
     pub accepted: u64,
     /// How many it was sent.
     pub advertised: u64,
+    /// Its BFD session.
+    pub bfd: Option<PeerBfd>,
     /// The last error with it.
     pub last_error: Option<PeerError>,
+}
+
+/// A peer's BFD session.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerBfd {
+    /// Our state.
+    pub state: String,
+    /// Since when, RFC 3339.
+    pub since: Option<String>,
+    /// Whether it is a multihop session.
+    pub multihop: bool,
+    /// Between two packets of ours.
+    pub transmit_interval_ms: Option<u64>,
+    /// How long the peer may be silent.
+    pub detection_time_ms: Option<u64>,
+    /// How often the path failed.
+    pub failures: u64,
 }
 
 /// What last went wrong with a peer.

@@ -65,6 +65,11 @@ impl WeftRouter {
             documents::transit_filter("transit", &own),
         ];
         all.extend(Family::BOTH.map(documents::pod_pool));
+        if let Some(bfd) = config.bfd {
+            let interval = format!("{}ms", bfd.interval);
+            let spec = json!({"receiveInterval": interval, "transmitInterval": interval, "detectMultiplier": bfd.multiplier});
+            all.push(documents::resource("BFDProfile", "lab", &spec));
+        }
         for neighbor in &config.neighbors {
             let families: Vec<&str> = neighbor.families.iter().map(|family| family.unicast()).collect();
             let spec = json!({
@@ -72,6 +77,8 @@ impl WeftRouter {
                 "asNumber": neighbor.asn,
                 "families": families,
                 "filters": ["transit"],
+                "bfdProfile": config.bfd.map(|_| "lab"),
+                "ebgpMultihop": config.bfd.is_some_and(|bfd| bfd.multihop),
                 "routeReflectorClient": config.reflects && neighbor.asn == config.asn,
             });
             all.push(documents::bgp_peer(&object_name(&neighbor.name, neighbor.address), &config.name, spec));
@@ -116,6 +123,10 @@ impl Router for WeftRouter {
 
     fn established(&self, neighbor: IpAddr) -> Result<bool> {
         Ok(self.weft.peer(neighbor)?.state == "Established")
+    }
+
+    fn bfd_up(&self, neighbor: IpAddr) -> Result<bool> {
+        Ok(self.weft.peer(neighbor)?.bfd.is_some_and(|bfd| bfd.state == "Up"))
     }
 
     fn paths(&self, prefix: IpNet) -> Result<Vec<Path>> {

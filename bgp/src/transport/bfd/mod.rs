@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 pub(super) use self::sessions::Sessions;
 
-use crate::bfd::{Change, Discards, Remote, SessionConfig, SessionStatus};
+use crate::bfd::{Change, Discards, Remote, Resumption, SessionConfig, SessionStatus};
 
 /// How many questions may wait for the thread; who asks more is told nothing.
 const ASKS_MAX: usize = 64;
@@ -47,6 +47,8 @@ pub(super) struct Standing {
     pub(super) changes: u64,
     /// How many of them were failures.
     pub(super) failures: u64,
+    /// What another process would need to go on with the session, while it is Up.
+    pub(super) resumption: Option<Resumption>,
 }
 
 /// The sessions that have changed since they are wanted.
@@ -55,6 +57,8 @@ pub(super) type Standings = BTreeMap<Remote, Standing>;
 /// What the thread is told.
 #[derive(Debug, Default)]
 struct Wanted {
+    /// Sessions of a process that died, to go on with.
+    resume: Option<BTreeMap<Remote, Resumption>>,
     /// The sessions, if they are other ones than it was told before.
     sessions: Option<BTreeMap<Remote, SessionConfig>>,
     /// All sessions are to be AdminDown; whom to tell when that is said.
@@ -105,9 +109,16 @@ impl Bfd {
         Ok(Self { shared, standings })
     }
 
-    /// These sessions, and no others.
-    pub(super) fn configure(&self, sessions: BTreeMap<Remote, SessionConfig>) {
-        self.shared.tell(|wanted| wanted.sessions = Some(sessions));
+    /// These sessions, and no others; `resume` are those of a process that died.
+    pub(super) fn configure(
+        &self,
+        sessions: BTreeMap<Remote, SessionConfig>,
+        resume: Option<BTreeMap<Remote, Resumption>>,
+    ) {
+        self.shared.tell(|wanted| {
+            wanted.sessions = Some(sessions);
+            wanted.resume = resume.or(wanted.resume.take());
+        });
     }
 
     /// Has the thread answer.

@@ -6,7 +6,7 @@ use std::future::pending;
 use tokio::sync::oneshot;
 
 use super::{Bfd, BfdReport, Standing, Standings};
-use crate::bfd::{Change, Remote};
+use crate::bfd::{Change, Remote, Resumption};
 use crate::config::SpeakerConfig;
 use crate::types::PeerAddress;
 
@@ -21,6 +21,8 @@ pub(in crate::transport) struct Sessions {
     peers: BTreeMap<Remote, PeerAddress>,
     /// What the speaker was told of.
     seen: Standings,
+    /// Sessions of a process that died, for the thread to go on with.
+    resume: Option<BTreeMap<Remote, Resumption>>,
 }
 
 impl Sessions {
@@ -42,8 +44,19 @@ impl Sessions {
             self.thread = started.ok();
         }
         if let Some(thread) = &self.thread {
-            thread.configure(sessions.into_iter().map(|(remote, (_, session))| (remote, session)).collect());
+            let sessions = sessions.into_iter().map(|(remote, (_, session))| (remote, session)).collect();
+            thread.configure(sessions, self.resume.take());
         }
+    }
+
+    /// Has the thread go on with these sessions, once it runs and they are wanted.
+    pub(in crate::transport) fn resume(&mut self, sessions: BTreeMap<Remote, Resumption>) {
+        self.resume = Some(sessions);
+    }
+
+    /// What another process would need to go on with the sessions that are Up.
+    pub(in crate::transport) fn resumptions(&self) -> BTreeMap<Remote, Resumption> {
+        self.seen.iter().filter_map(|(remote, standing)| Some((*remote, standing.resumption?))).collect()
     }
 
     /// Waits for changes; for ever while there is no thread.
@@ -64,7 +77,7 @@ impl Sessions {
         let mut news = Vec::new();
         for (remote, standing) in standings {
             let Some(peer) = self.peers.get(remote) else { continue };
-            let Standing { change, changes, failures } = *standing;
+            let Standing { change, changes, failures, .. } = *standing;
             match self.seen.insert(*remote, *standing) {
                 // What was before it was wanted is nobody's business.
                 None => news.push((*peer, change)),
@@ -105,7 +118,7 @@ mod tests {
         let mut sessions = Sessions { peers: [(remote, peer)].into(), ..Sessions::default() };
         let up = Change { state: State::Up, diagnostic: Diagnostic::NONE, failed: false };
         let mut tell = |changes, failures| {
-            let standing = Standing { change: up, changes, failures };
+            let standing = Standing { change: up, changes, failures, resumption: None };
             sessions.news(&[(remote, standing)].into())
         };
         assert_eq!(tell(2, 0), [(peer, up)]);
@@ -119,7 +132,7 @@ mod tests {
         let (remote, peer) = (Remote { address: [10, 0, 0, 1].into(), link: None }, [10, 0, 0, 1].into());
         let mut sessions = Sessions { peers: [(remote, peer)].into(), ..Sessions::default() };
         let change = Change { state: State::Init, diagnostic: Diagnostic::NONE, failed: false };
-        let standing = Standing { change, changes: 9, failures: 3 };
+        let standing = Standing { change, changes: 9, failures: 3, resumption: None };
         assert_eq!(sessions.news(&[(remote, standing)].into()), [(peer, change)]);
         sessions.peers.clear();
         assert_eq!(sessions.news(&[(remote, Standing { changes: 10, ..standing })].into()), []);

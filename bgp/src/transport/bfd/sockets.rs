@@ -18,7 +18,7 @@ const TRAFFIC_CLASS: u32 = 0xc0;
 /// The ports to send from (RFC 5881 section 4): this one and those above.
 const FIRST_SOURCE_PORT: u16 = 49152;
 /// How many ports are tried before a session waits for its next packet.
-const PORT_TRIES: u16 = 64;
+const PORT_TRIES: usize = 64;
 /// A packet has 255 octets at most.
 const PACKET_MAX: usize = 256;
 
@@ -44,8 +44,6 @@ impl Place {
 pub(super) struct Sockets {
     listeners: BTreeMap<Place, Result<Socket, String>>,
     senders: BTreeMap<Remote, Sender>,
-    /// Where to look for a free port next.
-    next_port: u16,
 }
 
 /// A session's own socket: its source port stays the same while the session lives.
@@ -56,12 +54,6 @@ struct Sender {
 }
 
 impl Sockets {
-    /// The first port is drawn from `seed`: it says a little of when we started, and should not.
-    pub(super) fn new(seed: u64) -> Self {
-        let next_port = FIRST_SOURCE_PORT | u16::try_from(seed & 0x3fff).unwrap_or_default();
-        Self { next_port, ..Self::default() }
-    }
-
     /// Listens where the sessions need it, and nowhere else. What failed is tried again.
     pub(super) fn listen(&mut self, sessions: &BTreeMap<Remote, SessionConfig>) {
         let wanted: BTreeSet<Place> =
@@ -91,8 +83,15 @@ impl Sockets {
     }
 
     /// Sends a packet. One that cannot be sent is lost, as any may be on its way.
-    pub(super) fn send(&mut self, remote: Remote, hops: Hops, source: Option<IpAddr>, bytes: &[u8]) {
-        let sent = self.sender(remote, source).and_then(|socket| {
+    pub(super) fn send(
+        &mut self,
+        remote: Remote,
+        hops: Hops,
+        source: Option<IpAddr>,
+        discriminator: u32,
+        bytes: &[u8],
+    ) {
+        let sent = self.sender(remote, source, discriminator).and_then(|socket| {
             let port = Place::of(&remote, hops).port();
             let to = match remote.address {
                 IpAddr::V4(_) => SocketAddr::new(remote.address, port),
@@ -105,31 +104,17 @@ impl Sockets {
         }
     }
 
-    fn sender(&mut self, remote: Remote, source: Option<IpAddr>) -> io::Result<&Socket> {
+    fn sender(&mut self, remote: Remote, source: Option<IpAddr>, discriminator: u32) -> io::Result<&Socket> {
         if self.senders.get(&remote).is_none_or(|sender| sender.source != source) {
             let socket = open(remote.address.is_ipv6())?;
             let any: IpAddr = match remote.address {
                 IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
                 IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
             };
-            self.bind(&socket, source.unwrap_or(any))?;
+            bind(&socket, source.unwrap_or(any), discriminator)?;
             self.senders.insert(remote, Sender { source, socket });
         }
         self.senders.get(&remote).map(|sender| &sender.socket).ok_or(io::ErrorKind::NotFound.into())
-    }
-
-    /// Binds to a port of the range that nobody has.
-    fn bind(&mut self, socket: &Socket, address: IpAddr) -> io::Result<()> {
-        let mut tries = 0;
-        loop {
-            let port = self.next_port.max(FIRST_SOURCE_PORT);
-            self.next_port = port.wrapping_add(1);
-            tries += 1;
-            match socket.bind(&SocketAddr::new(address, port).into()) {
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < PORT_TRIES => {}
-                bound => return bound,
-            }
-        }
     }
 
     /// Gives up to `most` packets of each listener to `take`; whether there may be more.
@@ -152,6 +137,20 @@ impl Sockets {
         }
         more
     }
+}
+
+/// Binds to a port of the range that nobody has, by the session's discriminator: one that another process goes on with keeps its port.
+fn bind(socket: &Socket, address: IpAddr, discriminator: u32) -> io::Result<()> {
+    let mut last = Err(io::ErrorKind::AddrInUse.into());
+    for number in (discriminator..=u32::MAX).take(PORT_TRIES) {
+        let port = FIRST_SOURCE_PORT | u16::try_from(number & 0x3fff).unwrap_or_default();
+        last = socket.bind(&SocketAddr::new(address, port).into());
+        match &last {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            _ => break,
+        }
+    }
+    last
 }
 
 /// A UDP socket that never waits.

@@ -43,7 +43,7 @@ impl Thread {
             shared,
             told,
             endpoint: Endpoint::new(seed),
-            sockets: Sockets::new(seed),
+            sockets: Sockets::default(),
             wanted: BTreeMap::new(),
             retry: None,
         }
@@ -56,9 +56,12 @@ impl Thread {
         }
         loop {
             self.wait();
-            let Wanted { sessions, stop, asks, end } = std::mem::take(&mut *self.shared.wanted());
+            let Wanted { resume, sessions, stop, asks, end } = std::mem::take(&mut *self.shared.wanted());
             if end {
                 return;
+            }
+            if let Some(resume) = resume {
+                self.endpoint.handle(now(), Input::Resume(resume));
             }
             if let Some(sessions) = sessions {
                 self.configure(sessions);
@@ -143,16 +146,19 @@ impl Thread {
     fn carry_out(&mut self) {
         while let Some(output) = self.endpoint.poll() {
             match output {
-                Output::Send { remote, hops, source, bytes } => {
-                    self.sockets.send(remote, hops, source, &bytes);
+                Output::Send { remote, hops, source, discriminator, bytes } => {
+                    self.sockets.send(remote, hops, source, discriminator, &bytes);
                 }
-                Output::Changed { remote, change } => self.told.send_modify(|told| {
-                    let before = told.get(&remote);
-                    let (changes, failures) = before.map_or((0, 0), |b| (b.changes, b.failures));
-                    let changes = changes.saturating_add(1);
-                    let failures = failures.saturating_add(change.failed.into());
-                    told.insert(remote, Standing { change, changes, failures });
-                }),
+                Output::Changed { remote, change } => {
+                    let resumption = self.endpoint.resumption(&remote);
+                    self.told.send_modify(|told| {
+                        let before = told.get(&remote);
+                        let (changes, failures) = before.map_or((0, 0), |b| (b.changes, b.failures));
+                        let changes = changes.saturating_add(1);
+                        let failures = failures.saturating_add(change.failed.into());
+                        told.insert(remote, Standing { change, changes, failures, resumption });
+                    });
+                }
             }
         }
     }
