@@ -47,6 +47,9 @@ pub(super) fn describe(event: &Event) -> Happened {
             let Change { state, diagnostic, failed } = change;
             // A failure may be over before it is told.
             let text = match failed {
+                true if *state == BfdState::Up => {
+                    "the path failed for a moment; the session is Up again".into()
+                }
                 true => format!("the path failed ({diagnostic}); the session is {state}"),
                 false if *diagnostic == Diagnostic::NONE => format!("the session is {state}"),
                 false => format!("the session is {state} ({diagnostic})"),
@@ -116,6 +119,8 @@ mod tests {
         let down = told(EventKind::Bfd(failed));
         assert_eq!((down.level, down.event.kind), (Level::WARN, "bfd"));
         assert_eq!(down.event.text, "the path failed (Control Detection Time Expired); the session is Down");
+        let over = Change { state: BfdState::Up, diagnostic: Diagnostic::NONE, failed: true };
+        assert!(told(EventKind::Bfd(over)).event.text.contains("for a moment"));
         let up = Change { state: BfdState::Up, diagnostic: Diagnostic::NONE, failed: false };
         assert_eq!(told(EventKind::Bfd(up)).event.text, "the session is Up");
     }
