@@ -107,17 +107,18 @@ async fn withdrawn_routes_and_closed_sessions_reach_the_kernel() {
     a.configure(config_a).await;
     a.wait("the end of the session", |known| known.kernel.is_empty()).await;
     // Both have dialled: a Cease about the collision may have gone before.
-    b.wait("the Cease, Peer De-configured", |known| {
+    b.wait("the Hard Reset, Peer De-configured", |known| {
         known.events.iter().any(|event| match &event.kind {
             EventKind::Incident(incident) => {
-                incident.kind == IncidentKind::NotificationReceived { code: 6, subcode: 3 }
+                incident.kind == IncidentKind::NotificationReceived { code: 6, subcode: 9 }
             }
             _ => false,
         })
     })
     .await;
     let last_error = b.peer(addresses[0]).await.last_error.unwrap();
-    assert_eq!((last_error.code, last_error.subcode), (Some(6), Some(3)), "{last_error:?}");
+    assert_eq!((last_error.code, last_error.subcode), (Some(6), Some(9)), "{last_error:?}");
+    assert_eq!(last_error.text, "Cease/Hard Reset: Cease/Peer De-configured");
 }
 
 /// Neither side reads less while it writes: two full tables cross each other.
