@@ -270,8 +270,10 @@ impl Exporter {
             told.next_hop_link_local = terms.next_hop_link_local.filter(|_| told.next_hop.is_ipv6());
         }
         match terms.peer_type {
-            PeerType::External if from.path_type != PathType::Local => told.med = None,
-            PeerType::External => {}
+            PeerType::External => {
+                told.as_path.leave_confederation();
+                told.med = told.med.filter(|_| from.path_type == PathType::Local);
+            }
             PeerType::Internal => told.local_pref = Some(local_preference(attributes, from.path_type)),
         }
         if let Some(own) = terms.kept_private_as {

@@ -188,6 +188,11 @@ impl AsPath {
         self.0 = kept;
     }
 
+    /// Takes the confederation segments out: they mean nothing to another AS (RFC 5065 section 4.1).
+    pub fn leave_confederation(&mut self) {
+        self.0.retain(|segment| !segment.kind.is_confederation());
+    }
+
     /// Puts a number in front (RFC 4271 section 5.1.2).
     pub fn prepend(&mut self, asn: Asn) {
         match self.0.first_mut() {

@@ -49,6 +49,18 @@ fn code(exporter: &Exporter, prefix: &str, path: Provenance, attributes: &PathAt
 
 /// Proves RFC 4271 5.1.
 #[test]
+fn an_external_peer_sees_no_confederation() {
+    let confederation = |kind| Segment { kind, asns: vec![Asn(64900)] };
+    let mut attributes = learned();
+    attributes.as_path.0.insert(0, confederation(SegmentKind::ConfedSequence));
+    attributes.as_path.0.push(confederation(SegmentKind::ConfedSet));
+    let exporter = exporter(PeerType::External, "10.0.0.1", |_| {});
+    let told = exporter.rewrite(Family::Ipv4Unicast, &IBGP, &attributes);
+    let only = Segment { kind: SegmentKind::Sequence, asns: vec![Asn(65000), Asn(65009)] };
+    assert_eq!(told.as_path, AsPath(vec![only]));
+}
+
+#[test]
 fn an_external_peer_sees_our_as_and_address_and_nothing_internal() {
     let told = exporter(PeerType::External, "10.0.0.1", |_| {}).rewrite(
         Family::Ipv4Unicast,
