@@ -188,6 +188,9 @@ impl<'a> AttributeSet<'a> {
             self.as4_aggregator = Some(aggregator(raw, true)?);
         } else {
             let malformed = |text: &'static str| discard(ErrorCode::OPTIONAL_ATTRIBUTE_ERROR, raw, text);
+            if raw.value.is_empty() {
+                return Err(malformed("empty"));
+            }
             self.as4_path = Some(as_path::decode(raw.value, true).map_err(malformed)?);
         }
         Ok(())
