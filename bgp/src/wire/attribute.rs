@@ -29,6 +29,7 @@ pub(super) mod code {
     pub(in crate::wire) const EXTENDED_COMMUNITIES: u8 = 16;
     pub(in crate::wire) const AS4_PATH: u8 = 17;
     pub(in crate::wire) const AS4_AGGREGATOR: u8 = 18;
+    pub(in crate::wire) const IPV6_EXTENDED_COMMUNITIES: u8 = 25;
     pub(in crate::wire) const LARGE_COMMUNITY: u8 = 32;
     pub(in crate::wire) const ONLY_TO_CUSTOMER: u8 = 35;
 }
@@ -49,6 +50,7 @@ pub(super) fn specified_flags(type_code: u8) -> Option<u8> {
         | code::EXTENDED_COMMUNITIES
         | code::AS4_PATH
         | code::AS4_AGGREGATOR
+        | code::IPV6_EXTENDED_COMMUNITIES
         | code::LARGE_COMMUNITY
         | code::ONLY_TO_CUSTOMER => Some(flag::OPTIONAL | flag::TRANSITIVE),
         _ => None,
@@ -73,6 +75,7 @@ pub(super) fn name(type_code: u8) -> String {
         code::EXTENDED_COMMUNITIES => "EXTENDED COMMUNITIES",
         code::AS4_PATH => "AS4_PATH",
         code::AS4_AGGREGATOR => "AS4_AGGREGATOR",
+        code::IPV6_EXTENDED_COMMUNITIES => "IPv6 EXTENDED COMMUNITIES",
         code::LARGE_COMMUNITY => "LARGE_COMMUNITY",
         code::ONLY_TO_CUSTOMER => "ONLY_TO_CUSTOMER",
         other => return format!("attribute {other}"),

@@ -47,7 +47,8 @@ pub struct PathAttributes {
     pub cluster_list: Vec<Ipv4Addr>,
     /// ONLY_TO_CUSTOMER (RFC 9234): the AS that has told it to a customer, a peer or a client of its route server first.
     pub only_to_customer: Option<Asn>,
-    /// Optional transitive attributes that this speaker does not know, by type, the partial bit set when passed on.
+    /// Optional transitive attributes that this speaker does not know, by type, the partial bit set when passed on; among them IPv6
+    /// extended communities (RFC 5701), of which only the length is looked at.
     pub unknown: Vec<UnknownAttribute>,
 }
 

@@ -55,7 +55,7 @@ fn an_external_peer_sees_no_confederation() {
     attributes.as_path.0.insert(0, confederation(SegmentKind::ConfedSequence));
     attributes.as_path.0.push(confederation(SegmentKind::ConfedSet));
     let exporter = exporter(PeerType::External, "10.0.0.1", |_| {});
-    let told = exporter.rewrite(Family::Ipv4Unicast, &IBGP, &attributes);
+    let told = exporter.rewrite(Family::Ipv4Unicast, &IBGP, &attributes, None);
     let only = Segment { kind: SegmentKind::Sequence, asns: vec![Asn(65000), Asn(65009)] };
     assert_eq!(told.as_path, AsPath(vec![only]));
 }

@@ -124,6 +124,10 @@ impl<'a> AttributeSet<'a> {
             code::ONLY_TO_CUSTOMER => {
                 self.found.only_to_customer = Some(Asn(u32::from_be_bytes(fixed(raw)?)));
             }
+            code::IPV6_EXTENDED_COMMUNITIES => {
+                let _communities = items::<20>(raw)?;
+                self.pass_on(raw);
+            }
             code::LOCAL_PREF | code::ORIGINATOR_ID | code::CLUSTER_LIST => self.internal(raw)?,
             _ => self.as4(raw)?,
         }
@@ -137,13 +141,17 @@ impl<'a> AttributeSet<'a> {
             return Err(attribute_error(Severity::SessionReset, code, raw, text));
         }
         if raw.flags & flag::TRANSITIVE != 0 {
-            self.found.unknown.push(UnknownAttribute {
-                flags: raw.flags & !flag::EXTENDED_LENGTH,
-                code: raw.code,
-                value: raw.value.into(),
-            });
+            self.pass_on(raw);
         }
         Ok(())
+    }
+
+    fn pass_on(&mut self, raw: &RawAttribute<'_>) {
+        self.found.unknown.push(UnknownAttribute {
+            flags: raw.flags & !flag::EXTENDED_LENGTH,
+            code: raw.code,
+            value: raw.value.into(),
+        });
     }
 
     fn path(&self, raw: &RawAttribute<'_>) -> Result<AsPath, WireError> {
