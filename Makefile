@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help build release image test bench bench-cluster lint demo demo-down crds rfcs demo-packages test-packages image-packages bench-packages
+.PHONY: help build release image test bench bench-cluster lint demo demo-down crds rfcs bug-classes demo-packages test-packages image-packages bench-packages
 
 CARGO ?= cargo
 TOR ?= weft
@@ -94,6 +94,10 @@ crds: ## Write manifests/base/crds.yaml anew from the Rust types
 rfcs: ## Write docs/rfcs.md anew from what tests say that they prove
 	$(CARGO) run --quiet --package weft-integration --example rfcs >docs/rfcs.md.new
 	mv docs/rfcs.md.new docs/rfcs.md
+
+bug-classes: ## Write the table in docs/robustness.md anew from the tests
+	.ci/bug-classes >docs/robustness.md.new
+	mv docs/robustness.md.new docs/robustness.md
 
 demo-packages:
 	@$(call install,$(DEMO_TOOLS))

@@ -248,6 +248,7 @@ fn a_slow_peer_holds_up_nobody() {
 }
 
 /// The SendHoldTimer (RFC 9687): the stuck peer keeps sending, so that its own hold timer is all that could help, and does not.
+/// Bug class 43 (RFC 9687): a peer that lives and reads nothing.
 /// Proves RFC 9687 3.
 #[test]
 fn a_peer_that_takes_nothing_for_eight_minutes_is_given_up() {

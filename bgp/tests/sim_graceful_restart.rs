@@ -142,6 +142,7 @@ fn what_went_away_meanwhile_is_swept_after_convergence() {
     });
 }
 
+/// Bug class 54 (#1486, kube-router; #2596, GoBGP): a restart that waits for the End-of-RIB of who never sends it.
 /// Proves RFC 4724 4.1.
 #[test]
 fn a_dead_peer_holds_a_restart_no_longer_than_five_seconds() {

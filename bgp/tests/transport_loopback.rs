@@ -122,6 +122,7 @@ async fn withdrawn_routes_and_closed_sessions_reach_the_kernel() {
 }
 
 /// Neither side reads less while it writes: two full tables cross each other.
+/// Bug class 44 (RustyBGP): both sides write and neither reads.
 #[tokio::test]
 async fn a_hundred_thousand_routes_cross_both_ways_at_once() {
     let addresses = [address(3, 0), address(3, 1)];
@@ -165,6 +166,7 @@ async fn a_speaker_reads_on_while_its_peer_does_not() {
 }
 
 /// A peer that reads nothing costs what the sockets hold and a window, and nobody else anything.
+/// Bug class 43 (RFC 9687): a peer that reads nothing costs the others nothing.
 #[tokio::test]
 async fn a_peer_that_does_not_read_grows_no_queue_and_stalls_nobody() {
     let [address_a, address_b, stuck] = [address(5, 0), address(5, 1), address(5, 2)];

@@ -46,6 +46,7 @@ fn of_equal_identifiers_the_higher_as_keeps_the_connection_it_opened() {
     assert_eq!(opener(ID_A, ID_A, 4_200_000_000, 65002), Side::A);
 }
 
+/// Bug class 47 (27064f7f8b, FRR; ADR-21, rustbgpd; f20d5198, GoBGP): a collision that ends both connections.
 /// Proves RFC 4271 6.8.
 #[test]
 fn every_timing_of_two_dials_leads_to_one_session() {

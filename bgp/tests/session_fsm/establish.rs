@@ -229,6 +229,7 @@ fn our_open_says_what_we_are() {
     }
 }
 
+/// Bug class 54 (#1323, kube-router): the restart bit in the OPEN of one that has not restarted.
 #[test]
 fn without_a_restart_there_is_no_restart_bit_and_forwarding_goes_on() {
     let mut solo = Solo::new(peer_config(65001, 65002));

@@ -122,6 +122,7 @@ fn unexpected_messages_have_the_subcodes_of_rfc_6608() {
 }
 
 /// A peer that rejects or breaks every OPEN must not be able to keep us busy (29,000 cycles in 10 s, elsewhere).
+/// Bug class 48 (KNOWN_ISSUES, rustbgpd): OPENs that are rejected, and connections made anew, without a pause.
 #[test]
 fn open_reject_loop_is_damped_both_ways() {
     let mut solo = Solo::new(peer_config(65001, 65002));
@@ -241,7 +242,7 @@ fn a_malformed_update_after_good_ones_keeps_the_good_routes_and_its_own_out() {
     assert_eq!(told.first().expect("an incident").bytes, bad, "the bytes in question");
 }
 
-/// CVE-2022-37035 and its kind: things happen to a connection that is already being closed.
+/// Bug class 6 (CVE-2022-37035, FRR): things happen to a connection that is already being closed.
 #[test]
 fn late_events_of_a_closed_connection_are_ignored() {
     let (mut solo, connection) = Solo::established(peer_config(65001, 65002), open());
@@ -257,7 +258,7 @@ fn late_events_of_a_closed_connection_are_ignored() {
     assert_eq!(solo.count(|_| true), 0, "{:?}", solo.outputs);
 }
 
-/// CVE-2019-16159 and its kind: the text of a shutdown that is longer than it says, or not text.
+/// Bug class 29 (CVE-2019-16159, BIRD): the text of a shutdown has another length than it says, or is no text.
 /// Proves RFC 9003 2.
 #[test]
 fn a_shutdown_text_cannot_harm() {

@@ -68,6 +68,7 @@ fn open_sent_lasts_four_minutes() {
     assert_eq!(solo.notification(connection).code, ErrorCode::HOLD_TIMER_EXPIRED);
 }
 
+/// Bug class 46 (4533dc6a, FRR): no hold timer in OpenConfirm.
 #[test]
 fn open_confirm_does_not_last_for_ever() {
     for (hold_time, seconds) in [(90, 90), (0, 240)] {

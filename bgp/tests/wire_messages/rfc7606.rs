@@ -118,7 +118,7 @@ fn every_attribute_malformed_has_its_severity_and_code() {
     }
 }
 
-/// CVE-2026-41643: malformed, and in front of AS_PATH.
+/// Bug class 33 (CVE-2026-41643, GoBGP): an AS4_PATH that is malformed, and in front of AS_PATH.
 /// Proves RFC 6793 6.
 #[test]
 fn a_malformed_as4_path_before_as_path_is_discarded() {
@@ -168,6 +168,7 @@ fn unused_flag_bits_and_the_partial_bit_do_no_harm() {
 }
 
 /// Section 3 d.
+/// Bug class 13 (CVE-2023-41358, FRR): NLRI without any attribute.
 /// Proves RFC 7606 3.
 #[test]
 fn missing_mandatory_attributes_are_treated_as_withdraw() {
@@ -211,6 +212,7 @@ fn a_malformed_attribute_without_any_prefix_resets() {
 }
 
 /// Section 3 g.
+/// Bug class 49 (4446353561, FRR): an attribute that occurs twice.
 /// Proves RFC 7606 3.
 #[test]
 fn of_an_attribute_that_occurs_twice_the_first_counts() {
@@ -230,6 +232,7 @@ fn of_an_attribute_that_occurs_twice_the_first_counts() {
     assert_eq!((unknown.len(), &*unknown[0].value), (1, &b"first"[..]));
 }
 
+/// Bug class 49 (4446353561, FRR): MP_REACH_NLRI or MP_UNREACH_NLRI that occurs twice.
 /// Proves RFC 7606 3.
 #[test]
 fn a_second_mp_reach_or_mp_unreach_resets() {
@@ -261,7 +264,7 @@ fn an_attribute_overrun_is_treated_as_withdraw_when_the_prefixes_are_there() {
     }
 }
 
-/// CVE-2026-37462: the lengths of the fields contradict that of the message.
+/// Bug class 36 (CVE-2026-37462, GoBGP): fields of an UPDATE that are longer than the message.
 #[test]
 fn fields_longer_than_the_message_reset() {
     for body in
