@@ -1,0 +1,174 @@
+//! Bytes → messages. What could be read is written and read again, and must be the same.
+
+use bytes::{Buf, Bytes, BytesMut};
+use weft_bgp::ingress::RouteBatch;
+use weft_bgp::types::{Family, FamilySet, PeerType};
+use weft_bgp::wire::attributes::PathAttributes;
+use weft_bgp::wire::header::{EXTENDED_MESSAGE_MAX, HEADER_LENGTH, Header, MESSAGE_MAX, MessageType};
+use weft_bgp::wire::update::{Agreed, AttributeBlock, Decoder, pack};
+use weft_bgp::wire::{Message, Severity};
+
+use super::Choices;
+
+/// The longest body of a message that is not extended.
+const BODY_MAX: usize = MESSAGE_MAX as usize - HEADER_LENGTH;
+
+/// A message's header, for peers with and without extended messages.
+pub fn header(bytes: &[u8]) {
+    let Some(head) = bytes.first_chunk::<HEADER_LENGTH>() else { return };
+    for message_max in [MESSAGE_MAX, EXTENDED_MESSAGE_MAX] {
+        match Header::decode(head, message_max) {
+            Ok(header) => {
+                assert!(header.length <= message_max && usize::from(header.length) >= HEADER_LENGTH);
+                assert_eq!(header.kind as u8, head[18]);
+            }
+            Err(error) => assert_eq!((error.severity, error.code.code), (Severity::SessionReset, 1)),
+        }
+    }
+}
+
+/// OPEN.
+pub fn open(bytes: &[u8]) {
+    comes_back(MessageType::Open, bytes);
+}
+
+/// Capabilities: all that one optional parameter of an OPEN holds.
+pub fn capabilities(bytes: &[u8]) {
+    let value = &bytes[..bytes.len().min(BODY_MAX - 16)];
+    let length = u16::try_from(value.len()).unwrap();
+    let head = [4, 0xfd, 0xea, 0, 90, 10, 0, 0, 2, 255, 255];
+    let lengths = [(length + 3).to_be_bytes(), length.to_be_bytes()];
+    open(&[&head[..], &lengths[0], &[2], &lengths[1], value].concat());
+}
+
+/// NOTIFICATION, and the text in it.
+pub fn notification(bytes: &[u8]) {
+    if let Some(Message::Notification(notification)) = comes_back(MessageType::Notification, bytes)
+        && let Some(text) = notification.text()
+    {
+        assert!(text.len() <= 255 && !text.contains(char::is_control));
+    }
+}
+
+/// ROUTE-REFRESH.
+pub fn route_refresh(bytes: &[u8]) {
+    comes_back(MessageType::RouteRefresh, bytes);
+}
+
+/// A message's body; if it can be read, what is written of it reads the same.
+fn comes_back(kind: MessageType, bytes: &[u8]) -> Option<Message> {
+    let body = Bytes::copy_from_slice(&bytes[..bytes.len().min(BODY_MAX)]);
+    let message = match Message::decode(kind, &body) {
+        Ok(message) => message?,
+        Err(error) => {
+            assert_eq!(error.severity, Severity::SessionReset);
+            assert!(error.data.len() <= body.len().max(2));
+            return None;
+        }
+    };
+    let mut again = message.encode();
+    let header = Header::decode(again.first_chunk().unwrap(), MESSAGE_MAX).expect("a good header");
+    assert_eq!((header.kind, usize::from(header.length)), (kind, again.len()));
+    again.advance(HEADER_LENGTH);
+    assert_eq!(Message::decode(kind, &again).expect("a good message").as_ref(), Some(&message));
+    Some(message)
+}
+
+/// UPDATE: an octet that says what the session agreed on, then the body.
+pub fn update(bytes: &[u8]) {
+    let mut choices = Choices::new(bytes);
+    let agreed = agreed(choices.byte());
+    decode(agreed, choices.rest());
+}
+
+/// A field of path attributes, for IPv4 prefixes: an octet that says what the session agreed on, then the field.
+pub fn attributes(bytes: &[u8]) {
+    let mut choices = Choices::new(bytes);
+    let agreed = agreed(choices.byte());
+    let field = choices.take(usize::from(u16::MAX));
+    let length = u16::try_from(field.len()).unwrap().to_be_bytes();
+    decode(agreed, &[&[0, 0][..], &length, field, &[8, 10]].concat());
+}
+
+fn agreed(choice: u8) -> Agreed {
+    let families = match choice & 3 {
+        0 => FamilySet::from_iter([Family::Ipv4Unicast]),
+        1 => FamilySet::from_iter([Family::Ipv6Unicast]),
+        _ => FamilySet::all(),
+    };
+    Agreed {
+        families,
+        four_octet_as: choice & 4 == 0,
+        extended_next_hop: choice & 8 != 0,
+        peer_type: if choice & 16 == 0 { PeerType::External } else { PeerType::Internal },
+    }
+}
+
+fn decode(agreed: Agreed, body: &[u8]) {
+    let mut decoder = Decoder::new(agreed);
+    let mut batch = RouteBatch::default();
+    let decoded = match decoder.decode(body, &mut batch) {
+        Ok(decoded) => decoded,
+        Err(error) => {
+            assert_eq!((error.severity, error.code.code), (Severity::SessionReset, 3));
+            assert_eq!((batch.prefixes.len(), batch.runs.len()), (0, 0), "nothing is left of it");
+            return;
+        }
+    };
+    assert!(decoded.errors.iter().all(|error| error.severity < Severity::SessionReset));
+    assert!(decoded.errors.len() < 16, "errors are not kept without bound");
+    assert!(batch.prefixes.len() <= body.len(), "a prefix takes an octet");
+    let withdraw = decoded.errors.iter().any(|error| error.severity == Severity::TreatAsWithdraw);
+    let mut end = 0;
+    for run in &batch.runs {
+        assert_eq!(run.range.start, end, "the runs are gapless");
+        end = run.range.end;
+        let prefixes = &batch.prefixes[run.range.clone()];
+        let family = Family::of(&prefixes[0]);
+        assert!(
+            agreed.families.contains(family)
+                && prefixes.iter().all(|p| Family::of(p) == family && *p == p.trunc())
+        );
+        if let Some(attributes) = run.attributes.as_deref() {
+            assert!(!withdraw, "all routes of a malformed UPDATE are withdrawn");
+            announced_again(&agreed, family, attributes, prefixes);
+        }
+    }
+    assert_eq!(end, batch.prefixes.len());
+    decoded_again(&mut decoder, body, &batch);
+}
+
+/// What comes out of the decoder's cache is what went in.
+fn decoded_again(decoder: &mut Decoder, body: &[u8], batch: &RouteBatch) {
+    let mut again = RouteBatch::default();
+    decoder.decode(body, &mut again).expect("it was good before");
+    assert_eq!(again.prefixes, batch.prefixes);
+    assert!(again.runs.iter().map(|run| &run.attributes).eq(batch.runs.iter().map(|run| &run.attributes)));
+}
+
+/// What was read can be written, unless it is too long, and is the same when it is read by a peer that is told all.
+fn announced_again(agreed: &Agreed, family: Family, attributes: &PathAttributes, prefixes: &[ipnet::IpNet]) {
+    if agreed.peer_type == PeerType::External {
+        assert_eq!((attributes.local_pref, attributes.originator_id), (None, None));
+        assert!(attributes.cluster_list.is_empty());
+    }
+    let block = AttributeBlock::new(attributes, family, true);
+    let mut out = BytesMut::new();
+    let count = pack(&block, prefixes, EXTENDED_MESSAGE_MAX, &mut out);
+    if count == 0 {
+        return;
+    }
+    let all = Agreed {
+        families: FamilySet::all(),
+        four_octet_as: true,
+        extended_next_hop: true,
+        peer_type: PeerType::Internal,
+    };
+    let mut batch = RouteBatch::default();
+    let decoded = Decoder::new(all).decode(&out[HEADER_LENGTH..], &mut batch).expect("it is good");
+    assert_eq!(decoded.errors, []);
+    assert_eq!(batch.prefixes, prefixes[..count]);
+    let mut expected = attributes.clone();
+    expected.unknown.iter_mut().for_each(|unknown| unknown.flags = (unknown.flags & 0xc0) | 0x20);
+    assert_eq!(batch.runs[0].attributes.as_deref(), Some(&expected));
+}
