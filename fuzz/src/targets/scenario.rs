@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use weft_bgp::config::Origination;
+use weft_bgp::policy::Community;
 use weft_bgp::sim::{SpeakerId, World};
 use weft_bgp::speaker::Input;
 
@@ -93,7 +94,11 @@ impl Net {
         config.originate.clear();
         self.origins.remove(&n);
         if let Some(med) = med {
-            let origination = Origination { med: Some(med), communities: vec![med], ..<_>::default() };
+            let origination = Origination {
+                med: Some(med),
+                communities: [Community::Standard(med)].into(),
+                ..<_>::default()
+            };
             config.originate.extend(prefixes(n).map(|prefix| (prefix, origination.clone())));
             self.origins.insert(n);
         }
