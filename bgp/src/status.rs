@@ -1,16 +1,19 @@
 //! What a speaker says of itself: snapshots for people and programs.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use ipnet::IpNet;
 
 use crate::config::PeerConfig;
 use crate::ingress::Session;
-use crate::session::State;
+use crate::session::{State, Timer};
 use crate::types::{Family, PeerAddress, PeerId, Reason};
 use crate::wire::attributes::PathAttributes;
+use crate::wire::notification::Notification;
 
 /// One peer, now.
 #[derive(Clone, Debug)]
@@ -37,6 +40,45 @@ pub struct PeerStatus {
     pub counters: MessageCounters,
     /// Whether it is kept down because it has told more prefixes than it may.
     pub over_limit: bool,
+    /// When a session was Established last, whether it still is or not.
+    pub established_at: Option<Instant>,
+    /// The timers that run, and when they expire.
+    pub timers: BTreeMap<Timer, Instant>,
+    /// What both ends have said.
+    pub said: Said,
+}
+
+/// What both ends have said that tells how they understand each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// The connection of the session or, without one, the last there was.
+    pub dialogue: Option<Dialogue>,
+    /// The last NOTIFICATION to the peer.
+    pub notification_sent: Option<SaidNotification>,
+    /// The last NOTIFICATION of the peer's.
+    pub notification_received: Option<SaidNotification>,
+}
+
+/// How a connection began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dialogue {
+    /// Our end.
+    pub local: SocketAddr,
+    /// The peer's end.
+    pub remote: SocketAddr,
+    /// Our OPEN, header included; empty: it was not sent.
+    pub open_sent: Bytes,
+    /// The peer's OPEN, header included; empty: none has come.
+    pub open_received: Bytes,
+}
+
+/// A NOTIFICATION, and when it went over the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SaidNotification {
+    /// When.
+    pub at: Instant,
+    /// What.
+    pub notification: Notification,
 }
 
 /// A peer's routes of one family.

@@ -22,6 +22,10 @@ use weft_controller::api::json::{
     OriginJson, PathJson, PeerCountJson, PeerJson, Problem, RoleJson, RouteJson, SpoofedJson, StatusJson,
     TimersJson,
 };
+use weft_controller::api::peer_detail::{
+    CapabilityJson, ConfiguredTimersJson, ConnectionJson, MessageCountsJson, MessagesJson, NotificationJson,
+    NotificationsJson, OpenJson, OpensJson, PeerDetailJson,
+};
 use weft_controller::api::{RejectedJson, ServicePrefixJson, ServicesStatusJson};
 use weft_controller::cluster::TrafficPolicy;
 use weft_controller::ctl::tables;
@@ -72,8 +76,70 @@ fn peer(name: &str, address: &str) -> PeerJson {
         ttl_security: None,
         max_prefixes: None,
         last_error: None,
+        detail: PeerDetailJson::default(),
         route_reflector_client: false,
     }
+}
+
+/// What is known of a peer that has come up again after its other end was shut down.
+fn detail() -> PeerDetailJson {
+    let open = |asn, last: u8| OpenJson {
+        asn,
+        hold_time: 90,
+        identifier: [10, 0, 1, last].into(),
+        capabilities: vec![
+            capability(1, Some("multiprotocol"), "ipv4-unicast"),
+            capability(2, Some("route-refresh"), ""),
+            capability(200, None, "0102"),
+        ],
+    };
+    PeerDetailJson {
+        last_established: Some(at(1_799_990_000)),
+        flaps: 2,
+        connection: Some(ConnectionJson {
+            local: "10.0.1.1:40000".parse().unwrap(),
+            remote: "10.0.1.0:179".parse().unwrap(),
+        }),
+        opens: OpensJson { sent: Some(open(64601, 1)), received: Some(open(65000, 0)) },
+        configured_timers: Some(ConfiguredTimersJson {
+            hold_time: 90,
+            keepalive_time: None,
+            send_hold_time: Some(120),
+            connect_retry_time: 5,
+        }),
+        timer_expiries: BTreeMap::from([
+            ("hold".to_owned(), at(1_800_000_083)),
+            ("keepalive".to_owned(), at(1_800_000_012)),
+        ]),
+        messages: MessagesJson {
+            sent: MessageCountsJson { open: 3, update: 7, notification: 0, keepalive: 400, route_refresh: 1 },
+            received: MessageCountsJson {
+                open: 3,
+                update: 9,
+                notification: 2,
+                ..MessageCountsJson::default()
+            },
+            treated_as_withdraw: 1,
+            attributes_discarded: 4,
+            connections_refused: 5,
+        },
+        notifications: NotificationsJson {
+            sent: None,
+            received: Some(NotificationJson {
+                time: at(1_799_989_990),
+                code: 6,
+                subcode: 9,
+                name: "Cease/Hard Reset".into(),
+                text: None,
+                meaning: Some("Cease/Administrative Shutdown: maintenance".into()),
+                data: "06020b6d61696e74656e616e6365".into(),
+            }),
+        },
+    }
+}
+
+fn capability(code: u8, name: Option<&str>, value: &str) -> CapabilityJson {
+    CapabilityJson { code, name: name.map(str::to_owned), value: value.to_owned() }
 }
 
 fn peers() -> Vec<PeerJson> {
@@ -256,7 +322,8 @@ fn peers_are_one_a_line() {
 
 #[test]
 fn one_peer_is_shown_whole() {
-    let peers = peers();
+    let mut peers = peers();
+    peers[0].detail = detail();
     insta::assert_snapshot!("peer", tables::peer(&peers[0], now()));
     insta::assert_snapshot!("peer_down", tables::peer(&peers[1], now()));
 }
@@ -382,9 +449,10 @@ fn errors_of_documents_name_the_place() {
 #[test]
 fn absent_values_are_null_in_json() {
     let json = serde_json::to_value(&peers()[1]).unwrap();
-    for key in ["remoteAS", "bfd", "gracefulRestart"] {
+    for key in ["remoteAS", "bfd", "gracefulRestart", "lastEstablished", "connection"] {
         assert!(json.get(key).unwrap().is_null(), "{key}");
     }
+    assert!(json["notifications"]["sent"].is_null() && json["opens"]["received"].is_null());
     assert_eq!(json["since"], "2027-01-15T07:59:18Z");
     let json = serde_json::to_value(&routes()[1]).unwrap();
     assert_eq!(json["paths"][0]["asPath"], serde_json::json!([65000, [64601, 64602]]));

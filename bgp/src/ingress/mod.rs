@@ -13,7 +13,7 @@ use self::framing::{Frame, Framer};
 use crate::config::PeerConfig;
 use crate::role::Role;
 use crate::session::{Event, Fsm, Malformed, Outbox, State, Timer};
-use crate::status::{Direction, LastError, MessageCounters};
+use crate::status::{Direction, LastError, MessageCounters, Said};
 use crate::types::{Asn, ConnectionId, Family, FamilySet, PeerAddress, PeerType, Reason};
 use crate::wire::attributes::PathAttributes;
 use crate::wire::header::MessageType;
@@ -80,6 +80,7 @@ impl Ingress {
             IngressInput::Tick => fsm.tick(now, outbox),
         }
         self.framers.retain(|connection, _| self.fsm.is_open(*connection));
+        self.outbox.said.retain(|connection| self.fsm.is_open(connection));
     }
 
     /// The next output, in order.
@@ -109,6 +110,24 @@ impl Ingress {
     #[must_use]
     pub fn session(&self) -> Option<&Arc<Session>> {
         self.fsm.session()
+    }
+
+    /// When a session was Established last, whether it still is or not.
+    #[must_use]
+    pub fn established_at(&self) -> Option<Instant> {
+        self.fsm.established_at()
+    }
+
+    /// The timers that run, and when they expire.
+    #[must_use]
+    pub fn timers(&self) -> BTreeMap<Timer, Instant> {
+        self.fsm.timers()
+    }
+
+    /// What both ends have said: on the session's connection or, without a session, on the last one.
+    #[must_use]
+    pub fn said(&self) -> Said {
+        self.outbox.said.told(self.fsm.session().map(|session| session.connection))
     }
 
     /// What went wrong last, if anything ever did.
@@ -149,10 +168,13 @@ impl Ingress {
         self.outbox.received(frame.kind);
         let malformed = |error: WireError| Malformed { error, message: frame.message.clone() };
         let event = match frame.kind {
-            MessageType::Open => match Open::decode(&frame.body()) {
-                Ok(open) => Event::BgpOpen(open),
-                Err(error) => Event::BgpOpenMsgErr(malformed(error)),
-            },
+            MessageType::Open => {
+                self.outbox.said.open_received(connection, &frame.message);
+                match Open::decode(&frame.body()) {
+                    Ok(open) => Event::BgpOpen(open),
+                    Err(error) => Event::BgpOpenMsgErr(malformed(error)),
+                }
+            }
             MessageType::Notification => Event::NotifMsg(Notification::decode(&frame.body())),
             MessageType::Keepalive => Event::KeepAliveMsg,
             MessageType::Update => self.update(now, connection, frame),
@@ -269,7 +291,7 @@ pub enum IngressInput {
         /// Our end.
         local: SocketAddr,
         /// The peer's end.
-        remote: IpAddr,
+        remote: SocketAddr,
     },
     /// Connections of the peer's are closed at once, as they lack what protects the session.
     Unprotected {

@@ -50,6 +50,11 @@ impl Connections {
         self.0.values().find(|connection| connection.state() == State::Established)
     }
 
+    /// The one that has come furthest.
+    pub(super) fn furthest(&self) -> Option<&Connection> {
+        self.0.values().max_by_key(|connection| connection.state())
+    }
+
     /// Whether the peer's OPEN has been accepted on one.
     pub(super) fn is_confirmed(&self) -> bool {
         self.0.values().any(|connection| connection.session().is_some())

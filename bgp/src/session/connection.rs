@@ -129,6 +129,10 @@ impl Connection {
         self.deadlines.next()
     }
 
+    pub(super) fn timers(&self) -> impl Iterator<Item = (Timer, Instant)> {
+        self.deadlines.running()
+    }
+
     /// The event of a timer whose time has come.
     pub(super) fn expire(&mut self, now: Instant) -> Option<Event> {
         match self.deadlines.expire(now)? {
@@ -242,7 +246,10 @@ impl Connection {
 
     fn notified(&self, notification: Option<Notification>, context: &mut Context<'_>) -> Step {
         let (code, text, data) = match notification {
-            Some(notification) => (notification.code, notification.describe(), notification.data),
+            Some(notification) => {
+                context.outbox.said.notification(context.now, Direction::Received, &notification);
+                (notification.code, notification.describe(), notification.data)
+            }
             None => (ErrorCode { code: 0, subcode: 0 }, "a NOTIFICATION without a code".into(), Bytes::new()),
         };
         context.outbox.note_error(context.now, Direction::Received, Some(code), text.as_str());
@@ -305,6 +312,7 @@ impl Connection {
     ) -> Step {
         let code = notification.code;
         let text = if text.is_empty() { code.to_string() } else { format!("{code}: {text}") };
+        context.outbox.said.notification(context.now, Direction::Sent, &notification);
         context.outbox.send(self.id, &Message::Notification(notification));
         context.outbox.note_error(context.now, Direction::Sent, Some(code), text.as_str());
         let kind = IncidentKind::NotificationSent { code: code.code, subcode: code.subcode };

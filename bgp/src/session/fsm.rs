@@ -1,6 +1,7 @@
 //! One peer: when to dial, whom to let in, when to wait, and what its state is.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,7 @@ pub(crate) struct Fsm {
     restart: LocalRestart,
     mode: Mode,
     /// The dial that is under way, and to whom.
-    dial: Option<(ConnectionId, IpAddr)>,
+    dial: Option<(ConnectionId, SocketAddr)>,
     dials: u64,
     connections: Connections,
     deadlines: Deadlines,
@@ -46,6 +47,8 @@ pub(crate) struct Fsm {
     over_limit: bool,
     state: State,
     since: Option<Instant>,
+    /// When a session was Established last.
+    established_at: Option<Instant>,
 }
 
 /// What is being done about a session.
@@ -83,6 +86,7 @@ impl Fsm {
             over_limit: false,
             state: State::Idle,
             since: None,
+            established_at: None,
         }
     }
 
@@ -93,6 +97,17 @@ impl Fsm {
     /// Since when the state is what it is; none before the first configuration.
     pub(crate) fn since(&self) -> Option<Instant> {
         self.since
+    }
+
+    /// When a session was Established last, whether it still is or not.
+    pub(crate) fn established_at(&self) -> Option<Instant> {
+        self.established_at
+    }
+
+    /// The timers that run, those of the connection that has come furthest among them, and when they expire.
+    pub(crate) fn timers(&self) -> BTreeMap<Timer, Instant> {
+        let of_connection = self.connections.furthest().into_iter().flat_map(Connection::timers);
+        self.deadlines.running().chain(of_connection).collect()
     }
 
     /// The Established session.
@@ -268,7 +283,7 @@ impl Fsm {
         &mut self,
         now: Instant,
         id: ConnectionId,
-        ends: (SocketAddr, IpAddr),
+        ends: (SocketAddr, SocketAddr),
         outbox: &mut Outbox,
     ) {
         let admits = match self.mode {
@@ -330,6 +345,7 @@ impl Fsm {
             None | Some(Step::Continue) => {}
             Some(Step::Opened(session)) => self.opened(now, session, outbox),
             Some(Step::Established(session)) => {
+                self.established_at = Some(now);
                 self.update_state(now, outbox);
                 outbox.push(IngressOutput::Up(session));
             }
@@ -375,12 +391,14 @@ impl Fsm {
         self.peer.interface().is_some()
     }
 
-    fn open(&mut self, now: Instant, id: ConnectionId, ends: (SocketAddr, IpAddr), outbox: &mut Outbox) {
+    fn open(&mut self, now: Instant, id: ConnectionId, ends: (SocketAddr, SocketAddr), outbox: &mut Outbox) {
         let over_link = self.is_on_link();
         let Some(config) = self.config.as_deref() else { return };
         let ours = Local { config, router_id: self.router_id, restart: self.restart, over_link };
+        let (local, remote) = ends;
+        outbox.said.connected(id, local, remote);
         let mut context = Context { now, local: ours, rng: &mut self.rng, outbox };
-        self.connections.insert(Connection::start(id, ends, &mut context));
+        self.connections.insert(Connection::start(id, (local, remote.ip()), &mut context));
         self.update_state(now, outbox);
     }
 
@@ -507,7 +525,7 @@ impl Fsm {
         }
         self.dials = self.dials.wrapping_add(1);
         let connection = ConnectionId::Dialled(self.dials);
-        self.dial = Some((connection, remote.ip()));
+        self.dial = Some((connection, remote));
         outbox.push(IngressOutput::Dial { connection, source: config.source_address, remote });
         self.retry_later(now);
     }

@@ -27,5 +27,6 @@ mod fsm;
 mod negotiation;
 mod outbox;
 mod rng;
+mod said;
 mod state;
 mod timer;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::said::Record;
 use crate::ingress::{Incident, IncidentKind, IngressOutput, RouteBatch};
 use crate::status::{Direction, LastError, MessageCounters};
 use crate::types::{ConnectionId, Reason};
@@ -20,6 +21,7 @@ pub(crate) struct Outbox {
     batch: RouteBatch,
     pub(crate) counters: MessageCounters,
     pub(crate) last_error: Option<LastError>,
+    pub(crate) said: Record,
     allowances: [Allowance; 5],
 }
 
@@ -56,7 +58,11 @@ impl Outbox {
     /// Sends a message.
     pub(super) fn send(&mut self, connection: ConnectionId, message: &Message) {
         count(&mut self.counters.sent, message.kind());
-        self.push(IngressOutput::Write { connection, bytes: message.encode() });
+        let bytes = message.encode();
+        if matches!(message, Message::Open(_)) {
+            self.said.open_sent(connection, &bytes);
+        }
+        self.push(IngressOutput::Write { connection, bytes });
     }
 
     pub(crate) fn received(&mut self, kind: MessageType) {

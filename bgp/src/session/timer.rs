@@ -46,9 +46,13 @@ impl Deadlines {
         self.0.get(timer as usize).is_some_and(Option::is_some)
     }
 
+    pub(super) fn running(&self) -> impl Iterator<Item = (Timer, Instant)> {
+        Timer::ALL.into_iter().zip(self.0).filter_map(|(timer, deadline)| Some((timer, deadline?)))
+    }
+
     /// The earliest deadline.
     pub(super) fn next(&self) -> Option<(Instant, Timer)> {
-        Timer::ALL.into_iter().zip(self.0).filter_map(|(timer, deadline)| Some((deadline?, timer))).min()
+        self.running().map(|(timer, deadline)| (deadline, timer)).min()
     }
 
     /// The earliest timer whose time has come. It no longer runs.

@@ -235,7 +235,6 @@ impl Speaker {
     fn accept(&mut self, now: Instant, connection: ConnectionId, local: SocketAddr, remote: SocketAddr) {
         if let Some(peer) = self.peer_of(local, remote) {
             self.connections.insert(connection, Outbox::new(now, peer));
-            let remote = remote.ip();
             self.tell_session(now, connection, IngressInput::Accepted { connection, local, remote });
         } else {
             self.outputs.push_back(Output::Close { connection });

@@ -62,6 +62,9 @@ impl Speaker {
             stale_until: self.rib.stale_until(peer.id),
             counters,
             over_limit: peer.ingress.is_over_limit(),
+            established_at: peer.ingress.established_at(),
+            timers: peer.ingress.timers(),
+            said: peer.ingress.said(),
         }
     }
 

@@ -7,6 +7,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::reader::Reader;
 use crate::types::{Asn, Family};
 
+mod words;
+
 mod code {
     pub(super) const MULTIPROTOCOL: u8 = 1;
     pub(super) const ROUTE_REFRESH: u8 = 2;

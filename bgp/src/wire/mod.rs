@@ -27,6 +27,7 @@ mod as_path;
 mod attribute;
 mod message;
 mod reader;
+mod text;
 
 pub use self::error::{ErrorCode, Severity, WireError};
 pub use self::message::Message;

@@ -5,7 +5,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::error::{ErrorCode, WireError};
 use super::header::{HEADER_LENGTH, MESSAGE_MAX};
 use super::reader::Reader;
+use super::text::printable;
 use crate::types::Family;
+
+mod words;
 
 /// A NOTIFICATION message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +88,7 @@ impl Notification {
         let mut reader = Reader::new(&self.data);
         let length = usize::from(reader.u8()?);
         let text = std::str::from_utf8(reader.take(length)?).ok()?;
-        (!text.is_empty()).then(|| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
+        (!text.is_empty()).then(|| printable(text))
     }
 
     /// Reads the message's body; `None`: it has no room for the code. There is no error to answer with (RFC 4271 section 6.4).

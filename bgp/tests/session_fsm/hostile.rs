@@ -306,7 +306,8 @@ fn nothing_is_let_in_before_there_is_a_configuration() {
     let solo = Solo::new(peer_config(65001, 65002));
     let connection = ConnectionId::Accepted(1);
     let local = "192.0.2.1:179".parse().expect("an address");
-    ingress.handle(solo.now, IngressInput::Accepted { connection, local, remote: crate::pair::ADDRESS_B });
+    let remote = (crate::pair::ADDRESS_B, 40_000).into();
+    ingress.handle(solo.now, IngressInput::Accepted { connection, local, remote });
     assert!(matches!(ingress.poll(), Some(IngressOutput::Close { .. })));
     let Some(IngressOutput::Incident(incident)) = ingress.poll() else {
         unreachable!("a refusal is told");

@@ -11,6 +11,7 @@ mod collision;
 mod establish;
 mod hostile;
 mod pair;
+mod record;
 mod restart;
 mod solo;
 mod timers;

@@ -291,7 +291,7 @@ impl Pair {
         self.wires.insert((side.other(), accepted), connection);
         self.send(
             side.other(),
-            IngressInput::Accepted { connection: accepted, local: remote_local, remote: local.ip() },
+            IngressInput::Accepted { connection: accepted, local: remote_local, remote: local },
         );
         self.send(side, IngressInput::Connected { connection, local });
     }

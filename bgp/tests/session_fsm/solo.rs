@@ -58,7 +58,7 @@ impl Solo {
         self.input(IngressInput::Accepted {
             connection,
             local: SocketAddr::new(ADDRESS_A, 179),
-            remote: ADDRESS_B,
+            remote: SocketAddr::new(ADDRESS_B, 40_000),
         });
         connection
     }

@@ -13,6 +13,7 @@ use weft_bgp::types::{Family, Reason};
 
 use super::ServicesStatusJson;
 use super::ipam::IpamBlockJson;
+use super::peer_detail::PeerDetailJson;
 
 /// One BGP peer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,9 @@ pub struct PeerJson {
     pub max_prefixes: Option<MaxPrefixesJson>,
     /// What went wrong last.
     pub last_error: Option<LastErrorJson>,
+    /// What else there is to be known of it.
+    #[serde(flatten)]
+    pub detail: PeerDetailJson,
 }
 
 /// How many prefixes a peer may tell.

@@ -12,6 +12,7 @@ pub mod ipam;
 pub mod json;
 mod load_balancer;
 mod node_status;
+pub mod peer_detail;
 mod policy;
 mod selector;
 mod services;

@@ -7,6 +7,7 @@ mod client;
 mod drain;
 mod ipam;
 mod output;
+mod peer_detail;
 mod query;
 pub mod tables;
 mod validate;

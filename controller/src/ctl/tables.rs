@@ -315,6 +315,7 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
         line("Maximum prefixes", format!("{} of a family{exceeded}", max.limit));
     }
     line("Last error", peer.last_error.as_ref().map_or_else(|| NONE.to_owned(), |e| last_error(e, now)));
+    text.push_str(&super::peer_detail::lines(&peer.detail, now));
     text
 }
 

@@ -85,7 +85,8 @@ impl Events {
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> Option<String> {
+/// Two digits an octet, of the first [`BYTES_MAX`]; none: there are no bytes.
+pub(super) fn hexadecimal(bytes: &[u8]) -> Option<String> {
     let bytes = bytes.get(..BYTES_MAX).unwrap_or(bytes);
     (!bytes.is_empty()).then(|| {
         bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {

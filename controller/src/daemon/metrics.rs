@@ -453,6 +453,7 @@ mod tests {
             ttl_security: Some(1),
             max_prefixes: Some(MaxPrefixesJson { limit: 1000, warning: 750, exceeded: false }),
             last_error: None,
+            detail: crate::api::peer_detail::PeerDetailJson::default(),
             route_reflector_client: true,
         };
         let block = IpamBlockJson {

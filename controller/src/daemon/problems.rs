@@ -322,6 +322,7 @@ mod tests {
             ttl_security: None,
             max_prefixes: None,
             last_error: None,
+            detail: crate::api::peer_detail::PeerDetailJson::default(),
             route_reflector_client: false,
         }
     }

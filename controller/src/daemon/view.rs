@@ -19,6 +19,8 @@ use crate::api::json::{
     RoleJson, RouteJson, TimersJson,
 };
 
+mod peer_detail;
+
 /// The port that needs no mention (RFC 4271 section 4).
 const BGP_PORT: u16 = 179;
 
@@ -74,6 +76,7 @@ pub(super) fn peer(status: &PeerStatus, bfd: &BfdReport, now: &Moment) -> PeerJs
         ttl_security: config.ttl_security.map(u8::from),
         max_prefixes: max_prefixes(status),
         last_error: status.last_error.as_ref().map(|error| last_error(error, now)),
+        detail: peer_detail::detail(status, now),
     }
 }
 

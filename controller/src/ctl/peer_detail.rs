@@ -1,0 +1,84 @@
+//! The part of a peer's page that is for whoever looks into it.
+
+use std::fmt::Write;
+
+use jiff::Timestamp;
+
+use super::tables::{age, or_none};
+use crate::api::peer_detail::{MessageCountsJson, NotificationJson, OpenJson, PeerDetailJson};
+
+/// Connection, timers, what was said, and how much.
+pub(super) fn lines(detail: &PeerDetailJson, now: Timestamp) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{}", format!("{name:<18}{value}").trim_end());
+    };
+    line("Last established", detail.last_established.map_or_else(|| "never".to_owned(), |at| ago(at, now)));
+    line("Flaps", detail.flaps.to_string());
+    let connection = detail.connection.map(|c| format!("{} to {}", c.local, c.remote));
+    line("Connection", or_none(connection));
+    if let Some(timers) = detail.configured_timers {
+        let time =
+            |seconds: Option<u64>| seconds.map_or_else(|| "by default".to_owned(), |s| format!("{s}s"));
+        line(
+            "Configured timers",
+            format!(
+                "hold {}s, keepalive {}, send hold {}, connect retry {}s",
+                timers.hold_time,
+                time(timers.keepalive_time),
+                time(timers.send_hold_time),
+                timers.connect_retry_time
+            ),
+        );
+    }
+    let left = detail.timer_expiries.iter().map(|(name, at)| format!("{name} {}", age(Some(now), *at)));
+    line("Time left", super::tables::list(left, ", "));
+    for (name, open) in [("OPEN sent", &detail.opens.sent), ("OPEN received", &detail.opens.received)] {
+        line(name, open.as_ref().map_or_else(|| or_none(None::<u8>), said));
+        for capability in open.iter().flat_map(|open| &open.capabilities) {
+            let name = capability.name.clone().unwrap_or_else(|| format!("code {}", capability.code));
+            line("", format!("{name} {}", capability.value).trim_end().to_owned());
+        }
+    }
+    let messages = &detail.messages;
+    line("Messages sent", counts(messages.sent));
+    line("Messages received", counts(messages.received));
+    line(
+        "Malformed",
+        format!(
+            "{} UPDATEs taken for withdrawals, {} attributes discarded",
+            messages.treated_as_withdraw, messages.attributes_discarded
+        ),
+    );
+    line("Refused", format!("{} connections", messages.connections_refused));
+    let notifications = &detail.notifications;
+    line("Last NOTIFICATION", String::new());
+    for (name, last) in [("  sent", &notifications.sent), ("  received", &notifications.received)] {
+        line(name, or_none(last.as_ref().map(|last| notification(last, now))));
+        if let Some(last) = last.as_ref().filter(|last| !last.data.is_empty()) {
+            line("", format!("data {}", last.data));
+        }
+    }
+    text
+}
+
+fn ago(at: Timestamp, now: Timestamp) -> String {
+    format!("{} ago", age(Some(at), now))
+}
+
+fn said(open: &OpenJson) -> String {
+    format!("AS {}, hold time {}s, identifier {}", open.asn, open.hold_time, open.identifier)
+}
+
+fn counts(counts: MessageCountsJson) -> String {
+    let MessageCountsJson { open, update, notification, keepalive, route_refresh } = counts;
+    format!(
+        "{open} OPEN, {update} UPDATE, {notification} NOTIFICATION, {keepalive} KEEPALIVE, {route_refresh} ROUTE-REFRESH"
+    )
+}
+
+fn notification(last: &NotificationJson, now: Timestamp) -> String {
+    let said = [&last.text, &last.meaning].into_iter().flatten();
+    let said: String = said.map(|text| format!(": {text}")).collect();
+    format!("{}/{} {} {}{said}", last.code, last.subcode, ago(last.time, now), last.name)
+}
