@@ -124,6 +124,7 @@ mod tests {
             role: None,
             timers: None,
             ttl_security: None,
+            detail: None,
             last_error: None,
         }
     }

@@ -151,7 +151,11 @@ impl End {
         self.accepted += 1;
         let connection = ConnectionId::Accepted(self.accepted);
         self.open.push(connection);
-        self.input(IngressInput::Accepted { connection, local: SocketAddr::new(US, 179), remote: PEER });
+        self.input(IngressInput::Accepted {
+            connection,
+            local: SocketAddr::new(US, 179),
+            remote: SocketAddr::new(PEER, 40000),
+        });
     }
 
     fn connect(&mut self) {
