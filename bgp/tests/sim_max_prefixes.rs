@@ -88,7 +88,8 @@ impl Lab {
         let status = self.status();
         assert_eq!((status.state, status.over_limit, self.received()), (State::Idle, true, 0));
         let error = status.last_error.unwrap();
-        assert_eq!((error.direction, error.code, error.subcode), (Direction::Sent, Some(6), Some(1)));
+        // Hard Reset with it inside: else the peer would take it for a restart (RFC 8538).
+        assert_eq!((error.direction, error.code, error.subcode), (Direction::Sent, Some(6), Some(9)));
         assert!(error.text.ends_with("more than 10 of ipv4-unicast"), "{}", error.text);
         assert!(self.world.kernel(self.ids[0]).is_empty());
         assert_eq!(self.world.connections(self.ids[0], self.ids[1]), 0);

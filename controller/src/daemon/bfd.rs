@@ -124,7 +124,7 @@ mod tests {
             role: None,
             timers: None,
             ttl_security: None,
-            detail: None,
+            detail: <_>::default(),
             last_error: None,
         }
     }
