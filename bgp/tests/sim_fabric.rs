@@ -179,6 +179,62 @@ fn resets_stalls_and_cuts_on_the_way_leave_no_trace() {
     });
 }
 
+/// A fabric as large as it gets here: two spines of one AS and 198 leaves, every tenth with prefixes, or fewer. Links are cut, processes
+/// die and start again on the way.
+#[test]
+fn two_hundred_speakers_agree_with_the_topology_after_all() {
+    for_seeds("two_hundred_speakers_agree_with_the_topology_after_all", 1, |seed| {
+        let (mut world, mut dice) = (World::new(seed), Dice::new(seed));
+        let size = if seed == 0 { 200 } else { 4 + dice.roll(197) };
+        let links = (2..size).flat_map(|leaf| [(0, leaf), (1, leaf)]).collect();
+        let topology = Topology { size, links };
+        let is_origin = |n: usize| n > 0 && n.is_multiple_of(10);
+        let ids = topology.build(
+            &mut world,
+            // What one spine tells is no way for another: no path leads down and up again.
+            |n| 65000 + u32::try_from(n.saturating_sub(1)).unwrap(),
+            |n, config| config.originate.retain(|_, _| is_origin(n)),
+        );
+        let mut expected = vec![Table::new(); size];
+        for origin in (0..size).filter(|n| is_origin(*n)) {
+            let distances = topology.distances(origin);
+            for (n, table) in expected.iter_mut().enumerate().filter(|(n, _)| *n != origin) {
+                let nearer = |m: &usize| distances[*m] < distances[n];
+                let nearest: Vec<_> = topology.neighbours(n).filter(nearer).collect();
+                for prefix in prefixes(origin) {
+                    table.insert(prefix, nearest.iter().map(|m| next_hop(&prefix, *m)).collect());
+                }
+            }
+        }
+        let assert_all_know = |world: &World, when: &str| {
+            for (n, id) in ids.iter().enumerate() {
+                assert_eq!(routes(world, *id), expected[n], "s{n} of {size} {when}");
+                assert_eq!(established(world, *id), topology.neighbours(n).count(), "s{n} of {size} {when}");
+            }
+        };
+        world.run_until_quiet(LIMIT).unwrap();
+        assert_all_know(&world, "at first");
+        for _ in 0..10 {
+            let (a, b) = *topology.links.iter().nth(dice.roll(topology.links.len())).unwrap();
+            match dice.roll(4) {
+                0 => world.cut(ids[a], ids[b]),
+                1 => world.reset(ids[a], ids[b]),
+                2 => world.kill(ids[a]),
+                _ => world.restart(ids[b], sim_support::start(b + 300), true),
+            }
+            world.run_for(Duration::from_millis(1 << dice.roll(15))).unwrap();
+        }
+        topology.links.iter().for_each(|(a, b)| world.heal(ids[*a], ids[*b]));
+        for (n, id) in ids.iter().enumerate() {
+            if world.inspect(*id).is_none() {
+                world.restart(*id, sim_support::start(n + 600), true);
+            }
+        }
+        world.run_for(Duration::from_secs(300)).unwrap();
+        assert_all_know(&world, "after all");
+    });
+}
+
 /// Both ends dial at once, over and over: it is always one session in the end.
 #[test]
 fn a_collision_leaves_one_session() {
