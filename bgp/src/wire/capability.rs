@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::notification::cut;
 use super::reader::Reader;
 use crate::types::{Asn, Family};
 
@@ -232,11 +233,11 @@ impl Capability {
             }
             Self::EnhancedRouteRefresh => code::ENHANCED_ROUTE_REFRESH,
             Self::Fqdn { host, domain } => {
-                for name in [host, domain] {
-                    // Two names and their lengths have to fit 255 octets.
-                    let name = name.as_bytes().get(..126).unwrap_or(name.as_bytes());
+                // Two names and their lengths have to fit 255 octets.
+                let host = cut(host, 253);
+                for name in [host, cut(domain, 253 - host.len())] {
                     out.put_u8(u8::try_from(name.len()).unwrap_or(u8::MAX));
-                    out.put_slice(name);
+                    out.put_slice(name.as_bytes());
                 }
                 code::FQDN
             }

@@ -119,7 +119,7 @@ fn carries_text(code: ErrorCode) -> bool {
 }
 
 /// The longest beginning of whole characters in `max` octets.
-fn cut(text: &str, max: usize) -> &str {
+pub(super) fn cut(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     end.and_then(|end| text.get(..end)).unwrap_or_default()
 }

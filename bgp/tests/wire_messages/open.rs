@@ -130,6 +130,26 @@ fn capabilities_that_do_not_matter_are_kept_as_bytes_when_malformed() {
     }
 }
 
+/// A host's name may take all the room there is; what does not fit is cut between characters.
+#[test]
+fn long_names_come_back_whole_as_far_as_they_fit() {
+    let come_back = |host: &str, domain: &str| {
+        let fqdn = Capability::Fqdn { host: host.into(), domain: domain.into() };
+        let open =
+            Open { my_as: 1, hold_time: 0, bgp_identifier: Ipv4Addr::LOCALHOST, capabilities: vec![fqdn] };
+        match Open::decode(&Message::Open(open).encode()[19..]).unwrap().capabilities.remove(0) {
+            Capability::Fqdn { host, domain } => (host, domain),
+            other => panic!("{other:?}"),
+        }
+    };
+    for (host, domain) in [(253, 0), (0, 253), (200, 53), (126, 127)] {
+        let names = ("h".repeat(host), "d".repeat(domain));
+        assert_eq!(come_back(&names.0, &names.1), names);
+    }
+    assert_eq!(come_back(&"ß".repeat(200), "d"), ("ß".repeat(126), "d".to_owned()));
+    assert_eq!(come_back(&"h".repeat(300), "d"), ("h".repeat(253), String::new()));
+}
+
 /// Proves RFC 4271 6.2.
 #[test]
 fn other_versions_and_parameters_are_refused() {

@@ -42,7 +42,7 @@ pub fn session(bytes: &[u8]) {
             236..=239 => end.bytes(&open(end.is_internal())),
             240..=243 => end.bytes(&KEEPALIVE),
             244..=247 => end.run_for(Duration::from_millis(u64::from(choices.byte()) * 10)),
-            _ => end.run_for(Duration::from_secs(u64::from(choices.byte()))),
+            _ => end.run_for(Duration::from_secs(u64::from(choices.byte() % 100))),
         }
         end.check();
     }
@@ -203,7 +203,8 @@ impl End {
         while !self.open.is_empty() {
             self.close();
         }
-        self.run_for(Duration::from_secs(400));
+        // The longest wait in Idle is over by then.
+        self.run_for(Duration::from_secs(80));
         if self.ingress.state() != State::Established {
             self.accept();
             self.bytes(&open(self.is_internal()));
