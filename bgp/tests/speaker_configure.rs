@@ -17,7 +17,7 @@ use weft_bgp::config::{PeerConfig, SpeakerConfig};
 use weft_bgp::policy::{Policy, Verdict};
 use weft_bgp::session::State;
 use weft_bgp::sim::{SpeakerId, World};
-use weft_bgp::speaker::{EventKind, Input, Output, Speaker, SpeakerStart};
+use weft_bgp::speaker::{EventKind, Input, Output, Refresh, Speaker, SpeakerStart};
 use weft_bgp::status::PeerStatus;
 use weft_bgp::types::{ConnectionId, Family, PeerAddress, Reason};
 use weft_bgp::wire::Message;
@@ -444,5 +444,29 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+/// What is told again arrives again, between a beginning and an end (RFC 7313), and nothing flaps.
+#[test]
+fn refreshes_on_demand_touch_no_session() {
+    let (mut world, ids) = mesh();
+    let before = (status(&world, ids[0], 1), status(&world, ids[1], 0));
+    for (speaker, direction) in [(0, Refresh::In), (1, Refresh::Out)] {
+        let peer = v4(1 - speaker).into();
+        let told = |status: &PeerStatus| (status.counters.received[1], status.counters.received[4]);
+        let (updates, refreshes) = told(&status(&world, ids[0], 1));
+        world.tell(ids[speaker], Input::Refresh { peer, direction });
+        world.run_until_quiet(LIMIT).unwrap();
+        let after = told(&status(&world, ids[0], 1));
+        assert_eq!(
+            after,
+            (updates + 2, refreshes + 4),
+            "{direction:?}: a route, a beginning and an end each"
+        );
+    }
+    for (before, after) in [(before.0, status(&world, ids[0], 1)), (before.1, status(&world, ids[1], 0))] {
+        assert_eq!((before.since, after.counters.flaps), (after.since, 0));
+        assert_eq!(before.families, after.families);
     }
 }

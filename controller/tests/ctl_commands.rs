@@ -173,6 +173,21 @@ fn a_peer_that_is_not_there_is_1_in_the_daemons_words() {
 }
 
 #[test]
+fn clear_says_what_was_done_about_whom() {
+    let cleared = r#"[{"name": "tor-a", "peer": "10.0.0.1", "done": true, "text": "the session is ended and begins anew"}]"#;
+    let (exit, out, _, asked) = FakeDaemon::answering(200, cleared).ask(&["clear", "tor-a", "--soft", "in"]);
+    assert_eq!((exit, asked.as_str()), (Exit::Good, "/v1/clear"));
+    assert_eq!(out, "tor-a (10.0.0.1): the session is ended and begins anew\n");
+    let down = r#"{"error": "10.0.0.1 is in Active, not Established"}"#;
+    let (exit, _, err, _) = FakeDaemon::answering(409, down).ask(&["clear", "10.0.0.1"]);
+    assert_eq!(exit, Exit::Wrong);
+    assert!(err.contains("not Established"), "{err}");
+    for line in [&["clear"][..], &["clear", "x", "--soft"], &["clear", "x", "--soft", "up"]] {
+        assert_eq!(weftctl(line).0, Exit::Usage, "{line:?}");
+    }
+}
+
+#[test]
 fn json_and_yaml_are_the_daemons_document() {
     let (_, out, _, _) = FakeDaemon::answering(200, GOOD).ask(&["status", "-o", "json"]);
     let (told, given): (serde_json::Value, serde_json::Value) =

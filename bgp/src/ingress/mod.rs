@@ -75,6 +75,8 @@ impl Ingress {
             }
             IngressInput::Restart(restart) => fsm.set_restart(restart),
             IngressInput::Cease { subcode, text } => fsm.cease(now, subcode, &text, outbox),
+            IngressInput::Reset => fsm.reset(now, outbox),
+            IngressInput::AskRefresh => fsm.ask_refresh(outbox),
             IngressInput::OverLimit { family } => fsm.over_limit(now, family, outbox),
             IngressInput::Stop => fsm.finish(now, outbox),
             IngressInput::Tick => fsm.tick(now, outbox),
@@ -326,6 +328,10 @@ pub enum IngressInput {
         /// The text for the peer.
         text: String,
     },
+    /// End the session with a Cease/Administrative Reset, and start again at once.
+    Reset,
+    /// Ask for all of the peer's routes again, if it knows ROUTE-REFRESH (RFC 2918).
+    AskRefresh,
     /// The peer has told more prefixes of a family than it may: end the session, and keep it down as its configuration says.
     OverLimit {
         /// The family.

@@ -21,7 +21,9 @@ use crate::ingress::{Down, IncidentKind, IngressOutput, LocalRestart, Session};
 use crate::protection::Authentication;
 use crate::status::Direction;
 use crate::types::{ConnectionId, Family, PeerAddress, Reason};
+use crate::wire::Message;
 use crate::wire::error::ErrorCode;
+use crate::wire::route_refresh::RouteRefresh;
 
 /// A session that was Established for this long was a good one: the failures before it are forgotten.
 const STABLE: Duration = Duration::from_secs(10);
@@ -225,6 +227,28 @@ impl Fsm {
         self.idle_hold.reset();
         self.hold(now, false, outbox);
         self.update_state(now, outbox);
+    }
+
+    /// Ends the session with a Cease/Administrative Reset and starts again at once, also one that waits for something before it starts.
+    pub(crate) fn reset(&mut self, now: Instant, outbox: &mut Outbox) {
+        if !matches!(self.mode, Mode::Started | Mode::IdleHold { .. }) {
+            return;
+        }
+        let subcode = ErrorCode::ADMINISTRATIVE_RESET.subcode;
+        self.stop_all(now, || Event::AutomaticStop { subcode, text: String::new() }, outbox);
+        self.idle_hold.reset();
+        self.inbound_hold.reset();
+        self.start(now, outbox);
+        self.update_state(now, outbox);
+    }
+
+    /// Asks for all routes of the Established session again (RFC 2918).
+    pub(crate) fn ask_refresh(&self, outbox: &mut Outbox) {
+        let Some(session) = self.session().filter(|session| session.route_refresh) else { return };
+        for family in session.families.iter() {
+            let refresh = RouteRefresh { family: family.into(), subtype: RouteRefresh::REQUEST };
+            outbox.send(session.connection, &Message::RouteRefresh(refresh));
+        }
     }
 
     /// Closes everything for good, in such a way that peers keep our routes. No [`Down`] is told: the peers' are to stay too.

@@ -122,6 +122,13 @@ pub enum Input {
         /// Which peer.
         peer: PeerAddress,
     },
+    /// Have routes told again, without a word to the session (`weftctl clear --soft`).
+    Refresh {
+        /// Which peer.
+        peer: PeerAddress,
+        /// Whose routes.
+        direction: Refresh,
+    },
     /// The BFD session with a peer changed. That the path failed while the BGP session is Established is the peer's death.
     Bfd {
         /// Which peer.
@@ -134,6 +141,15 @@ pub enum Input {
     Stop,
     /// A deadline may have passed.
     Tick,
+}
+
+/// Which routes are told again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refresh {
+    /// The peer's, which are asked for (RFC 2918); nothing where it does not know ROUTE-REFRESH.
+    In,
+    /// Ours, as if the peer had asked.
+    Out,
 }
 
 /// Everything that a speaker asks for or reports.

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 pub use self::io::{
-    BestPathChange, Event, EventKind, Input, NextHops, Output, Resolution, SpeakerStart, Timer,
+    BestPathChange, Event, EventKind, Input, NextHops, Output, Refresh, Resolution, SpeakerStart, Timer,
     TrackedNextHop,
 };
 
@@ -48,7 +48,6 @@ mod queries;
 /// Cease subcodes (RFC 4486).
 mod cease {
     pub(super) const PEER_DECONFIGURED: u8 = 3;
-    pub(super) const ADMINISTRATIVE_RESET: u8 = 4;
     pub(super) const OTHER_CONFIGURATION_CHANGE: u8 = 6;
 }
 
@@ -143,10 +142,11 @@ impl Speaker {
                 self.convergence.answered(&next_hop);
                 self.rib.handle(now, RibInput::NextHop { next_hop, resolution });
             }
-            Input::Reset { peer } => {
-                let (subcode, text) = (cease::ADMINISTRATIVE_RESET, String::new());
-                self.tell_peer(now, peer, IngressInput::Cease { subcode, text });
+            Input::Reset { peer } => self.tell_peer(now, peer, IngressInput::Reset),
+            Input::Refresh { peer, direction: Refresh::In } => {
+                self.tell_peer(now, peer, IngressInput::AskRefresh);
             }
+            Input::Refresh { peer, direction: Refresh::Out } => self.tell_again(now, peer),
             Input::Bfd { peer, change } => self.bfd(now, peer, change),
             Input::Stop => return self.stop(now),
             Input::Tick => self.tick(now),
@@ -343,6 +343,15 @@ impl Speaker {
             }
             IngressOutput::State(to) => self.moved(address, to),
             IngressOutput::Incident(incident) => self.tell_people(address, EventKind::Incident(incident)),
+        }
+    }
+
+    /// Tells a peer the Adj-RIB-Out again.
+    fn tell_again(&mut self, now: Instant, address: PeerAddress) {
+        let Some(peer) = self.peers.get(&address) else { return };
+        let (Some(session), Some(group), id) = (peer.ingress.session(), peer.group, peer.id) else { return };
+        for family in session.families.iter() {
+            self.tell_group(now, group, EgressInput::Refresh { peer: id, family });
         }
     }
 

@@ -246,6 +246,7 @@ impl Driver {
             Command::ResumeBfd(sessions) => self.bfd.resume(sessions),
             Command::NextHop { next_hop, resolution } => self.feed(Input::NextHop { next_hop, resolution }),
             Command::Reset { peer } => self.feed(Input::Reset { peer }),
+            Command::Refresh { peer, direction } => self.feed(Input::Refresh { peer, direction }),
             Command::Listen(addresses) => self.listen(addresses),
         }
     }

@@ -26,7 +26,7 @@ use self::bfd::BfdReport;
 use self::driver::Driver;
 use crate::bfd::{Remote, Resumption};
 use crate::config::SpeakerConfig;
-use crate::speaker::{BestPathChange, Event, Resolution, Speaker, SpeakerStart, TrackedNextHop};
+use crate::speaker::{BestPathChange, Event, Refresh, Resolution, Speaker, SpeakerStart, TrackedNextHop};
 use crate::types::PeerAddress;
 
 pub mod bfd;
@@ -125,6 +125,13 @@ pub enum Command {
     Reset {
         /// Which peer.
         peer: PeerAddress,
+    },
+    /// Have routes told again, without a word to the session.
+    Refresh {
+        /// Which peer.
+        peer: PeerAddress,
+        /// Whose routes.
+        direction: Refresh,
     },
     /// Where to listen from now on; connections that are up stay up.
     Listen(BTreeSet<SocketAddr>),

@@ -5,6 +5,7 @@
 
 mod bfd;
 mod bgp;
+pub mod clear;
 mod crds;
 mod error;
 mod ip;

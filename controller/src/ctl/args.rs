@@ -82,6 +82,15 @@ pub enum Command {
         #[command(subcommand)]
         command: IpamCommand,
     },
+    /// End sessions with a Cease/Administrative Reset and begin them anew; with --soft, have routes told again and leave the sessions alone
+    Clear {
+        /// A peer's address or %interface, the name of the object that asks for it, or all: every peer
+        #[arg(value_name = "PEER|all")]
+        peer: String,
+        /// Only the routes: in asks the peer for its own again (ROUTE-REFRESH), out tells it ours again
+        #[arg(long, value_enum, value_name = "DIRECTION")]
+        soft: Option<Soft>,
+    },
     /// Take this node out of the network in good order: peers are told that others are better, then nothing, then sessions end
     Drain {
         /// Wait until the node is drained
@@ -129,6 +138,15 @@ pub enum Rib {
     /// Loc-RIB: all paths, also those that lost
     Loc,
     /// Adj-RIB-Out of a peer
+    Out,
+}
+
+/// Whose routes are told again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Soft {
+    /// The peer's
+    In,
+    /// Ours
     Out,
 }
 

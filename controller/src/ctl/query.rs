@@ -5,10 +5,11 @@ use std::io::Write;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::args::{Args, Command, Format, Rib, Target};
+use super::args::{Args, Command, Format, Rib, Soft, Target};
 use super::client::{Client, encode};
 use super::{Exit, Failure, drain, ipam, output, tables};
 use crate::api::ServicePrefixJson;
+use crate::api::clear::{ClearRequest, ClearedJson, SoftClear};
 use crate::api::json::{EventJson, FibJson, PeerJson, RouteJson, StatusJson, VersionJson};
 
 /// How long one question for new events waits in the daemon, in seconds.
@@ -44,6 +45,7 @@ pub(super) fn run(
         }
         Command::Events { follow } => events(client, *follow, format, out),
         Command::Ipam { command } => ipam::run(client, command, format, out),
+        Command::Clear { peer, soft } => clear(client, peer, *soft, format, out),
         Command::Drain { wait } => drain::drain(client, *wait, format, out),
         Command::Undrain => drain::undrain(client, format, out),
         Command::Version => version(client, format, out),
@@ -62,6 +64,26 @@ fn peers(
     output::write(out, format, &peers, |wide| match (wanted, peers.as_slice()) {
         (Some(_), [one]) => tables::peer(one, Timestamp::now()),
         _ => tables::peers(&peers, Timestamp::now(), wide),
+    })?;
+    Ok(Exit::Good)
+}
+
+fn clear(
+    client: &mut Client,
+    peer: &str,
+    soft: Option<Soft>,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<Exit, Failure> {
+    let soft = soft.map(|soft| match soft {
+        Soft::In => SoftClear::In,
+        Soft::Out => SoftClear::Out,
+    });
+    let request = ClearRequest { peer: peer.to_owned(), soft };
+    let cleared: Vec<ClearedJson> = client.post("/v1/clear", &request)?;
+    output::write(out, format, &cleared, |_| {
+        let line = |one: &ClearedJson| format!("{} ({}): {}\n", one.name, one.peer, one.text);
+        cleared.iter().map(line).collect()
     })?;
     Ok(Exit::Good)
 }

@@ -4,7 +4,7 @@
 //! routes keeps nobody waiting but the one who asked.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -21,6 +21,7 @@ use weft_routing::sync::{Counters, Engine, FibEntry, RouteState};
 use weft_routing::{Kernel, Resolution};
 
 use super::agent::{Agent, Knowledge};
+use super::clear::{clear, is_called, no_such_peer};
 use super::clock::Moment;
 use super::metrics::{self, Addresses, Scrape};
 use super::problems::{self, Known, Rejection};
@@ -50,6 +51,11 @@ impl Agent {
             Ask::Ready(reply) => drop(reply.send(self.known.ready())),
             Ask::Drain(reply) => drop(reply.send(self.drain().await?)),
             Ask::Undrain(reply) => drop(reply.send(self.undrain().await?)),
+            Ask::Clear(request, reply) => {
+                self.known.counts.cleared(request.soft);
+                let (bgp, events) = (inquiry.bgp, self.events.clone());
+                reply_from_task(reply, async move { clear(bgp, &events, request).await });
+            }
             Ask::Services(reply) => drop(reply.send(self.known.services())),
             Ask::Status(reply) => {
                 let known = self.known.clone();
@@ -316,22 +322,15 @@ fn look_up(speaker: &Speaker, query: &RoutesQuery) -> Result<Vec<RouteStatus>, R
 /// The peer that has this address, with or without its port, or is behind this `%interface`, or the only one that has this name.
 fn find_peer(speaker: &Speaker, wanted: &str) -> Result<PeerAddress, Refusal> {
     let peers = speaker.peers();
-    let address = wanted.parse().ok().or_else(|| wanted.parse::<SocketAddr>().ok().map(|a| a.ip()));
-    let found: BTreeSet<_> = peers
-        .iter()
-        .filter(|peer| {
-            let ip = peer.address.ip();
-            ip.is_some() && ip == address || peer.config.name == wanted || peer.address.to_string() == wanted
-        })
-        .map(|peer| peer.address)
-        .collect();
+    let found: BTreeSet<_> =
+        peers.iter().filter(|peer| is_called(peer, wanted)).map(|peer| peer.address).collect();
     let mut found = found.into_iter();
     match (found.next(), found.next()) {
         (Some(peer), None) => Ok(peer),
         (Some(_), Some(_)) => {
             Err(Refusal::Malformed(format!("several peers are named {wanted:?}; give an address")))
         }
-        (None, _) => Err(Refusal::NotFound(format!("no peer has the address or name {wanted:?}"))),
+        (None, _) => Err(no_such_peer(wanted, peers.iter().map(|peer| (&peer.config.name, peer.address)))),
     }
 }
 

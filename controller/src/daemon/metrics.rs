@@ -16,6 +16,7 @@ use weft_bgp::session::State;
 use weft_bgp::status::{MessageCounters, SpeakerCounters};
 use weft_routing::Counters;
 
+use crate::api::clear::SoftClear;
 use crate::api::json::{AuthenticationJson, DrainPhase, PeerJson, Severity, StatusJson};
 
 /// The types of [`MessageCounters`], in its order.
@@ -59,6 +60,21 @@ pub(super) struct Counts {
     pub(super) alarms: u64,
     /// Aggregates that are announced at present.
     pub(super) aggregates: u64,
+    /// How often `weftctl clear` was asked for: hard, soft in, soft out.
+    pub(super) clears: [u64; 3],
+}
+
+impl Counts {
+    /// Counts a clear.
+    pub(super) fn cleared(&mut self, soft: Option<SoftClear>) {
+        let [hard, soft_in, soft_out] = &mut self.clears;
+        let count = match soft {
+            None => hard,
+            Some(SoftClear::In) => soft_in,
+            Some(SoftClear::Out) => soft_out,
+        };
+        *count = count.saturating_add(1);
+    }
 }
 
 /// What becomes of pods' addresses.
@@ -247,6 +263,10 @@ impl Scrape {
             "Our role (RFC 9234); 1: the peer has said the one that belongs to it",
             roles,
         )?;
+        let [hard, soft_in, soft_out] = counts.clears;
+        let clears = [("hard", hard), ("soft-in", soft_in), ("soft-out", soft_out)];
+        let clears = clears.map(|(kind, count)| ([("kind", kind)], count));
+        counters(encoder, "bgp_clears", "How often weftctl clear was asked for", clears)?;
         let flaps = self.peers.iter().map(|(peer, messages)| (labels(peer), messages.flaps));
         counters(encoder, "bgp_session_flaps", "Sessions that left Established", flaps)?;
         let stuck =
@@ -500,7 +520,13 @@ mod tests {
             addresses: Addresses { leaked: 17, freed: 18 },
             neighbours: Some(weft_routing::ndisc::Counters { sent: 24, received: 25, ignored: 26 }),
             reported: (5, 1),
-            counts: Counts { reloads_accepted: 8, reloads_rejected: 9, alarms: 10, aggregates: 11 },
+            counts: Counts {
+                reloads_accepted: 8,
+                reloads_rejected: 9,
+                alarms: 10,
+                aggregates: 11,
+                clears: [12, 13, 14],
+            },
             bfd_discards: Some(Discards { malformed: 30, ttl: 31, unknown: 32, authenticated: 33 }),
             speaker: SpeakerCounters { unknown_peer: 11, too_many: 12 },
             kernel: Counters { resyncs: 13, overruns: 14, ..Counters::default() },

@@ -7,6 +7,7 @@ mod answers;
 mod apply;
 mod bfd;
 mod cleanup;
+mod clear;
 mod clock;
 mod coalesce;
 mod conflist;

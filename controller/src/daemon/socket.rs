@@ -9,6 +9,7 @@
 //! | socket | `GET /v1/services` | list of [`ServicePrefixJson`] |
 //! | socket | `GET /v1/events[?after=SEQ][&wait=SECONDS]` | list of [`EventJson`]; waits for the first one, at most 30 s |
 //! | socket | `GET /v1/ipam`, `POST /v1/ipam/check`, `POST /v1/ipam/release` | see [`crate::api::ipam`] |
+//! | socket | `POST /v1/clear` with [`ClearRequest`] | list of [`ClearedJson`]; 409 if nothing can be done |
 //! | socket | `POST /v1/drain` | [`DrainJson`]; 409 if the node is being drained |
 //! | socket | `POST /v1/undrain` | null; 409 if the node is not being drained, or by a taint |
 //! | socket | `GET /v1/version` | [`VersionJson`] |
@@ -38,10 +39,12 @@ use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::clear::no_such_peer;
 use super::events::Events;
 use super::ipam;
 use super::report::Seen;
 use crate::api::ServicePrefixJson;
+use crate::api::clear::{ClearRequest, ClearedJson};
 use crate::api::json::{DrainJson, EventJson, FibJson, PeerJson, RouteJson, StatusJson, VersionJson};
 
 /// How long the daemon's loop may take to answer.
@@ -60,6 +63,8 @@ pub(super) enum Ask {
     Routes(RoutesQuery, oneshot::Sender<Result<Vec<RouteJson>, Refusal>>),
     /// Which Services are announced?
     Services(oneshot::Sender<Vec<ServicePrefixJson>>),
+    /// Begin sessions anew, or have routes told again.
+    Clear(ClearRequest, oneshot::Sender<Result<Vec<ClearedJson>, Refusal>>),
     /// Begin to drain the node.
     Drain(oneshot::Sender<Result<DrainJson, Refusal>>),
     /// Drain it no more.
@@ -216,6 +221,7 @@ pub(super) fn api(serving: Serving) -> Router {
         .route("/v1/fib", get(fib))
         .route("/v1/services", get(services))
         .route("/v1/events", get(events))
+        .route("/v1/clear", post(clear))
         .route("/v1/drain", post(drain))
         .route("/v1/undrain", post(undrain))
         .route("/v1/version", get(version))
@@ -256,12 +262,13 @@ async fn peers(
     let mut peers = serving.ask(Ask::Peers).await?;
     if let Some(wanted) = parameters.peer {
         let address = wanted.parse::<IpAddr>().ok();
-        peers.retain(|p| {
+        let is_called = |p: &PeerJson| {
             p.name == wanted || p.peer == wanted || address.is_some_and(|a| p.peer == a.to_string())
-        });
-        if peers.is_empty() {
-            return Err(Refusal::NotFound(format!("no peer has the address or name {wanted:?}")));
+        };
+        if !peers.iter().any(is_called) {
+            return Err(no_such_peer(&wanted, peers.iter().map(|peer| (&peer.name, &peer.peer))));
         }
+        peers.retain(is_called);
     }
     Ok(Json(peers))
 }
@@ -341,6 +348,14 @@ async fn events(
     Ok(Json(serving.events.wait(after, patience).await))
 }
 
+async fn clear(
+    State(serving): State<Serving>,
+    request: Result<Json<ClearRequest>, JsonRejection>,
+) -> Result<Json<Vec<ClearedJson>>, Refusal> {
+    let Json(request) = request?;
+    serving.ask(|reply| Ask::Clear(request, reply)).await?.map(Json)
+}
+
 async fn drain(State(serving): State<Serving>) -> Result<Json<DrainJson>, Refusal> {
     serving.ask(Ask::Drain).await?.map(Json)
 }
@@ -414,6 +429,7 @@ mod tests {
                         Ask::Ready(reply) => drop(reply.send(Err("waiting".into()))),
                         // A loop that is stopping lets go of its questions.
                         Ask::Status(reply) => drop(reply),
+                        Ask::Clear(_, reply) => drop(reply),
                         Ask::Drain(reply) => drop(reply),
                         Ask::Undrain(reply) => {
                             drop(reply.send(Err(Refusal::Refused("the node is not being drained".into()))));
