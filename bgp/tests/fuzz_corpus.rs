@@ -70,4 +70,4 @@ macro_rules! targets {
     };
 }
 
-targets! { attributes capabilities header notification open route_refresh scenario session update }
+targets! { attributes bfd capabilities header notification open route_refresh scenario session update }

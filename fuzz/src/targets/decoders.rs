@@ -1,6 +1,7 @@
-//! Bytes → messages. What could be read is written and read again, and must be the same.
+//! Bytes → messages and packets. What could be read is written and read again, and must be the same.
 
 use bytes::{Buf, Bytes, BytesMut};
+use weft_bgp::bfd::Packet;
 use weft_bgp::ingress::RouteBatch;
 use weft_bgp::types::{Family, FamilySet, PeerType};
 use weft_bgp::wire::attributes::PathAttributes;
@@ -73,6 +74,14 @@ fn comes_back(kind: MessageType, bytes: &[u8]) -> Option<Message> {
     again.advance(HEADER_LENGTH);
     assert_eq!(Message::decode(kind, &again).expect("a good message").as_ref(), Some(&message));
     Some(message)
+}
+
+/// A BFD control packet. An Authentication Section is read and never written.
+pub fn bfd(bytes: &[u8]) {
+    let Ok(packet) = Packet::decode(bytes) else { return };
+    assert!(packet.my_discriminator != 0 && packet.detect_mult != 0);
+    let without = Packet { authentication: None, ..packet };
+    assert_eq!(Packet::decode(&packet.encode()), Ok(without));
 }
 
 /// UPDATE: an octet that says what the session agreed on, then the body.

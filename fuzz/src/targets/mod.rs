@@ -8,7 +8,7 @@
     reason = "a target fails by panicking"
 )]
 
-pub use self::decoders::{attributes, capabilities, header, notification, open, route_refresh, update};
+pub use self::decoders::{attributes, bfd, capabilities, header, notification, open, route_refresh, update};
 pub use self::scenario::scenario;
 pub use self::session::session;
 
@@ -23,8 +23,9 @@ mod session;
 pub type Target = fn(&[u8]);
 
 /// The targets by name, for who replays a corpus.
-pub const ALL: [(&str, Target); 9] = [
+pub const ALL: [(&str, Target); 10] = [
     ("attributes", attributes),
+    ("bfd", bfd),
     ("capabilities", capabilities),
     ("header", header),
     ("notification", notification),
