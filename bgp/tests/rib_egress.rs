@@ -152,6 +152,7 @@ fn a_refresh_tells_everything_again() {
 }
 
 /// A peer that reads slowly, changes meanwhile, and asks again before it has read all: no route is told outside.
+/// Proves RFC 7313.
 #[test]
 fn rfc7313_a_refresh_is_told_between_its_beginning_and_its_end() {
     let mut lab = between_with_credit(1);
@@ -172,6 +173,7 @@ fn rfc7313_a_refresh_is_told_between_its_beginning_and_its_end() {
     assert_eq!((end - begin, end), (97, sink.announced), "all of it once more");
 }
 
+/// Proves RFC 7313.
 #[test]
 fn rfc7313_a_refresh_before_end_of_rib_has_that_as_its_end() {
     let mut lab = Lab::advertising();
@@ -186,6 +188,7 @@ fn rfc7313_a_refresh_before_end_of_rib_has_that_as_its_end() {
     assert_eq!(lab.sink(2).end_of_rib.len(), 2);
 }
 
+/// Proves RFC 7313.
 #[test]
 fn rfc7313_who_has_not_agreed_is_told_no_beginning_and_no_end() {
     let mut lab = Lab::advertising();
@@ -217,6 +220,7 @@ fn attributes_that_fit_no_message_withdraw_the_prefix() {
 }
 
 /// Messages grow where that was agreed on, and what fits only there is told only there.
+/// Proves RFC 8654.
 #[test]
 fn rfc8654_updates_grow_for_who_has_extended_messages() {
     let mut lab = between();

@@ -78,6 +78,7 @@ fn status(lab: &Lab) -> Vec<(usize, usize, bool)> {
     status.iter().map(|s| (s.received, s.stale, s.long_lived)).collect()
 }
 
+/// Proves RFC 9494.
 #[test]
 fn rfc9494_paths_outlive_the_restart_time_family_by_family() {
     let mut lab = away();
@@ -91,6 +92,7 @@ fn rfc9494_paths_outlive_the_restart_time_family_by_family() {
     assert_eq!(lab.rib.next_deadline(), None);
 }
 
+/// Proves RFC 9494.
 #[test]
 fn rfc9494_any_other_path_is_better() {
     let mut lab = away();
@@ -106,6 +108,7 @@ fn rfc9494_any_other_path_is_better() {
     assert_eq!(self::paths(&lab)[0].peer, Some(address(2).into()));
 }
 
+/// Proves RFC 9494.
 #[test]
 fn rfc9494_no_llgr_goes_with_the_restart_time() {
     let mut lab = lab();
@@ -119,6 +122,7 @@ fn rfc9494_no_llgr_goes_with_the_restart_time() {
     assert!(paths(&lab).is_empty());
 }
 
+/// Proves RFC 9494.
 #[test]
 fn rfc9494_only_who_understands_it_is_told_of_it() {
     let mut lab = away();
@@ -137,6 +141,7 @@ fn rfc9494_only_who_understands_it_is_told_of_it() {
     assert!(lab.sink(3).table[&net(V4)].communities.is_empty());
 }
 
+/// Proves RFC 9494.
 #[test]
 fn rfc9494_the_peer_is_back_and_they_stay_until_end_of_rib_if_it_kept_forwarding() {
     let mut lab = away();
@@ -161,6 +166,7 @@ fn rfc9494_the_peer_is_back_and_they_stay_until_end_of_rib_if_it_kept_forwarding
 }
 
 /// A peer that comes and goes keeps its paths, but not for longer than if it had stayed away.
+/// Proves RFC 9494.
 #[test]
 fn rfc9494_flapping_does_not_put_the_end_off() {
     let mut lab = away();
@@ -181,6 +187,7 @@ fn rfc9494_flapping_does_not_put_the_end_off() {
 }
 
 /// A family may be kept for long without a restart time before.
+/// Proves RFC 9494.
 #[test]
 fn rfc9494_a_family_without_graceful_restart_is_long_lived_at_once() {
     let mut lab = lab();

@@ -171,6 +171,7 @@ fn communities_and_as_paths_are_matched_as_received() {
 }
 
 /// RFC 1997: what was received with these does not go where they forbid; what we originate may carry them to peers.
+/// Proves RFC 1997.
 #[test]
 fn rfc_1997_no_export_and_no_advertise_bind_what_was_received() {
     let mut lab = lab();
@@ -198,6 +199,7 @@ fn rfc_1997_no_export_and_no_advertise_bind_what_was_received() {
 }
 
 /// RFC 8326: the last choice, whatever the import policy prefers, unless that takes the community off.
+/// Proves RFC 8326 4.
 #[test]
 fn rfc_8326_graceful_shutdown_overrules_the_local_preference_of_a_policy() {
     let mut lab = lab();

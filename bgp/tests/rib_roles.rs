@@ -42,6 +42,7 @@ fn path(lab: &Lab, view: RibView) -> PathStatus {
 }
 
 /// What is taken in, by our role towards the peer and the ONLY_TO_CUSTOMER that it sends: the one it has then; none: it is a leak.
+/// Proves RFC 9234.
 #[test]
 fn rfc9234_import_marks_what_comes_from_above_and_rejects_leaks() {
     use Role::{Customer, Peer, Provider, RouteServer, RouteServerClient};
@@ -71,6 +72,7 @@ fn rfc9234_import_marks_what_comes_from_above_and_rejects_leaks() {
 }
 
 /// What is told on, for a route that has ONLY_TO_CUSTOMER and one that has not: the one it has then; none: it is withheld.
+/// Proves RFC 9234.
 #[test]
 fn rfc9234_export_marks_what_goes_down_and_withholds_what_would_go_up() {
     for role in ROLES {
@@ -92,6 +94,7 @@ fn rfc9234_export_marks_what_goes_down_and_withholds_what_would_go_up() {
 }
 
 /// The leak that RFC 9234 is for: a customer of two providers tells neither what it has from the other, even without filters.
+/// Proves RFC 9234.
 #[test]
 fn rfc9234_a_customer_of_two_providers_is_no_way_between_them() {
     let mut lab = between(Some(Role::Customer), Some(Role::Customer));

@@ -337,6 +337,7 @@ fn a_second_restart_drops_what_was_stale_since_the_first() {
 }
 
 /// With the N bit a session may flap: what is stale stays through it, but a timer bounds it all.
+/// Proves RFC 8538.
 #[test]
 fn rfc8538_a_second_restart_keeps_what_is_stale_for_three_minutes_in_all() {
     let mut lab = lab(false);
@@ -405,6 +406,7 @@ fn a_peer_that_comes_back_without_a_family_loses_that_one() {
     assert_eq!(stale(&lab), [(1, 1), (0, 0)]);
 }
 
+/// Proves RFC 7313.
 #[test]
 fn rfc7313_what_is_not_told_again_goes_at_the_end_of_a_refresh() {
     let mut lab = lab(false);
@@ -425,6 +427,7 @@ fn rfc7313_what_is_not_told_again_goes_at_the_end_of_a_refresh() {
     assert_eq!((lab.kernel.contains_key(&gone), lab.rib.next_deadline()), (false, None));
 }
 
+/// Proves RFC 7313.
 #[test]
 fn rfc7313_a_refresh_without_an_end_is_over_after_five_minutes() {
     let mut lab = lab(false);
@@ -437,6 +440,7 @@ fn rfc7313_a_refresh_without_an_end_is_over_after_five_minutes() {
 }
 
 /// Routes that wait to be told again were not taken back: a restart keeps them.
+/// Proves RFC 7313.
 #[test]
 fn rfc7313_a_restart_in_a_refresh_keeps_all_routes() {
     let mut lab = lab(false);

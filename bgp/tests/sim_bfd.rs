@@ -38,6 +38,7 @@ fn last_error(world: &World, id: SpeakerId) -> Option<LastError> {
     world.inspect(id).unwrap().peers()[0].last_error.clone()
 }
 
+/// Proves RFC 5882, RFC 9384.
 #[test]
 fn rfc5882_bfd_down_is_a_death_and_rfc9384_is_told_so() {
     let (mut world, ids) = pair();
@@ -56,6 +57,7 @@ fn rfc5882_bfd_down_is_a_death_and_rfc9384_is_told_so() {
     assert_eq!((established(&world, ids[0]), world.kernel(ids[0]).len()), (1, 2));
 }
 
+/// Proves RFC 5882.
 #[test]
 fn rfc5882_admin_down_and_a_session_that_comes_up_change_nothing() {
     let (mut world, ids) = pair();
@@ -66,6 +68,7 @@ fn rfc5882_admin_down_and_a_session_that_comes_up_change_nothing() {
     assert!(last_error(&world, ids[0]).is_none());
 }
 
+/// Proves RFC 5882.
 #[test]
 fn rfc5882_bfd_down_of_a_peer_in_its_restart_window_is_ignored() {
     let (mut world, ids) = pair();

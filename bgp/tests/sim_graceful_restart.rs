@@ -166,6 +166,7 @@ fn a_dead_peer_holds_a_restart_no_longer_than_five_seconds() {
 }
 
 /// RFC 8538: what is reset without being hard is a restart at both ends.
+/// Proves RFC 8538.
 #[test]
 fn rfc8538_a_reset_moves_no_route() {
     for_seeds("rfc8538_a_reset_moves_no_route", 10, |seed| {

@@ -176,6 +176,7 @@ fn only_a_change_that_matters_or_a_reset_begins_it_again() {
     lab.assert_stopped();
 }
 
+/// Proves RFC 4486 4.
 #[test]
 fn the_notification_says_which_family_and_how_many() {
     use weft_bgp::wire::notification::Notification;

@@ -220,6 +220,7 @@ async fn a_peer_that_does_not_read_grows_no_queue_and_stalls_nobody() {
 }
 
 /// RFC 9687: a peer that sends KEEPALIVEs and reads nothing would keep its routes for ever.
+/// Proves RFC 9687.
 #[tokio::test]
 async fn rfc9687_a_peer_that_takes_nothing_loses_its_session_and_its_routes() {
     let [address_a, stuck] = [address(13, 0), address(13, 1)];

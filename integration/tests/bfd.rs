@@ -205,21 +205,25 @@ fn whole_life(software: Software, multihop: bool) -> Result<()> {
     })
 }
 
+/// Proves RFC 5881; FRR.
 #[test]
 fn rfc5881_single_hop_with_frr_over_ipv4_and_ipv6() -> Result<()> {
     whole_life(Software::Frr, false)
 }
 
+/// Proves RFC 5881; BIRD.
 #[test]
 fn rfc5881_single_hop_with_bird_over_ipv4_and_ipv6() -> Result<()> {
     whole_life(Software::Bird, false)
 }
 
+/// Proves RFC 5883; FRR.
 #[test]
 fn rfc5883_multihop_with_frr_over_ipv4_and_ipv6() -> Result<()> {
     whole_life(Software::Frr, true)
 }
 
+/// Proves RFC 5883; BIRD.
 #[test]
 fn rfc5883_multihop_with_bird_over_ipv4_and_ipv6() -> Result<()> {
     whole_life(Software::Bird, true)
@@ -255,22 +259,26 @@ fn a_killed_weftd_is_kept_by(software: Software) -> Result<()> {
     })
 }
 
+/// Proves RFC 5882.
 #[test]
 fn rfc5882_a_killed_weftd_is_kept_by_weft() -> Result<()> {
     a_killed_weftd_is_kept_by(Software::Weft)
 }
 
+/// Proves RFC 5882; FRR.
 #[test]
 fn rfc5882_a_killed_weftd_is_kept_by_frr() -> Result<()> {
     a_killed_weftd_is_kept_by(Software::Frr)
 }
 
+/// Proves RFC 5882; BIRD.
 #[test]
 fn rfc5882_a_killed_weftd_is_kept_by_bird() -> Result<()> {
     a_killed_weftd_is_kept_by(Software::Bird)
 }
 
 /// BFD over link-local addresses, with whoever is found on the link.
+/// Proves RFC 5881; FRR.
 #[test]
 fn rfc5881_unnumbered_with_frr() -> Result<()> {
     Lab::test(|lab| {

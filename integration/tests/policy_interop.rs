@@ -247,16 +247,19 @@ fn communities_prepend_and_med(software: [Software; 2]) -> Result<()> {
     })
 }
 
+/// Proves RFC 1997, RFC 8092, RFC 4360; BIRD, FRR.
 #[test]
 fn rfc_1997_and_8092_communities_prepend_and_med_between_bird_and_frr() -> Result<()> {
     communities_prepend_and_med([Software::Bird, Software::Frr])
 }
 
+/// Proves RFC 1997, RFC 8092, RFC 4360; FRR, BIRD.
 #[test]
 fn rfc_1997_and_8092_communities_prepend_and_med_between_frr_and_bird() -> Result<()> {
     communities_prepend_and_med([Software::Frr, Software::Bird])
 }
 
+/// Proves RFC 1997, RFC 8092; FRR, GoBGP.
 #[test]
 fn rfc_1997_and_8092_communities_prepend_and_med_between_frr_and_gobgp() -> Result<()> {
     communities_prepend_and_med([Software::Frr, Software::Gobgp])
@@ -367,11 +370,13 @@ fn graceful_shutdown(software: [Software; 2]) -> Result<()> {
     })
 }
 
+/// Proves RFC 8326 4; BIRD.
 #[test]
 fn rfc_8326_graceful_shutdown_of_bird_is_the_last_choice() -> Result<()> {
     graceful_shutdown([Software::Bird, Software::Frr])
 }
 
+/// Proves RFC 8326 4; FRR.
 #[test]
 fn rfc_8326_graceful_shutdown_of_frr_is_the_last_choice() -> Result<()> {
     graceful_shutdown([Software::Frr, Software::Bird])

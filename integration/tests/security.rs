@@ -184,6 +184,7 @@ fn tcp_md5(software: Software) -> Result<()> {
 }
 
 /// One peer's password is no other's business.
+/// Proves RFC 2385.
 #[test]
 fn tcp_md5_a_peer_without_its_password_leaves_the_others_alone() -> Result<()> {
     Lab::test(|lab| {
@@ -347,36 +348,43 @@ fn max_prefixes(software: Software) -> Result<()> {
     })
 }
 
+/// Proves RFC 4486 4; BIRD.
 #[test]
 fn max_prefixes_with_bird() -> Result<()> {
     max_prefixes(Software::Bird)
 }
 
+/// Proves RFC 4486 4, RFC 8538 3.1; FRR.
 #[test]
 fn max_prefixes_with_frr() -> Result<()> {
     max_prefixes(Software::Frr)
 }
 
+/// Proves RFC 4486 4; GoBGP.
 #[test]
 fn max_prefixes_with_gobgp() -> Result<()> {
     max_prefixes(Software::Gobgp)
 }
 
+/// Proves RFC 2385; BIRD.
 #[test]
 fn tcp_md5_with_bird() -> Result<()> {
     tcp_md5(Software::Bird)
 }
 
+/// Proves RFC 2385; FRR.
 #[test]
 fn tcp_md5_with_frr() -> Result<()> {
     tcp_md5(Software::Frr)
 }
 
+/// Proves RFC 5082; BIRD.
 #[test]
 fn gtsm_with_bird() -> Result<()> {
     gtsm(Software::Bird)
 }
 
+/// Proves RFC 5082; FRR.
 #[test]
 fn gtsm_with_frr() -> Result<()> {
     gtsm(Software::Frr)

@@ -150,17 +150,20 @@ fn rfc8538_stop_keeps_the_routes_and_shutdown_takes_them(software: Software, ext
     })
 }
 
+/// Proves RFC 8538; FRR.
 #[test]
 fn rfc8538_with_frr() -> Result<()> {
     rfc8538_stop_keeps_the_routes_and_shutdown_takes_them(Software::Frr, "bgp graceful-restart notification")
 }
 
+/// Proves RFC 8538; GoBGP.
 #[test]
 fn rfc8538_with_gobgp() -> Result<()> {
     rfc8538_stop_keeps_the_routes_and_shutdown_takes_them(Software::Gobgp, "notification-enabled = true")
 }
 
 /// Each end stays away for longer than its restart time: its routes stay at the other, marked, and are fresh when it is back.
+/// Proves RFC 9494; BIRD.
 #[test]
 fn rfc9494_with_bird() -> Result<()> {
     Lab::test(|lab| {
@@ -207,6 +210,7 @@ fn rfc9494_with_bird() -> Result<()> {
 }
 
 /// BIRD asks for our table, and tells its own again: both between a beginning and an end, and no route moves.
+/// Proves RFC 7313; BIRD.
 #[test]
 fn rfc7313_with_bird() -> Result<()> {
     Lab::test(|lab| {
@@ -238,6 +242,7 @@ fn rfc7313_with_bird() -> Result<()> {
 }
 
 /// A thousand blocks more are 5000 octets with one set of attributes: one UPDATE, where two would do otherwise.
+/// Proves RFC 8654; BIRD.
 #[test]
 fn rfc8654_with_bird() -> Result<()> {
     Lab::test(|lab| {
@@ -269,6 +274,7 @@ fn rfc8654_with_bird() -> Result<()> {
 }
 
 /// The node is a customer of BIRD's AS: what it learns is marked, and roles that do not go together keep the session down.
+/// Proves RFC 9234; BIRD.
 #[test]
 fn rfc9234_with_bird() -> Result<()> {
     Lab::test(|lab| {

@@ -280,6 +280,7 @@ fn tcp_md5_and_gtsm_over_link_local_addresses() -> Result<()> {
     })
 }
 
+/// Proves RFC 2385, RFC 5082; FRR.
 #[test]
 fn tcp_md5_and_gtsm_with_frr_over_link_local_addresses() -> Result<()> {
     Lab::test(|lab| {

@@ -151,6 +151,7 @@ impl Bench {
 const FROM_PEER: Arrived =
     Arrived { source: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), link: 2, ttl: 255, multihop: false };
 
+/// Proves RFC 5880.
 #[test]
 fn rfc5880_three_way_handshake_is_as_fast_as_the_path_and_slow_before() {
     let mut bench = Bench::new(1);
@@ -164,6 +165,7 @@ fn rfc5880_three_way_handshake_is_as_fast_as_the_path_and_slow_before() {
     assert_eq!(bench.failures(), 0);
 }
 
+/// Proves RFC 5880.
 #[test]
 fn rfc5880_intervals_are_negotiated_and_jittered() {
     let mut slow = config(300);
@@ -188,6 +190,7 @@ fn rfc5880_intervals_are_negotiated_and_jittered() {
     assert!(bench.sent.iter().all(|(.., packet)| !packet.poll && !packet.final_));
 }
 
+/// Proves RFC 5880.
 #[test]
 fn rfc5880_a_detect_mult_of_one_leaves_room_for_the_path() {
     let mut alone = config(100);
@@ -201,6 +204,7 @@ fn rfc5880_a_detect_mult_of_one_leaves_room_for_the_path() {
     assert!(times.windows(2).all(|pair| pair[1] - pair[0] <= ms(90)));
 }
 
+/// Proves RFC 5880.
 #[test]
 fn rfc5880_silence_is_noticed_after_the_detection_time_and_told() {
     let mut bench = Bench::up();
@@ -220,6 +224,7 @@ fn rfc5880_silence_is_noticed_after_the_detection_time_and_told() {
     assert_eq!((bench.states(), bench.failures()), ([State::Up; 2], 2));
 }
 
+/// Proves RFC 5880.
 #[test]
 fn rfc5880_a_change_of_intervals_is_polled_for_without_a_flap() {
     for (from, to) in [(100, 20), (20, 100), (100, 2000)] {
@@ -238,6 +243,7 @@ fn rfc5880_a_change_of_intervals_is_polled_for_without_a_flap() {
     }
 }
 
+/// Proves RFC 5880.
 #[test]
 fn rfc5880_less_is_sent_and_expected_only_once_the_poll_is_answered() {
     let mut bench = Bench::up();
@@ -254,6 +260,7 @@ fn rfc5880_less_is_sent_and_expected_only_once_the_poll_is_answered() {
     assert_eq!(bench.status(0).detection_time, Some(ms(1500)), "more is not expected before it is promised");
 }
 
+/// Proves RFC 5880.
 #[test]
 fn rfc5880_a_poll_that_is_overtaken_by_another_change_is_repeated() {
     let mut bench = Bench::up();
@@ -267,6 +274,7 @@ fn rfc5880_a_poll_that_is_overtaken_by_another_change_is_repeated() {
     assert_eq!(bench.failures(), 0);
 }
 
+/// Proves RFC 5880.
 #[test]
 fn rfc5880_admin_down_is_no_failure() {
     let mut bench = Bench::up();
@@ -301,6 +309,7 @@ fn a_session_that_nobody_wants_says_so_and_is_gone_after_the_detection_time() {
     assert_eq!((bench.states(), bench.failures()), ([State::Up; 2], 0));
 }
 
+/// Proves RFC 5880.
 #[test]
 fn rfc5880_a_passive_end_waits_to_be_called() {
     let passive = SessionConfig { passive: true, ..config(100) };
@@ -317,6 +326,7 @@ fn rfc5880_a_passive_end_waits_to_be_called() {
     assert!(bench.sent.iter().all(|(_, end, _)| *end == 1), "it has forgotten whom it heard");
 }
 
+/// Proves RFC 5880.
 #[test]
 fn rfc5880_demand_mode_of_the_other_end_is_respected_and_its_polls_answered() {
     let mut bench = Bench::up();
@@ -331,6 +341,7 @@ fn rfc5880_demand_mode_of_the_other_end_is_respected_and_its_polls_answered() {
     assert!(answers[0].2.final_ && !answers[0].2.poll);
 }
 
+/// Proves RFC 5880.
 #[test]
 fn rfc5880_who_wants_no_packets_gets_none() {
     let mut bench = Bench::up();
@@ -390,6 +401,7 @@ fn a_process_that_takes_over_too_late_begins_anew_and_blames_nobody() {
     assert!(bench.changes.iter().all(|(_, end, change)| *end == 0 || !change.failed));
 }
 
+/// Proves RFC 5881.
 #[test]
 fn rfc5881_what_has_passed_a_router_is_not_believed() {
     let mut bench = Bench::with([config(100); 2]);
@@ -399,6 +411,7 @@ fn rfc5881_what_has_passed_a_router_is_not_believed() {
     assert!(bench.ends[0].discards().ttl >= 2);
 }
 
+/// Proves RFC 5883.
 #[test]
 fn rfc5883_multihop_goes_by_the_minimum_ttl_and_by_its_port() {
     let hops = Hops::Multi { minimum_ttl: 250 };
@@ -415,6 +428,7 @@ fn rfc5883_multihop_goes_by_the_minimum_ttl_and_by_its_port() {
     assert_eq!(bench.status(0).state, State::Init);
 }
 
+/// Proves RFC 5880.
 #[test]
 fn rfc5880_packets_of_nobody_and_with_authentication_are_discarded() {
     let mut bench = Bench::up();
@@ -434,6 +448,7 @@ fn rfc5880_packets_of_nobody_and_with_authentication_are_discarded() {
     assert_eq!(bench.ends[0].discards(), expected);
 }
 
+/// Proves RFC 5880.
 #[test]
 fn rfc5880_link_local_neighbours_are_told_apart_by_their_links() {
     let address: IpAddr = "fe80::1".parse().unwrap();
@@ -449,6 +464,7 @@ fn rfc5880_link_local_neighbours_are_told_apart_by_their_links() {
     assert_eq!(remotes.map(|remote| end.sessions()[&remote].state), [State::Down, State::Init]);
 }
 
+/// Proves RFC 5880 6.8.6.
 #[test]
 fn rfc5880_6_8_6_malformed_packets_by_name() {
     let bench = Bench::up();
@@ -480,6 +496,7 @@ fn rfc5880_6_8_6_malformed_packets_by_name() {
 }
 
 /// The layout of RFC 5880 section 4.1, octet by octet.
+/// Proves RFC 5880 4.1.
 #[test]
 fn rfc5880_4_1_packet_layout() {
     let packet = Packet {

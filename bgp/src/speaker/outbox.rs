@@ -113,6 +113,7 @@ mod tests {
         assert_eq!(outbox.send_hold_deadline(Some(wait)), None);
     }
 
+    /// Proves RFC 9687.
     #[test]
     fn rfc9687_the_send_hold_time_is_eight_minutes_or_twice_the_hold_time_unless_configured() {
         let seconds = Duration::from_secs;

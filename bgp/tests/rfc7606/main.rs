@@ -43,6 +43,7 @@ fn table() -> Table {
     table
 }
 
+/// Proves RFC 7606, RFC 4271 6.3, RFC 4760 7.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_malformed_update_has_the_outcome_of_its_rfc() {
     let cases = table().cases;

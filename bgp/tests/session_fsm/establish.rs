@@ -314,6 +314,7 @@ fn a_refresh_is_passed_on_for_agreed_families_only() {
     assert_eq!(solo.ingress.counters().received, [1, 0, 0, 1, 5]);
 }
 
+/// Proves RFC 7313.
 #[test]
 fn rfc7313_the_beginning_and_the_end_of_a_refresh_are_passed_on() {
     let mut enhanced = open();
@@ -340,6 +341,7 @@ fn rfc7313_the_beginning_and_the_end_of_a_refresh_are_passed_on() {
 }
 
 /// RFC 7313 section 5: the whole message is told back. Of a request RFC 4271 says what is wrong.
+/// Proves RFC 7313.
 #[test]
 fn rfc7313_a_refresh_of_a_wrong_length_has_an_error_of_its_own() {
     for (body, code) in [
@@ -361,6 +363,7 @@ fn rfc7313_a_refresh_of_a_wrong_length_has_an_error_of_its_own() {
 }
 
 /// RFC 9234 section 4.2: each pair of roles, a peer that says nothing, one that says two or what is no role, and roles inside an AS.
+/// Proves RFC 9234.
 #[test]
 fn rfc9234_roles_must_go_together() {
     use weft_bgp::role::Role;

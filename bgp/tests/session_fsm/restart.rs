@@ -93,6 +93,7 @@ fn restart_or_death() {
 }
 
 /// The same where both ends have RFC 8538: what a Hard Reset says, or would, and silence are a death, the rest is a restart.
+/// Proves RFC 8538.
 #[test]
 fn rfc8538_restart_or_death() {
     type End = fn(&mut Solo, weft_bgp::types::ConnectionId);
@@ -163,6 +164,7 @@ fn rfc8538_restart_or_death() {
     }
 }
 
+/// Proves RFC 8538.
 #[test]
 fn rfc8538_the_hold_timer_is_a_restart_where_the_admin_says_so_and_the_peer_has_the_n_bit() {
     for (notification, down) in [(true, restart()), (false, Down::Death)] {
@@ -175,6 +177,7 @@ fn rfc8538_the_hold_timer_is_a_restart_where_the_admin_says_so_and_the_peer_has_
     }
 }
 
+/// Proves RFC 8538.
 #[test]
 fn rfc8538_a_hard_reset_tells_what_it_carries() {
     let (mut solo, connection) = Solo::established(peer_config(65001, 65002), restarting_open(true));
@@ -191,6 +194,7 @@ fn rfc8538_a_hard_reset_tells_what_it_carries() {
 }
 
 /// A process that ends says so where that is a restart, and nothing where it would be a death.
+/// Proves RFC 8538.
 #[test]
 fn rfc8538_stop_says_administrative_reset() {
     let (mut solo, connection) = Solo::established(peer_config(65001, 65002), restarting_open(true));
@@ -204,6 +208,7 @@ fn rfc8538_stop_says_administrative_reset() {
 }
 
 /// Who restarts by a NOTIFICATION is let in as soon as it is back.
+/// Proves RFC 8538.
 #[test]
 fn rfc8538_a_peer_that_restarts_by_a_notification_is_let_in_at_once() {
     for (notification, state) in [(true, State::OpenSent), (false, State::Idle)] {
@@ -344,6 +349,7 @@ fn the_established_session_ends_without_notification_only_when_the_new_open_is_g
 }
 
 /// Both must offer it, the peer says for how long, our own time is the bound, and without graceful restart it means nothing.
+/// Proves RFC 9494.
 #[test]
 fn rfc9494_the_peer_says_how_long_and_we_bound_it() {
     let families = |time| {
