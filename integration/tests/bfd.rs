@@ -161,7 +161,7 @@ fn whole_life(software: Software, multihop: bool) -> Result<()> {
         println!("bfd: {software}, multihop {multihop}: routes gone after {:?}", start.elapsed());
         let error = pair.node.weft.peer(ENDS[0].1.parse()?)?.last_error.context("no error is shown")?;
         // Within a Hard Reset to those that take a NOTIFICATION for a restart (RFC 8538).
-        let subcode = if matches!(software, Software::Frr | Software::Weft) { 9 } else { 10 };
+        let subcode = if software == Software::Weft { 9 } else { 10 };
         ensure!(
             (error.code, error.subcode) == (Some(6), Some(subcode)) && error.direction == "sent",
             "{error:?}"

@@ -1,7 +1,7 @@
 //! BFD on sockets, on an OS thread of its own: however busy the runtime is, packets leave and arrive in time.
 //!
-//! The thread shares with the driver what it is told ([`Wanted`], behind a lock that is held for a moment) and how its sessions stand
-//! ([`Standings`], of which only the last counts). Neither ever waits for the other.
+//! The thread shares with the driver what it is told (`Wanted`, behind a lock that is held for a moment) and how its sessions stand
+//! (`Standings`, of which only the last counts). Neither ever waits for the other.
 
 mod sessions;
 mod sockets;
