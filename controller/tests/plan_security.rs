@@ -213,6 +213,7 @@ fn ttl_security_is_for_1_to_254_hops_and_not_for_a_peer_at_any_distance() {
     }
 }
 
+/// Bug class 53 (a2ae427708, FRR): the percentage of a limit on prefixes overflows.
 #[test]
 fn a_limit_on_prefixes_warns_at_three_quarters_and_stops_unless_told_otherwise() {
     for (spec, want) in [
