@@ -311,7 +311,7 @@ fn max_prefixes(software: Software) -> Result<()> {
         for (router, _) in pair.sessions {
             let error = pair.node.weft.peer(router)?.last_error.context("no error is shown")?;
             // Within a Hard Reset to those that take a NOTIFICATION for a restart (RFC 8538).
-            let subcode = if software == Software::Weft { 9 } else { 1 };
+            let subcode = if matches!(software, Software::Frr | Software::Weft) { 9 } else { 1 };
             ensure!(
                 (error.code, error.subcode) == (Some(6), Some(subcode)) && error.direction == "sent",
                 "{error:?}"
@@ -354,7 +354,7 @@ fn max_prefixes_with_bird() -> Result<()> {
     max_prefixes(Software::Bird)
 }
 
-/// Proves RFC 4486 4; FRR.
+/// Proves RFC 4486 4, RFC 8538 3.1; FRR.
 #[test]
 fn max_prefixes_with_frr() -> Result<()> {
     max_prefixes(Software::Frr)
