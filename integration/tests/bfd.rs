@@ -160,12 +160,7 @@ fn whole_life(software: Software, multihop: bool) -> Result<()> {
         wait_until("the node to drop the routes", NOTICED, || pair.node_lost_routes())?;
         println!("bfd: {software}, multihop {multihop}: routes gone after {:?}", start.elapsed());
         let error = pair.node.weft.peer(ENDS[0].1.parse()?)?.last_error.context("no error is shown")?;
-        // Within a Hard Reset to those that take a NOTIFICATION for a restart (RFC 8538).
-        let subcode = if software == Software::Weft { 9 } else { 10 };
-        ensure!(
-            (error.code, error.subcode) == (Some(6), Some(subcode)) && error.direction == "sent",
-            "{error:?}"
-        );
+        ensure!((error.code, error.subcode) == (Some(6), Some(10)) && error.direction == "sent", "{error:?}");
         let events: Value = pair.node.weft.json("events")?;
         ensure!(events.to_string().contains("the path failed (Control Detection Time Expired)"), "{events}");
         pair.end_silence()?;
