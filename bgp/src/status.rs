@@ -201,6 +201,34 @@ pub struct PathStatus {
     pub reason: Reason,
 }
 
+/// The best path to a prefix is another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BestChange {
+    /// Its number: changes are numbered from 1 as they happen. One that stands for several has that of the last.
+    pub seq: u64,
+    /// When, or when the last of several was.
+    pub at: Instant,
+    /// Which prefix.
+    pub prefix: IpNet,
+    /// The best path before; none: there was none.
+    pub before: Option<BestOf>,
+    /// The best path since; none: there is none.
+    pub after: Option<BestOf>,
+    /// How many changes it stands for: more than one where a prefix flaps.
+    pub changes: u32,
+}
+
+/// What of a best path is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BestOf {
+    /// From which peer; none: our own, or the peer is gone.
+    pub peer: Option<PeerAddress>,
+    /// Whether it is our own.
+    pub local: bool,
+    /// Its next hop.
+    pub next_hop: IpAddr,
+}
+
 /// What concerns no single peer, since the speaker started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SpeakerCounters {
@@ -208,4 +236,6 @@ pub struct SpeakerCounters {
     pub unknown_peer: u64,
     /// Incoming connections beyond the transport's limits.
     pub too_many: u64,
+    /// Changes of best paths.
+    pub best_path_changes: u64,
 }

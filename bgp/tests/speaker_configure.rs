@@ -470,3 +470,18 @@ fn refreshes_on_demand_touch_no_session() {
         assert_eq!(before.families, after.families);
     }
 }
+
+#[test]
+fn best_paths_that_change_are_remembered() {
+    let (mut world, ids) = mesh();
+    let count = world.inspect(ids[0]).unwrap().counters().best_path_changes;
+    world.cut(ids[0], ids[1]);
+    world.run_for(LIMIT).unwrap();
+    let changes = world.inspect(ids[0]).unwrap().best_changes(count);
+    let told = |prefix| {
+        let change = changes.iter().find(|change| change.prefix == prefix).unwrap();
+        (change.before.and_then(|best| best.peer), change.after)
+    };
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    assert!(prefixes(1).into_iter().all(|prefix| told(prefix) == (Some(v4(1).into()), None)), "{changes:?}");
+}

@@ -188,6 +188,31 @@ fn clear_says_what_was_done_about_whom() {
 }
 
 #[test]
+fn events_of_prefixes_are_sorted_in_by_time() {
+    let event = |seq: u64, second: u64, kind: &str| {
+        format!(
+            r#"{{"seq": {seq}, "time": "2026-01-01T00:00:0{second}Z", "peer": null, "kind": "{kind}", "text": "x", "bytes": null}}"#
+        )
+    };
+    let sessions = format!("[{}, {}]", event(1, 1, "session"), event(2, 5, "session"));
+    let changes = format!("[{}]", event(900, 3, "best-path"));
+    let daemon = FakeDaemon::answering_each(&[(200, &sessions), (200, &changes)]);
+    let (exit, out, err, asked) = daemon.ask_all(&["events", "--prefix", "10.1.0.0/26", "--peer", "tor a"]);
+    assert_eq!(exit, Exit::Good, "{err}");
+    let narrowed = "prefix=10.1.0.0%2F26&peer=tor%20a";
+    let paths =
+        [format!("/v1/events?after=0&wait=0&{narrowed}"), format!("/v1/prefix-events?after=0&{narrowed}")];
+    assert_eq!(asked, paths);
+    let kinds: Vec<&str> = out.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    assert_eq!(kinds, ["session:", "best-path:", "session:"]);
+    let (exit, out, _, asked) = FakeDaemon::answering(200, "[]").ask(&["events"]);
+    assert_eq!(
+        (exit, out.as_str(), asked.as_str()),
+        (Exit::Good, "No events.\n", "/v1/events?after=0&wait=0")
+    );
+}
+
+#[test]
 fn json_and_yaml_are_the_daemons_document() {
     let (_, out, _, _) = FakeDaemon::answering(200, GOOD).ask(&["status", "-o", "json"]);
     let (told, given): (serde_json::Value, serde_json::Value) =

@@ -429,6 +429,7 @@ fn events_are_one_a_line_with_their_bytes_when_wide() {
         seq: 7,
         time: now(),
         peer: Some("10.0.1.0".into()),
+        prefix: None,
         kind: "notification-sent".into(),
         text: "message-header: Bad Message Length".into(),
         bytes: Some("ffff".into()),

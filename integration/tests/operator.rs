@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use weft_integration::daemon::Software;
+use weft_integration::daemon::{Family, Software};
 use weft_integration::fabric::{Fabric, FabricSpec};
 use weft_integration::lab::Lab;
-use weft_integration::node::Node;
+use weft_integration::node::{self, Node};
 use weft_integration::wait::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -59,7 +59,9 @@ fn both_ends_opens_are_shown_as_each_said_them() -> Result<()> {
 #[test]
 fn rfc4486_a_cleared_session_is_back_at_once_and_rfc2918_a_soft_clear_leaves_it_alone() -> Result<()> {
     Lab::test(|lab| {
-        let fabric = one_node(lab, Software::Bird)?;
+        let mut fabric = one_node(lab, Software::Bird)?;
+        let block = node::blocks(&[Family::V4], 99)[0];
+        fabric.router_mut("tor-a")?.originate(&[block].into())?;
         let node = fabric.node("a1")?;
         let address: IpAddr = TOR.parse()?;
         let before = node.weft.established(address)?;
@@ -100,6 +102,14 @@ fn rfc4486_a_cleared_session_is_back_at_once_and_rfc2918_a_soft_clear_leaves_it_
         wait_until("the NOTIFICATION", PATIENCE, || {
             let notification = peer(node)?["notifications"]["received"].clone();
             ensure!(notification["text"] == "by hand" && notification["subcode"] == 2, "{notification}");
+            Ok(())
+        })?;
+        wait_until("the history of the block", PATIENCE, || {
+            let events: Vec<Value> = node.weft.json(&format!("events --prefix {block} --peer {TOR}"))?;
+            let texts: Vec<&str> = events.iter().filter_map(|event| event["text"].as_str()).collect();
+            let tells = |what: &str| texts.iter().any(|text| text.contains(what));
+            ensure!(tells("is the best path") && tells("no path any more"), "{texts:?}");
+            ensure!(events.iter().all(|event| event["prefix"] == block.to_string()), "{events:?}");
             Ok(())
         })?;
         let refused = node.weft.weftctl(&format!("clear {TOR} --soft in"))?;

@@ -14,6 +14,7 @@ use crate::config::PeerConfig;
 use crate::egress::GroupId;
 use crate::ingress::Session;
 use crate::policy::CompiledPolicy;
+use crate::status::BestOf;
 use crate::types::{Family, PeerAddress, PeerId, PeerType};
 
 /// Whose a path is: a peer's number, or our own.
@@ -270,6 +271,15 @@ impl Holdings {
         let internal = path_type == PathType::Learned(PeerType::Internal);
         let client = internal && peer.config.route_reflector_client;
         Some(Provenance { path_type, client, identifier: peer.session()?.remote_id })
+    }
+
+    /// What of a best path people are told afterwards.
+    pub(super) fn best_of(&self, best: Best) -> BestOf {
+        BestOf {
+            peer: best.source.peer().and_then(|peer| self.peers.get(&peer)).map(|peer| peer.address),
+            local: best.source == Source::LOCAL,
+            next_hop: self.attributes.get(best.attributes).next_hop.0,
+        }
     }
 
     /// Lets go of a path for good.

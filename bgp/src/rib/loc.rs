@@ -177,6 +177,9 @@ impl Rib {
         if old == best {
             return false;
         }
+        let best_of = |best: Option<Best>| best.map(|best| self.holdings.best_of(best));
+        let (before, after) = (best_of(old), best_of(best));
+        self.history.record(self.table.prefix(id), before, after);
         if old.is_some() != best.is_some() {
             self.aggregates.count(&self.table.prefix(id), best.is_some());
         }

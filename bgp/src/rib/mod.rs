@@ -22,6 +22,7 @@ use smallvec::SmallVec;
 
 use self::aggregates::Aggregates;
 use self::groups::Groups;
+use self::history::History;
 use self::holdings::Holdings;
 use self::loc::Destination;
 use self::next_hops::Tracking;
@@ -38,6 +39,7 @@ mod attributes;
 mod decision;
 mod export;
 mod groups;
+mod history;
 mod holdings;
 mod limits;
 mod loc;
@@ -206,6 +208,7 @@ pub struct Rib {
     hop_sets: Interner<NextHopSet>,
     groups: Groups,
     aggregates: Aggregates,
+    history: History,
     /// The own addresses, link-local ones with their link, and how many peers' sessions or configurations say so: no next hop to
     /// believe in.
     own_addresses: BTreeMap<(IpAddr, Option<u32>), usize>,
@@ -241,6 +244,7 @@ impl Rib {
             hop_sets: Interner::default(),
             groups: Groups::default(),
             aggregates: Aggregates::default(),
+            history: History::default(),
             own_addresses: BTreeMap::new(),
             advertising: false,
             dirty: VecDeque::new(),
@@ -250,6 +254,7 @@ impl Rib {
 
     /// Takes an input. What follows from it comes out of [`Self::poll`].
     pub fn handle(&mut self, now: Instant, input: RibInput) {
+        self.history.now = Some(now);
         match input {
             RibInput::Configure { asn, router_id, cluster_id, max_paths, next_hop_tracking, originate } => {
                 let settings = Settings { asn, router_id, cluster_id, max_paths, originate };

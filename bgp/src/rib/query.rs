@@ -12,7 +12,7 @@ use super::export::Withheld;
 use super::holdings::{Path, Peer, Phase, Standing};
 use super::loc::Destination;
 use crate::arena::prefixes::PrefixId;
-use crate::status::{FamilyStatus, PathStatus, RibView, RouteSelect, RouteStatus};
+use crate::status::{BestChange, FamilyStatus, PathStatus, RibView, RouteSelect, RouteStatus};
 use crate::types::{Family, FamilySet, PeerAddress, PeerId, Reason};
 use crate::wire::attributes::PathAttributes;
 
@@ -40,6 +40,18 @@ impl Rib {
     pub fn stale_until(&self, peer: PeerId) -> Option<Instant> {
         let away = self.holdings.peers.get(&peer)?.retained().filter(|kept| kept.phase != Phase::Refresh);
         away.map(|kept| kept.until).max()
+    }
+
+    /// Which best paths changed after the one of this number, in order: the last of them, as many as are remembered.
+    #[must_use]
+    pub fn best_changes(&self, after: u64) -> Vec<BestChange> {
+        self.history.after(after)
+    }
+
+    /// How often a best path changed.
+    #[must_use]
+    pub fn best_changes_count(&self) -> u64 {
+        self.history.count()
     }
 
     /// How many prefixes have a path, eligible or not.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Speaker;
 use super::peer::Peer;
 use crate::config::SpeakerConfig;
-use crate::status::{PeerStatus, RibView, RouteSelect, RouteStatus, SpeakerCounters};
+use crate::status::{BestChange, PeerStatus, RibView, RouteSelect, RouteStatus, SpeakerCounters};
 use crate::types::PeerAddress;
 
 impl Speaker {
@@ -24,7 +24,13 @@ impl Speaker {
     /// What concerns no single peer.
     #[must_use]
     pub fn counters(&self) -> SpeakerCounters {
-        self.counters
+        SpeakerCounters { best_path_changes: self.rib.best_changes_count(), ..self.counters }
+    }
+
+    /// Which best paths changed after the one of this number, in order; of those long ago nothing is known.
+    #[must_use]
+    pub fn best_changes(&self, after: u64) -> Vec<BestChange> {
+        self.rib.best_changes(after)
     }
 
     /// Every configured peer, by where it is.

@@ -566,6 +566,9 @@ pub struct EventJson {
     pub time: Timestamp,
     /// The peer's address, if it concerns one.
     pub peer: Option<String>,
+    /// The prefix, if it concerns one.
+    #[serde(default)]
+    pub prefix: Option<IpNet>,
     /// Stable, lower case, hyphens: `session`, `notification-sent`, `treated-as-withdraw`.
     pub kind: String,
     /// What happened, in a sentence.

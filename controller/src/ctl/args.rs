@@ -70,11 +70,20 @@ pub enum Command {
     Services,
     /// List the kernel routes that Weft wants or owns, and how they fare
     Fib,
-    /// Show what happened lately: sessions, errors, alarms
+    /// Show what happened lately: sessions, errors, alarms, and if asked to, best paths that changed
     Events {
         /// Go on and show events as they happen
         #[arg(long)]
         follow: bool,
+        /// Only what concerns a peer, by its address or name
+        #[arg(long, value_name = "PEER")]
+        peer: Option<String>,
+        /// Also best paths that changed
+        #[arg(long)]
+        prefixes: bool,
+        /// Only what concerns a prefix and those inside, or the prefixes that hold an address; best paths that changed among it
+        #[arg(long, value_name = "PREFIX|IP")]
+        prefix: Option<Target>,
     },
     /// Show, check and free the addresses of pods
     Ipam {

@@ -5,6 +5,7 @@
 pub mod args;
 mod client;
 mod drain;
+mod events;
 mod ipam;
 mod output;
 mod peer_detail;

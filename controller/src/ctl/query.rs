@@ -7,13 +7,10 @@ use serde::Serialize;
 
 use super::args::{Args, Command, Format, Rib, Soft, Target};
 use super::client::{Client, encode};
-use super::{Exit, Failure, drain, ipam, output, tables};
+use super::{Exit, Failure, drain, events, ipam, output, tables};
 use crate::api::ServicePrefixJson;
 use crate::api::clear::{ClearRequest, ClearedJson, SoftClear};
-use crate::api::json::{EventJson, FibJson, PeerJson, RouteJson, StatusJson, VersionJson};
-
-/// How long one question for new events waits in the daemon, in seconds.
-const FOLLOW_WAIT: u64 = 30;
+use crate::api::json::{FibJson, PeerJson, RouteJson, StatusJson, VersionJson};
 
 /// Asks, and writes the answer.
 pub(super) fn run(
@@ -43,7 +40,10 @@ pub(super) fn run(
             output::write(out, format, &fib, |wide| tables::fib(&fib, wide))?;
             Ok(Exit::Good)
         }
-        Command::Events { follow } => events(client, *follow, format, out),
+        Command::Events { follow, peer, prefixes, prefix } => {
+            let wanted = events::Wanted::new(peer.as_deref(), *prefixes, *prefix);
+            events::run(client, &wanted, *follow, format, out)
+        }
         Command::Ipam { command } => ipam::run(client, command, format, out),
         Command::Clear { peer, soft } => clear(client, peer, *soft, format, out),
         Command::Drain { wait } => drain::drain(client, *wait, format, out),
@@ -95,17 +95,19 @@ fn routes_query(target: Option<Target>, rib: Rib, peer: Option<&str>) -> String 
         Rib::Out => "out",
     };
     let mut path = format!("/v1/routes?rib={rib}");
-    match target {
-        Some(Target::Prefix(prefix)) => path.push_str(&format!("&prefix={}", encode(&prefix.to_string()))),
-        Some(Target::Address(address)) => {
-            path.push_str(&format!("&address={}", encode(&address.to_string())));
-        }
-        None => {}
-    }
-    if let Some(peer) = peer {
-        path.push_str(&format!("&peer={}", encode(peer)));
-    }
+    path.push_str(&narrowed(target, peer));
     path
+}
+
+/// The part of a query that says of which prefixes and which peer.
+pub(super) fn narrowed(target: Option<Target>, peer: Option<&str>) -> String {
+    let target = match target {
+        Some(Target::Prefix(prefix)) => format!("&prefix={}", encode(&prefix.to_string())),
+        Some(Target::Address(address)) => format!("&address={}", encode(&address.to_string())),
+        None => String::new(),
+    };
+    let peer = peer.map_or_else(String::new, |peer| format!("&peer={}", encode(peer)));
+    target + &peer
 }
 
 fn routes(
@@ -118,40 +120,6 @@ fn routes(
     let routes: Vec<RouteJson> = client.get(query)?;
     output::write(out, format, &routes, |wide| tables::routes(&routes, target.is_some(), wide))?;
     Ok(if target.is_some() && routes.is_empty() { Exit::Wrong } else { Exit::Good })
-}
-
-/// Writes the events there are and, when following, every new one until nobody reads any more.
-fn events(client: &mut Client, follow: bool, format: Format, out: &mut dyn Write) -> Result<Exit, Failure> {
-    let mut events: Vec<EventJson> = client.get("/v1/events")?;
-    if !follow {
-        output::write(out, format, &events, |wide| {
-            if events.is_empty() { "No events.\n".to_owned() } else { tables::events(&events, wide) }
-        })?;
-        return Ok(Exit::Good);
-    }
-    let mut last = 0;
-    loop {
-        for event in &events {
-            match format {
-                Format::Table | Format::Wide => {
-                    let text = tables::events(std::slice::from_ref(event), format == Format::Wide);
-                    out.write_all(text.as_bytes())?;
-                }
-                // One document each, so that a reader need not wait for the end of a list that never ends.
-                Format::Json => {
-                    serde_json::to_writer(&mut *out, event).map_err(std::io::Error::from)?;
-                    out.write_all(b"\n")?;
-                }
-                Format::Yaml => {
-                    out.write_all(b"---\n")?;
-                    output::write(out, format, event, |_| String::new())?;
-                }
-            }
-        }
-        out.flush()?;
-        last = events.last().map_or(last, |event| event.seq);
-        events = client.get(&format!("/v1/events?after={last}&wait={FOLLOW_WAIT}"))?;
-    }
 }
 
 /// The versions of both programs. A daemon that is not there has none; that is no failure here.

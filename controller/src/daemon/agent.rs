@@ -554,7 +554,11 @@ impl Agent {
         if let Some(more) = self.log.admit(now.instant, &event.peer.to_string(), &cause) {
             happened::log(level, &happened, more);
         }
-        self.events.push(now.timestamp, happened);
+        let prefix = match &event.kind {
+            EventKind::Alarm { prefix, .. } => Some(*prefix),
+            _ => None,
+        };
+        self.events.push_about(now.timestamp, happened, prefix);
     }
 
     /// Takes down something that happened on this node, and logs it.

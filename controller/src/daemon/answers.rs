@@ -23,14 +23,15 @@ use weft_routing::{Kernel, Resolution};
 use super::agent::{Agent, Knowledge};
 use super::clear::{clear, is_called, no_such_peer};
 use super::clock::Moment;
+use super::event_query::{self, EventQuery};
 use super::metrics::{self, Addresses, Scrape};
 use super::problems::{self, Known, Rejection};
 use super::report::Seen;
 use super::socket::{Ask, Refusal, Rib, RoutesQuery, Select};
 use super::{bfd, sysctl, view};
 use crate::api::json::{
-    FibJson, FibNextHopJson, FibStatusJson, IpamStatusJson, PeerCountJson, PeerJson, Problem, RouteJson,
-    Severity, SpoofedJson, StatusJson,
+    EventJson, FibJson, FibNextHopJson, FibStatusJson, IpamStatusJson, PeerCountJson, PeerJson, Problem,
+    RouteJson, Severity, SpoofedJson, StatusJson,
 };
 
 /// A peer's routes are looked through for those that only our own AS speaks against up to this many: more come from no ToR that
@@ -55,6 +56,9 @@ impl Agent {
                 self.known.counts.cleared(request.soft);
                 let (bgp, events) = (inquiry.bgp, self.events.clone());
                 reply_from_task(reply, async move { clear(bgp, &events, request).await });
+            }
+            Ask::PrefixEvents(query, reply) => {
+                reply_from_task(reply, async move { inquiry.prefix_events(query).await });
             }
             Ask::Services(reply) => drop(reply.send(self.known.services())),
             Ask::Status(reply) => {
@@ -245,6 +249,14 @@ impl Inquiry {
             speaker: speaker.counters,
             kernel: kernel.counters,
         }
+    }
+
+    /// Changes of best paths; there are none before there is a speaker.
+    async fn prefix_events(&self, query: EventQuery) -> Vec<EventJson> {
+        let Some(bgp) = &self.bgp else { return Vec::new() };
+        let changes = bgp.inspect(move |speaker| event_query::changes(speaker, &query)).await;
+        let now = Moment::now();
+        changes.unwrap_or_default().iter().map(|change| event_query::event(change, &now)).collect()
     }
 
     async fn routes(&self, query: RoutesQuery) -> Result<Vec<RouteJson>, Refusal> {

@@ -5,10 +5,12 @@ use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::event_query::EventQuery;
 use crate::api::json::EventJson;
 
 /// How many events are kept.
@@ -46,6 +48,11 @@ impl Default for Events {
 impl Events {
     /// Adds an event; the oldest goes when the ring is full.
     pub(super) fn push(&self, time: Timestamp, event: NewEvent) {
+        self.push_about(time, event, None);
+    }
+
+    /// Adds an event that concerns a prefix.
+    pub(super) fn push_about(&self, time: Timestamp, event: NewEvent, prefix: Option<IpNet>) {
         self.last.send_modify(|last| {
             *last += 1;
             let mut ring = self.lock();
@@ -56,6 +63,7 @@ impl Events {
                 seq: *last,
                 time,
                 peer: event.peer,
+                prefix,
                 kind: event.kind.to_owned(),
                 text: event.text,
                 bytes: hexadecimal(&event.bytes),
@@ -63,20 +71,30 @@ impl Events {
         });
     }
 
-    /// The events kept with numbers above `after`, oldest first.
-    pub(super) fn after(&self, after: u64) -> Vec<EventJson> {
-        self.lock().iter().filter(|event| event.seq > after).cloned().collect()
+    /// The events kept that are asked for, oldest first.
+    fn wanted(&self, query: &EventQuery) -> Vec<EventJson> {
+        self.lock().iter().filter(|event| query.wants(event)).cloned().collect()
     }
 
     /// The same, but waits up to `patience` for the first one.
     ///
     /// An `after` from the future, as a reader has it across a restart of the daemon, waits for nothing and gives everything.
-    pub(super) async fn wait(&self, after: u64, patience: Duration) -> Vec<EventJson> {
+    pub(super) async fn wait(&self, mut query: EventQuery, patience: Duration) -> Vec<EventJson> {
         let mut last = self.last.subscribe();
-        let after = if after > *last.borrow() { 0 } else { after };
-        // Neither end of the wait is an error: the answer is then empty.
-        let _ = timeout(patience, last.wait_for(|last| *last > after)).await;
-        self.after(after)
+        if query.after > *last.borrow() {
+            query.after = 0;
+        }
+        let found = async {
+            loop {
+                last.borrow_and_update();
+                let events = self.wanted(&query);
+                if !events.is_empty() || last.changed().await.is_err() {
+                    return events;
+                }
+            }
+        };
+        // The end of the patience is no error: the answer is then empty.
+        timeout(patience, found).await.unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<EventJson>> {
@@ -99,6 +117,11 @@ pub(super) fn hexadecimal(bytes: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::socket::Select;
+
+    fn after(after: u64) -> EventQuery {
+        EventQuery { after, peer: None, select: Select::All }
+    }
 
     fn event(text: &str) -> NewEvent {
         NewEvent { peer: None, kind: "test", text: text.to_owned(), bytes: bytes::Bytes::new() }
@@ -110,7 +133,7 @@ mod tests {
         for n in 1..=EVENTS_MAX + 5 {
             events.push(Timestamp::UNIX_EPOCH, event(&n.to_string()));
         }
-        let kept = events.after(0);
+        let kept = events.wanted(&after(0));
         assert_eq!(kept.len(), EVENTS_MAX);
         assert_eq!(kept.first().unwrap().seq, 6);
         assert_eq!(kept.last().unwrap().text, (EVENTS_MAX + 5).to_string());
@@ -121,7 +144,7 @@ mod tests {
         let events = Events::default();
         events.push(Timestamp::UNIX_EPOCH, NewEvent { bytes: vec![0xff; 5000].into(), ..event("long") });
         events.push(Timestamp::UNIX_EPOCH, NewEvent { bytes: vec![0x0f, 0xa0].into(), ..event("short") });
-        let kept = events.after(0);
+        let kept = events.wanted(&after(0));
         assert_eq!(kept[0].bytes.as_ref().unwrap().len(), 2 * BYTES_MAX);
         assert_eq!(kept[1].bytes.as_deref(), Some("0fa0"));
     }
@@ -132,13 +155,13 @@ mod tests {
         events.push(Timestamp::UNIX_EPOCH, event("first"));
         let reader = tokio::spawn({
             let events = events.clone();
-            async move { events.wait(1, Duration::from_secs(30)).await }
+            async move { events.wait(after(1), Duration::from_secs(30)).await }
         });
         tokio::task::yield_now().await;
         events.push(Timestamp::UNIX_EPOCH, event("second"));
         let got = reader.await.unwrap();
         assert_eq!(got.iter().map(|e| e.text.as_str()).collect::<Vec<_>>(), ["second"]);
-        assert!(events.wait(2, Duration::from_secs(30)).await.is_empty());
-        assert_eq!(events.wait(99, Duration::from_secs(30)).await.len(), 2);
+        assert!(events.wait(after(2), Duration::from_secs(30)).await.is_empty());
+        assert_eq!(events.wait(after(99), Duration::from_secs(30)).await.len(), 2);
     }
 }

@@ -263,6 +263,7 @@ impl Scrape {
             "Our role (RFC 9234); 1: the peer has said the one that belongs to it",
             roles,
         )?;
+        counter(encoder, "bgp_best_path_changes", "Changes of best paths", self.speaker.best_path_changes)?;
         let [hard, soft_in, soft_out] = counts.clears;
         let clears = [("hard", hard), ("soft-in", soft_in), ("soft-out", soft_out)];
         let clears = clears.map(|(kind, count)| ([("kind", kind)], count));
@@ -528,7 +529,7 @@ mod tests {
                 clears: [12, 13, 14],
             },
             bfd_discards: Some(Discards { malformed: 30, ttl: 31, unknown: 32, authenticated: 33 }),
-            speaker: SpeakerCounters { unknown_peer: 11, too_many: 12 },
+            speaker: SpeakerCounters { unknown_peer: 11, too_many: 12, best_path_changes: 15 },
             kernel: Counters { resyncs: 13, overruns: 14, ..Counters::default() },
         }
     }

@@ -7,7 +7,8 @@
 //! | socket | `GET /v1/routes[?rib=loc\|in\|out][&peer=P][&prefix=PREFIX \| &address=IP]` | list of [`RouteJson`] |
 //! | socket | `GET /v1/fib` | list of [`FibJson`] |
 //! | socket | `GET /v1/services` | list of [`ServicePrefixJson`] |
-//! | socket | `GET /v1/events[?after=SEQ][&wait=SECONDS]` | list of [`EventJson`]; waits for the first one, at most 30 s |
+//! | socket | `GET /v1/events[?after=SEQ][&wait=SECONDS][&peer=P][&prefix=PREFIX \| &address=IP]` | list of [`EventJson`]; waits for the first one, at most 30 s |
+//! | socket | `GET /v1/prefix-events[?after=SEQ][&peer=P][&prefix=PREFIX \| &address=IP]` | list of [`EventJson`]: best paths that changed, numbered by themselves |
 //! | socket | `GET /v1/ipam`, `POST /v1/ipam/check`, `POST /v1/ipam/release` | see [`crate::api::ipam`] |
 //! | socket | `POST /v1/clear` with [`ClearRequest`] | list of [`ClearedJson`]; 409 if nothing can be done |
 //! | socket | `POST /v1/drain` | [`DrainJson`]; 409 if the node is being drained |
@@ -40,6 +41,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::clear::no_such_peer;
+use super::event_query::EventQuery;
 use super::events::Events;
 use super::ipam;
 use super::report::Seen;
@@ -61,6 +63,8 @@ pub(super) enum Ask {
     Peers(oneshot::Sender<Vec<PeerJson>>),
     /// Which routes are there?
     Routes(RoutesQuery, oneshot::Sender<Result<Vec<RouteJson>, Refusal>>),
+    /// Which best paths changed?
+    PrefixEvents(EventQuery, oneshot::Sender<Vec<EventJson>>),
     /// Which Services are announced?
     Services(oneshot::Sender<Vec<ServicePrefixJson>>),
     /// Begin sessions anew, or have routes told again.
@@ -221,6 +225,7 @@ pub(super) fn api(serving: Serving) -> Router {
         .route("/v1/fib", get(fib))
         .route("/v1/services", get(services))
         .route("/v1/events", get(events))
+        .route("/v1/prefix-events", get(prefix_events))
         .route("/v1/clear", post(clear))
         .route("/v1/drain", post(drain))
         .route("/v1/undrain", post(undrain))
@@ -285,20 +290,22 @@ struct RoutesParameters {
 
 impl RoutesParameters {
     fn parse(self) -> Result<RoutesQuery, Refusal> {
-        let select = match (self.prefix, self.address) {
-            (None, None) => Select::All,
-            (Some(prefix), None) => Select::Exact(parse_prefix(&prefix)?),
-            (None, Some(address)) => Select::Covering(address.parse().map_err(|_| {
-                Refusal::Malformed(format!("{address:?} is no address; write 10.1.2.3 or 2001:db8::1"))
-            })?),
-            (Some(_), Some(_)) => {
-                return Err(Refusal::Malformed("give either prefix or address, not both".into()));
-            }
-        };
+        let select = parse_select(self.prefix.as_deref(), self.address.as_deref())?;
         if self.rib != Rib::Loc && self.peer.is_none() {
             return Err(Refusal::Malformed("rib=in and rib=out need peer=ADDRESS or peer=NAME".into()));
         }
         Ok(RoutesQuery { rib: self.rib, peer: self.peer, select })
+    }
+}
+
+fn parse_select(prefix: Option<&str>, address: Option<&str>) -> Result<Select, Refusal> {
+    match (prefix, address) {
+        (None, None) => Ok(Select::All),
+        (Some(prefix), None) => parse_prefix(prefix).map(Select::Exact),
+        (None, Some(address)) => address.parse().map(Select::Covering).map_err(|_| {
+            Refusal::Malformed(format!("{address:?} is no address; write 10.1.2.3 or 2001:db8::1"))
+        }),
+        (Some(_), Some(_)) => Err(Refusal::Malformed("give either prefix or address, not both".into())),
     }
 }
 
@@ -337,15 +344,40 @@ struct EventsParameters {
     after: u64,
     #[serde(default)]
     wait: u64,
+    peer: Option<String>,
+    prefix: Option<String>,
+    address: Option<String>,
+}
+
+impl EventsParameters {
+    /// What is asked for. A peer's name is looked up, as events have addresses; one that is gone is known by its address alone.
+    async fn query(self, serving: &Serving) -> Result<EventQuery, Refusal> {
+        let select = parse_select(self.prefix.as_deref(), self.address.as_deref())?;
+        let mut query = EventQuery { after: self.after, peer: self.peer.map(|peer| vec![peer]), select };
+        if query.peer.is_some() {
+            query.resolve(&serving.ask(Ask::Peers).await?);
+        }
+        Ok(query)
+    }
 }
 
 async fn events(
     State(serving): State<Serving>,
     parameters: Result<Query<EventsParameters>, QueryRejection>,
 ) -> Result<Json<Vec<EventJson>>, Refusal> {
-    let Query(EventsParameters { after, wait }) = parameters?;
-    let patience = Duration::from_secs(wait).min(WAIT_MAX);
-    Ok(Json(serving.events.wait(after, patience).await))
+    let Query(parameters) = parameters?;
+    let patience = Duration::from_secs(parameters.wait).min(WAIT_MAX);
+    let query = parameters.query(&serving).await?;
+    Ok(Json(serving.events.wait(query, patience).await))
+}
+
+async fn prefix_events(
+    State(serving): State<Serving>,
+    parameters: Result<Query<EventsParameters>, QueryRejection>,
+) -> Result<Json<Vec<EventJson>>, Refusal> {
+    let Query(parameters) = parameters?;
+    let query = parameters.query(&serving).await?;
+    serving.ask(|reply| Ask::PrefixEvents(query, reply)).await.map(Json)
 }
 
 async fn clear(
@@ -419,6 +451,7 @@ mod tests {
                 while let Some(ask) = asked.recv().await {
                     match ask {
                         Ask::Peers(reply) => drop(reply.send(Vec::new())),
+                        Ask::PrefixEvents(_, reply) => drop(reply.send(Vec::new())),
                         Ask::Fib(reply) => drop(reply.send(Vec::new())),
                         Ask::Services(reply) => drop(reply.send(Vec::new())),
                         Ask::Routes(query, reply) => {
@@ -475,6 +508,8 @@ mod tests {
             ("/v1/routes?rib=sideways", "sideways"),
             ("/v1/routes?bogus=1", "bogus"),
             ("/v1/events?after=-1", "after"),
+            ("/v1/events?prefix=10.0.0.1/8", "did you mean"),
+            ("/v1/prefix-events?address=x", "is no address"),
             ("/v1/peers?peers=x", "peers"),
         ] {
             let (status, error) = fixed.error(path).await;
@@ -518,7 +553,7 @@ mod tests {
         let (status, body) = fixed.get("/v1/events?after=1&wait=30").await;
         assert_eq!(status, 200);
         let events: Value = serde_json::from_str(&body).unwrap();
-        let two = json!([{"seq": 2, "time": "1970-01-01T00:00:00Z", "peer": null, "kind": "test", "text": "two", "bytes": null}]);
+        let two = json!([{"seq": 2, "time": "1970-01-01T00:00:00Z", "peer": null, "prefix": null, "kind": "test", "text": "two", "bytes": null}]);
         assert_eq!(events, two);
     }
 
