@@ -12,10 +12,12 @@ mod rib_support;
 use std::time::Duration;
 
 use rib_support::*;
+use weft_bgp::config::PeerConfig;
 use weft_bgp::ingress::{Down, LongLived, PeerGracefulRestart, Session};
+use weft_bgp::policy::{Operation, Policy, Rule, Verdict};
 use weft_bgp::rib::RibInput;
 use weft_bgp::status::{PathStatus, RibView, RouteSelect};
-use weft_bgp::types::{Asn, Family, FamilySet, PeerId};
+use weft_bgp::types::{Asn, Family, FamilySet, PeerId, Reason};
 use weft_bgp::wire::attributes::{LLGR_STALE, NO_LLGR, PathAttributes};
 
 const V4: &str = "10.1.0.0/16";
@@ -120,6 +122,35 @@ fn rfc9494_no_llgr_goes_with_the_restart_time() {
     pass(&mut lab, RESTART);
     assert_eq!(status(&lab)[0], (1, 1, true));
     assert!(paths(&lab).is_empty());
+}
+
+/// Proves RFC 9494.
+#[test]
+fn rfc9494_what_import_policy_made_of_a_path_stays_beside_the_mark() {
+    let rule = |operations: Vec<Operation>| {
+        let unmatched = Reason::new("unmatched", "no rule matches");
+        let import = Policy { rules: vec![Rule::new(Verdict::AcceptWith(operations.into()))], unmatched };
+        PeerConfig { import: import.into(), ..config() }
+    };
+    let mut lab = lab();
+    lab.peer(1, rule(vec![Operation::SetMed(7), Operation::SetLocalPreference(300)]));
+    lab.down(1, restart());
+    pass(&mut lab, RESTART);
+    let long_lived = &paths(&lab)[0];
+    assert_eq!(long_lived.attributes.communities, [LLGR_STALE]);
+    assert_eq!((long_lived.attributes.med, long_lived.attributes.local_pref), (Some(7), Some(300)));
+    // Its preference makes it no better than a fresh one.
+    lab.announce(2, attributes(&[65002], "192.0.2.2"), &[net(V4)]);
+    assert_eq!(paths(&lab)[0].peer, Some(address(2).into()));
+    lab.withdraw(2, &[net(V4)]);
+
+    // What it was received as is marked, whatever is made of it: a fresh announcement has neither.
+    lab.up(kept());
+    lab.peer(1, rule(vec![]));
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &[net(V4)]);
+    let fresh = &paths(&lab)[0];
+    assert!(fresh.best && !fresh.stale);
+    assert_eq!((fresh.attributes.communities.len(), fresh.attributes.med), (0, None));
 }
 
 /// Proves RFC 9494.
