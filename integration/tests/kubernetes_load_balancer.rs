@@ -138,6 +138,13 @@ fn services_get_addresses_and_keep_them() -> Result<()> {
         // Nobody is told of a pool's addresses without a range.
         plane.apply(&[pool("v4", "203.0.113.0/29", json!({"reserved": ["203.0.113.7/32"]}))])?;
         wait_pool(&plane, "v4", 0, "NotAnnounced")?;
+        let pods = pool(
+            "v4",
+            "203.0.113.0/29",
+            json!({"allowedUses": ["Workload"], "reserved": ["203.0.113.7/32"]}),
+        );
+        let refused = plane.apply(&[pods]).unwrap_err();
+        ensure!(format!("{refused:#}").contains("allowedUses: it stays"), "{refused:#}");
         let ranges = json!([{"cidr": "203.0.113.0/24"}, {"cidr": "2001:db8:1::/112"}]);
         plane.apply(&[documents::bgp_configuration(
             &json!({"asNumber": 64512, "serviceLoadBalancerIPs": ranges, "serviceAggregation": "Disabled"}),

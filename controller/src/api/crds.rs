@@ -123,6 +123,12 @@ const RULES: &[Rule] = &[
         "allowedUses: a pool for LoadBalancer has no blocks: leave out blockSize, topology, natOutgoing and disableBGPExport",
     ),
     (
+        "IPPool",
+        "/properties/spec",
+        "(has(self.allowedUses) ? self.allowedUses : ['Workload']) == (has(oldSelf.allowedUses) ? oldSelf.allowedUses : ['Workload'])",
+        "allowedUses: it stays, as pods or Services have addresses of the pool; make another pool, and delete this one once none is in use",
+    ),
+    (
         "LoadBalancerIP",
         "",
         "self.spec.address.contains(':') || self.metadata.name == self.spec.address",
