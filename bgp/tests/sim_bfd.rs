@@ -15,6 +15,7 @@ use weft_bgp::status::{Direction, LastError};
 use weft_bgp::types::{FamilySet, PeerAddress};
 
 const INSTANT: Duration = Duration::from_millis(1);
+const DETECTION_TIME: Duration = Duration::from_millis(300);
 
 /// Two speakers that know each other's routes.
 fn pair() -> (World, Vec<SpeakerId>) {
@@ -30,7 +31,10 @@ fn peer() -> PeerAddress {
 }
 
 fn tell(world: &mut World, id: SpeakerId, state: State, diagnostic: Diagnostic, failed: bool) {
-    world.tell(id, Input::Bfd { peer: peer(), change: Change { state, diagnostic, failed } });
+    world.tell(
+        id,
+        Input::Bfd { peer: peer(), change: Change { state, diagnostic, failed, silence: DETECTION_TIME } },
+    );
     world.run_for(INSTANT).unwrap();
 }
 
@@ -82,4 +86,39 @@ fn rfc5882_bfd_down_of_a_peer_in_its_restart_window_is_ignored() {
     // Back, it dies like any other.
     tell(&mut world, ids[0], State::Down, Diagnostic::CONTROL_DETECTION_TIME_EXPIRED, true);
     assert!(world.kernel(ids[0]).is_empty());
+}
+
+/// Proves RFC 5882.
+#[test]
+fn rfc5882_bfd_that_was_heard_since_bgp_is_back_counts_before_the_table_is_told() {
+    let back = || {
+        let (mut world, ids) = pair();
+        world.kill(ids[1]);
+        world.run_for(Duration::from_secs(1)).unwrap();
+        world.restart(
+            ids[1],
+            SpeakerStart { restarting: true, forwarding: FamilySet::all(), ..start(1) },
+            false,
+        );
+        while established(&world, ids[0]) == 0 {
+            world.run_for(INSTANT).unwrap();
+        }
+        // Its End-of-RIB does not arrive any more.
+        world.cut(ids[0], ids[1]);
+        (world, ids)
+    };
+    let stale = |world: &World, id| {
+        let families = &world.inspect(id).unwrap().peers()[0].families;
+        families.iter().map(|family| family.stale).sum::<usize>()
+    };
+    // What is left of the session of before the restart expires.
+    let (mut world, ids) = back();
+    tell(&mut world, ids[0], State::Down, Diagnostic::CONTROL_DETECTION_TIME_EXPIRED, true);
+    assert_eq!((established(&world, ids[0]), stale(&world, ids[0]), world.kernel(ids[0]).len()), (1, 2, 2));
+    // The same session, which the peer went on with after.
+    let (mut world, ids) = back();
+    world.run_for(DETECTION_TIME + INSTANT).unwrap();
+    assert_eq!((established(&world, ids[0]), stale(&world, ids[0])), (1, 2));
+    tell(&mut world, ids[0], State::Down, Diagnostic::CONTROL_DETECTION_TIME_EXPIRED, true);
+    assert_eq!((established(&world, ids[0]), world.kernel(ids[0]).len()), (0, 0));
 }

@@ -131,4 +131,6 @@ pub struct Change {
     /// Whether it was Up and the path, or the system at its end, is taken for dead: not where the other end, or we, took the session down
     /// by will (RFC 5882 section 3.2), nor where the other end has begun a new one.
     pub failed: bool,
+    /// How long the other end had been silent when it changed: the detection time, if that is why.
+    pub silence: Duration,
 }

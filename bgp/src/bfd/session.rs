@@ -255,10 +255,11 @@ impl Session {
         if self.expiry().is_none_or(|at| at > now) {
             return None;
         }
+        let silence = self.detection_time().unwrap_or_default();
         self.heard = Heard::NOTHING;
         let (expired, was_up) = (Diagnostic::CONTROL_DETECTION_TIME_EXPIRED, self.state == State::Up);
         let heard = matches!(self.state, State::Init | State::Up);
-        heard.then(|| self.enter(now, State::Down, expired, was_up))
+        heard.then(|| Change { silence, ..self.enter(now, State::Down, expired, was_up) })
     }
 
     /// The packet that is to leave now: an answer to a poll, news, or what the clock asks for. To be called until there is none.
@@ -301,7 +302,7 @@ impl Session {
             self.counters.failures = self.counters.failures.saturating_add(1);
         }
         self.negotiate();
-        Change { state, diagnostic, failed }
+        Change { state, diagnostic, failed, silence: Duration::ZERO }
     }
 
     /// Tells the intervals of the configuration and the state. While the session is Up, that takes a Poll Sequence (RFC 5880 section 6.8.3).

@@ -203,10 +203,12 @@ impl Speaker {
     }
 
     /// BFD down is a peer's death (RFC 5882 section 4.2), unless it restarts: then its BFD may go down with its BGP, and says nothing of
-    /// the path (section 4.3). It restarts until its table is told again, or the time for that is up.
+    /// the path (section 4.3). Such is a BFD session that was not heard since BGP is back, until the peer's table is told again or the
+    /// time for that is up.
     fn bfd(&mut self, now: Instant, address: PeerAddress, change: Change) {
         let Some(peer) = self.peers.get(&address) else { return };
-        let restarts = self.rib.stale_until(peer.id).is_some();
+        let unheard = peer.ingress.established_at().is_some_and(|since| now <= since + change.silence);
+        let restarts = unheard && self.rib.stale_until(peer.id).is_some();
         let dies = change.failed && peer.established.is_some() && !restarts;
         self.tell_people(address, EventKind::Bfd(change));
         if dies {

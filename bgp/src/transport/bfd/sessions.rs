@@ -109,6 +109,8 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::bfd::{Diagnostic, State};
 
@@ -116,7 +118,8 @@ mod tests {
     fn a_failure_that_is_over_before_it_is_told_is_told_once() {
         let (remote, peer) = (Remote { address: [10, 0, 0, 1].into(), link: None }, [10, 0, 0, 1].into());
         let mut sessions = Sessions { peers: [(remote, peer)].into(), ..Sessions::default() };
-        let up = Change { state: State::Up, diagnostic: Diagnostic::NONE, failed: false };
+        let up =
+            Change { state: State::Up, diagnostic: Diagnostic::NONE, failed: false, silence: Duration::ZERO };
         let mut tell = |changes, failures| {
             let standing = Standing { change: up, changes, failures, resumption: None };
             sessions.news(&[(remote, standing)].into())
@@ -131,7 +134,12 @@ mod tests {
     fn failures_of_a_session_that_was_given_up_are_not_told_of_the_next() {
         let (remote, peer) = (Remote { address: [10, 0, 0, 1].into(), link: None }, [10, 0, 0, 1].into());
         let mut sessions = Sessions { peers: [(remote, peer)].into(), ..Sessions::default() };
-        let change = Change { state: State::Init, diagnostic: Diagnostic::NONE, failed: false };
+        let change = Change {
+            state: State::Init,
+            diagnostic: Diagnostic::NONE,
+            failed: false,
+            silence: Duration::ZERO,
+        };
         let standing = Standing { change, changes: 9, failures: 3, resumption: None };
         assert_eq!(sessions.news(&[(remote, standing)].into()), [(peer, change)]);
         sessions.peers.clear();
