@@ -78,16 +78,16 @@ fn incorrect(table: &mut Table, on: Kind) {
         table.v6(
             on,
             &format!("MP_REACH_NLRI: flags: {name}"),
-            rfc,
+            "RFC 7606 section 3 c",
             &set(on, wrong(good.clone())),
-            Reset(3, 4),
+            TreatAsWithdraw,
         );
         table.v6(
             on,
             &format!("MP_UNREACH_NLRI: flags: {name}"),
-            rfc,
+            "RFC 7606 section 3 c",
             &[wrong(unreach(2, 1, &V6))],
-            Reset(3, 4),
+            TreatAsWithdraw,
         );
     }
     for flags in [0xa0, 0x8f, 0x90] {

@@ -188,7 +188,8 @@ impl<'a> Parts<'a> {
             scratch.extend_from_slice(&[0, code::MP_REACH_NLRI]);
             scratch.extend_from_slice(reach.head);
         }
-        let end_of_rib = fields.end_of_rib(unreach.as_ref()).filter(|f| agreed.families.contains(*f));
+        let end_of_rib = fields.end_of_rib(unreach.as_ref());
+        let end_of_rib = end_of_rib.filter(|family| agreed.families.contains(*family) && errors.is_empty());
 
         let mut ranges = Ranges::default();
         let ipv4 = Family::Ipv4Unicast;
@@ -303,6 +304,10 @@ impl<'a> RawMultiprotocol<'a> {
 
     /// Decodes what belongs to agreed families; the rest is ignored and noted.
     fn decode(self, agreed: &Agreed, errors: &mut Errors) -> Result<Multiprotocol<'a>, WireError> {
+        for error in [&self.reach, &self.unreach].into_iter().flatten().filter_map(multiprotocol::wrong_flags)
+        {
+            errors.push(error);
+        }
         let mut ignore = |raw: &RawAttribute<'_>, numbers: AfiSafi| {
             let text =
                 format!("AFI {} SAFI {}, which this session has not agreed on", numbers.afi, numbers.safi);

@@ -39,7 +39,6 @@ pub(super) fn decode_reach<'a>(
     raw: &RawAttribute<'a>,
     extended_next_hop: bool,
 ) -> Result<Result<MpReach<'a>, AfiSafi>, WireError> {
-    check_flags(raw)?;
     let mut reader = Reader::new(raw.value);
     let too_short = || malformed(raw, "shorter than its fixed fields and its next hop");
     let (Some(afi), Some(safi), Some(length)) = (reader.u16(), reader.u8(), reader.u8()) else {
@@ -66,7 +65,6 @@ pub(super) fn decode_reach<'a>(
 pub(super) fn decode_unreach<'a>(
     raw: &RawAttribute<'a>,
 ) -> Result<Result<MpUnreach<'a>, AfiSafi>, WireError> {
-    check_flags(raw)?;
     let mut reader = Reader::new(raw.value);
     let (Some(afi), Some(safi)) = (reader.u16(), reader.u8()) else {
         return Err(malformed(raw, "shorter than its fixed fields"));
@@ -100,12 +98,12 @@ fn decode_next_hop(family: Family, octets: &[u8], extended_next_hop: bool) -> Op
     reader.is_empty().then(|| MpNextHop { global: global.into(), link_local })
 }
 
-fn check_flags(raw: &RawAttribute<'_>) -> Result<(), WireError> {
-    if raw.flags & (flag::OPTIONAL | flag::TRANSITIVE) == flag::OPTIONAL {
-        return Ok(());
-    }
+/// What is wrong with the flags, if anything is. What the attribute says is read all the same (RFC 7606 section 3 c).
+pub(super) fn wrong_flags(raw: &RawAttribute<'_>) -> Option<WireError> {
+    let right = raw.flags & (flag::OPTIONAL | flag::TRANSITIVE) == flag::OPTIONAL;
     let text = "flags that are not optional, non-transitive";
-    Err(attribute_error(Severity::SessionReset, ErrorCode::ATTRIBUTE_FLAGS_ERROR, raw, text))
+    let error = || attribute_error(Severity::TreatAsWithdraw, ErrorCode::ATTRIBUTE_FLAGS_ERROR, raw, text);
+    (!right).then(error)
 }
 
 pub(super) fn malformed(
