@@ -97,6 +97,8 @@ pub struct PeerConfig {
     /// Whether the peer, if it is internal, is our client: what it tells goes to every other internal peer, and what those tell goes
     /// to it (RFC 4456).
     pub route_reflector_client: bool,
+    /// Whether several paths of one prefix are told (RFC 7911).
+    pub add_path: AddPath,
     /// How often our own AS may occur in a received AS path.
     pub allowed_own_as: u8,
     /// Whether an external peer is told ours in place of its own AS, so that it takes what comes from another site of its AS.
@@ -152,6 +154,33 @@ impl PeerConfig {
             }
         })
     }
+}
+
+/// Several paths of one prefix (RFC 7911).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddPath {
+    /// Whether the peer may tell them.
+    pub receive: bool,
+    /// Which of them the peer is told, if it takes them; none: the best alone.
+    pub send: Option<AddPathSend>,
+}
+
+/// Which paths of a prefix a peer is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddPathSend {
+    /// Those that it may be.
+    pub paths: PathChoice,
+    /// So many of them at most, the better ones first.
+    pub limit: u8,
+}
+
+/// A choice among the paths of a prefix that can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathChoice {
+    /// The best and those that are used beside it.
+    Multipath,
+    /// All.
+    All,
 }
 
 /// How many prefixes of each family a peer may tell, before import policy (RFC 4271 section 6.7).

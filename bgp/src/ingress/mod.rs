@@ -207,6 +207,7 @@ impl Ingress {
             families: session.families,
             four_octet_as: session.four_octet_as,
             extended_next_hop: session.extended_next_hop,
+            add_path: session.add_path.receive,
             peer_type: session.peer_type,
         };
         self.decoder = Some((connection, Decoder::new(agreed)));
@@ -420,6 +421,8 @@ pub struct Session {
     pub four_octet_as: bool,
     /// Whether IPv4 prefixes have IPv6 next hops here (RFC 8950).
     pub extended_next_hop: bool,
+    /// The families of which several paths of a prefix are told (RFC 7911).
+    pub add_path: AddPathFamilies,
     /// Whether the peer understands ROUTE-REFRESH.
     pub route_refresh: bool,
     /// Whether a refresh has a beginning and an end here (RFC 7313).
@@ -436,6 +439,15 @@ pub struct Session {
     pub keepalive_time: Duration,
     /// The peer's graceful restart capability, if both ends have it.
     pub graceful_restart: Option<PeerGracefulRestart>,
+}
+
+/// The families whose prefixes have path identifiers on a session, by direction (RFC 7911 section 4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddPathFamilies {
+    /// In what the peer tells.
+    pub receive: FamilySet,
+    /// In what it is told.
+    pub send: FamilySet,
 }
 
 /// What the peer says of its restarts (RFC 4724 section 3).
@@ -511,6 +523,8 @@ pub enum Down {
 pub struct RouteBatch {
     /// The prefixes of all runs, one behind the other.
     pub prefixes: Vec<IpNet>,
+    /// The path identifier of each of them, 0 of a family that has none (RFC 7911); empty: no family of the session has any.
+    pub path_ids: Vec<u32>,
     /// In the order received.
     pub runs: Vec<Run>,
 }

@@ -40,7 +40,10 @@ impl Bench {
     fn routes(&mut self, prefixes: &[&str], attributes: Option<PathAttributes>) -> Vec<RibOutput> {
         let prefixes: Vec<IpNet> = prefixes.iter().map(|p| p.parse().unwrap()).collect();
         let run = Run { range: 0..prefixes.len(), attributes: attributes.map(Arc::new) };
-        self.input(RibInput::Routes { peer: PEER, batch: RouteBatch { prefixes, runs: vec![run] } })
+        self.input(RibInput::Routes {
+            peer: PEER,
+            batch: RouteBatch { prefixes, runs: vec![run], ..<_>::default() },
+        })
     }
 }
 
@@ -101,7 +104,8 @@ fn a_prefix_is_decided_once_per_drain() {
     for med in 0..5 {
         let attributes = PathAttributes { med: Some(med), ..samples::attributes() };
         let run = Run { range: 0..1, attributes: Some(Arc::new(attributes)) };
-        let batch = RouteBatch { prefixes: vec!["10.1.0.0/16".parse().unwrap()], runs: vec![run] };
+        let batch =
+            RouteBatch { prefixes: vec!["10.1.0.0/16".parse().unwrap()], runs: vec![run], ..<_>::default() };
         bench.rib.handle(bench.now, RibInput::Routes { peer: PEER, batch });
     }
     let outputs: Vec<_> = std::iter::from_fn(|| bench.rib.poll()).collect();

@@ -195,6 +195,7 @@ impl Fsm {
             || old.families != new.families
             || (old.role, old.role_strict) != (new.role, new.role_strict)
             || offered(old) != offered(new)
+            || several_paths(old) != several_paths(new)
             || old.timers.hold_time != new.timers.hold_time;
         changes.then_some(ErrorCode::OTHER_CONFIGURATION_CHANGE.subcode)
     }
@@ -614,6 +615,11 @@ fn down(connection: &Connection, ending: Ending) -> Option<Down> {
         Ending::Notification if peer.notification => Down::Restart { families, restart_time },
         Ending::Notification | Ending::Death => Down::Death,
     })
+}
+
+/// What OPEN says of several paths of one prefix.
+fn several_paths(config: &PeerConfig) -> (bool, bool) {
+    (config.add_path.receive, config.add_path.send.is_some())
 }
 
 /// What OPEN says of graceful restart.

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 
-use crate::config::{PeerConfig, RemoteAs};
-use crate::ingress::{LocalRestart, LongLived, PeerGracefulRestart, Session};
+use crate::config::{AddPath, PeerConfig, RemoteAs};
+use crate::ingress::{AddPathFamilies, LocalRestart, LongLived, PeerGracefulRestart, Session};
 use crate::role::Role;
 use crate::types::{ConnectionId, Family, FamilySet, PeerType};
 use crate::wire::WireError;
 use crate::wire::capability::{
-    AfiSafi, Capability, GracefulRestartCapability, LongLivedFamily, NextHopEncoding,
+    AddPathFamily, AfiSafi, Capability, GracefulRestartCapability, LongLivedFamily, NextHopEncoding,
 };
 use crate::wire::error::ErrorCode;
 use crate::wire::header::{EXTENDED_MESSAGE_MAX, MESSAGE_MAX};
@@ -40,6 +40,13 @@ impl Local<'_> {
         capabilities.push(Capability::EnhancedRouteRefresh);
         capabilities.push(Capability::FourOctetAs(config.local_as));
         capabilities.push(Capability::ExtendedMessage);
+        let several = |family: Family| {
+            AddPathFamily::new(family.into(), config.add_path.receive, config.add_path.send.is_some())
+        };
+        let several: Vec<_> = config.families.iter().filter_map(several).collect();
+        if !several.is_empty() {
+            capabilities.push(Capability::AddPath(several));
+        }
         let internal = match config.remote_as {
             RemoteAs::Exactly(asn) => asn == config.local_as,
             RemoteAs::Internal => true,
@@ -104,6 +111,7 @@ impl Local<'_> {
             families,
             four_octet_as,
             extended_next_hop: self.over_link && families.contains(Family::Ipv4Unicast),
+            add_path: add_path(open, config.add_path, families),
             route_refresh: has(Capability::RouteRefresh),
             enhanced_route_refresh: has(Capability::EnhancedRouteRefresh),
             role,
@@ -206,6 +214,29 @@ fn check_role(ours: Role, strict: bool, open: &Open) -> Result<Option<Role>, Wir
     };
     let text = format!("the peer {text}; our role is {ours}, to which belongs {wanted} (RFC 9234)");
     Err(WireError::reset(ErrorCode::ROLE_MISMATCH, &[], text))
+}
+
+/// What one end takes and the other tells, of each agreed family (RFC 7911 section 4). What the peer says last of a family counts.
+fn add_path(open: &Open, ours: AddPath, agreed: FamilySet) -> AddPathFamilies {
+    let mut found = AddPathFamilies::default();
+    let told = open.capabilities.iter().filter_map(|capability| match capability {
+        Capability::AddPath(families) => Some(families),
+        _ => None,
+    });
+    for theirs in told.flatten() {
+        let Some(family) = theirs.family.family().filter(|family| agreed.contains(*family)) else { continue };
+        let both = [
+            (&mut found.receive, ours.receive && theirs.sends()),
+            (&mut found.send, ours.send.is_some() && theirs.receives()),
+        ];
+        for (families, has) in both {
+            match has {
+                true => families.insert(family),
+                false => families.remove(family),
+            }
+        }
+    }
+    found
 }
 
 fn seconds(duration: Duration) -> u16 {

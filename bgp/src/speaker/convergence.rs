@@ -205,6 +205,7 @@ mod tests {
             families: FamilySet::all(),
             four_octet_as: true,
             extended_next_hop: false,
+            add_path: <_>::default(),
             route_refresh: true,
             enhanced_route_refresh: true,
             role: None,

@@ -18,6 +18,7 @@ mod code {
     pub(super) const ROLE: u8 = 9;
     pub(super) const GRACEFUL_RESTART: u8 = 64;
     pub(super) const FOUR_OCTET_AS: u8 = 65;
+    pub(super) const ADD_PATH: u8 = 69;
     pub(super) const ENHANCED_ROUTE_REFRESH: u8 = 70;
     pub(super) const LONG_LIVED_GRACEFUL_RESTART: u8 = 71;
     pub(super) const FQDN: u8 = 73;
@@ -42,6 +43,8 @@ pub enum Capability {
     LongLivedGracefulRestart(Vec<LongLivedFamily>),
     /// AS numbers of four octets, and which one the sender is (RFC 6793).
     FourOctetAs(Asn),
+    /// Several paths of one prefix (RFC 7911).
+    AddPath(Vec<AddPathFamily>),
     /// Route refresh with a beginning and an end (RFC 7313).
     EnhancedRouteRefresh,
     /// The sender's name (draft-walton-bgp-hostname-capability).
@@ -129,6 +132,44 @@ impl LongLivedFamily {
     pub const STALE_TIME_MAX: u32 = 0x00ff_ffff;
 }
 
+/// A family in the ADD-PATH capability (RFC 7911 section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AddPathFamily {
+    /// The family.
+    pub family: AfiSafi,
+    /// 1: the sender takes several paths of a prefix; 2: it tells them; 3: both. Any other number says nothing.
+    pub send_receive: u8,
+}
+
+impl AddPathFamily {
+    const RECEIVE: u8 = 1;
+    const SEND: u8 = 2;
+
+    /// What a speaker says of a family that it sends or receives several paths of, or both; none: neither.
+    #[must_use]
+    pub fn new(family: AfiSafi, receive: bool, send: bool) -> Option<Self> {
+        let bit = |set, bit| if set { bit } else { 0 };
+        let send_receive = bit(receive, Self::RECEIVE) | bit(send, Self::SEND);
+        (send_receive != 0).then_some(Self { family, send_receive })
+    }
+
+    fn says(self, bit: u8) -> bool {
+        self.send_receive <= Self::RECEIVE | Self::SEND && self.send_receive & bit != 0
+    }
+
+    /// Whether the sender takes several paths of a prefix.
+    #[must_use]
+    pub fn receives(self) -> bool {
+        self.says(Self::RECEIVE)
+    }
+
+    /// Whether the sender tells several paths of a prefix.
+    #[must_use]
+    pub fn sends(self) -> bool {
+        self.says(Self::SEND)
+    }
+}
+
 impl GracefulRestartCapability {
     /// The longest restart time that the wire can tell, in seconds.
     pub const RESTART_TIME_MAX: u16 = 0x0fff;
@@ -176,6 +217,7 @@ impl Capability {
             code::ROLE => Self::Role(reader.u8()?),
             code::GRACEFUL_RESTART => Self::GracefulRestart(decode_graceful_restart(&mut reader)?),
             code::FOUR_OCTET_AS => Self::FourOctetAs(Asn(reader.u32()?)),
+            code::ADD_PATH => Self::AddPath(decode_add_path(&mut reader)?),
             code::ENHANCED_ROUTE_REFRESH => Self::EnhancedRouteRefresh,
             // They can be done without: one that is malformed is kept as it is.
             code::FQDN | code::LONG_LIVED_GRACEFUL_RESTART => {
@@ -231,6 +273,10 @@ impl Capability {
                 out.put_u32(asn.0);
                 code::FOUR_OCTET_AS
             }
+            Self::AddPath(families) => {
+                encode_add_path(families, out);
+                code::ADD_PATH
+            }
             Self::EnhancedRouteRefresh => code::ENHANCED_ROUTE_REFRESH,
             Self::Fqdn { host, domain } => {
                 // Two names and their lengths have to fit 255 octets.
@@ -265,6 +311,25 @@ fn encode_next_hops(encodings: &[NextHopEncoding], out: &mut BytesMut) {
         out.put_u16(encoding.afi);
         out.put_u16(encoding.safi);
         out.put_u16(encoding.next_hop_afi);
+    }
+}
+
+fn decode_add_path(reader: &mut Reader<'_>) -> Option<Vec<AddPathFamily>> {
+    let mut families = Vec::new();
+    while !reader.is_empty() {
+        let family = AfiSafi { afi: reader.u16()?, safi: reader.u8()? };
+        families.push(AddPathFamily { family, send_receive: reader.u8()? });
+    }
+    Some(families)
+}
+
+fn encode_add_path(families: &[AddPathFamily], out: &mut BytesMut) {
+    // 4 × 63 octets fit a capability.
+    const FAMILIES_MAX: usize = 63;
+    for AddPathFamily { family, send_receive } in families.iter().take(FAMILIES_MAX) {
+        out.put_u16(family.afi);
+        out.put_u8(family.safi);
+        out.put_u8(*send_receive);
     }
 }
 

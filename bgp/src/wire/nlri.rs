@@ -1,4 +1,5 @@
-//! Prefixes on the wire: a length in bits and as many octets as those bits need (RFC 4271 section 4.3, RFC 4760 section 5).
+//! Prefixes on the wire: a length in bits and as many octets as those bits need (RFC 4271 section 4.3, RFC 4760 section 5), behind a path
+//! identifier where that was agreed on (RFC 7911 section 3).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -7,6 +8,58 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::reader::Reader;
 use crate::types::Family;
+
+/// What a field of prefixes is written of.
+pub trait Nlri {
+    /// The prefix.
+    fn prefix(&self) -> IpNet;
+
+    /// Which of the sender's paths to it is meant; none: it has but one.
+    fn path_id(&self) -> Option<u32> {
+        None
+    }
+
+    /// How many octets it takes.
+    fn encoded_length(&self) -> usize {
+        self.path_id().map_or(0, |_| PATH_ID) + 1 + usize::from(self.prefix().prefix_len()).div_ceil(8)
+    }
+
+    /// Appends it.
+    fn encode(&self, out: &mut BytesMut) {
+        if let Some(id) = self.path_id() {
+            out.put_u32(id);
+        }
+        encode_prefix(&self.prefix(), out);
+    }
+}
+
+impl Nlri for IpNet {
+    fn prefix(&self) -> IpNet {
+        *self
+    }
+}
+
+/// One of several paths to a prefix (RFC 7911 section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PathNlri {
+    /// The path identifier: of the prefix's paths only, and of one direction of one session.
+    pub path_id: u32,
+    /// The prefix.
+    pub prefix: IpNet,
+}
+
+impl Nlri for PathNlri {
+    fn prefix(&self) -> IpNet {
+        self.prefix
+    }
+
+    fn path_id(&self) -> Option<u32> {
+        Some(self.path_id)
+    }
+}
+
+/// Octets of a path identifier.
+const PATH_ID: usize = 4;
 
 /// Why a field of prefixes cannot be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,15 +80,32 @@ pub enum NlriError {
         /// The octets left.
         left: usize,
     },
+    /// No prefix follows the last path identifier, or it is cut short itself.
+    #[error("{left} octets are left, not a path identifier and a prefix")]
+    PathId {
+        /// The octets left.
+        left: usize,
+    },
 }
 
-/// Appends the prefixes of a field to `out`. Bits behind the prefix are of no significance (RFC 4271 section 4.3) and cleared.
+/// Appends the prefixes of a field to `out`, and the path identifiers in front of them to `path_ids`, if there are any. Bits behind the
+/// prefix are of no significance (RFC 4271 section 4.3) and cleared.
 ///
 /// # Errors
 /// See [`NlriError`]; the prefixes before the wrong one have then been appended.
-pub fn decode_prefixes(family: Family, field: &[u8], out: &mut Vec<IpNet>) -> Result<(), NlriError> {
+pub fn decode_prefixes(
+    family: Family,
+    field: &[u8],
+    out: &mut Vec<IpNet>,
+    mut path_ids: Option<&mut Vec<u32>>,
+) -> Result<(), NlriError> {
     let mut reader = Reader::new(field);
-    while let Some(length) = reader.u8() {
+    while !reader.is_empty() {
+        let left = reader.rest().len();
+        if let Some(path_ids) = &mut path_ids {
+            path_ids.push(reader.u32().ok_or(NlriError::PathId { left })?);
+        }
+        let length = reader.u8().ok_or(NlriError::PathId { left })?;
         let prefix = match family {
             Family::Ipv4Unicast => decode_v4(length, &mut reader)?,
             Family::Ipv6Unicast => decode_v6(length, &mut reader)?,
@@ -69,14 +139,7 @@ fn address_octets<const N: usize>(length: u8, reader: &mut Reader<'_>) -> Result
     Ok(address)
 }
 
-/// How many octets a prefix takes.
-#[must_use]
-pub fn encoded_length(prefix: &IpNet) -> usize {
-    1 + usize::from(prefix.prefix_len()).div_ceil(8)
-}
-
-/// Appends a prefix.
-pub fn encode_prefix(prefix: &IpNet, out: &mut BytesMut) {
+fn encode_prefix(prefix: &IpNet, out: &mut BytesMut) {
     let length = prefix.prefix_len();
     let octets = usize::from(length).div_ceil(8);
     out.put_u8(length);

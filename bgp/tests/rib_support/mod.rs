@@ -57,6 +57,7 @@ pub fn config() -> PeerConfig {
         passive: false,
         shutdown: None,
         route_reflector_client: false,
+        add_path: <_>::default(),
         allowed_own_as: 0,
         as_override: false,
         remove_private_as: false,
@@ -82,6 +83,7 @@ pub fn session(peer: u32, remote_as: Asn) -> Session {
         families: FamilySet::all(),
         four_octet_as: true,
         extended_next_hop: false,
+        add_path: <_>::default(),
         route_refresh: true,
         enhanced_route_refresh: true,
         role: None,
@@ -136,6 +138,7 @@ impl Sink {
             families: session.families,
             four_octet_as: session.four_octet_as,
             extended_next_hop: session.extended_next_hop,
+            add_path: session.add_path.send,
             peer_type: session.peer_type,
         };
         Self {
@@ -271,7 +274,7 @@ impl Lab {
 
     pub fn routes(&mut self, peer: u32, attributes: Option<PathAttributes>, prefixes: &[IpNet]) {
         let run = Run { range: 0..prefixes.len(), attributes: attributes.map(Arc::new) };
-        let batch = RouteBatch { prefixes: prefixes.to_vec(), runs: vec![run] };
+        let batch = RouteBatch { prefixes: prefixes.to_vec(), runs: vec![run], ..<_>::default() };
         self.input(RibInput::Routes { peer: PeerId(peer), batch });
     }
 

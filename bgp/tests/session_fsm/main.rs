@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod add_path;
 mod clear;
 mod collision;
 mod establish;

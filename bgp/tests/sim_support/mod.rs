@@ -116,6 +116,7 @@ pub(crate) fn peer(n: usize, local_as: u32, remote_as: u32) -> PeerConfig {
         passive: false,
         shutdown: None,
         route_reflector_client: false,
+        add_path: <_>::default(),
         allowed_own_as: 0,
         as_override: false,
         remove_private_as: false,

@@ -12,8 +12,9 @@ use weft_bgp::wire::attributes::{
     Aggregator, AsPath, Origin, PathAttributes, Segment, SegmentKind, UnknownAttribute,
 };
 use weft_bgp::wire::capability::{
-    AfiSafi, Capability, GracefulRestartCapability, LongLivedFamily, NextHopEncoding,
+    AddPathFamily, AfiSafi, Capability, GracefulRestartCapability, LongLivedFamily, NextHopEncoding,
 };
+use weft_bgp::wire::nlri::PathNlri;
 use weft_bgp::wire::open::Open;
 use weft_bgp::wire::update::Agreed;
 
@@ -30,12 +31,17 @@ impl Agreed4 {
             families: FamilySet::all(),
             four_octet_as: true,
             extended_next_hop: false,
+            add_path: FamilySet::EMPTY,
             peer_type: self.0,
         }
     }
 
     pub(crate) fn extended_next_hop(self) -> Agreed {
         Agreed { extended_next_hop: true, ..self.four_octets() }
+    }
+
+    pub(crate) fn add_path(self) -> Agreed {
+        Agreed { add_path: FamilySet::all(), ..self.extended_next_hop() }
     }
 
     pub(crate) fn two_octets(self) -> Agreed {
@@ -108,6 +114,10 @@ pub(crate) fn any_prefix(family: Family) -> BoxedStrategy<IpNet> {
             })
             .boxed(),
     }
+}
+
+pub(crate) fn any_path_nlri(family: Family) -> impl Strategy<Value = PathNlri> {
+    (any::<u32>(), any_prefix(family)).prop_map(|(path_id, prefix)| PathNlri { path_id, prefix })
 }
 
 fn any_path() -> impl Strategy<Value = AsPath> {
@@ -210,6 +220,10 @@ fn any_capability() -> impl Strategy<Value = Capability> {
             Capability::LongLivedGracefulRestart(families.into_iter().map(of).collect())
         }),
         any::<u32>().prop_map(|asn| Capability::FourOctetAs(Asn(asn))),
+        vec((family.clone(), any::<u8>()), 0..4).prop_map(|families| {
+            let of = |(family, send_receive)| AddPathFamily { family, send_receive };
+            Capability::AddPath(families.into_iter().map(of).collect())
+        }),
         restart,
         ("[a-z]{0,20}", "[a-z.]{0,20}").prop_map(|(host, domain)| Capability::Fqdn { host, domain }),
         (128u8.., vec(any::<u8>(), 0..256))

@@ -109,9 +109,22 @@ fn lengths_that_lie_are_refused() {
         assert_eq!(decode(parameters), Err(ErrorCode::OPEN_UNSPECIFIC), "{parameters:?}");
     }
     // A capability whose code says how long it is.
-    for (code, length) in
-        [(1, 3), (1, 5), (2, 1), (5, 4), (5, 7), (6, 1), (64, 1), (64, 3), (64, 7), (65, 2), (65, 5), (70, 1)]
-    {
+    for (code, length) in [
+        (1, 3),
+        (1, 5),
+        (2, 1),
+        (5, 4),
+        (5, 7),
+        (6, 1),
+        (64, 1),
+        (64, 3),
+        (64, 7),
+        (65, 2),
+        (65, 5),
+        (69, 3),
+        (69, 5),
+        (70, 1),
+    ] {
         let capability = [&[code, length][..], &vec![0; length.into()]].concat();
         let parameters = [&[length + 4, 2, length + 2][..], &capability].concat();
         assert_eq!(decode(&parameters), Err(ErrorCode::OPEN_UNSPECIFIC), "capability {code} of {length}");

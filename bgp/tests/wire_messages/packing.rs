@@ -4,6 +4,7 @@ use bytes::BytesMut;
 use ipnet::{IpNet, Ipv4Net};
 use weft_bgp::types::{Asn, Family};
 use weft_bgp::wire::attributes::{Aggregator, UnknownAttribute};
+use weft_bgp::wire::nlri::PathNlri;
 use weft_bgp::wire::update::{AttributeBlock, pack, pack_withdrawn};
 
 use crate::generate::{EXTERNAL, attributes, nets, path};
@@ -51,6 +52,31 @@ fn withdrawals_to_the_octet() {
     assert_eq!(out[16..], [0, 33, 2, 0, 0, 0, 10, 0x90, 15, 0, 6, 0, 2, 1, 16, 0x20, 1]);
 }
 
+/// Proves RFC 7911 3.
+#[test]
+fn path_identifiers_to_the_octet() {
+    let paths = |prefixes: &[&str]| -> Vec<PathNlri> {
+        let path = |(prefix, path_id)| PathNlri { path_id, prefix };
+        nets(prefixes).into_iter().zip([1, 0x0102_0304]).map(path).collect()
+    };
+    let (v4, v6) = (paths(&["10.1.2.0/24", "10.1.2.0/24"]), paths(&["2001::/16", "::/0"]));
+    let mut out = BytesMut::new();
+    let block = AttributeBlock::new(&attributes("192.0.2.2"), Family::Ipv4Unicast, true);
+    assert_eq!(pack(&block, &v4, 4096, &mut out), 2);
+    assert_eq!(out[43..], [0, 0, 0, 1, 24, 10, 1, 2, 1, 2, 3, 4, 24, 10, 1, 2]);
+    out.clear();
+    let block = AttributeBlock::new(&attributes("2001:db8::2"), Family::Ipv6Unicast, true);
+    assert_eq!(pack(&block, &v6, 4096, &mut out), 2);
+    let reach = [0x90, 14, 0, 33, 0, 2, 1, 16];
+    assert_eq!((&out[23..31], &out[47..60]), (&reach[..], &[0, 0, 0, 0, 1, 16, 0x20, 1, 1, 2, 3, 4, 0][..]));
+    out.clear();
+    assert_eq!(pack_withdrawn(Family::Ipv4Unicast, &v4[..1], 4096, &mut out), 1);
+    assert_eq!(out[16..], [0, 31, 2, 0, 8, 0, 0, 0, 1, 24, 10, 1, 2, 0, 0]);
+    out.clear();
+    assert_eq!(pack_withdrawn(Family::Ipv6Unicast, &v6[..1], 4096, &mut out), 1);
+    assert_eq!(out[16..], [0, 37, 2, 0, 0, 0, 14, 0x90, 15, 0, 10, 0, 2, 1, 0, 0, 0, 1, 16, 0x20, 1]);
+}
+
 #[test]
 fn messages_are_filled_to_the_limit_and_not_beyond() {
     let prefixes: Vec<IpNet> =
@@ -87,7 +113,7 @@ fn what_does_not_fit_is_reported() {
     assert_eq!((pack(&block, &prefixes, 65535, &mut out), out.len()), (0, 0));
     let v6 = nets(&["2001:db8::/32"]);
     let block = AttributeBlock::new(&attributes("192.0.2.2"), Family::Ipv4Unicast, true);
-    assert_eq!((pack(&block, &v6, 4096, &mut out), pack(&block, &[], 4096, &mut out)), (0, 0));
+    assert_eq!((pack(&block, &v6, 4096, &mut out), pack(&block, &nets(&[]), 4096, &mut out)), (0, 0));
     assert_eq!(pack_withdrawn(Family::Ipv4Unicast, &v6, 4096, &mut out), 0);
     assert_eq!(out.len(), 0);
 }

@@ -7,12 +7,13 @@ use weft_bgp::ingress::RouteBatch;
 use weft_bgp::types::{Family, PeerType};
 use weft_bgp::wire::capability::AfiSafi;
 use weft_bgp::wire::header::{EXTENDED_MESSAGE_MAX, HEADER_LENGTH, Header, MessageType};
+use weft_bgp::wire::nlri::{Nlri, PathNlri};
 use weft_bgp::wire::notification::Notification;
 use weft_bgp::wire::route_refresh::RouteRefresh;
 use weft_bgp::wire::update::{Agreed, AttributeBlock, Decoder, pack, pack_withdrawn};
 use weft_bgp::wire::{ErrorCode, Message, Severity};
 
-use crate::generate::{EXTERNAL, INTERNAL, any_attributes, any_open, any_prefix};
+use crate::generate::{EXTERNAL, INTERNAL, any_attributes, any_open, any_path_nlri, any_prefix};
 
 fn round_trip(message: &Message) -> Message {
     let mut bytes = message.encode();
@@ -34,9 +35,13 @@ fn decode_as_everything(bytes: &[u8]) {
     if let Some(header) = bytes.first_chunk() {
         let _header = Header::decode(header, EXTENDED_MESSAGE_MAX);
     }
-    for agreed in
-        [EXTERNAL.four_octets(), EXTERNAL.two_octets(), INTERNAL.four_octets(), EXTERNAL.extended_next_hop()]
-    {
+    for agreed in [
+        EXTERNAL.four_octets(),
+        EXTERNAL.two_octets(),
+        INTERNAL.four_octets(),
+        EXTERNAL.extended_next_hop(),
+        INTERNAL.add_path(),
+    ] {
         check_update(agreed, bytes);
     }
 }
@@ -47,7 +52,7 @@ fn check_update(agreed: Agreed, bytes: &[u8]) {
     match decoder.decode(bytes, &mut batch) {
         Err(error) => {
             assert_eq!(error.severity, Severity::SessionReset);
-            assert_eq!((batch.prefixes.len(), batch.runs.len()), (0, 0));
+            assert_eq!((batch.prefixes.len(), batch.path_ids.len(), batch.runs.len()), (0, 0, 0));
         }
         Ok(decoded) => {
             let withdraw = decoded.errors.iter().any(|e| e.severity == Severity::TreatAsWithdraw);
@@ -62,19 +67,21 @@ fn check_update(agreed: Agreed, bytes: &[u8]) {
                 }
             }
             assert_eq!(end, batch.prefixes.len());
+            let identified = if agreed.add_path.is_empty() { 0 } else { end };
+            assert_eq!(batch.path_ids.len(), identified);
             // The cache gives what decoding gives.
             let mut again = RouteBatch::default();
             decoder.decode(bytes, &mut again).unwrap();
-            assert_eq!(again.prefixes, batch.prefixes);
+            assert_eq!((&again.prefixes, &again.path_ids), (&batch.prefixes, &batch.path_ids));
             assert!(again.runs.iter().zip(&batch.runs).all(|(a, b)| a.attributes == b.attributes));
         }
     }
 }
 
-fn update_round_trip(
+fn update_round_trip<N: Nlri>(
     family: Family,
     attributes: &weft_bgp::wire::attributes::PathAttributes,
-    prefixes: &[ipnet::IpNet],
+    prefixes: &[N],
     agreed: Agreed,
 ) {
     let block = AttributeBlock::new(attributes, family, agreed.four_octet_as);
@@ -89,7 +96,8 @@ fn update_round_trip(
         assert_eq!(decoded.errors, []);
         rest = &rest[count..];
     }
-    assert_eq!(batch.prefixes, prefixes);
+    assert_eq!(batch.prefixes, prefixes.iter().map(Nlri::prefix).collect::<Vec<_>>());
+    assert_eq!(batch.path_ids, prefixes.iter().filter_map(Nlri::path_id).collect::<Vec<_>>());
     for run in &batch.runs {
         assert_eq!(run.attributes.as_deref(), Some(attributes));
     }
@@ -164,6 +172,29 @@ proptest! {
         update_round_trip(Family::Ipv4Unicast, &attributes, &prefixes, INTERNAL.two_octets());
     }
 
+    /// Proves RFC 7911 3.
+    #[test]
+    fn updates_with_path_identifiers_come_back(
+        v4 in any_attributes(Family::Ipv4Unicast),
+        v6 in any_attributes(Family::Ipv6Unicast),
+        paths in vec((any_path_nlri(Family::Ipv4Unicast), any_path_nlri(Family::Ipv6Unicast)), 1..50),
+    ) {
+        let (ipv4, ipv6): (Vec<PathNlri>, Vec<PathNlri>) = paths.into_iter().unzip();
+        update_round_trip(Family::Ipv4Unicast, &v4, &ipv4, INTERNAL.add_path());
+        update_round_trip(Family::Ipv6Unicast, &v6, &ipv6, INTERNAL.add_path());
+        // Over IPv6 (RFC 8950): in MP_REACH_NLRI.
+        update_round_trip(Family::Ipv4Unicast, &v6, &ipv4, INTERNAL.add_path());
+        for (family, paths) in [(Family::Ipv4Unicast, ipv4), (Family::Ipv6Unicast, ipv6)] {
+            let mut out = BytesMut::new();
+            prop_assert_eq!(pack_withdrawn(family, &paths, 4096, &mut out), paths.len());
+            let mut batch = RouteBatch::default();
+            Decoder::new(EXTERNAL.add_path()).decode(&out[HEADER_LENGTH..], &mut batch).unwrap();
+            let withdrawn: Vec<(u32, ipnet::IpNet)> = batch.path_ids.into_iter().zip(batch.prefixes).collect();
+            prop_assert_eq!(withdrawn, paths.iter().map(|p| (p.path_id, p.prefix)).collect::<Vec<_>>());
+            prop_assert!(batch.runs.iter().all(|run| run.attributes.is_none()));
+        }
+    }
+
     #[test]
     fn withdrawals_come_back(v6 in any::<bool>(), seed in vec(any_prefix(Family::Ipv6Unicast), 1..50),
                              v4 in vec(any_prefix(Family::Ipv4Unicast), 1..50)) {
@@ -191,10 +222,12 @@ proptest! {
         prefixes in (any_prefix(Family::Ipv4Unicast), any_prefix(Family::Ipv6Unicast)),
         mutations in vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..3), 1..8),
     ) {
-        let mut updates = [BytesMut::new(), BytesMut::new(), BytesMut::new()];
+        let mut updates = [BytesMut::new(), BytesMut::new(), BytesMut::new(), BytesMut::new()];
+        let path = PathNlri { path_id: 7, prefix: prefixes.1 };
         pack(&AttributeBlock::new(&v4, Family::Ipv4Unicast, true), &[prefixes.0], 65535, &mut updates[0]);
         pack(&AttributeBlock::new(&attributes, Family::Ipv6Unicast, true), &[prefixes.1], 65535, &mut updates[1]);
         pack(&AttributeBlock::new(&attributes, Family::Ipv4Unicast, true), &[prefixes.0], 65535, &mut updates[2]);
+        pack(&AttributeBlock::new(&attributes, Family::Ipv6Unicast, true), &[path], 65535, &mut updates[3]);
         let open = Message::Open(open).encode();
         for message in updates.iter().map(|update| &update[..]).chain([&open[..]]) {
             let mut bytes = message[HEADER_LENGTH..].to_vec();

@@ -288,6 +288,49 @@ fn prefixes_that_cannot_be_parsed_reset() {
     }
 }
 
+/// The same behind path identifiers, of either family; what has none where they were agreed on cannot be told from that.
+/// Proves RFC 7606 5.3, RFC 7911 3.
+#[test]
+fn prefixes_with_path_identifiers_that_cannot_be_parsed_reset() {
+    let id = [0, 0, 0, 9];
+    let identified = |rest: &[u8]| [&id[..], rest].concat();
+    for field in [
+        identified(&[]),
+        identified(&[33, 1, 2, 3, 4, 5]),
+        identified(&[24, 1, 2]),
+        vec![0, 0, 0],
+        vec![8, 10],
+    ] {
+        for body in [update(&field, &[], &[]), update(&[], &good(), &field)] {
+            let (errors, _) = errors(EXTERNAL.add_path(), &body);
+            let expected = (Severity::SessionReset, ErrorCode::INVALID_NETWORK_FIELD);
+            assert_eq!((errors[0].severity, errors[0].code), expected, "{field:?}");
+        }
+    }
+    for field in [identified(&[]), identified(&[129, 0x20, 1]), identified(&[24, 0x20, 1]), vec![0, 0, 0]] {
+        let reach = attribute(0x80, 14, &[&[0, 2, 1, 16][..], &[0x20; 16], &[0], &field].concat());
+        let unreach = attribute(0x80, 15, &[&[0, 2, 1][..], &field].concat());
+        for set in [[good(), vec![reach]].concat(), vec![unreach]] {
+            let (errors, _) = errors(EXTERNAL.add_path(), &update(&[], &set, &[]));
+            let expected = (Severity::SessionReset, ErrorCode::OPTIONAL_ATTRIBUTE_ERROR);
+            assert_eq!((errors[0].severity, errors[0].code), expected, "{field:?}");
+        }
+    }
+}
+
+/// Where one family has path identifiers, the other's prefixes count as path 0.
+#[test]
+fn each_family_has_path_identifiers_of_its_own() {
+    let only_v6 = [Family::Ipv6Unicast].into_iter().collect();
+    let agreed = Agreed { add_path: only_v6, ..EXTERNAL.four_octets() };
+    let mut set = good();
+    set.push(attribute(0x80, 15, &[0, 2, 1, 0, 0, 0, 7, 16, 0x20, 1]));
+    let (errors, batch) = errors(agreed, &update(&[8, 11], &set, &[8, 10]));
+    assert_eq!(errors, []);
+    assert_eq!(batch.prefixes, nets(&["11.0.0.0/8", "2001::/16", "10.0.0.0/8"]));
+    assert_eq!(batch.path_ids, [0, 7, 0]);
+}
+
 /// Sections 5.3, 7.11 and 7.12; CVE-2023-46752.
 #[test]
 fn malformed_multiprotocol_attributes_reset() {

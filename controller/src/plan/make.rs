@@ -199,6 +199,7 @@ fn peer(
         passive: spec.is_some_and(|s| s.passive),
         shutdown: spec.filter(|s| s.shutdown).map(|_| format!("BGPPeer {} is shut down", session.name())),
         route_reflector_client: session.client,
+        add_path: <_>::default(),
         allowed_own_as: spec.and_then(|s| s.num_allowed_local_as_numbers).unwrap_or(0),
         as_override: spec.is_some_and(|s| s.as_override),
         remove_private_as: spec.is_some_and(|s| s.remove_private_as),

@@ -6,6 +6,7 @@ use weft_bgp::ingress::RouteBatch;
 use weft_bgp::types::{Family, FamilySet, PeerType};
 use weft_bgp::wire::attributes::PathAttributes;
 use weft_bgp::wire::header::{EXTENDED_MESSAGE_MAX, HEADER_LENGTH, Header, MESSAGE_MAX, MessageType};
+use weft_bgp::wire::nlri::{Nlri, PathNlri};
 use weft_bgp::wire::update::{Agreed, AttributeBlock, Decoder, pack};
 use weft_bgp::wire::{Message, Severity};
 
@@ -110,6 +111,12 @@ fn agreed(choice: u8) -> Agreed {
         families,
         four_octet_as: choice & 4 == 0,
         extended_next_hop: choice & 8 != 0,
+        add_path: match choice >> 5 & 3 {
+            0 => FamilySet::EMPTY,
+            1 => FamilySet::from_iter([Family::Ipv4Unicast]),
+            2 => FamilySet::from_iter([Family::Ipv6Unicast]),
+            _ => FamilySet::all(),
+        },
         peer_type: if choice & 16 == 0 { PeerType::External } else { PeerType::Internal },
     }
 }
@@ -121,7 +128,8 @@ fn decode(agreed: Agreed, body: &[u8]) {
         Ok(decoded) => decoded,
         Err(error) => {
             assert_eq!((error.severity, error.code.code), (Severity::SessionReset, 3));
-            assert_eq!((batch.prefixes.len(), batch.runs.len()), (0, 0), "nothing is left of it");
+            let left = (batch.prefixes.len(), batch.path_ids.len(), batch.runs.len());
+            assert_eq!(left, (0, 0, 0), "nothing is left of it");
             return;
         }
     };
@@ -142,9 +150,19 @@ fn decode(agreed: Agreed, body: &[u8]) {
         if let Some(attributes) = run.attributes.as_deref() {
             assert!(!withdraw, "all routes of a malformed UPDATE are withdrawn");
             announced_again(&agreed, family, attributes, prefixes);
+            if agreed.add_path.contains(family) {
+                let path = |(path_id, prefix): (&u32, &ipnet::IpNet)| PathNlri {
+                    path_id: *path_id,
+                    prefix: *prefix,
+                };
+                let paths: Vec<_> =
+                    batch.path_ids[run.range.clone()].iter().zip(prefixes).map(path).collect();
+                announced_again(&agreed, family, attributes, &paths);
+            }
         }
     }
     assert_eq!(end, batch.prefixes.len());
+    assert_eq!(batch.path_ids.len(), if agreed.add_path.is_empty() { 0 } else { end });
     decoded_again(&mut decoder, body, &batch);
 }
 
@@ -152,12 +170,12 @@ fn decode(agreed: Agreed, body: &[u8]) {
 fn decoded_again(decoder: &mut Decoder, body: &[u8], batch: &RouteBatch) {
     let mut again = RouteBatch::default();
     decoder.decode(body, &mut again).expect("it was good before");
-    assert_eq!(again.prefixes, batch.prefixes);
+    assert_eq!((&again.prefixes, &again.path_ids), (&batch.prefixes, &batch.path_ids));
     assert!(again.runs.iter().map(|run| &run.attributes).eq(batch.runs.iter().map(|run| &run.attributes)));
 }
 
 /// What was read can be written, unless it is too long, and is the same when it is read by a peer that is told all.
-fn announced_again(agreed: &Agreed, family: Family, attributes: &PathAttributes, prefixes: &[ipnet::IpNet]) {
+fn announced_again<N: Nlri>(agreed: &Agreed, family: Family, attributes: &PathAttributes, prefixes: &[N]) {
     if agreed.peer_type == PeerType::External {
         assert_eq!((attributes.local_pref, attributes.originator_id), (None, None));
         assert!(attributes.cluster_list.is_empty());
@@ -172,12 +190,14 @@ fn announced_again(agreed: &Agreed, family: Family, attributes: &PathAttributes,
         families: FamilySet::all(),
         four_octet_as: true,
         extended_next_hop: true,
+        add_path: prefixes.iter().filter_map(|nlri| nlri.path_id().map(|_| family)).collect(),
         peer_type: PeerType::Internal,
     };
     let mut batch = RouteBatch::default();
     let decoded = Decoder::new(all).decode(&out[HEADER_LENGTH..], &mut batch).expect("it is good");
     assert_eq!(decoded.errors, []);
-    assert_eq!(batch.prefixes, prefixes[..count]);
+    assert!(batch.prefixes.iter().copied().eq(prefixes[..count].iter().map(Nlri::prefix)));
+    assert!(batch.path_ids.iter().copied().eq(prefixes[..count].iter().filter_map(Nlri::path_id)));
     let mut expected = attributes.clone();
     expected.unknown.iter_mut().for_each(|unknown| unknown.flags = (unknown.flags & 0xc0) | 0x20);
     assert_eq!(batch.runs[0].attributes.as_deref(), Some(&expected));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
-use weft_bgp::config::PeerConfig;
+use weft_bgp::config::{AddPath, AddPathSend, PathChoice, PeerConfig};
 use weft_bgp::ingress::{Ingress, IngressInput, IngressOutput};
 use weft_bgp::session::State;
 use weft_bgp::types::{Asn, ConnectionId};
@@ -39,7 +39,7 @@ pub fn session(bytes: &[u8]) {
             220..=225 => end.connect(),
             226..=231 => end.close(),
             232..=235 => end.input(IngressInput::Cease { subcode: 4, text: "again".into() }),
-            236..=239 => end.bytes(&open(end.is_internal())),
+            236..=239 => end.bytes(&end.open_of_peer()),
             240..=243 => end.bytes(&KEEPALIVE),
             244..=247 => end.run_for(Duration::from_millis(u64::from(choices.byte()) * 10)),
             _ => end.run_for(Duration::from_secs(u64::from(choices.byte() % 100))),
@@ -50,15 +50,17 @@ pub fn session(bytes: &[u8]) {
 }
 
 /// The OPEN of a peer with everything that is known here.
-fn open(internal: bool) -> Vec<u8> {
+fn open(internal: bool, add_path: bool) -> Vec<u8> {
     let asn: u16 = if internal { 65001 } else { 65002 };
-    let capabilities: [&[u8]; 6] = [
+    let add_path: &[u8] = if add_path { &[69, 8, 0, 1, 1, 3, 0, 2, 1, 3] } else { &[] };
+    let capabilities: [&[u8]; 7] = [
         &[1, 4, 0, 1, 0, 1],
         &[1, 4, 0, 2, 0, 1],
         &[2, 0, 6, 0],
         &[64, 10, 0, 120, 0, 1, 1, 0x80, 0, 2, 1, 0x80],
         &[65, 4, 0, 0],
         &asn.to_be_bytes(),
+        add_path,
     ];
     let capabilities = capabilities.concat();
     let length = u8::try_from(capabilities.len()).unwrap();
@@ -91,12 +93,16 @@ impl End {
             config.timers.delay_open = Some(Duration::from_secs(2));
         }
         config.passive = kind & 8 != 0;
+        if kind & 32 != 0 {
+            let send = Some(AddPathSend { paths: PathChoice::All, limit: 8 });
+            config.add_path = AddPath { receive: true, send };
+        }
         let ingress = Ingress::new(PEER.into(), Ipv4Addr::new(10, 0, 0, 1), u64::from(kind));
         let mut end = Self { now, ingress, config, open: Vec::new(), dialling: Vec::new(), accepted: 0 };
         end.input(IngressInput::Configure(Arc::new(end.config.clone())));
         if kind & 16 == 0 {
             end.accept();
-            end.bytes(&[&open(end.is_internal())[..], &KEEPALIVE].concat());
+            end.bytes(&[&end.open_of_peer()[..], &KEEPALIVE].concat());
             assert_eq!(end.ingress.state(), State::Established);
         }
         end
@@ -104,6 +110,10 @@ impl End {
 
     fn is_internal(&self) -> bool {
         self.config.remote_as.admits(Asn(65001), Asn(65001))
+    }
+
+    fn open_of_peer(&self) -> Vec<u8> {
+        open(self.is_internal(), self.config.add_path.receive)
     }
 
     fn input(&mut self, input: IngressInput) {
@@ -207,7 +217,7 @@ impl End {
         self.run_for(Duration::from_secs(80));
         if self.ingress.state() != State::Established {
             self.accept();
-            self.bytes(&open(self.is_internal()));
+            self.bytes(&self.open_of_peer());
             self.bytes(&KEEPALIVE);
         }
         assert_eq!(self.ingress.state(), State::Established);

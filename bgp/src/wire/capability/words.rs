@@ -1,6 +1,8 @@
 //! Capabilities as people read them.
 
-use super::{AfiSafi, Capability, GracefulRestartCapability, LongLivedFamily, NextHopEncoding, code};
+use super::{
+    AddPathFamily, AfiSafi, Capability, GracefulRestartCapability, LongLivedFamily, NextHopEncoding, code,
+};
 use crate::role::Role;
 use crate::wire::text::{hexadecimal, printable};
 
@@ -17,6 +19,7 @@ impl Capability {
             Self::GracefulRestart(_) => code::GRACEFUL_RESTART,
             Self::LongLivedGracefulRestart(_) => code::LONG_LIVED_GRACEFUL_RESTART,
             Self::FourOctetAs(_) => code::FOUR_OCTET_AS,
+            Self::AddPath(_) => code::ADD_PATH,
             Self::EnhancedRouteRefresh => code::ENHANCED_ROUTE_REFRESH,
             Self::Fqdn { .. } => code::FQDN,
             Self::Unknown { code, .. } => *code,
@@ -39,7 +42,7 @@ impl Capability {
             code::FOUR_OCTET_AS => "four-octet-as",
             67 => "dynamic-capability",
             68 => "multisession",
-            69 => "add-path",
+            code::ADD_PATH => "add-path",
             code::ENHANCED_ROUTE_REFRESH => "enhanced-route-refresh",
             code::LONG_LIVED_GRACEFUL_RESTART => "long-lived-graceful-restart",
             code::FQDN => "fqdn",
@@ -63,6 +66,7 @@ impl Capability {
             Self::GracefulRestart(restart) => graceful_restart(restart),
             Self::LongLivedGracefulRestart(families) => join(families, long_lived),
             Self::FourOctetAs(asn) => asn.to_string(),
+            Self::AddPath(families) => join(families, add_path),
             Self::Fqdn { host, domain } if domain.is_empty() => printable(host),
             Self::Fqdn { host, domain } => printable(&format!("{host}.{domain}")),
             Self::Unknown { value, .. } => hexadecimal(value),
@@ -106,6 +110,16 @@ fn graceful_restart(restart: &GracefulRestartCapability) -> String {
 
 fn long_lived(family: &LongLivedFamily) -> String {
     format!("{} {}s", forwarded(family.family, family.forwarding), family.stale_time)
+}
+
+fn add_path(family: &AddPathFamily) -> String {
+    let what = match (family.receives(), family.sends()) {
+        (true, true) => "send and receive".to_owned(),
+        (true, false) => "receive".to_owned(),
+        (false, true) => "send".to_owned(),
+        (false, false) => family.send_receive.to_string(),
+    };
+    format!("{} {what}", family.family.in_words())
 }
 
 fn forwarded(family: AfiSafi, kept: bool) -> String {
@@ -158,9 +172,17 @@ mod tests {
             (Capability::FourOctetAs(Asn(4_200_000_001)), 65, "four-octet-as", "4200000001"),
             (fqdn, 73, "fqdn", "tor [2J.rack"),
             (
-                Capability::Unknown { code: 69, value: Bytes::from_static(&[0, 1, 1, 3]) },
+                Capability::AddPath(
+                    [3, 1, 2, 9].map(|send_receive| AddPathFamily { family: v4, send_receive }).into(),
+                ),
                 69,
                 "add-path",
+                "ipv4-unicast send and receive, ipv4-unicast receive, ipv4-unicast send, ipv4-unicast 9",
+            ),
+            (
+                Capability::Unknown { code: 76, value: Bytes::from_static(&[0, 1, 1, 3]) },
+                76,
+                "paths-limit",
                 "00010103",
             ),
         ] {

@@ -3,8 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
 use super::attribute_set::{self, Purpose};
 use super::cache::Cache;
 use super::errors::{Errors, attribute_error};
@@ -27,6 +25,8 @@ pub struct Agreed {
     pub four_octet_as: bool,
     /// Whether IPv4 prefixes may have IPv6 next hops (RFC 8950).
     pub extended_next_hop: bool,
+    /// The families whose prefixes come with path identifiers (RFC 7911).
+    pub add_path: FamilySet,
     /// iBGP or eBGP.
     pub peer_type: PeerType,
 }
@@ -63,13 +63,14 @@ impl Decoder {
     /// # Errors
     /// UPDATE Message Error of severity [`Severity::SessionReset`]; the batch is then as it was.
     pub fn decode(&mut self, body: &[u8], batch: &mut RouteBatch) -> Result<Decoded, WireError> {
-        let prefixes = batch.prefixes.len();
+        let (prefixes, path_ids) = (batch.prefixes.len(), batch.path_ids.len());
         let mut scratch = std::mem::take(&mut self.scratch);
-        let parts = Parts::parse(body, &self.agreed, &mut scratch, &mut batch.prefixes);
+        let parts = Parts::parse(body, &self.agreed, &mut scratch, batch);
         let result = parts.and_then(|parts| self.finish(parts, &scratch, batch));
         self.scratch = scratch;
         if result.is_err() {
             batch.prefixes.truncate(prefixes);
+            batch.path_ids.truncate(path_ids);
         }
         result
     }
@@ -169,7 +170,7 @@ impl<'a> Parts<'a> {
         body: &'a [u8],
         agreed: &Agreed,
         scratch: &mut Vec<u8>,
-        prefixes: &mut Vec<IpNet>,
+        batch: &mut RouteBatch,
     ) -> Result<Self, WireError> {
         let fields = Fields::split(body)?;
         let mut errors = Errors::default();
@@ -192,22 +193,23 @@ impl<'a> Parts<'a> {
         let end_of_rib = end_of_rib.filter(|family| agreed.families.contains(*family) && errors.is_empty());
 
         let mut ranges = Ranges::default();
+        let mut read = |family, field| read_prefixes(family, field, agreed, batch);
         let ipv4 = Family::Ipv4Unicast;
         let ipv4_agreed = agreed.families.contains(ipv4);
         if ipv4_agreed {
-            ranges.withdrawn = read_prefixes(ipv4, fields.withdrawn, prefixes).map_err(invalid_network)?;
+            ranges.withdrawn = read(ipv4, fields.withdrawn).map_err(invalid_network)?;
         } else if !(fields.withdrawn.is_empty() && fields.nlri.is_empty()) {
             errors.push(unexpected_family(ipv4));
         }
         if let Some((raw, unreach)) = &unreach {
-            ranges.unreach = read_prefixes(unreach.family, unreach.nlri, prefixes)
+            ranges.unreach = read(unreach.family, unreach.nlri)
                 .map_err(|error| multiprotocol::malformed(raw, error.to_string()))?;
         }
         if ipv4_agreed {
-            ranges.nlri = read_prefixes(ipv4, fields.nlri, prefixes).map_err(invalid_network)?;
+            ranges.nlri = read(ipv4, fields.nlri).map_err(invalid_network)?;
         }
         if let Some((raw, reach)) = &reach {
-            ranges.reach = read_prefixes(reach.family, reach.nlri, prefixes)
+            ranges.reach = read(reach.family, reach.nlri)
                 .map_err(|error| multiprotocol::malformed(raw, error.to_string()))?;
         }
         let mp_next_hop = reach.map(|(_, reach)| reach.next_hop);
@@ -334,9 +336,19 @@ impl<'a> RawMultiprotocol<'a> {
 }
 
 /// Appends the prefixes of a field, and says where they are.
-fn read_prefixes(family: Family, field: &[u8], prefixes: &mut Vec<IpNet>) -> Result<Range<usize>, NlriError> {
+fn read_prefixes(
+    family: Family,
+    field: &[u8],
+    agreed: &Agreed,
+    batch: &mut RouteBatch,
+) -> Result<Range<usize>, NlriError> {
+    let RouteBatch { prefixes, path_ids, .. } = batch;
     let start = prefixes.len();
-    decode_prefixes(family, field, prefixes)?;
+    let identified = agreed.add_path.contains(family);
+    decode_prefixes(family, field, prefixes, identified.then_some(&mut *path_ids))?;
+    if !agreed.add_path.is_empty() {
+        path_ids.resize(prefixes.len(), 0);
+    }
     Ok(start..prefixes.len())
 }
 

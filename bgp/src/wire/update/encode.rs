@@ -3,13 +3,13 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use bytes::{BufMut, BytesMut};
-use ipnet::IpNet;
 
 use crate::types::Family;
+use crate::wire::as_path;
 use crate::wire::attribute::{TooLong, code, flag, put_attribute};
 use crate::wire::attributes::{Aggregator, Origin, PathAttributes};
 use crate::wire::header::{HEADER_LENGTH, MessageType, put_header};
-use crate::wire::{as_path, nlri};
+use crate::wire::nlri::Nlri;
 
 /// Octets of a message's header and of the two length fields of UPDATE.
 const FIXED: usize = HEADER_LENGTH + 4;
@@ -60,7 +60,7 @@ impl AttributeBlock {
 ///
 /// Zero means that nothing was written: there is no prefix, the first is of another family, or it does not fit beside these
 /// attributes and cannot be announced on this session.
-pub fn pack(block: &AttributeBlock, prefixes: &[IpNet], max_message: u16, out: &mut BytesMut) -> usize {
+pub fn pack<N: Nlri>(block: &AttributeBlock, prefixes: &[N], max_message: u16, out: &mut BytesMut) -> usize {
     if block.too_long {
         return 0;
     }
@@ -90,7 +90,12 @@ pub fn pack(block: &AttributeBlock, prefixes: &[IpNet], max_message: u16, out: &
 
 /// Appends one UPDATE that withdraws as many of the leading `prefixes` as fit into `max_message` octets, and returns their number: zero
 /// only if there is none or the first is of another family.
-pub fn pack_withdrawn(family: Family, prefixes: &[IpNet], max_message: u16, out: &mut BytesMut) -> usize {
+pub fn pack_withdrawn<N: Nlri>(
+    family: Family,
+    prefixes: &[N],
+    max_message: u16,
+    out: &mut BytesMut,
+) -> usize {
     let mp_fixed = match family {
         Family::Ipv4Unicast => 0,
         Family::Ipv6Unicast => MP_HEADER + AFI_SAFI,
@@ -135,12 +140,12 @@ pub fn end_of_rib(family: Family, out: &mut BytesMut) {
 }
 
 /// How many leading prefixes of the family fit into `room`, and their octets.
-fn fitting(family: Family, prefixes: &[IpNet], room: Option<usize>) -> (usize, usize) {
+fn fitting<N: Nlri>(family: Family, prefixes: &[N], room: Option<usize>) -> (usize, usize) {
     let room = room.unwrap_or(0);
     let (mut count, mut length) = (0, 0);
     for prefix in prefixes {
-        let next = length + nlri::encoded_length(prefix);
-        if next > room || Family::of(prefix) != family {
+        let next = length + prefix.encoded_length();
+        if next > room || Family::of(&prefix.prefix()) != family {
             break;
         }
         (count, length) = (count + 1, next);
@@ -148,8 +153,8 @@ fn fitting(family: Family, prefixes: &[IpNet], room: Option<usize>) -> (usize, u
     (count, length)
 }
 
-fn put_prefixes(prefixes: &[IpNet], count: usize, out: &mut BytesMut) {
-    prefixes.iter().take(count).for_each(|prefix| nlri::encode_prefix(prefix, out));
+fn put_prefixes<N: Nlri>(prefixes: &[N], count: usize, out: &mut BytesMut) {
+    prefixes.iter().take(count).for_each(|prefix| prefix.encode(out));
 }
 
 /// A length field. What goes in has been measured against a message's 16-bit length before.
