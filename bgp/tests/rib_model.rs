@@ -358,7 +358,15 @@ impl Model {
             (_, originator) => originator.unwrap_or(Ipv4Addr::UNSPECIFIED),
         };
         paths.sort_by_key(|p| (identifier(p), p.1.cluster_list.len(), p.0));
-        paths.truncate(self.max_paths);
+        // Those over the first so many next hops.
+        let mut next_hops: Vec<IpAddr> = vec![];
+        paths.retain(|(from, attributes, _)| {
+            let own = from.is_some().then_some(attributes.next_hop);
+            let known = own.is_some_and(|own| next_hops.contains(&own));
+            let used = known || next_hops.len() < self.max_paths;
+            next_hops.extend(own.filter(|_| used && !known));
+            used
+        });
         paths
     }
 

@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use smallvec::SmallVec;
 
 use super::attributes::Keys;
+use super::next_hops::HopId;
 use crate::types::{PeerAddress, Reason};
 use crate::wire::attributes::Origin;
 
@@ -29,9 +30,11 @@ pub(super) struct Candidate {
     pub(super) router_id: u32,
     /// Where the peer is.
     pub(super) address: PeerAddress,
+    /// Its next hop; none: its own, shared with no other path.
+    pub(super) hop: Option<HopId>,
     /// The step at which it lost; none: it is the best.
     pub(super) lost: Option<Step>,
-    /// Whether it is as good as the best but for the tie-breaks, and within the number of paths allowed.
+    /// Whether it is as good as the best but for the tie-breaks, and its next hop is among as many as are allowed.
     pub(super) multipath: bool,
 }
 
@@ -72,7 +75,7 @@ pub(super) enum Step {
 /// The eligible paths of a prefix, best first.
 pub(super) type Candidates = SmallVec<[Candidate; 2]>;
 
-/// Ranks the candidates: best first, each with the step at which it lost, up to `max_paths` of them marked as multipath.
+/// Ranks the candidates: best first, each with the step at which it lost; those over the first `max_paths` next hops marked as multipath.
 pub(super) fn decide(candidates: &mut Candidates, max_paths: u16) {
     if let [only] = candidates.as_mut_slice() {
         only.multipath = true;
@@ -89,10 +92,20 @@ pub(super) fn decide(candidates: &mut Candidates, max_paths: u16) {
     let mut equal: SmallVec<[_; 8]> = candidates
         .iter_mut()
         .filter(|c| c.lost.is_none())
-        .map(|c| (c.tie_break(), &mut c.multipath))
+        .map(|c| (c.tie_break(), c.hop, &mut c.multipath))
         .collect();
-    equal.sort_unstable_by_key(|(order, _)| *order);
-    equal.into_iter().take(usize::from(max_paths.max(1))).for_each(|(_, multipath)| *multipath = true);
+    equal.sort_unstable_by_key(|(order, ..)| *order);
+    // Several peers, or one with ADD-PATH, may tell of one next hop several times.
+    let (mut hops, mut count): (SmallVec<[HopId; 8]>, _) = (SmallVec::new(), 0);
+    for (_, hop, multipath) in equal {
+        let known = hop.is_some_and(|hop| hops.contains(&hop));
+        if !known && count < max_paths.max(1) {
+            count += 1;
+            hops.extend(hop);
+            *multipath = true;
+        }
+        *multipath |= known;
+    }
     keep_best(candidates, Step::RouterId, |c| c.tie_break().0);
     keep_best(candidates, Step::ClusterListLength, |c| c.keys.cluster_list_length);
     keep_best(candidates, Step::PeerAddress, |c| c.address);

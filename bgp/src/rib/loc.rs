@@ -123,6 +123,7 @@ impl Rib {
             igp_metric: 0,
             router_id: 0,
             address: std::net::IpAddr::from([0; 4]).into(),
+            hop: interned.hop,
             lost: None,
             multipath: false,
         };

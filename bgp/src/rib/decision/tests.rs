@@ -1,4 +1,6 @@
 use super::*;
+use crate::rib::next_hops::NextHops;
+use crate::speaker::TrackedNextHop;
 use crate::types::Asn;
 use proptest::prelude::*;
 
@@ -22,6 +24,7 @@ fn path(number: u8) -> Candidate {
         igp_metric: 10,
         router_id: u32::from(number),
         address: [192, 0, 2, number].into(),
+        hop: None,
         lost: None,
         multipath: false,
     }
@@ -161,4 +164,21 @@ proptest! {
         prop_assert_eq!(ranked.iter().filter(|(_, lost, _)| lost.is_none()).count(), 1);
         prop_assert!(ranked[0].1.is_none() && ranked[0].2);
     }
+}
+
+/// What counts against the limit is next hops: two reflectors may tell of the same.
+#[test]
+fn multipath_counts_next_hops() {
+    let mut hops = NextHops::default();
+    let mut hop = |number| {
+        hops.hold(TrackedNextHop { address: [10, 0, 0, number].into(), default_route: false, link: None })
+    };
+    let over = [1, 1, 2, 2, 3, 1].map(&mut hop);
+    let paths: Vec<_> = (1..).zip(over).map(|(number, hop)| with(number, |c| c.hop = Some(hop))).collect();
+    let used = |max_paths| -> Vec<usize> {
+        decided(&paths, max_paths).iter().filter(|c| c.multipath).map(|c| c.path).collect()
+    };
+    assert_eq!(used(1), [1, 2, 6]);
+    assert_eq!(used(2), [1, 2, 3, 4, 6]);
+    assert_eq!(used(3), [1, 2, 3, 4, 5, 6]);
 }
