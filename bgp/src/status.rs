@@ -94,6 +94,8 @@ pub struct FamilyStatus {
     pub advertised: usize,
     /// Kept while it restarts.
     pub stale: usize,
+    /// Paths that were refused in this session, as the peer had told as many of their prefixes as it may (RFC 7911).
+    pub refused: u64,
     /// Whether these are long-lived stale (RFC 9494).
     pub long_lived: bool,
 }
@@ -187,6 +189,8 @@ pub struct RouteStatus {
 pub struct PathStatus {
     /// From which peer; none: our own.
     pub peer: Option<PeerAddress>,
+    /// The path identifier by which the peer tells it or is told it, as the view is (RFC 7911); none: by no such.
+    pub path_id: Option<u32>,
     /// Its attributes.
     pub attributes: Arc<PathAttributes>,
     /// Whether it took part in the decision.

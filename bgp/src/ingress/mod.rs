@@ -529,6 +529,15 @@ pub struct RouteBatch {
     pub runs: Vec<Run>,
 }
 
+impl RouteBatch {
+    /// The prefixes of a run, each with its path identifier: 0 where there is none.
+    pub fn nlri(&self, run: &Run) -> impl Iterator<Item = (IpNet, u32)> {
+        let prefixes = self.prefixes.get(run.range.clone()).unwrap_or_default();
+        let path_ids = self.path_ids.get(run.range.clone()).unwrap_or_default();
+        prefixes.iter().enumerate().map(|(i, prefix)| (*prefix, path_ids.get(i).copied().unwrap_or(0)))
+    }
+}
+
 /// A run of prefixes of one family.
 #[derive(Clone, Debug)]
 pub struct Run {

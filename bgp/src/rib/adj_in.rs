@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use super::attributes::{AttrId, PathType};
-use super::holdings::{Link, Path, Peer, Source, Standing};
+use super::holdings::{Holdings, Link, Path, Peer, Source, Standing};
 use super::{Rib, RibOutput};
 use crate::arena::prefixes::PrefixId;
 use crate::config::Origination;
@@ -29,13 +29,14 @@ impl Rib {
             if self.is_full(peer) {
                 return;
             }
-            let prefixes = batch.prefixes.get(run.range.clone()).unwrap_or_default();
+            let mut nlri = batch.nlri(run).peekable();
+            let family = nlri.peek().map(|(prefix, _)| Family::of(prefix));
             match &run.attributes {
-                Some(attributes) => self.announce(peer, &session, attributes, prefixes),
-                None => prefixes.iter().for_each(|prefix| self.withdraw(*prefix, Source::of(peer))),
+                Some(attributes) => self.announce(peer, &session, attributes, nlri),
+                None => nlri.for_each(|(prefix, path_id)| self.withdraw(prefix, Source::of(peer, path_id))),
             }
-            if let Some(first) = prefixes.first() {
-                self.check_limit(peer, Family::of(first));
+            if let Some(family) = family {
+                self.check_limit(peer, family);
             }
         }
     }
@@ -45,7 +46,7 @@ impl Rib {
         peer_id: PeerId,
         session: &Session,
         attributes: &Arc<PathAttributes>,
-        prefixes: &[IpNet],
+        nlri: impl Iterator<Item = (IpNet, u32)>,
     ) {
         let path_type = PathType::Learned(session.peer_type);
         let attributes = &marked(session, attributes);
@@ -60,12 +61,16 @@ impl Rib {
             let epochs = (peer.ipv4.epoch, peer.ipv6.epoch);
             // A run nearly always has one rule that accepts it.
             let mut imported: SmallVec<[(&Operations, AttrId, Standing); 1]> = SmallVec::new();
-            for prefix in prefixes.iter().filter(|p| session.families.contains(Family::of(p))) {
+            for (prefix, path_id) in nlri.filter(|(p, _)| session.families.contains(Family::of(p))) {
+                let source = Source::of(peer_id, path_id);
+                if !self.has_room(peer_id, session, prefix, source) {
+                    continue;
+                }
                 let epoch = if matches!(prefix, IpNet::V4(_)) { epochs.0 } else { epochs.1 };
                 let verdict = match reflected_back {
                     Some(standing) => Err((standing, None)),
                     None => import
-                        .evaluate(subject(*prefix, attributes, session))
+                        .evaluate(subject(prefix, attributes, session))
                         .map_err(|reason| (rejection(reason), Some(reason))),
                 };
                 let rejected = verdict.err().and_then(|(_, reason)| reason);
@@ -83,13 +88,13 @@ impl Rib {
                     }
                 };
                 self.holdings.attributes.retain(attributes);
-                let path = Path { source: Source::of(peer_id), attributes, epoch, standing };
+                let path = Path { source, attributes, epoch, standing, number: 0 };
                 let before = self.put(prefix.trunc(), path);
                 if let Some(reason) = rejected
                     && standing == Standing::DuplicateOrigin
                     && before != Some(Standing::DuplicateOrigin)
                 {
-                    self.alarm(peer_id, *prefix, reason.clone());
+                    self.alarm(peer_id, prefix, reason.clone());
                 }
             }
             for (_, attributes, _) in imported {
@@ -134,7 +139,7 @@ impl Rib {
     }
 
     /// Takes the path of this source out, if there is one.
-    fn withdraw(&mut self, prefix: IpNet, source: Source) {
+    pub(super) fn withdraw(&mut self, prefix: IpNet, source: Source) {
         let prefix = prefix.trunc();
         let Some(id) = self.table.find(&prefix) else { return };
         if let Some(old) = self.table.get_mut(id).take(source) {
@@ -143,63 +148,49 @@ impl Rib {
         }
     }
 
-    /// Takes those of a source's paths out that `goes` picks: one walk over the table.
-    pub(super) fn withdraw_where(&mut self, source: Source, goes: impl Fn(Family, &Path) -> bool) {
+    /// Takes those of a peer's paths out that `goes` picks: one walk over the table.
+    pub(super) fn withdraw_where(&mut self, peer: PeerId, goes: impl Fn(Family, &Path) -> bool) {
         for (id, prefix, destination) in self.table.walk_mut() {
             let family = Family::of(&prefix);
-            if !destination.path(source).is_some_and(|path| goes(family, path)) {
-                continue;
-            }
-            if let Some(old) = destination.take(source) {
-                self.holdings.forget(family, &old);
-                if destination.mark_dirty() {
-                    self.dirty.push_back(id);
-                }
+            let gone = destination.take_where(peer, |path| goes(family, path));
+            gone.iter().for_each(|old| self.holdings.forget(family, old));
+            if !gone.is_empty() && destination.mark_dirty() {
+                self.dirty.push_back(id);
             }
         }
     }
 
-    /// Makes a source's stale paths of these families long-lived stale (RFC 9494 section 4.2): they get LLGR_STALE, which makes them the
+    /// Makes a peer's stale paths of these families long-lived stale (RFC 9494 section 4.2): they get LLGR_STALE, which makes them the
     /// last choice and goes along where they are told; those with NO_LLGR go. One walk over the table.
-    pub(super) fn mark_long_lived(&mut self, source: Source, families: FamilySet) {
-        let Some(peer) = source.peer().and_then(|id| self.holdings.peers.get(&id)) else { return };
+    pub(super) fn mark_long_lived(&mut self, id: PeerId, families: FamilySet) {
+        let Some(peer) = self.holdings.peers.get(&id) else { return };
         if families.is_empty() {
             return;
         }
         let epochs = (peer.ipv4.epoch, peer.ipv6.epoch);
-        for (id, prefix, destination) in self.table.walk_mut() {
+        for (prefix_id, prefix, destination) in self.table.walk_mut() {
             let family = Family::of(&prefix);
             let epoch = if family == Family::Ipv4Unicast { epochs.0 } else { epochs.1 };
-            let stale = |path: &&Path| families.contains(family) && path.epoch != epoch;
-            let Some(old) = destination.path(source).filter(stale).copied() else { continue };
-            let operations = self.holdings.attributes.get(old.attributes).operations().cloned();
-            let interned = self.holdings.attributes.get(self.holdings.attributes.received(old.attributes));
-            let communities = &interned.attributes.communities;
-            if communities.contains(&LLGR_STALE) {
+            if !families.contains(family) {
                 continue;
             }
-            if communities.contains(&NO_LLGR) {
-                destination.take(source);
-            } else {
-                let mut attributes = (*interned.attributes).clone();
-                let place = attributes.communities.partition_point(|community| *community < LLGR_STALE);
-                attributes.communities.insert(place, LLGR_STALE);
-                let (path_type, link) = (interned.path_type, interned.next_hop.1);
-                let holdings = &mut self.holdings;
-                let mut attributes =
-                    holdings.attributes.intern(&Arc::new(attributes), path_type, link, &mut holdings.hops);
-                if let Some(operations) = operations {
-                    let received = attributes;
-                    attributes = holdings.attributes.import(received, &operations, &mut holdings.hops);
-                    holdings.attributes.release(received, &mut holdings.hops);
+            let is_stale = |path: &&Path| path.epoch != epoch;
+            let stale: SmallVec<[Path; 1]> =
+                destination.paths_of(id).iter().filter(is_stale).copied().collect();
+            for old in stale {
+                match long_lived(&mut self.holdings, &old) {
+                    LongLived::Is => continue,
+                    LongLived::Goes => drop(destination.take(old.source)),
+                    LongLived::Becomes(attributes) => {
+                        let path = Path { attributes, ..old };
+                        self.holdings.enter(family, &path);
+                        destination.put(path);
+                    }
                 }
-                let path = Path { attributes, ..old };
-                holdings.enter(family, &path);
-                destination.put(path);
-            }
-            self.holdings.forget(family, &old);
-            if destination.mark_dirty() {
-                self.dirty.push_back(id);
+                self.holdings.forget(family, &old);
+                if destination.mark_dirty() {
+                    self.dirty.push_back(prefix_id);
+                }
             }
         }
     }
@@ -224,7 +215,8 @@ impl Rib {
         let holdings = &mut self.holdings;
         let attributes =
             holdings.attributes.intern(&Arc::new(attributes), PathType::Local, None, &mut holdings.hops);
-        let path = Path { source: Source::LOCAL, attributes, epoch: 0, standing: Standing::Eligible };
+        let (source, standing) = (Source::LOCAL, Standing::Eligible);
+        let path = Path { source, attributes, epoch: 0, standing, number: 0 };
         self.put(prefix.trunc(), path);
     }
 
@@ -391,6 +383,40 @@ impl Rib {
             }
         }
     }
+}
+
+/// What becomes of a path whose peer has been away for long (RFC 9494 section 4.2).
+enum LongLived {
+    /// Nothing: it came with the mark.
+    Is,
+    /// It goes.
+    Goes,
+    /// It has these attributes, to which there is a reference more.
+    Becomes(AttrId),
+}
+
+fn long_lived(holdings: &mut Holdings, path: &Path) -> LongLived {
+    let operations = holdings.attributes.get(path.attributes).operations().cloned();
+    let interned = holdings.attributes.get(holdings.attributes.received(path.attributes));
+    let communities = &interned.attributes.communities;
+    if communities.contains(&LLGR_STALE) {
+        return LongLived::Is;
+    }
+    if communities.contains(&NO_LLGR) {
+        return LongLived::Goes;
+    }
+    let mut attributes = (*interned.attributes).clone();
+    let place = attributes.communities.partition_point(|community| *community < LLGR_STALE);
+    attributes.communities.insert(place, LLGR_STALE);
+    let (path_type, link) = (interned.path_type, interned.next_hop.1);
+    let mut attributes =
+        holdings.attributes.intern(&Arc::new(attributes), path_type, link, &mut holdings.hops);
+    if let Some(operations) = operations {
+        let received = attributes;
+        attributes = holdings.attributes.import(received, &operations, &mut holdings.hops);
+        holdings.attributes.release(received, &mut holdings.hops);
+    }
+    LongLived::Becomes(attributes)
 }
 
 /// The attributes with the mark that the sender should have set (RFC 9234 section 5): what comes from above or across is told to

@@ -30,6 +30,8 @@ pub(super) struct Candidate {
     pub(super) router_id: u32,
     /// Where the peer is.
     pub(super) address: PeerAddress,
+    /// What the peer calls it among its paths of the prefix.
+    pub(super) path_id: u32,
     /// Its next hop; none: its own, shared with no other path.
     pub(super) hop: Option<HopId>,
     /// The step at which it lost; none: it is the best.
@@ -39,9 +41,10 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    /// What orders paths that are equally good: unique, as there is one session to an address.
-    fn tie_break(&self) -> (u32, u32, PeerAddress) {
-        (self.keys.originator.unwrap_or(self.router_id), self.keys.cluster_list_length, self.address)
+    /// What orders paths that are equally good: unique, as there is one session to an address, and one path there by an identifier.
+    fn tie_break(&self) -> (u32, u32, PeerAddress, u32) {
+        let originator = self.keys.originator.unwrap_or(self.router_id);
+        (originator, self.keys.cluster_list_length, self.address, self.path_id)
     }
 }
 
@@ -70,6 +73,8 @@ pub(super) enum Step {
     ClusterListLength,
     /// 9.1.2.2 g.
     PeerAddress,
+    /// The peer's lowest path identifier (RFC 7911): some order there must be.
+    PathId,
 }
 
 /// The eligible paths of a prefix, best first.
@@ -109,6 +114,7 @@ pub(super) fn decide(candidates: &mut Candidates, max_paths: u16) {
     keep_best(candidates, Step::RouterId, |c| c.tie_break().0);
     keep_best(candidates, Step::ClusterListLength, |c| c.keys.cluster_list_length);
     keep_best(candidates, Step::PeerAddress, |c| c.address);
+    keep_best(candidates, Step::PathId, |c| c.path_id);
     candidates.sort_unstable_by_key(|c| (c.lost.is_some(), Reverse(c.lost), c.tie_break()));
 }
 
@@ -202,6 +208,10 @@ pub(super) fn reason(candidate: &Candidate, best: &Candidate) -> Reason {
         Step::PeerAddress => Reason::new(
             "peer-address",
             format!("peer address {} is higher than {} of the best path", candidate.address, best.address),
+        ),
+        Step::PathId => Reason::new(
+            "path-id",
+            format!("path identifier {} is higher than {} of the best path", candidate.path_id, best.path_id),
         ),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::aggregates::Aggregates;
 use super::export::{Exporter, Terms};
-use super::holdings::{Holdings, Source};
+use super::holdings::Holdings;
 use super::loc::{Best, CHUNK, Destination};
 use super::{Rib, RibOutput};
 use crate::arena::bits::BitSet;
@@ -107,10 +107,12 @@ impl Rib {
         }
     }
 
-    /// Tells every group anew of the best paths that are this peer's, as something that the peer is to us has changed.
+    /// Tells every group anew of the paths that are this peer's, as something that the peer is to us has changed.
     pub(super) fn export_anew(&mut self, peer: PeerId) {
-        let is_its = |best: &Best| best.source == Source::of(peer);
-        let ids = self.table.walk(0).filter(|(_, _, d)| d.best().is_some_and(|best| is_its(&best)));
+        let is_its = |best: &Best| best.source.is_of(peer);
+        let concerns =
+            |d: &Destination| !d.paths_of(peer).is_empty() || d.best().as_ref().is_some_and(is_its);
+        let ids = self.table.walk(0).filter(|(_, _, destination)| concerns(destination));
         let ids: Vec<PrefixId> = ids.map(|(id, ..)| id).collect();
         self.export(&ids);
     }

@@ -17,20 +17,32 @@ use crate::policy::CompiledPolicy;
 use crate::status::BestOf;
 use crate::types::{Family, PeerAddress, PeerId, PeerType};
 
-/// Whose a path is: a peer's number, or our own.
+/// Whose a path is: a peer's, by the identifier that the peer gave it (RFC 7911), or our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Source(u32);
+pub(super) struct Source {
+    peer: u32,
+    path_id: u32,
+}
 
 impl Source {
     /// This speaker. Peers are numbered from 0 up and never get there.
-    pub(super) const LOCAL: Self = Self(u32::MAX);
+    pub(super) const LOCAL: Self = Self { peer: u32::MAX, path_id: 0 };
 
-    pub(super) fn of(peer: PeerId) -> Self {
-        Self(peer.0)
+    /// A peer's path; its identifier is 0 where none was agreed on.
+    pub(super) fn of(peer: PeerId, path_id: u32) -> Self {
+        Self { peer: peer.0, path_id }
     }
 
     pub(super) fn peer(self) -> Option<PeerId> {
-        (self != Self::LOCAL).then_some(PeerId(self.0))
+        (self != Self::LOCAL).then_some(PeerId(self.peer))
+    }
+
+    pub(super) fn is_of(self, peer: PeerId) -> bool {
+        self.peer() == Some(peer)
+    }
+
+    pub(super) fn path_id(self) -> u32 {
+        self.path_id
     }
 }
 
@@ -68,7 +80,7 @@ impl Standing {
     }
 }
 
-/// One peer's route to one prefix, before the decision.
+/// One of a peer's routes to one prefix, before the decision.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Path {
     pub(super) source: Source,
@@ -76,6 +88,9 @@ pub(super) struct Path {
     /// Stale, unless it is the current epoch of the peer's Adj-RIB-In.
     pub(super) epoch: u32,
     pub(super) standing: Standing,
+    /// What tells it from the prefix's other paths towards peers that are told several (RFC 7911), from 1 on; 0: it is not told to such.
+    /// [`Destination`](super::loc::Destination) gives it.
+    pub(super) number: u16,
 }
 
 /// A peer's Adj-RIB-In of one family. Its paths are in the table.
@@ -86,6 +101,8 @@ pub(super) struct AdjRibIn {
     pub(super) received: usize,
     pub(super) accepted: usize,
     pub(super) stale: usize,
+    /// Paths of this session that were refused, as the peer had told too many of their prefixes.
+    pub(super) refused: u64,
     pub(super) level: Level,
     /// How long its stale paths are kept, while there may be any.
     pub(super) retention: Option<Retention>,
@@ -294,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_sixteen_bytes() {
-        assert_eq!(size_of::<Path>(), 16);
+    fn a_path_is_twenty_bytes() {
+        assert_eq!(size_of::<Path>(), 20);
     }
 }

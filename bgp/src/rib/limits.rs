@@ -1,7 +1,14 @@
-//! How many prefixes a peer may tell.
+//! How many prefixes a peer may tell, and how many paths of each.
 
+use ipnet::IpNet;
+
+use super::holdings::{Path, Source};
 use super::{Rib, RibOutput};
+use crate::ingress::Session;
 use crate::types::{Family, PeerId};
+
+/// How many paths of one prefix a peer may have: what is decided on a prefix looks at all of them.
+pub(super) const PATHS_MAX: usize = 64;
 
 /// How a peer's Adj-RIB-In of one family stands with its limit, as it was told last. In order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,10 +47,42 @@ impl Rib {
         }
     }
 
+    /// Whether there is room for a path: whether the peer has told it before, or fewer than [`PATHS_MAX`] of its prefix. A stale one, which
+    /// the peer may tell by another identifier, makes room. What is refused does no harm to what is there, and is counted.
+    pub(super) fn has_room(&mut self, id: PeerId, session: &Session, prefix: IpNet, source: Source) -> bool {
+        let family = Family::of(&prefix);
+        if !session.add_path.receive.contains(family) {
+            return true;
+        }
+        let Some(destination) = self.table.find(&prefix.trunc()).map(|id| self.table.get(id)) else {
+            return true;
+        };
+        let paths = destination.paths_of(id);
+        if paths.len() < PATHS_MAX || destination.path(source).is_some() {
+            return true;
+        }
+        let Some(peer) = self.holdings.peers.get_mut(&id) else { return false };
+        let is_stale = |path: &&Path| peer.is_stale(family, path);
+        if let Some(stale) = paths.iter().find(is_stale).map(|path| path.source) {
+            self.withdraw(prefix, stale);
+            return true;
+        }
+        let adj = peer.adj_rib_in_mut(family);
+        adj.refused = adj.refused.saturating_add(1);
+        false
+    }
+
     /// Begins anew: the session is another, or the limit.
     pub(super) fn reset_limits(&mut self, id: PeerId) {
         if let Some(peer) = self.holdings.peers.get_mut(&id) {
             Family::ALL.into_iter().for_each(|family| peer.adj_rib_in_mut(family).level = Level::Below);
+        }
+    }
+
+    /// Begins to count anew what is refused: the session is another.
+    pub(super) fn reset_refused(&mut self, id: PeerId) {
+        if let Some(peer) = self.holdings.peers.get_mut(&id) {
+            Family::ALL.into_iter().for_each(|family| peer.adj_rib_in_mut(family).refused = 0);
         }
     }
 

@@ -6,10 +6,11 @@ use super::attributes::AttrId;
 use super::decision::{self, Candidate, Candidates};
 use super::holdings::{Path, Source, Standing};
 use super::{NextHopSet, Rib, RibOutput};
+use crate::arena::bits::BitSet;
 use crate::arena::intern::Id;
 use crate::arena::prefixes::PrefixId;
 use crate::speaker::{BestPathChange, Resolution};
-use crate::types::PeerType;
+use crate::types::{PeerId, PeerType};
 
 /// How many prefixes are decided on before what follows is given away, which bounds what waits in memory.
 pub(super) const CHUNK: usize = 4096;
@@ -25,12 +26,15 @@ pub(super) struct Best {
 #[derive(Debug, Default)]
 pub(super) struct Destination {
     /// By source, one each.
-    paths: SmallVec<[Path; 1]>,
+    paths: Paths,
     best: Option<Best>,
     /// What the kernel was told; none: nothing.
     next_hops: Option<Id<NextHopSet>>,
     dirty: bool,
 }
+
+/// Paths of one prefix: most have one.
+type Paths = SmallVec<[Path; 1]>;
 
 impl Destination {
     fn place(&self, source: Source) -> Result<usize, usize> {
@@ -45,20 +49,53 @@ impl Destination {
         self.paths.get(self.place(source).ok()?)
     }
 
-    /// Puts a path in; the one whose place it takes.
+    /// The paths of a peer: one, or several where it tells of several (RFC 7911).
+    pub(super) fn paths_of(&self, peer: PeerId) -> &[Path] {
+        let first = self.paths.partition_point(|path| path.source < Source::of(peer, 0));
+        let end = self.paths.partition_point(|path| path.source <= Source::of(peer, u32::MAX));
+        self.paths.get(first..end).unwrap_or_default()
+    }
+
+    /// Puts a path in; the one whose place, and number, it takes.
     pub(super) fn put(&mut self, path: Path) -> Option<Path> {
         match self.place(path.source) {
-            Ok(place) => self.paths.get_mut(place).map(|old| std::mem::replace(old, path)),
+            Ok(place) => {
+                let old = self.paths.get_mut(place)?;
+                Some(std::mem::replace(old, Path { number: old.number, ..path }))
+            }
             Err(place) => {
-                self.paths.insert(place, path);
+                self.paths.insert(place, Path { number: self.free_number(), ..path });
                 None
             }
         }
     }
 
+    /// The least number that no path has; 0: there is none.
+    fn free_number(&self) -> u16 {
+        let bit = |number: u16| 1_u64.checked_shl(u32::from(number).wrapping_sub(1)).unwrap_or(0);
+        let low = self.paths.iter().fold(0, |used, path| used | bit(path.number));
+        if low != u64::MAX {
+            return u16::try_from(low.trailing_ones() + 1).unwrap_or(0);
+        }
+        let mut used = BitSet::default();
+        for path in &self.paths {
+            used.insert(path.number.into());
+        }
+        (1..=u16::MAX).find(|number| !used.contains((*number).into())).unwrap_or(0)
+    }
+
     pub(super) fn take(&mut self, source: Source) -> Option<Path> {
         let place = self.place(source).ok()?;
         Some(self.paths.remove(place))
+    }
+
+    /// Takes those of a peer's paths out that `goes` picks.
+    pub(super) fn take_where(&mut self, peer: PeerId, goes: impl Fn(&Path) -> bool) -> Paths {
+        let gone: Paths = self.paths_of(peer).iter().filter(|path| goes(path)).copied().collect();
+        if !gone.is_empty() {
+            self.paths.retain(|path| !gone.iter().any(|gone| gone.source == path.source));
+        }
+        gone
     }
 
     pub(super) fn best(&self) -> Option<Best> {
@@ -123,6 +160,7 @@ impl Rib {
             igp_metric: 0,
             router_id: 0,
             address: std::net::IpAddr::from([0; 4]).into(),
+            path_id: path.source.path_id(),
             hop: interned.hop,
             lost: None,
             multipath: false,

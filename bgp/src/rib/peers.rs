@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::holdings::{Link, Peer, Phase, Retention, Source};
+use super::holdings::{Link, Peer, Phase, Retention};
 use super::{Rib, Settings};
 use crate::config::PeerConfig;
 use crate::ingress::{Down, PeerGracefulRestart, Session};
@@ -56,7 +56,7 @@ impl Rib {
         if import_changes
             || (old.allowed_own_as, old.ebgp_multihop) != (config.allowed_own_as, config.ebgp_multihop)
         {
-            self.judge_again(|path| path.source == Source::of(id));
+            self.judge_again(|path| path.source.is_of(id));
         }
         self.own_configured(&config, true);
         self.own_configured(&old, false);
@@ -72,7 +72,7 @@ impl Rib {
 
     pub(super) fn remove_peer(&mut self, id: PeerId) {
         self.leave_group(id);
-        self.withdraw_where(Source::of(id), |_, _| true);
+        self.withdraw_where(id, |_, _| true);
         let Some(peer) = self.holdings.peers.remove(&id) else { return };
         if let Link::Up(session) = &peer.link {
             self.own_address(own_end(session.local), false);
@@ -130,6 +130,7 @@ impl Rib {
             }
         }
         self.reset_limits(id);
+        self.reset_refused(id);
         self.own_address(own_end(session.local), true);
         self.join_group(id);
     }
@@ -178,7 +179,7 @@ impl Rib {
         if let Some(peer) = self.holdings.peers.get_mut(&id) {
             (peer.ipv4.retention, peer.ipv6.retention) = (None, None);
         }
-        self.withdraw_where(Source::of(id), |_, _| true);
+        self.withdraw_where(id, |_, _| true);
     }
 
     /// Makes what a peer has told stale, in these families, for the time in which it should be back; the others' routes go.
@@ -208,7 +209,7 @@ impl Rib {
         let Some(peer) = self.holdings.peers.get_mut(&id) else { return };
         let epochs = (peer.ipv4.epoch, peer.ipv6.epoch);
         if families.iter().any(|family| peer.adj_rib_in(family).stale > 0) {
-            self.withdraw_where(Source::of(id), |family, path| {
+            self.withdraw_where(id, |family, path| {
                 let epoch = if family == Family::Ipv4Unicast { epochs.0 } else { epochs.1 };
                 families.contains(family) && path.epoch != epoch
             });
@@ -275,7 +276,7 @@ impl Rib {
         let due: Vec<_> = due.filter(|(_, families)| !families.is_empty()).collect();
         for (id, families) in due {
             let outlived = self.outlived(now, id, families);
-            self.mark_long_lived(Source::of(id), outlived);
+            self.mark_long_lived(id, outlived);
             self.drop_stale(id, families.iter().filter(|family| !outlived.contains(*family)).collect());
             if let Some(peer) = self.holdings.peers.get_mut(&id)
                 && let Link::Restarting(_) = peer.link

@@ -12,6 +12,7 @@ use super::export::Withheld;
 use super::holdings::{Path, Peer, Phase, Standing};
 use super::loc::Destination;
 use crate::arena::prefixes::PrefixId;
+use crate::ingress::Session;
 use crate::status::{BestChange, FamilyStatus, PathStatus, RibView, RouteSelect, RouteStatus};
 use crate::types::{Family, FamilySet, PeerAddress, PeerId, Reason};
 use crate::wire::attributes::PathAttributes;
@@ -29,6 +30,7 @@ impl Rib {
                 accepted: adj.accepted,
                 advertised: 0,
                 stale: adj.stale,
+                refused: adj.refused,
                 long_lived: adj.retention.is_some_and(|r| r.phase == Phase::LongLived),
             }
         };
@@ -141,6 +143,11 @@ impl Rib {
         let best_or_equal = candidate.filter(|c| c.multipath);
         PathStatus {
             peer: peer.map(|(_, peer)| peer.address),
+            path_id: peer.and_then(|(_, peer)| {
+                let told = |session: &Arc<Session>| session.add_path.receive.contains(Family::of(&prefix));
+                let id = path.source.path_id();
+                (id != 0 || peer.session().is_some_and(told)).then_some(id)
+            }),
             attributes: shown(self.holdings.attributes.get(path.attributes)),
             valid: candidate.is_some(),
             best: candidate.is_some_and(|c| c.lost.is_none()),
@@ -231,6 +238,7 @@ impl Rib {
         let source = best.source.peer().and_then(|p| self.holdings.peers.get(&p));
         let mut status = PathStatus {
             peer: source.map(|peer| peer.address),
+            path_id: None,
             attributes: interned.attributes.clone(),
             valid: false,
             best: false,

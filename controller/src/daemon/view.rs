@@ -265,6 +265,7 @@ mod tests {
 
     fn path_of(next_hop: &str, best: bool) -> PathStatus {
         PathStatus {
+            path_id: None,
             peer: Some([10, 0, 0, 1].into()),
             attributes: Arc::new(attributes(next_hop)),
             valid: true,

@@ -24,6 +24,7 @@ fn path(number: u8) -> Candidate {
         igp_metric: 10,
         router_id: u32::from(number),
         address: [192, 0, 2, number].into(),
+        path_id: 0,
         hop: None,
         lost: None,
         multipath: false,
@@ -164,6 +165,17 @@ proptest! {
         prop_assert_eq!(ranked.iter().filter(|(_, lost, _)| lost.is_none()).count(), 1);
         prop_assert!(ranked[0].1.is_none() && ranked[0].2);
     }
+}
+
+/// Proves RFC 7911.
+#[test]
+fn of_one_peers_equal_paths_the_lowest_identifier_is_the_best() {
+    let paths = [9, 7, 8].map(|path_id| with(1, |c| c.path_id = path_id));
+    let ranked = decided(&paths, 16);
+    assert_eq!(ranked.iter().map(|c| c.path_id).collect::<Vec<_>>(), [7, 8, 9]);
+    assert!(ranked.iter().all(|c| c.multipath));
+    let ranked = decided(&paths, 1);
+    assert_eq!(reason(&ranked[1], &ranked[0]).code, "path-id");
 }
 
 /// What counts against the limit is next hops: two reflectors may tell of the same.
