@@ -17,9 +17,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use proptest::prelude::*;
 use rib_support::*;
-use weft_bgp::config::PeerConfig;
+use weft_bgp::config::{AddPath, AddPathSend, PathChoice, PeerConfig};
 use weft_bgp::egress::EgressInput;
-use weft_bgp::ingress::Down;
+use weft_bgp::ingress::{AddPathFamilies, Down, Session};
 use weft_bgp::policy::{Community, Operation, Policy, PrefixMatch, PrefixRange, RouteSource, Rule, Verdict};
 use weft_bgp::rib::RibInput;
 use weft_bgp::speaker::{Resolution, TrackedNextHop};
@@ -27,7 +27,8 @@ use weft_bgp::status::{RibView, RouteSelect};
 use weft_bgp::types::{Asn, Family, FamilySet, PeerId, Reason};
 use weft_bgp::wire::attributes::{Origin, PathAttributes};
 
-/// Peers 0 and 1 are external and of one AS, 2 is external, 3 to 5 are internal, 5 at first a client.
+/// Peers 0 and 1 are external and of one AS, 2 is external, 3 to 5 are internal, 5 at first a client. 1, 3 and 4 tell several paths of a
+/// prefix, of IPv6 alone 3; 2 and 5 are told all, 4 two of those that are used, of IPv4 alone.
 const PEERS: u32 = 6;
 
 /// What we are called, and the clusters that we are of by turns.
@@ -36,6 +37,32 @@ const CLUSTERS: [Ipv4Addr; 2] = [Ipv4Addr::new(7, 7, 7, 7), ROUTER_ID];
 
 fn is_external(peer: u32) -> bool {
     peer < 3
+}
+
+/// Whether prefixes of a family come from a peer with path identifiers.
+fn receives(peer: u32, family: Family) -> bool {
+    matches!((peer, family), (1 | 4, _) | (3, Family::Ipv6Unicast))
+}
+
+/// Which paths a peer is told of a family.
+fn sends(peer: u32, family: Family) -> Option<AddPathSend> {
+    match (peer, family) {
+        (2 | 5, _) => Some(AddPathSend { paths: PathChoice::All, limit: 64 }),
+        (4, Family::Ipv4Unicast) => Some(AddPathSend { paths: PathChoice::Multipath, limit: 2 }),
+        _ => None,
+    }
+}
+
+fn peer_config(peer: u32) -> PeerConfig {
+    let send = Family::ALL.into_iter().find_map(|family| sends(peer, family));
+    PeerConfig { add_path: AddPath { receive: true, send }, ..config() }
+}
+
+fn peer_session(peer: u32) -> Session {
+    let families = |has: &dyn Fn(&Family) -> bool| Family::ALL.into_iter().filter(has).collect();
+    let receive = families(&|family| receives(peer, *family));
+    let send = families(&|family| sends(peer, *family).is_some());
+    Session { add_path: AddPathFamilies { receive, send }, ..session(peer, remote_as(peer)) }
 }
 
 fn remote_as(peer: u32) -> Asn {
@@ -63,6 +90,8 @@ struct Announcement {
     next_hop: u8,
     /// Between internal peers: no reflector before, another one, us, or we are the origin.
     reflected: u8,
+    /// Where it is told by such.
+    path_id: u32,
 }
 
 impl Announcement {
@@ -107,7 +136,7 @@ fn local_pref(from: Option<u32>, attributes: &PathAttributes) -> u32 {
 #[derive(Clone, Debug)]
 enum Event {
     Announce(u32, u8, Announcement),
-    Withdraw(u32, u8),
+    Withdraw(u32, u8, u32),
     Up(u32, Option<u8>),
     Restart(u32, u8),
     Death(u32),
@@ -222,8 +251,9 @@ fn announcement() -> impl Strategy<Value = Announcement> {
         prop::bool::weighted(0.1),
         0u8..3,
         prop_oneof![6 => Just(0u8), 2 => Just(1u8), 1 => Just(2u8), 1 => Just(3u8)],
+        0u32..3,
     )
-        .prop_map(|(hops, origin, med, local_pref, community, own_as, next_hop, reflected)| Announcement {
+        .prop_map(|(hops, origin, med, local_pref, community, own_as, next_hop, reflected, path_id)| Announcement {
             hops,
             origin,
             med,
@@ -232,6 +262,7 @@ fn announcement() -> impl Strategy<Value = Announcement> {
             own_as,
             next_hop,
             reflected,
+            path_id,
         })
 }
 
@@ -243,7 +274,7 @@ fn event() -> impl Strategy<Value = Event> {
     let peer = 0..PEERS;
     prop_oneof![
         12 => (peer.clone(), any::<u8>(), announcement()).prop_map(|(p, s, a)| Event::Announce(p, s, a)),
-        4 => (peer.clone(), any::<u8>()).prop_map(|(p, s)| Event::Withdraw(p, s)),
+        4 => (peer.clone(), any::<u8>(), 0u32..3).prop_map(|(p, s, id)| Event::Withdraw(p, s, id)),
         8 => (peer.clone(), prop::option::of(0u8..4)).prop_map(|(p, f)| Event::Up(p, f)),
         2 => (peer.clone(), 0u8..4).prop_map(|(p, f)| Event::Restart(p, f)),
         1 => peer.clone().prop_map(Event::Death),
@@ -269,17 +300,17 @@ struct ModelPeer {
     /// Whether its session stands; none: it has no routes.
     up: Option<bool>,
     /// Its routes, and whether they are stale.
-    routes: BTreeMap<IpNet, (PathAttributes, bool)>,
+    routes: BTreeMap<(IpNet, u32), (PathAttributes, bool)>,
     stale_until: Option<u64>,
 }
 
 impl ModelPeer {
-    fn new() -> Self {
-        Self { config: config(), up: None, routes: BTreeMap::new(), stale_until: None }
+    fn new(peer: u32) -> Self {
+        Self { config: peer_config(peer), up: None, routes: BTreeMap::new(), stale_until: None }
     }
 
     fn drop_stale(&mut self, lost: FamilySet) {
-        self.routes.retain(|prefix, (_, stale)| !(*stale && lost.contains(Family::of(prefix))));
+        self.routes.retain(|(prefix, _), (_, stale)| !(*stale && lost.contains(Family::of(prefix))));
         if !self.routes.values().any(|(_, stale)| *stale) {
             self.stale_until = None;
         }
@@ -296,8 +327,8 @@ struct Model {
     cluster: Ipv4Addr,
 }
 
-/// A path in the model: whose, its attributes, its metric.
-type ModelPath = (Option<u32>, PathAttributes, u32);
+/// A path in the model: whose, its attributes, its metric, its identifier.
+type ModelPath = (Option<u32>, PathAttributes, u32, u32);
 
 impl Model {
     fn tracked(&self, peer: u32, attributes: &PathAttributes) -> TrackedNextHop {
@@ -316,18 +347,21 @@ impl Model {
     }
 
     fn eligible(&self, prefix: &IpNet, local: &PathAttributes) -> Vec<ModelPath> {
-        if self.originate.contains(prefix) {
-            return vec![(None, local.clone(), 0)];
-        }
         let mut paths = vec![];
-        for (peer, state) in &self.peers {
-            let Some((attributes, _)) = state.routes.get(prefix) else { continue };
+        if self.originate.contains(prefix) {
+            paths.push((None, local.clone(), 0, 0));
+        }
+        let routes = self.peers.iter().flat_map(|(peer, state)| {
+            let of_prefix = state.routes.range((*prefix, 0)..=(*prefix, u32::MAX));
+            of_prefix.map(move |((_, id), (attributes, _))| (peer, *id, attributes))
+        });
+        for (peer, id, attributes) in routes {
             let Some(attributes) = self.passes(*peer, prefix, attributes) else { continue };
             match self.resolutions.get(&self.tracked(*peer, &attributes)).filter(|_| self.tracking) {
-                _ if !self.tracking => paths.push((Some(*peer), attributes, 0)),
-                Some(Resolution::OnLink) => paths.push((Some(*peer), attributes, 0)),
+                _ if !self.tracking => paths.push((Some(*peer), attributes, 0, id)),
+                Some(Resolution::OnLink) => paths.push((Some(*peer), attributes, 0, id)),
                 Some(Resolution::Gateway { metric }) if !is_external(*peer) => {
-                    paths.push((Some(*peer), attributes, *metric));
+                    paths.push((Some(*peer), attributes, *metric, id));
                 }
                 _ => {}
             }
@@ -338,6 +372,9 @@ impl Model {
     /// The best path, and all that are used.
     fn decide(&self, prefix: &IpNet, local: &PathAttributes) -> Vec<ModelPath> {
         let mut paths = self.eligible(prefix, local);
+        if self.originate.contains(prefix) {
+            paths.retain(|p| p.0.is_none());
+        }
         let pref = |p: &ModelPath| local_pref(p.0, &p.1);
         let best = paths.iter().map(pref).max();
         paths.retain(|p| Some(pref(p)) == best);
@@ -357,10 +394,10 @@ impl Model {
             (Some(peer), None) => Ipv4Addr::from(peer),
             (_, originator) => originator.unwrap_or(Ipv4Addr::UNSPECIFIED),
         };
-        paths.sort_by_key(|p| (identifier(p), p.1.cluster_list.len(), p.0));
+        paths.sort_by_key(|p| (identifier(p), p.1.cluster_list.len(), p.0, p.3));
         // Those over the first so many next hops.
         let mut next_hops: Vec<IpAddr> = vec![];
-        paths.retain(|(from, attributes, _)| {
+        paths.retain(|(from, attributes, ..)| {
             let own = from.is_some().then_some(attributes.next_hop);
             let known = own.is_some_and(|own| next_hops.contains(&own));
             let used = known || next_hops.len() < self.max_paths;
@@ -370,9 +407,15 @@ impl Model {
         paths
     }
 
-    /// What a peer is told of a prefix.
+    /// What a peer is told of a path to a prefix.
     fn told(&self, peer: u32, prefix: &IpNet, best: Option<&ModelPath>) -> Option<PathAttributes> {
-        let (from, attributes, _) = best?;
+        let (from, ..) = best?;
+        self.tellable(peer, prefix, best).filter(|_| *from != Some(peer))
+    }
+
+    /// The same, told or not to the one that it came from.
+    fn tellable(&self, peer: u32, prefix: &IpNet, best: Option<&ModelPath>) -> Option<PathAttributes> {
+        let (from, attributes, ..) = best?;
         let external = is_external(peer);
         let internal = from.filter(|from| !is_external(*from) && !external);
         let source = match (from, internal) {
@@ -383,10 +426,7 @@ impl Model {
         let is_client = |peer: u32| self.peers[&peer].config.route_reflector_client;
         let forbidden = attributes.communities.contains(&0xFFFF_FF02)
             || external && attributes.communities.contains(&0xFFFF_FF01);
-        if *from == Some(peer)
-            || internal.is_some_and(|from| !is_client(from) && !is_client(peer))
-            || forbidden
-        {
+        if internal.is_some_and(|from| !is_client(from) && !is_client(peer)) || forbidden {
             return None;
         }
         let verdict = verdict(&self.peers[&peer].config.export, prefix, source, attributes)?;
@@ -416,6 +456,23 @@ impl Model {
         }
         Some(told)
     }
+
+    /// What a peer that is told several paths is told of a prefix.
+    fn told_several(
+        &self,
+        peer: u32,
+        send: AddPathSend,
+        prefix: &IpNet,
+        local: &PathAttributes,
+    ) -> Vec<PathAttributes> {
+        let paths = match send.paths {
+            PathChoice::All => self.eligible(prefix, local),
+            PathChoice::Multipath => self.decide(prefix, local),
+        };
+        // Of as many as may be told; the one that it tells itself is one of them.
+        let tellable = paths.iter().filter(|path| self.tellable(peer, prefix, Some(path)).is_some());
+        tellable.take(send.limit.into()).filter_map(|path| self.told(peer, prefix, Some(path))).collect()
+    }
 }
 
 /// The verdict of a policy, if it accepts.
@@ -440,6 +497,15 @@ fn verdict<'a>(
     verdict.filter(|verdict| !matches!(verdict, Verdict::Reject(_)))
 }
 
+/// Whether there is the same in both, whatever the order.
+fn same(mut heard: Vec<(IpNet, &PathAttributes)>, wanted: &[(IpNet, PathAttributes)]) -> bool {
+    let takes = |(prefix, attributes): &(IpNet, PathAttributes)| {
+        let place = heard.iter().position(|path| *path == (*prefix, attributes));
+        place.map(|place| heard.swap_remove(place)).is_some()
+    };
+    wanted.iter().all(takes) && heard.is_empty()
+}
+
 /// Both, fed the same.
 struct Both {
     lab: Lab,
@@ -454,10 +520,10 @@ impl Both {
         lab.credit = 1;
         let mut peers = BTreeMap::new();
         for peer in 0..PEERS {
-            let config = PeerConfig { route_reflector_client: peer == 5, ..config() };
+            let config = PeerConfig { route_reflector_client: peer == 5, ..peer_config(peer) };
             lab.peer(peer, config.clone());
-            lab.up(session(peer, remote_as(peer)));
-            peers.insert(peer, ModelPeer { up: Some(true), config, ..ModelPeer::new() });
+            lab.up(peer_session(peer));
+            peers.insert(peer, ModelPeer { up: Some(true), config, ..ModelPeer::new(peer) });
         }
         let model = Model {
             peers,
@@ -483,19 +549,22 @@ impl Both {
             Event::Announce(peer, bits, announcement) => {
                 for prefix in some_prefixes(*bits) {
                     let attributes = announcement.attributes(*peer, Family::of(&prefix));
-                    self.lab.announce(*peer, attributes.clone(), &[prefix]);
+                    let path_id = if receives(*peer, Family::of(&prefix)) { announcement.path_id } else { 0 };
+                    self.lab.path(*peer, path_id, Some(attributes.clone()), &[prefix]);
                     let state = self.model.peers.get_mut(peer).unwrap();
                     if state.up == Some(true) {
-                        state.routes.insert(prefix, (attributes, false));
+                        state.routes.insert((prefix, path_id), (attributes, false));
                     }
                 }
             }
-            Event::Withdraw(peer, bits) => {
-                let gone: Vec<IpNet> = some_prefixes(*bits).collect();
-                self.lab.withdraw(*peer, &gone);
-                let state = self.model.peers.get_mut(peer).unwrap();
-                if state.up == Some(true) {
-                    gone.iter().for_each(|prefix| drop(state.routes.remove(prefix)));
+            Event::Withdraw(peer, bits, path_id) => {
+                for prefix in some_prefixes(*bits) {
+                    let path_id = if receives(*peer, Family::of(&prefix)) { *path_id } else { 0 };
+                    self.lab.path(*peer, path_id, None, &[prefix]);
+                    let state = self.model.peers.get_mut(peer).unwrap();
+                    if state.up == Some(true) {
+                        state.routes.remove(&(prefix, path_id));
+                    }
                 }
             }
             Event::Up(peer, kept) => self.up(*peer, kept.map(families)),
@@ -549,8 +618,8 @@ impl Both {
             Event::Remove(peer) => {
                 self.lab.sinks.remove(&PeerId(*peer));
                 self.lab.input(RibInput::RemovePeer(PeerId(*peer)));
-                self.model.peers.insert(*peer, ModelPeer::new());
-                self.lab.peer(*peer, config());
+                self.model.peers.insert(*peer, ModelPeer::new(*peer));
+                self.lab.peer(*peer, peer_config(*peer));
             }
         }
         // What is not asked about any more is not known any more.
@@ -570,7 +639,7 @@ impl Both {
     }
 
     fn up(&mut self, peer: u32, kept: Option<FamilySet>) {
-        let mut session = session(peer, remote_as(peer));
+        let mut session = peer_session(peer);
         session.graceful_restart = kept.map(graceful);
         let state = self.model.peers.get_mut(&peer).unwrap();
         if state.up == Some(true) {
@@ -590,7 +659,7 @@ impl Both {
         }
         self.lab.down(peer, Down::Restart { families: kept, restart_time: Duration::from_secs(60) });
         state.up = Some(false);
-        state.routes.retain(|prefix, (_, stale)| !*stale && kept.contains(Family::of(prefix)));
+        state.routes.retain(|(prefix, _), (_, stale)| !*stale && kept.contains(Family::of(prefix)));
         state.routes.values_mut().for_each(|(_, stale)| *stale = true);
         state.stale_until = (!state.routes.is_empty()).then_some(self.model.seconds + 60);
     }
@@ -629,11 +698,12 @@ impl Both {
             |prefix: &IpNet| attributes(&[], if matches!(prefix, IpNet::V4(_)) { "0.0.0.0" } else { "::" });
         let mut kernel = BTreeMap::new();
         let mut told: BTreeMap<u32, BTreeMap<IpNet, PathAttributes>> = BTreeMap::new();
+        let mut several: BTreeMap<u32, Vec<(IpNet, PathAttributes)>> = BTreeMap::new();
         for prefix in prefixes() {
             let local = local(&prefix);
             let paths = self.model.decide(&prefix, &local);
             let mut next_hops = vec![];
-            for (peer, attributes, _) in &paths {
+            for (peer, attributes, ..) in &paths {
                 let Some(tracked) = peer.map(|peer| self.model.tracked(peer, attributes)) else { continue };
                 if !next_hops.contains(&tracked) {
                     next_hops.push(tracked);
@@ -643,7 +713,11 @@ impl Both {
                 kernel.insert(prefix, next_hops);
             }
             for (peer, state) in &self.model.peers {
-                if let Some(attributes) = self.model.told(*peer, &prefix, paths.first())
+                if let Some(send) = sends(*peer, Family::of(&prefix)) {
+                    let paths = self.model.told_several(*peer, send, &prefix, &local);
+                    let paths = paths.into_iter().filter(|_| state.up == Some(true));
+                    several.entry(*peer).or_default().extend(paths.map(|attributes| (prefix, attributes)));
+                } else if let Some(attributes) = self.model.told(*peer, &prefix, paths.first())
                     && state.up == Some(true)
                 {
                     told.entry(*peer).or_default().insert(prefix, attributes);
@@ -653,6 +727,9 @@ impl Both {
         assert_eq!(self.lab.kernel, kernel);
         for (id, sink) in &self.lab.sinks {
             assert_eq!(&sink.table, told.get(&id.0).unwrap_or(&BTreeMap::new()), "told to {id:?}");
+            let heard = sink.several.iter().map(|((prefix, _), attributes)| (*prefix, attributes)).collect();
+            let wanted = several.remove(&id.0).unwrap_or_default();
+            assert!(same(heard, &wanted), "{id:?} is told {:?}, not {wanted:?}", sink.several);
             assert_eq!(sink.end_of_rib, Family::ALL, "{id:?}");
             self.compare_queries(*id, told.get(&id.0).unwrap_or(&BTreeMap::new()));
         }
@@ -661,29 +738,46 @@ impl Both {
 
     fn compare_queries(&self, id: PeerId, told: &BTreeMap<IpNet, PathAttributes>) {
         let out = self.lab.rib.routes(RibView::Out(address(id.0).into()), RouteSelect::All);
-        let out: BTreeMap<IpNet, PathAttributes> =
-            out.into_iter().map(|route| (route.prefix, (*route.paths[0].attributes).clone())).collect();
-        assert_eq!(&out, told, "{id:?}'s Adj-RIB-Out as shown");
+        let mut shown = (BTreeMap::new(), BTreeMap::new());
+        for route in out {
+            for path in route.paths {
+                let attributes = (*path.attributes).clone();
+                let before = match path.path_id {
+                    Some(id) => shown.1.insert((route.prefix, id), attributes),
+                    None => shown.0.insert(route.prefix, attributes),
+                };
+                assert_eq!(before, None, "{id:?}: one path of {} by one identifier", route.prefix);
+            }
+        }
+        let several = &self.lab.sinks[&id].several;
+        assert_eq!((&shown.0, &shown.1), (told, several), "{id:?}'s Adj-RIB-Out as shown");
         let egress = &self.lab.egresses[&self.lab.group_of[&id]];
         let state = &self.model.peers[&id.0];
         for status in self.lab.rib.family_status(id, FamilySet::all()) {
             let of_family = |prefix: &&IpNet| Family::of(prefix) == status.family;
-            let routes = state.routes.iter().filter(|(prefix, _)| of_family(prefix));
+            let routes = state.routes.iter().filter(|((prefix, _), _)| of_family(&prefix));
             assert_eq!(status.received, routes.clone().count());
             assert_eq!(status.stale, routes.filter(|(_, (_, stale))| *stale).count());
-            assert_eq!(egress.advertised(id, status.family), told.keys().filter(of_family).count());
+            let paths = several.keys().map(|(prefix, _)| prefix).filter(of_family).count();
+            assert_eq!(egress.advertised(id, status.family), told.keys().filter(of_family).count() + paths);
         }
         let accepted: usize =
             self.lab.rib.family_status(id, FamilySet::all()).iter().map(|status| status.accepted).sum();
         let inward = self.lab.rib.routes(RibView::In(address(id.0).into()), RouteSelect::All);
-        assert_eq!(accepted, inward.iter().filter(|route| route.paths[0].valid).count());
-        assert_eq!(inward.len(), state.routes.len());
+        let paths = || inward.iter().flat_map(|route| &route.paths);
+        assert_eq!(accepted, paths().filter(|path| path.valid).count());
+        assert_eq!(paths().count(), state.routes.len());
+        let ids = inward.iter().flat_map(|route| route.paths.iter().map(|path| (route.prefix, path.path_id)));
+        let wanted = state.routes.keys().map(|(prefix, path_id)| {
+            (*prefix, Some(*path_id).filter(|_| receives(id.0, Family::of(prefix))))
+        });
+        assert_eq!(ids.collect::<BTreeSet<_>>(), wanted.collect());
     }
 
     fn compare_tracking(&self) {
         let mut wanted = BTreeSet::new();
         for (peer, state) in self.model.peers.iter().filter(|_| self.model.tracking) {
-            for (prefix, (attributes, _)) in &state.routes {
+            for ((prefix, _), (attributes, _)) in &state.routes {
                 if let Some(attributes) = self.model.passes(*peer, prefix, attributes) {
                     wanted.insert(self.model.tracked(*peer, &attributes));
                 }
@@ -726,13 +820,14 @@ fn a_duplicate_origin_is_alarmed_once() {
         own_as: false,
         next_hop: 0,
         reflected: 0,
+        path_id: 0,
     };
     both.play(&Event::Announce(0, 0b111, announcement(0)));
     both.play(&Event::Announce(0, 0b111, announcement(1)));
     let duplicate = |text| (PeerId(0), net(text));
     let once = vec![duplicate("10.0.0.0/24"), duplicate("10.0.1.0/24")];
     assert_eq!(both.lab.alarms, once);
-    both.play(&Event::Withdraw(0, 1));
+    both.play(&Event::Withdraw(0, 1, 0));
     both.play(&Event::Announce(0, 1, announcement(0)));
     assert_eq!(both.lab.alarms, [&once[..], &once[..1]].concat());
 }

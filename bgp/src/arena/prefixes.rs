@@ -1,7 +1,7 @@
-//! A table of prefixes, each with a value, named by small ids.
+//! A table of prefixes, or of paths to prefixes, each with a value, named by small ids.
 #![expect(clippy::indexing_slicing, reason = "an arena: ids come from `entry` and live until `remove`")]
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -24,21 +24,21 @@ impl PrefixId {
 }
 
 #[derive(Debug)]
-struct Slot<V> {
-    prefix: IpNet,
+struct Slot<V, K> {
+    prefix: K,
     value: V,
 }
 
 /// Prefix → value, hashed for lookup and dense for walks. The hash is seeded per table, so that a peer cannot choose what collides.
 #[derive(Debug)]
-pub(crate) struct PrefixTable<V> {
+pub(crate) struct PrefixTable<V, K = IpNet> {
     index: HashTable<PrefixId>,
-    slots: Vec<Option<Slot<V>>>,
+    slots: Vec<Option<Slot<V, K>>>,
     free: Vec<PrefixId>,
     hasher: DefaultHashBuilder,
 }
 
-impl<V> Default for PrefixTable<V> {
+impl<V, K> Default for PrefixTable<V, K> {
     fn default() -> Self {
         Self {
             index: HashTable::new(),
@@ -49,9 +49,9 @@ impl<V> Default for PrefixTable<V> {
     }
 }
 
-impl<V> PrefixTable<V> {
+impl<V, K: Copy + Eq + Hash> PrefixTable<V, K> {
     /// The id of a prefix, if the table has it.
-    pub(crate) fn find(&self, prefix: &IpNet) -> Option<PrefixId> {
+    pub(crate) fn find(&self, prefix: &K) -> Option<PrefixId> {
         let hash = self.hasher.hash_one(prefix);
         self.index
             .find(hash, |id| self.slots[id.index()].as_ref().is_some_and(|s| s.prefix == *prefix))
@@ -59,7 +59,7 @@ impl<V> PrefixTable<V> {
     }
 
     /// The id of a prefix, which is put in with a default value if it is new.
-    pub(crate) fn entry(&mut self, prefix: IpNet) -> PrefixId
+    pub(crate) fn entry(&mut self, prefix: K) -> PrefixId
     where
         V: Default,
     {
@@ -96,12 +96,12 @@ impl<V> PrefixTable<V> {
         }
     }
 
-    fn slot(&self, id: PrefixId) -> &Slot<V> {
+    fn slot(&self, id: PrefixId) -> &Slot<V, K> {
         self.slots[id.index()].as_ref().unwrap_or_else(|| unreachable!("{id:?} is named but was removed"))
     }
 
     /// The prefix.
-    pub(crate) fn prefix(&self, id: PrefixId) -> IpNet {
+    pub(crate) fn prefix(&self, id: PrefixId) -> K {
         self.slot(id).prefix
     }
 
@@ -117,18 +117,25 @@ impl<V> PrefixTable<V> {
     }
 
     /// The prefixes at `from` and behind, in the order of ids; where a walk in pieces goes on.
-    pub(crate) fn walk(&self, from: usize) -> impl Iterator<Item = (PrefixId, IpNet, &V)> {
+    pub(crate) fn walk(&self, from: usize) -> impl Iterator<Item = (PrefixId, K, &V)> {
         let slots = self.slots.get(from..).unwrap_or_default().iter().enumerate();
         slots
             .filter_map(move |(i, slot)| slot.as_ref().map(|s| (PrefixId::new(from + i), s.prefix, &s.value)))
     }
 
     /// Every prefix, its value to change.
-    pub(crate) fn walk_mut(&mut self) -> impl Iterator<Item = (PrefixId, IpNet, &mut V)> {
+    pub(crate) fn walk_mut(&mut self) -> impl Iterator<Item = (PrefixId, K, &mut V)> {
         let slots = self.slots.iter_mut().enumerate();
         slots.filter_map(|(i, slot)| slot.as_mut().map(|s| (PrefixId::new(i), s.prefix, &mut s.value)))
     }
 
+    /// How many prefixes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.index.len()
+    }
+}
+
+impl<V> PrefixTable<V> {
     /// The prefixes that cover an address, the longest first.
     pub(crate) fn covering(&self, address: IpAddr) -> impl Iterator<Item = PrefixId> {
         let bits = if address.is_ipv4() { 32 } else { 128 };
@@ -136,11 +143,6 @@ impl<V> PrefixTable<V> {
             let prefix = IpNet::new(address, len).ok()?.trunc();
             self.find(&prefix)
         })
-    }
-
-    /// How many prefixes there are.
-    pub(crate) fn len(&self) -> usize {
-        self.index.len()
     }
 }
 

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
 use super::journal::{Journal, Place};
 use super::peer::Peer;
-use super::{Advertised, Change};
+use super::{Advertised, Change, PathKey};
 use crate::arena::intern::{Id, Interner};
 use crate::arena::prefixes::{PrefixId, PrefixTable};
 use crate::types::PeerId;
@@ -24,14 +22,14 @@ pub(super) struct Set {
 /// Names a [`Set`].
 pub(super) type SetId = Id<Set>;
 
-/// What a prefix is announced with.
+/// What a prefix, or a path to it, is announced with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Route {
     pub(super) set: SetId,
     pub(super) from: Option<PeerId>,
 }
 
-/// A prefix that is announced, or was, while some peer may still have to be told otherwise.
+/// A prefix, or a path to it, that is announced, or was, while some peer may still have to be told otherwise.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
     pub(super) route: Option<Route>,
@@ -44,13 +42,13 @@ pub(super) struct Slot {
 /// A slot without a route has an entry in the journal: it goes once every peer has read that.
 #[derive(Debug, Default)]
 pub(super) struct AdjRibOut {
-    slots: PrefixTable<Slot>,
+    slots: PrefixTable<Slot, PathKey>,
     sets: Interner<Set>,
     journal: Journal,
 }
 
 impl AdjRibOut {
-    pub(super) fn slots(&self) -> &PrefixTable<Slot> {
+    pub(super) fn slots(&self) -> &PrefixTable<Slot, PathKey> {
         &self.slots
     }
 
@@ -71,7 +69,7 @@ impl AdjRibOut {
     /// Takes a change in. `foremost` is the place of the peer that has read most; none: there is no peer that needs the journal.
     pub(super) fn change(&mut self, change: Change, foremost: Option<Place>) {
         let route = change.route.map(|route| self.intern(route));
-        let known = self.slots.find(&change.prefix);
+        let known = self.slots.find(&change.key);
         let old = known.and_then(|id| self.slots.get(id).route);
         if let Some(old) = old {
             self.sets.release(old.set);
@@ -79,7 +77,7 @@ impl AdjRibOut {
         if old == route {
             return;
         }
-        let id = known.unwrap_or_else(|| self.slots.entry(change.prefix));
+        let id = known.unwrap_or_else(|| self.slots.entry(change.key));
         self.slots.get_mut(id).route = route;
         match foremost {
             None if route.is_none() => self.slots.remove(id),
@@ -106,8 +104,8 @@ impl AdjRibOut {
     }
 
     /// The slot of a prefix that some peer has been told. One without a route is at the end of the journal from now on.
-    pub(super) fn claim(&mut self, prefix: IpNet) -> (PrefixId, Option<Route>) {
-        let id = self.slots.entry(prefix);
+    pub(super) fn claim(&mut self, key: PathKey) -> (PrefixId, Option<Route>) {
+        let id = self.slots.entry(key);
         let route = self.slots.get(id).route;
         if route.is_none() {
             self.touch(id);

@@ -16,6 +16,7 @@ use crate::ingress::Session;
 use crate::types::{Family, PeerId};
 use crate::wire::attributes::PathAttributes;
 use crate::wire::header::MessageType;
+use crate::wire::nlri::Nlri;
 
 use self::adj_out::AdjRibOut;
 pub use self::peer::Handover;
@@ -72,11 +73,35 @@ pub enum EgressInput {
     },
 }
 
+/// What an Adj-RIB-Out has one route of: a prefix or, where the peers are told several of its paths (RFC 7911), one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PathKey {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// The path identifier; 0: the only path, told without one.
+    pub path_id: u16,
+}
+
+impl PathKey {
+    /// The path identifier of what we originate, whatever else there is.
+    pub const OWN: u16 = 1;
+}
+
+impl Nlri for PathKey {
+    fn prefix(&self) -> IpNet {
+        self.prefix
+    }
+
+    fn path_id(&self) -> Option<u32> {
+        (self.path_id != 0).then_some(self.path_id.into())
+    }
+}
+
 /// One change of an Adj-RIB-Out.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The prefix.
-    pub prefix: IpNet,
+    /// What changes.
+    pub key: PathKey,
     /// What it is announced with; none: withdrawn.
     pub route: Option<Advertised>,
 }
@@ -194,16 +219,17 @@ impl Egress {
         self.outputs.pop_front()
     }
 
-    /// How many prefixes of a family a peer has been told and not been told to forget.
+    /// How many prefixes of a family, or paths, a peer has been told and not been told to forget.
     #[must_use]
     pub fn advertised(&self, peer: PeerId, family: Family) -> usize {
         self.peers.get(&peer).map_or(0, |peer| peer.advertised(family))
     }
 
-    /// The peers that have been told a prefix and not been told to forget it.
+    /// The peers that have been told a prefix, if one path alone is told, or else our own path to it, and not been told to forget it.
     pub fn told(&self, prefix: &IpNet) -> impl Iterator<Item = PeerId> {
-        let id = self.table.slots().find(prefix);
-        let told = move |peer: &Peer| id.is_some_and(|id| peer.was_told(id));
+        let ids =
+            [0, PathKey::OWN].map(|path_id| self.table.slots().find(&PathKey { prefix: *prefix, path_id }));
+        let told = move |peer: &Peer| ids.into_iter().flatten().any(|id| peer.was_told(id));
         self.peers.iter().filter(move |(_, peer)| told(peer)).map(|(id, _)| *id)
     }
 }

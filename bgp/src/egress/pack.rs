@@ -3,12 +3,11 @@
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use ipnet::IpNet;
 
 use super::adj_out::{AdjRibOut, SetId};
 use super::journal::Place;
 use super::peer::{Peer, Position};
-use super::{Egress, EgressOutput};
+use super::{Egress, EgressOutput, PathKey};
 use crate::arena::prefixes::PrefixId;
 use crate::ingress::Session;
 use crate::types::{Family, PeerId};
@@ -208,13 +207,13 @@ fn actions(
 ) -> Vec<Action> {
     let mut actions = Vec::with_capacity(piece.len());
     for prefix in piece {
-        let (net, slot) = (table.slots().prefix(*prefix), table.slots().get(*prefix));
-        if matches!(position, Position::Walk(_)) && !peer.wants(*prefix, &net, slot) {
+        let (key, slot) = (table.slots().prefix(*prefix), table.slots().get(*prefix));
+        if matches!(position, Position::Walk(_)) && !peer.wants(*prefix, &key, slot) {
             continue;
         }
         let set = slot.route.filter(|route| route.from != Some(id)).map(|route| route.set);
         if set.is_some() || peer.was_told(*prefix) {
-            actions.push(Action { family: Family::of(&net), set, prefix: *prefix });
+            actions.push(Action { family: Family::of(&key.prefix), set, prefix: *prefix });
         }
     }
     actions
@@ -266,7 +265,7 @@ fn encode_run(
     #[cfg(test)]
     ENCODED.with(|encoded| encoded.set(encoded.get() + run.len()));
     let Some(Action { family, set, .. }) = run.first().copied() else { return (0, Vec::new()) };
-    let prefixes: Vec<IpNet> = run.iter().map(|action| table.slots().prefix(action.prefix)).collect();
+    let prefixes: Vec<PathKey> = run.iter().map(|action| table.slots().prefix(action.prefix)).collect();
     let Some(set) = set else { return (withdraw(family, &prefixes, session, out), Vec::new()) };
     let block = update::AttributeBlock::new(&table.set(set).attributes, family, session.four_octet_as);
     let (mut messages, mut done, mut refused) = (0, 0, Vec::new());
@@ -278,7 +277,7 @@ fn encode_run(
         }
         done += packed.max(1);
     }
-    let withdrawn: Vec<IpNet> =
+    let withdrawn: Vec<PathKey> =
         refused.iter().map(|action: &Action| table.slots().prefix(action.prefix)).collect();
     messages += withdraw(family, &withdrawn, session, out);
     (messages, refused)
@@ -291,7 +290,7 @@ thread_local! {
 }
 
 /// Withdraws prefixes; returns in how many messages.
-fn withdraw(family: Family, mut prefixes: &[IpNet], session: &Session, out: &mut BytesMut) -> u64 {
+fn withdraw(family: Family, mut prefixes: &[PathKey], session: &Session, out: &mut BytesMut) -> u64 {
     let mut messages = 0;
     while !prefixes.is_empty() {
         let packed = update::pack_withdrawn(family, prefixes, session.max_message, out);

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use ipnet::IpNet;
-
+use super::PathKey;
 use super::adj_out::{AdjRibOut, Slot};
 use super::journal::{Moved, Place};
 use crate::arena::bits::BitSet;
@@ -82,7 +81,7 @@ pub struct Handover {
     end_of_rib: FamilySet,
     refresh: Refresh,
     /// Prefixes that it may know, and what it knows for certain.
-    told: Vec<(IpNet, Option<Arc<PathAttributes>>)>,
+    told: Vec<(PathKey, Option<Arc<PathAttributes>>)>,
 }
 
 impl Handover {
@@ -128,10 +127,10 @@ impl Peer {
     /// What it takes along to another group.
     pub(super) fn hand_over(self, id: PeerId, table: &AdjRibOut) -> Handover {
         let slots = table.slots().walk(0).filter(|(id, ..)| self.was_told(*id));
-        let told = slots.map(|(id, prefix, slot)| {
-            let sure = slot.entry < self.place && !self.walks_over(id, &prefix);
+        let told = slots.map(|(id, key, slot)| {
+            let sure = slot.entry < self.place && !self.walks_over(id, &key);
             let attributes = slot.route.filter(|_| sure).map(|r| table.set(r.set).attributes.clone());
-            (prefix, attributes)
+            (key, attributes)
         });
         Handover {
             peer: id,
@@ -149,9 +148,9 @@ impl Peer {
         peer.outstanding = handover.outstanding;
         (peer.end_of_rib.0, peer.refresh) = (handover.end_of_rib, handover.refresh);
         let mut known = BitSet::default();
-        for (prefix, attributes) in handover.told {
-            let (id, route) = table.claim(prefix);
-            peer.tell(id, Family::of(&prefix));
+        for (key, attributes) in handover.told {
+            let (id, route) = table.claim(key);
+            peer.tell(id, Family::of(&key.prefix));
             if let (Some(route), Some(attributes)) = (route, attributes)
                 && route.from != Some(handover.peer)
                 && table.set(route.set).attributes == attributes
@@ -165,17 +164,17 @@ impl Peer {
         (handover.peer, peer)
     }
 
-    fn walks_over(&self, id: PrefixId, prefix: &IpNet) -> bool {
+    fn walks_over(&self, id: PrefixId, key: &PathKey) -> bool {
         self.walk.as_ref().is_some_and(|walk| {
             walk.next <= id.index()
-                && walk.families.contains(Family::of(prefix))
+                && walk.families.contains(Family::of(&key.prefix))
                 && !walk.known.contains(id.index())
         })
     }
 
     /// Whether the walk, rather than the journal, is to say how this slot stands.
-    pub(super) fn wants(&self, id: PrefixId, prefix: &IpNet, slot: &Slot) -> bool {
-        slot.entry < self.place && self.walks_over(id, prefix)
+    pub(super) fn wants(&self, id: PrefixId, key: &PathKey, slot: &Slot) -> bool {
+        slot.entry < self.place && self.walks_over(id, key)
     }
 
     /// Puts it on a walk over the table again.

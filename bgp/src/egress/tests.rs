@@ -17,7 +17,7 @@ fn attributes(med: u32) -> Arc<PathAttributes> {
 fn change(number: u32, med: Option<u32>) -> Change {
     let prefix = ipnet::Ipv4Net::new(Ipv4Addr::from(number), 32).unwrap().into();
     let advertised = |med| Advertised { attributes: attributes(med), from: None };
-    Change { prefix, route: med.map(advertised) }
+    Change { key: PathKey { prefix, path_id: 0 }, route: med.map(advertised) }
 }
 
 /// Two peers, one of which reads nothing after its first piece.

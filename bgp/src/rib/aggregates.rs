@@ -114,7 +114,7 @@ impl Rib {
         let inside = |prefix: &IpNet| others.iter().any(|net| net.contains(prefix));
         let ids: Vec<PrefixId> =
             self.table.walk(0).filter(|(_, prefix, _)| inside(prefix)).map(|(id, ..)| id).collect();
-        self.export(&ids);
+        self.export(&ids, &ids);
     }
 
     /// Originates the aggregates that have their first contributor.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::attributes::{PathType, local_preference};
-use crate::config::{NextHopMode, PeerConfig};
+use crate::config::{AddPathSend, NextHopMode, PeerConfig};
 use crate::ingress::Session;
 use crate::policy::{
     CompiledPolicy, NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED, Operation, Operations, Policy, RouteSource,
@@ -47,6 +47,8 @@ pub(super) struct Terms {
     families: FamilySet,
     four_octet_as: bool,
     max_message: u16,
+    /// Which paths of a prefix the peers are told, of which families; none: the best alone (RFC 7911).
+    add_path: Option<(AddPathSend, FamilySet)>,
     /// Whether the peers understand LLGR_STALE.
     long_lived: bool,
     role: Option<Role>,
@@ -89,6 +91,7 @@ impl Terms {
             families: session.families,
             four_octet_as: session.four_octet_as,
             max_message: session.max_message,
+            add_path: config.add_path.send.map(|send| (send, session.add_path.send)),
             long_lived: session.graceful_restart.is_some_and(|peer| peer.long_lived.is_some()),
             role: session.role,
             reflection: (!external)
@@ -206,6 +209,16 @@ impl Exporter {
 
     pub(super) fn terms(&self) -> &Terms {
         &self.terms
+    }
+
+    /// Whether the peers are told several paths of a prefix, of any family.
+    pub(super) fn tells_several(&self) -> bool {
+        self.terms.add_path.is_some_and(|(_, families)| !families.is_empty())
+    }
+
+    /// Which paths of a prefix of this family the peers are told; none: the best alone.
+    pub(super) fn several(&self, family: Family) -> Option<AddPathSend> {
+        self.terms.add_path.filter(|(_, families)| families.contains(family)).map(|(send, _)| send)
     }
 
     /// Whether a best path is told to these peers, and what policy does to its attributes then. It is not told to the one it came from

@@ -1,16 +1,15 @@
 //! Update groups: which peers are told the same, and what.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::aggregates::Aggregates;
+use super::add_path::Several;
 use super::export::{Exporter, Terms};
-use super::holdings::Holdings;
-use super::loc::{Best, CHUNK, Destination};
+use super::loc::{Best, CHUNK, Decided, Destination};
 use super::{Rib, RibOutput};
 use crate::arena::bits::BitSet;
-use crate::arena::prefixes::{PrefixId, PrefixTable};
-use crate::egress::{Advertised, Change, EgressInput, GroupId};
+use crate::arena::prefixes::PrefixId;
+use crate::egress::{Advertised, Change, EgressInput, GroupId, PathKey};
 use crate::policy::Operations;
 use crate::types::{Family, PeerId};
 use crate::wire::attributes::PathAttributes;
@@ -26,8 +25,10 @@ pub(super) struct Groups {
 #[derive(Debug)]
 struct Group {
     exporter: Exporter,
-    /// The prefixes that are in its Adj-RIB-Out.
+    /// The prefixes that are in its Adj-RIB-Out with their best path.
     told: BitSet,
+    /// The paths that are in it, of families whose peers are told several.
+    several: Several,
     /// How far its Adj-RIB-Out has been filled for the first time; none: it is complete.
     filled: Option<usize>,
     /// The peers that join once it is complete and nothing is dirty.
@@ -40,6 +41,7 @@ impl Group {
         Self {
             exporter: Exporter::new(terms),
             told: BitSet::default(),
+            several: Several::default(),
             filled: Some(0),
             waiting: BTreeSet::new(),
             members: BTreeSet::new(),
@@ -47,18 +49,18 @@ impl Group {
     }
 
     /// How the Adj-RIB-Out changes now that these prefixes have another best path.
-    fn changes(
-        &mut self,
-        ids: &[PrefixId],
-        table: &PrefixTable<Destination>,
-        holdings: &Holdings,
-        aggregates: &Aggregates,
-    ) -> Vec<Change> {
+    fn changes(&mut self, ids: &[PrefixId], decided: &Decided<'_>) -> Vec<Change> {
+        let Decided { table, holdings, aggregates, .. } = *decided;
         let mut changes = Vec::new();
         // Routes that share attributes come one behind the other.
         let mut last: Option<(Best, Family, Option<&Operations>, Arc<PathAttributes>)> = None;
         for id in ids {
             let prefix = table.prefix(*id);
+            if let Some(send) = self.exporter.several(Family::of(&prefix)) {
+                self.several.changes(*id, send, &self.exporter, decided, &mut changes);
+                continue;
+            }
+            let key = PathKey { prefix, path_id: 0 };
             let best = table.get(*id).best().and_then(|best| Some((best, holdings.provenance(best)?)));
             let admitted = best.and_then(|(best, from)| {
                 let attributes = &holdings.attributes.get(best.attributes).attributes;
@@ -68,7 +70,7 @@ impl Group {
             });
             let Some((best, from, operations)) = admitted else {
                 if self.told.remove(id.index()) {
-                    changes.push(Change { prefix, route: None });
+                    changes.push(Change { key, route: None });
                 }
                 continue;
             };
@@ -84,27 +86,30 @@ impl Group {
             };
             last = Some((best, family, operations, told.clone()));
             self.told.insert(id.index());
-            changes.push(Change {
-                prefix,
-                route: Some(Advertised { attributes: told, from: best.source.peer() }),
-            });
+            let route = Some(Advertised { attributes: told, from: best.source.peer() });
+            changes.push(Change { key, route });
         }
         changes
     }
 }
 
 impl Rib {
-    /// Tells every group of prefixes that have another best path.
-    pub(super) fn export(&mut self, changed: &[PrefixId]) {
-        if changed.is_empty() {
-            return;
-        }
-        for (id, group) in &mut self.groups.groups {
-            let changes = group.changes(changed, &self.table, &self.holdings, &self.aggregates);
+    /// Tells every group of prefixes that have another best path, and those whose peers are told several paths of `all` that were decided on.
+    pub(super) fn export(&mut self, best_changed: &[PrefixId], all: &[PrefixId]) {
+        let (decided, groups, outputs) = self.apart();
+        for (id, group) in groups {
+            let ids = if group.exporter.tells_several() { all } else { best_changed };
+            let changes = group.changes(ids, &decided);
             if !changes.is_empty() {
-                self.outputs.push_back(RibOutput::Egress(*id, EgressInput::Changes(changes)));
+                outputs.push_back(RibOutput::Egress(*id, EgressInput::Changes(changes)));
             }
         }
+    }
+
+    /// What is told, to whom, and how.
+    fn apart(&mut self) -> (Decided<'_>, &mut BTreeMap<GroupId, Group>, &mut VecDeque<RibOutput>) {
+        let Self { table, holdings, aggregates, settings, groups, outputs, .. } = self;
+        (Decided { table, holdings, aggregates, max_paths: settings.max_paths }, &mut groups.groups, outputs)
     }
 
     /// Tells every group anew of the paths that are this peer's, as something that the peer is to us has changed.
@@ -114,7 +119,7 @@ impl Rib {
             |d: &Destination| !d.paths_of(peer).is_empty() || d.best().as_ref().is_some_and(is_its);
         let ids = self.table.walk(0).filter(|(_, _, destination)| concerns(destination));
         let ids: Vec<PrefixId> = ids.map(|(id, ..)| id).collect();
-        self.export(&ids);
+        self.export(&ids, &ids);
     }
 
     /// Lets announcements flow.
@@ -191,11 +196,13 @@ impl Rib {
             waiting.into_iter().for_each(|peer| self.enter_group(id, peer));
             return true;
         };
-        let ids: Vec<PrefixId> = self.table.walk(from).take(CHUNK).map(|(id, ..)| id).collect();
+        let (decided, groups, outputs) = self.apart();
+        let Some(group) = groups.get_mut(&id) else { return false };
+        let ids: Vec<PrefixId> = decided.table.walk(from).take(CHUNK).map(|(id, ..)| id).collect();
         group.filled = ids.last().map(|last| last.index() + 1);
-        let changes = group.changes(&ids, &self.table, &self.holdings, &self.aggregates);
+        let changes = group.changes(&ids, &decided);
         if !changes.is_empty() {
-            self.outputs.push_back(RibOutput::Egress(id, EgressInput::Changes(changes)));
+            outputs.push_back(RibOutput::Egress(id, EgressInput::Changes(changes)));
         }
         true
     }

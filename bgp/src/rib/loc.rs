@@ -2,13 +2,15 @@
 
 use smallvec::SmallVec;
 
+use super::aggregates::Aggregates;
 use super::attributes::AttrId;
 use super::decision::{self, Candidate, Candidates};
-use super::holdings::{Path, Source, Standing};
+use super::holdings::{Holdings, Path, Source, Standing};
 use super::{NextHopSet, Rib, RibOutput};
 use crate::arena::bits::BitSet;
 use crate::arena::intern::Id;
-use crate::arena::prefixes::PrefixId;
+use crate::arena::prefixes::{PrefixId, PrefixTable};
+use crate::egress::PathKey;
 use crate::speaker::{BestPathChange, Resolution};
 use crate::types::{PeerId, PeerType};
 
@@ -64,24 +66,26 @@ impl Destination {
                 Some(std::mem::replace(old, Path { number: old.number, ..path }))
             }
             Err(place) => {
-                self.paths.insert(place, Path { number: self.free_number(), ..path });
+                let number = if path.source == Source::LOCAL { PathKey::OWN } else { self.free_number() };
+                self.paths.insert(place, Path { number, ..path });
                 None
             }
         }
     }
 
-    /// The least number that no path has; 0: there is none.
+    /// The least number of a learned path that none has; 0: there is none.
     fn free_number(&self) -> u16 {
-        let bit = |number: u16| 1_u64.checked_shl(u32::from(number).wrapping_sub(1)).unwrap_or(0);
+        const FIRST: u16 = PathKey::OWN + 1;
+        let bit = |number: u16| 1_u64.checked_shl(u32::from(number).wrapping_sub(FIRST.into())).unwrap_or(0);
         let low = self.paths.iter().fold(0, |used, path| used | bit(path.number));
         if low != u64::MAX {
-            return u16::try_from(low.trailing_ones() + 1).unwrap_or(0);
+            return u16::try_from(low.trailing_ones()).unwrap_or(0) + FIRST;
         }
         let mut used = BitSet::default();
         for path in &self.paths {
             used.insert(path.number.into());
         }
-        (1..=u16::MAX).find(|number| !used.contains((*number).into())).unwrap_or(0)
+        (FIRST..=u16::MAX).find(|number| !used.contains((*number).into())).unwrap_or(0)
     }
 
     pub(super) fn take(&mut self, source: Source) -> Option<Path> {
@@ -129,7 +133,7 @@ impl Rib {
         }
         // An aggregate is there before its first part would be told in its place.
         self.begin_aggregates();
-        self.export(&changed);
+        self.export(&changed, &ids);
         for id in ids {
             if self.table.get(id).paths.is_empty() {
                 self.table.remove(id);
@@ -141,44 +145,17 @@ impl Rib {
 
     /// The eligible paths of a prefix, decided on.
     pub(super) fn candidates(&self, id: PrefixId) -> Candidates {
-        let paths = self.table.get(id).paths.iter().enumerate();
-        let mut candidates: Candidates = paths
-            .filter(|(_, p)| p.standing == Standing::Eligible)
-            .filter_map(|(i, p)| self.candidate(i, p))
-            .collect();
-        decision::decide(&mut candidates, self.settings.max_paths);
-        candidates
+        self.decided().candidates(id)
     }
 
-    fn candidate(&self, place: usize, path: &Path) -> Option<Candidate> {
-        let interned = self.holdings.attributes.get(path.attributes);
-        let candidate = Candidate {
-            path: place,
-            local: true,
-            keys: interned.keys,
-            internal: false,
-            igp_metric: 0,
-            router_id: 0,
-            address: std::net::IpAddr::from([0; 4]).into(),
-            path_id: path.source.path_id(),
-            hop: interned.hop,
-            lost: None,
-            multipath: false,
-        };
-        let Some(peer) = path.source.peer() else { return Some(candidate) };
-        let peer = self.holdings.peers.get(&peer)?;
-        let session = peer.session()?;
-        Some(Candidate {
-            local: false,
-            internal: session.peer_type == PeerType::Internal,
-            igp_metric: match interned.hop.map(|hop| self.holdings.hops.resolution(hop)) {
-                Some(Resolution::Gateway { metric }) => metric,
-                _ => 0,
-            },
-            router_id: session.remote_id.into(),
-            address: peer.address,
-            ..candidate
-        })
+    /// What was decided, for who tells of it.
+    pub(super) fn decided(&self) -> Decided<'_> {
+        Decided {
+            table: &self.table,
+            holdings: &self.holdings,
+            aggregates: &self.aggregates,
+            max_paths: self.settings.max_paths,
+        }
     }
 
     /// What the kernel should do, if that is something else than before.
@@ -229,5 +206,58 @@ impl Rib {
             self.holdings.attributes.release(old.attributes, &mut self.holdings.hops);
         }
         true
+    }
+}
+
+/// What was heard and how it is decided on: what peers are told is made of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Decided<'a> {
+    pub(super) table: &'a PrefixTable<Destination>,
+    pub(super) holdings: &'a Holdings,
+    pub(super) aggregates: &'a Aggregates,
+    pub(super) max_paths: u16,
+}
+
+impl Decided<'_> {
+    /// The eligible paths of a prefix, decided on.
+    pub(super) fn candidates(&self, id: PrefixId) -> Candidates {
+        let paths = self.table.get(id).paths.iter().enumerate();
+        let mut candidates: Candidates = paths
+            .filter(|(_, p)| p.standing == Standing::Eligible)
+            .filter_map(|(i, p)| self.candidate(i, p))
+            .collect();
+        decision::decide(&mut candidates, self.max_paths);
+        candidates
+    }
+
+    fn candidate(&self, place: usize, path: &Path) -> Option<Candidate> {
+        let interned = self.holdings.attributes.get(path.attributes);
+        let candidate = Candidate {
+            path: place,
+            local: true,
+            keys: interned.keys,
+            internal: false,
+            igp_metric: 0,
+            router_id: 0,
+            address: std::net::IpAddr::from([0; 4]).into(),
+            path_id: path.source.path_id(),
+            hop: interned.hop,
+            lost: None,
+            multipath: false,
+        };
+        let Some(peer) = path.source.peer() else { return Some(candidate) };
+        let peer = self.holdings.peers.get(&peer)?;
+        let session = peer.session()?;
+        Some(Candidate {
+            local: false,
+            internal: session.peer_type == PeerType::Internal,
+            igp_metric: match interned.hop.map(|hop| self.holdings.hops.resolution(hop)) {
+                Some(Resolution::Gateway { metric }) => metric,
+                _ => 0,
+            },
+            router_id: session.remote_id.into(),
+            address: peer.address,
+            ..candidate
+        })
     }
 }

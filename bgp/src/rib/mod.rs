@@ -33,6 +33,7 @@ use crate::ingress::{Down, RouteBatch, Session};
 use crate::speaker::{BestPathChange, Resolution, TrackedNextHop};
 use crate::types::{Asn, Family, PeerAddress, PeerId, Reason};
 
+mod add_path;
 mod adj_in;
 mod aggregates;
 mod attributes;

@@ -8,9 +8,9 @@ use ipnet::IpNet;
 use super::Rib;
 use super::attributes::{AttrId, Interned};
 use super::decision::{self, Candidate};
-use super::export::Withheld;
+use super::export::{Exporter, Withheld};
 use super::holdings::{Path, Peer, Phase, Standing};
-use super::loc::Destination;
+use super::loc::{Best, Destination};
 use crate::arena::prefixes::PrefixId;
 use crate::ingress::Session;
 use crate::status::{BestChange, FamilyStatus, PathStatus, RibView, RouteSelect, RouteStatus};
@@ -106,7 +106,9 @@ impl Rib {
         let prefix = self.table.prefix(id);
         let paths = match (view, peer) {
             (RibView::Out(_), Some(peer)) => {
-                self.told(peer, id).filter(|p| p.valid || named).into_iter().collect()
+                let mut paths = self.told(peer, id);
+                paths.retain(|path| path.valid || named);
+                paths
             }
             (RibView::In(address), _) => {
                 let mut paths = self.paths(id, |attributes| self.holdings.attributes.received(attributes));
@@ -229,14 +231,21 @@ impl Rib {
         }
     }
 
-    /// The best path as a peer is told it, or why it is not told. None: there is no best path.
-    fn told(&self, id: PeerId, prefix_id: PrefixId) -> Option<PathStatus> {
+    /// The best path as a peer is told it, or all that it might be told, and why it is not. None: there is no best path.
+    fn told(&self, id: PeerId, prefix_id: PrefixId) -> Vec<PathStatus> {
         let prefix = self.table.prefix(prefix_id);
-        let destination: &Destination = self.table.get(prefix_id);
-        let best = destination.best()?;
+        let several = self.exporter(id).and_then(|e| Some((e, e.several(Family::of(&prefix))?)));
+        match several {
+            Some((exporter, send)) => self.told_several(id, prefix_id, send, exporter),
+            None => self.told_best(id, prefix_id).into_iter().collect(),
+        }
+    }
+
+    /// A path as it was taken in, not told.
+    pub(super) fn untold(&self, prefix: IpNet, best: Best, destination: &Destination) -> PathStatus {
         let interned = self.holdings.attributes.get(best.attributes);
         let source = best.source.peer().and_then(|p| self.holdings.peers.get(&p));
-        let mut status = PathStatus {
+        PathStatus {
             peer: source.map(|peer| peer.address),
             path_id: None,
             attributes: interned.attributes.clone(),
@@ -251,28 +260,45 @@ impl Rib {
                 "no-session",
                 "the peer is told nothing before its session is Established and we have converged",
             ),
-        };
+        }
+    }
+
+    fn told_best(&self, id: PeerId, prefix_id: PrefixId) -> Option<PathStatus> {
+        let prefix = self.table.prefix(prefix_id);
+        let destination = self.table.get(prefix_id);
+        let best = destination.best()?;
+        let mut status = self.untold(prefix, best, destination);
         let Some(exporter) = self.exporter(id) else { return Some(status) };
-        if best.source.peer() == Some(id) {
+        if best.source.is_of(id) {
             status.reason = Reason::new("split-horizon", "the best path was learned from this peer");
             return Some(status);
         }
-        // A path whose peer is gone is about to go.
-        let from = self.holdings.provenance(best)?;
-        let admitted = exporter.admit(prefix, &from, &interned.attributes).and_then(|operations| {
-            let summary = self.aggregates.summary(&prefix, exporter, &self.table, &self.holdings);
-            summary.map_or(Ok(operations), |net| Err(Withheld::Summarized(net)))
-        });
-        match admitted {
-            Err(withheld) => status.reason = withheld.reason(),
-            Ok(operations) => {
-                let told = exporter.rewrite(Family::of(&prefix), &from, &interned.attributes, operations);
-                status.attributes = Arc::new(told);
+        match self.exported(prefix, best, exporter)? {
+            Err(reason) => status.reason = reason,
+            Ok(told) => {
+                status.attributes = told;
                 (status.valid, status.best) = (true, true);
                 status.reason = Reason::new("advertised", "the best path, and the export policy accepts it");
             }
         }
         Some(status)
+    }
+
+    /// What the peers of a group are told a path with, or why they are not told it. None: its peer is gone, and it is about to go.
+    pub(super) fn exported(
+        &self,
+        prefix: IpNet,
+        best: Best,
+        exporter: &Exporter,
+    ) -> Option<Result<Arc<PathAttributes>, Reason>> {
+        let from = self.holdings.provenance(best)?;
+        let attributes = &self.holdings.attributes.get(best.attributes).attributes;
+        let admitted = exporter.admit(prefix, &from, attributes).and_then(|operations| {
+            let summary = self.aggregates.summary(&prefix, exporter, &self.table, &self.holdings);
+            summary.map_or(Ok(operations), |net| Err(Withheld::Summarized(net)))
+        });
+        let told = |operations| exporter.rewrite(Family::of(&prefix), &from, attributes, operations);
+        Some(admitted.map(|operations| Arc::new(told(operations))).map_err(Withheld::reason))
     }
 }
 

@@ -118,6 +118,8 @@ pub fn attributes(as_path: &[u32], next_hop: &str) -> PathAttributes {
 /// The far end of a session: a table made of nothing but the bytes that came.
 pub struct Sink {
     pub table: BTreeMap<IpNet, PathAttributes>,
+    /// The same of families whose prefixes come with path identifiers.
+    pub several: BTreeMap<(IpNet, u32), PathAttributes>,
     pub end_of_rib: Vec<Family>,
     pub unread: VecDeque<Bytes>,
     /// UPDATEs read that announce or withdraw something.
@@ -128,6 +130,7 @@ pub struct Sink {
     pub withdrawn: usize,
     /// The subtype of each ROUTE-REFRESH read, and how many prefixes were announced before.
     pub refreshes: Vec<(u8, usize)>,
+    add_path: FamilySet,
     decoder: Decoder,
 }
 
@@ -143,6 +146,8 @@ impl Sink {
         };
         Self {
             table: BTreeMap::new(),
+            several: BTreeMap::new(),
+            add_path: session.add_path.send,
             end_of_rib: vec![],
             unread: VecDeque::new(),
             updates: 0,
@@ -169,15 +174,23 @@ impl Sink {
             self.end_of_rib.extend(decoded.end_of_rib);
             self.updates += usize::from(decoded.end_of_rib.is_none());
             for run in &batch.runs {
-                for prefix in &batch.prefixes[run.range.clone()] {
+                for (prefix, path_id) in batch.nlri(run) {
+                    let several = self.add_path.contains(Family::of(&prefix));
                     match &run.attributes {
                         Some(attributes) => {
                             self.announced += 1;
-                            self.table.insert(*prefix, (**attributes).clone());
+                            let attributes = (**attributes).clone();
+                            let _before = match several {
+                                true => self.several.insert((prefix, path_id), attributes),
+                                false => self.table.insert(prefix, attributes),
+                            };
                         }
                         None => {
                             self.withdrawn += 1;
-                            let known = self.table.remove(prefix);
+                            let known = match several {
+                                true => self.several.remove(&(prefix, path_id)),
+                                false => self.table.remove(&prefix),
+                            };
                             assert!(known.is_some(), "{prefix} is withdrawn and was never announced");
                         }
                     }
@@ -275,6 +288,14 @@ impl Lab {
     pub fn routes(&mut self, peer: u32, attributes: Option<PathAttributes>, prefixes: &[IpNet]) {
         let run = Run { range: 0..prefixes.len(), attributes: attributes.map(Arc::new) };
         let batch = RouteBatch { prefixes: prefixes.to_vec(), runs: vec![run], ..<_>::default() };
+        self.input(RibInput::Routes { peer: PeerId(peer), batch });
+    }
+
+    /// Routes with a path identifier.
+    pub fn path(&mut self, peer: u32, path_id: u32, attributes: Option<PathAttributes>, prefixes: &[IpNet]) {
+        let run = Run { range: 0..prefixes.len(), attributes: attributes.map(Arc::new) };
+        let path_ids = vec![path_id; prefixes.len()];
+        let batch = RouteBatch { prefixes: prefixes.to_vec(), path_ids, runs: vec![run] };
         self.input(RibInput::Routes { peer: PeerId(peer), batch });
     }
 
