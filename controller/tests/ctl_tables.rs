@@ -16,7 +16,7 @@ use weft_controller::api::ipam::{
     IpamAddressJson, IpamAddressState, IpamBlockJson, IpamBlockState, IpamHolderJson, IpamJson, IpamPodJson,
 };
 use weft_controller::api::json::{
-    AddressJson, AsPathElement, AuthenticationJson, BfdJson, CapabilitiesJson, ConfigStatusJson,
+    AddPathJson, AddressJson, AsPathElement, AuthenticationJson, BfdJson, CapabilitiesJson, ConfigStatusJson,
     DocumentError, DrainJson, DrainPhase, ErrorDirection, EventJson, FamilyJson, FibJson, FibNextHopJson,
     FibStatusJson, GracefulRestartJson, GracefulRestartRole, IpamStatusJson, LastErrorJson, MaxPrefixesJson,
     OriginJson, PathJson, PeerCountJson, PeerJson, Problem, RoleJson, RouteJson, SpoofedJson, StatusJson,
@@ -40,7 +40,14 @@ fn now() -> Timestamp {
 }
 
 fn peer(name: &str, address: &str) -> PeerJson {
-    let family = FamilyJson { received: 4, accepted: 3, advertised: 1, stale: 0, long_lived_stale: 0 };
+    let family = FamilyJson {
+        received: 4,
+        accepted: 3,
+        advertised: 1,
+        stale: 0,
+        long_lived_stale: 0,
+        refused_paths: 0,
+    };
     PeerJson {
         name: name.into(),
         peer: address.into(),
@@ -55,6 +62,7 @@ fn peer(name: &str, address: &str) -> PeerJson {
             route_refresh: true,
             enhanced_route_refresh: true,
             extended_messages: true,
+            add_path: AddPathJson { receive: vec![Family::Ipv4Unicast, Family::Ipv6Unicast], send: vec![] },
         }),
         timers: Some(TimersJson { hold_time: 90, keepalive_time: 30, send_hold_time: 480 }),
         since: Some(at(1_799_990_000)),
@@ -174,6 +182,7 @@ fn path(next_hop: &str, code: &'static str, text: &str) -> PathJson {
     PathJson {
         next_hops: vec![next_hop.parse().unwrap()],
         peer: Some(next_hop.into()),
+        path_id: None,
         as_path: vec![AsPathElement::Number(65000), AsPathElement::Set(vec![64601, 64602])],
         origin: OriginJson::Igp,
         local_pref: None,
@@ -392,6 +401,24 @@ fn reflection_shows_where_there_is_some() {
     let reflected: Vec<&str> = table.lines().filter(|line| line.contains("10.0.0.9")).collect();
     assert!(table.lines().next().unwrap().ends_with("ORIGINATOR  CLUSTERS"), "{table}");
     assert!(reflected.len() == 1 && reflected[0].ends_with("10.0.0.7 10.0.0.8"), "{table}");
+}
+
+/// The column of path identifiers is there where there are some.
+#[test]
+fn path_identifiers_show_where_there_are_some() {
+    let mut routes = routes();
+    assert!(!tables::routes(&routes, false, false).contains("PATH ID"));
+    routes[1].paths[1].path_id = Some(7);
+    let table = tables::routes(&routes, false, false);
+    let ends: Vec<&str> = table.lines().filter_map(|line| line.split_whitespace().last()).collect();
+    assert_eq!(ends, ["ID", "-", "-", "-", "7"], "{table}");
+
+    let mut peers = peers();
+    let family = peers[0].per_family.get_mut(&Family::Ipv4Unicast).unwrap();
+    family.refused_paths = 3;
+    let shown = tables::peer(&peers[0], now());
+    assert!(shown.contains("4 received, 3 accepted, 1 advertised, 3 paths refused"), "{shown}");
+    assert!(shown.contains("ADD-PATH receive (ipv4-unicast, ipv6-unicast)\n"), "{shown}");
 }
 
 #[test]

@@ -73,18 +73,15 @@ fn fields_that_are_not_there() {
     );
     one("IPPool", "p", "  blockSize: 26\n", 4, "spec.cidr", "missing field \"cidr\"", "add it");
     // What DESIGN names but nothing delivers is not taken in silence.
-    for field in ["listenRange: 10.0.0.0/8", "addPath: true"] {
-        let name = field.split(':').next().expect("a name");
-        one(
-            "BGPPeer",
-            "p",
-            &format!("  peerIP: 10.0.0.1\n  asNumber: 1\n  {field}\n"),
-            7,
-            &format!("spec.{name}"),
-            "unknown field",
-            "peerIP",
-        );
-    }
+    one(
+        "BGPPeer",
+        "p",
+        "  peerIP: 10.0.0.1\n  asNumber: 1\n  listenRange: 10.0.0.0/8\n",
+        7,
+        "spec.listenRange",
+        "unknown field",
+        "peerIP",
+    );
 }
 
 #[test]
@@ -104,6 +101,19 @@ fn values_of_the_wrong_form() {
         ("localASNumber: 1.10", "localASNumber", "fraction", "quotes"),
         ("localASNumber: \"1.70000\"", "localASNumber", "not an AS number", "1.10"),
         ("families: []", "families", "no family", "ipv4-unicast"),
+        ("addPath: true", "addPath", "invalid type: boolean", "a mapping of fields"),
+        (
+            "addPath: {}",
+            "addPath",
+            "asks for neither direction",
+            "receive: true, send: Multipath or send: All",
+        ),
+        ("addPath: {receive: false}", "addPath", "asks for neither direction", "leave addPath out"),
+        ("addPath: {send: Best}", "addPath.send", "unknown variant \"Best\"", "Multipath"),
+        ("addPath: {receive: true, sendMax: 4}", "addPath.sendMax", "without send", "Multipath or All"),
+        ("addPath: {send: All, sendMax: 1}", "addPath.sendMax", "1 is no number of paths", "2 to 64"),
+        ("addPath: {send: All, sendMax: 65}", "addPath.sendMax", "65 is no number of paths", "2 to 64"),
+        ("addPath: {send: All, max: 3}", "addPath.max", "unknown field", "sendMax"),
         ("passive: yes", "passive", "string \"yes\"", "true or false"),
         ("sourceAddress: eth0", "sourceAddress", "not a source address", "UseNodeIP"),
         ("sourceAddress: \"2001:db8::1\"", "sourceAddress", "different families", "peer's family"),

@@ -6,7 +6,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use weft_bgp::config::PeerConfig;
+use weft_bgp::config::{AddPath, AddPathSend, PathChoice, PeerConfig};
 use weft_bgp::policy::{CompiledPolicy, Policy, RouteSource, Subject};
 use weft_bgp::types::PeerType;
 use weft_bgp::wire::attributes::PathAttributes;
@@ -87,6 +87,37 @@ fn one_end_reflects_and_the_other_has_an_ordinary_session() {
     assert_eq!(sessions(&plan_of(&cluster, "c1")), [of(1, false), of(2, false)]);
     for (name, _) in NODES {
         assert_eq!(plan_of(&cluster, name).diagnostics, [], "{name}");
+    }
+}
+
+/// What a BGPPeer between nodes says holds for both ends; the mesh, and who says nothing, has one path a prefix.
+#[test]
+fn several_paths_are_for_both_ends_of_a_session_between_nodes() {
+    let several = REFLECTORS.replace(
+        "routeReflectorClient: true",
+        "routeReflectorClient: true, addPath: {receive: true, send: Multipath, sendMax: 8}",
+    );
+    let cluster = cluster(&[&several]);
+    let wanted =
+        AddPath { receive: true, send: Some(AddPathSend { paths: PathChoice::Multipath, limit: 8 }) };
+    assert_eq!(peer(&plan_of(&cluster, "r1"), 3).add_path, wanted);
+    assert_eq!(peer(&plan_of(&cluster, "c1"), 1).add_path, wanted);
+    assert_eq!(peer(&plan_of(&cluster, "r1"), 2).add_path, AddPath::default());
+}
+
+#[test]
+fn what_is_not_said_of_several_paths_has_a_default() {
+    for (said, wanted) in [
+        ("{receive: true}", AddPath { receive: true, send: None }),
+        (
+            "{send: All}",
+            AddPath { receive: false, send: Some(AddPathSend { paths: PathChoice::All, limit: 64 }) },
+        ),
+    ] {
+        let router = format!(
+            "kind: BGPPeer\nmetadata: {{name: router}}\nspec: {{peerIP: 192.0.2.77, asNumber: internal, addPath: {said}}}\n"
+        );
+        assert_eq!(peer(&plan_of(&cluster(&[REFLECTORS, &router]), "c1"), 77).add_path, wanted);
     }
 }
 

@@ -75,7 +75,7 @@ pub struct BGPConfigurationSpec {
     /// hold time; unless given 8m, or twice the hold time if that is longer.
     #[serde(default)]
     pub send_hold_time: Option<Duration>,
-    /// How many equal paths are used at once; 16 unless given.
+    /// How many equal paths are used at once: paths of as many next hops; 16 unless given.
     #[serde(default)]
     pub max_paths: Option<NonZeroU16>,
     /// The metric of learned routes in the kernel; 64 unless given.
@@ -268,6 +268,10 @@ pub struct BGPPeerSpec {
     /// `peerSelector` the nodes that it selects are their clients.
     #[serde(default)]
     pub route_reflector_client: bool,
+    /// Several paths of one prefix on this session (RFC 7911); one, the best, unless given. Each end tells several only if the other takes them.
+    /// With `peerSelector` it holds for both ends.
+    #[serde(default)]
+    pub add_path: Option<AddPathSpec>,
     /// What our AS is to the peer's (RFC 9234). The peer must be what belongs to it, if it says so in OPEN; routes that go up or across
     /// although they were told to customers only are neither believed nor announced. Only with an eBGP `peerIP` or `interface`.
     #[serde(default)]
@@ -305,6 +309,34 @@ pub struct BGPPeerSpec {
     /// Withdraw everything, end the session and keep it down.
     #[serde(default)]
     pub shutdown: bool,
+}
+
+/// How many paths of a prefix a peer may be told at most.
+pub const SEND_MAX: u8 = 64;
+
+/// Several paths of one prefix (RFC 7911).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AddPathSpec {
+    /// Whether the peer may tell several paths of a prefix: 64 at most.
+    #[serde(default)]
+    pub receive: bool,
+    /// Which paths of a prefix the peer is told; the best alone unless given.
+    #[serde(default)]
+    pub send: Option<AddPathSend>,
+    /// How many paths of a prefix the peer is told at most, the better ones first: 2 to 64; 64 unless given. Needs `send`.
+    #[serde(default)]
+    #[schemars(range(min = 2, max = SEND_MAX))]
+    pub send_max: Option<u8>,
+}
+
+/// Which paths of a prefix a peer is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AddPathSend {
+    /// The best, and those that are used beside it.
+    Multipath,
+    /// All that can be used.
+    All,
 }
 
 /// How many prefixes a peer may tell. Each family is counted by itself, and what filters reject counts too.

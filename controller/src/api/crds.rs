@@ -70,6 +70,18 @@ const RULES: &[Rule] = &[
         "has(self.restartAfter) == (has(self.action) && self.action == 'Restart')",
         "restartAfter: it belongs to action: Restart, and to no other",
     ),
+    (
+        "BGPPeer",
+        "/properties/spec/properties/addPath",
+        "(has(self.receive) && self.receive) || has(self.send)",
+        "addPath: write receive: true, send: Multipath or send: All, or leave it out",
+    ),
+    (
+        "BGPPeer",
+        "/properties/spec/properties/addPath",
+        "!has(self.sendMax) || has(self.send)",
+        "sendMax: it needs send, Multipath or All",
+    ),
     ("BGPPeer", "/properties/spec", UNEVEN, KEEPALIVE),
     (
         "BGPPeer",

@@ -110,7 +110,7 @@ pub struct RoleJson {
 }
 
 /// The capabilities that both ends have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CapabilitiesJson {
     /// AS numbers of four octets (RFC 6793).
@@ -124,6 +124,19 @@ pub struct CapabilitiesJson {
     pub enhanced_route_refresh: bool,
     /// Messages of up to 65535 octets (RFC 8654).
     pub extended_messages: bool,
+    /// Several paths of one prefix (RFC 7911).
+    #[serde(default)]
+    pub add_path: AddPathJson,
+}
+
+/// The families of which several paths of a prefix are told, by direction (RFC 7911).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AddPathJson {
+    /// By the peer.
+    pub receive: Vec<Family>,
+    /// To the peer.
+    pub send: Vec<Family>,
 }
 
 /// A session's timers, in seconds; 0: it never expires.
@@ -153,6 +166,9 @@ pub struct FamilyJson {
     /// Of those, long-lived stale (RFC 9494): the last choice.
     #[serde(default)]
     pub long_lived_stale: u64,
+    /// Paths refused in this session, as the peer had told 64 of their prefix (RFC 7911).
+    #[serde(default)]
+    pub refused_paths: u64,
 }
 
 /// A BFD session.
@@ -267,6 +283,9 @@ pub struct PathJson {
     pub next_hops: Vec<IpAddr>,
     /// The peer's address or `%interface`; null: our own.
     pub peer: Option<String>,
+    /// The path identifier by which the peer tells it or is told it (RFC 7911); null: by none.
+    #[serde(default)]
+    pub path_id: Option<u32>,
     /// AS_PATH.
     pub as_path: Vec<AsPathElement>,
     /// ORIGIN.

@@ -9,9 +9,9 @@ use weft_bgp::policy::Community;
 use crate::api::ServicePrefixJson;
 use crate::api::ipam::IpamJson;
 use crate::api::json::{
-    AddressJson, AsPathElement, AuthenticationJson, BfdJson, CapabilitiesJson, DocumentError, DrainJson,
-    DrainPhase, ErrorDirection, EventJson, FibJson, FibNextHopJson, LastErrorJson, OriginJson, PathJson,
-    PeerJson, Problem, RouteJson, Severity, StatusJson, TimersJson,
+    AddPathJson, AddressJson, AsPathElement, AuthenticationJson, BfdJson, CapabilitiesJson, DocumentError,
+    DrainJson, DrainPhase, ErrorDirection, EventJson, FibJson, FibNextHopJson, LastErrorJson, OriginJson,
+    PathJson, PeerJson, Problem, RouteJson, Severity, StatusJson, TimersJson,
 };
 
 /// What stands where there is nothing to say.
@@ -271,7 +271,7 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
         let remote = role.remote.as_deref().unwrap_or("says nothing");
         line("Role", format!("{}, the peer {remote}", role.local));
     }
-    line("Agreed", peer.capabilities.map_or_else(|| NONE.to_owned(), agreed));
+    line("Agreed", peer.capabilities.as_ref().map_or_else(|| NONE.to_owned(), agreed));
     line(
         "Timers",
         peer.timers.map_or_else(
@@ -290,10 +290,14 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
             (stale, 0) => format!(", {stale} stale"),
             (stale, _) => format!(", {stale} long-lived stale"),
         };
+        let refused = match count.refused_paths {
+            0 => String::new(),
+            refused => format!(", {refused} paths refused"),
+        };
         line(
             &format!("  {family}"),
             format!(
-                "{} received, {} accepted, {} advertised{stale}",
+                "{} received, {} accepted, {} advertised{stale}{refused}",
                 count.received, count.accepted, count.advertised
             ),
         );
@@ -327,7 +331,7 @@ fn authentication_of(authentication: AuthenticationJson) -> &'static str {
 }
 
 /// The capabilities that both ends have.
-fn agreed(capabilities: CapabilitiesJson) -> String {
+fn agreed(capabilities: &CapabilitiesJson) -> String {
     let all = [
         ("four-octet AS", capabilities.four_octet_as),
         ("extended next hop", capabilities.extended_next_hop),
@@ -335,8 +339,12 @@ fn agreed(capabilities: CapabilitiesJson) -> String {
         ("enhanced route refresh", capabilities.enhanced_route_refresh),
         ("extended messages", capabilities.extended_messages),
     ];
-    let names: Vec<&str> = all.into_iter().filter(|(_, agreed)| *agreed).map(|(name, _)| name).collect();
-    if names.is_empty() { NONE.to_owned() } else { names.join(", ") }
+    let AddPathJson { receive, send } = &capabilities.add_path;
+    let several = [("receive", receive), ("send", send)];
+    let several = several.into_iter().filter(|(_, families)| !families.is_empty());
+    let several = several.map(|(what, families)| format!("ADD-PATH {what} ({})", list(families, ", ")));
+    let names = all.into_iter().filter(|(_, agreed)| *agreed).map(|(name, _)| name.to_owned());
+    list(names.chain(several), ", ")
 }
 
 fn bfd(session: &BfdJson, now: Timestamp) -> String {
@@ -382,6 +390,8 @@ pub fn routes(routes: &[RouteJson], whole: bool, wide: bool) -> String {
     let reflected = paths().any(|path| path.originator_id.is_some() || !path.cluster_list.is_empty());
     let mut header = vec!["", "PREFIX", "NEXT HOP", "PEER", "AS PATH", "ORIGIN", "KERNEL", "REASON"];
     header.extend(["ORIGINATOR", "CLUSTERS"].iter().filter(|_| reflected));
+    let several = paths().any(|path| path.path_id.is_some());
+    header.extend(["PATH ID"].iter().filter(|_| several));
     let mut columns = Columns::new(&header, &["LOCAL PREF", "MED", "COMMUNITIES"], wide);
     for route in routes {
         for (index, path) in route.paths.iter().enumerate() {
@@ -406,6 +416,7 @@ pub fn routes(routes: &[RouteJson], whole: bool, wide: bool) -> String {
                 ]
                 .into_iter()
                 .chain(by.into_iter().filter(|_| reflected))
+                .chain(several.then(|| or_none(path.path_id)))
                 .collect(),
                 vec![or_none(path.local_pref), or_none(path.med), list(communities(path), " ")],
             );

@@ -202,6 +202,7 @@ impl Inquiry {
         let mut found = known.found();
         found.extend(speaker.peers.iter().filter_map(problems::without_ipv4));
         found.extend(speaker.peers.iter().filter_map(problems::max_prefixes));
+        found.extend(speaker.peers.iter().filter_map(problems::paths_refused));
         found.extend(speaker.bfd.errors.iter().map(|(port, error)| bfd::cannot_run(*port, error)));
         found.extend(peers.iter().filter_map(|(peer, _)| bfd::down(peer)));
         let problems = problems::list(

@@ -286,6 +286,7 @@ impl Scrape {
             ("bgp_routes_advertised", "Prefixes in the Adj-RIB-Out", |f| f.advertised),
             ("bgp_routes_stale", "Prefixes kept while the peer restarts", |f| f.stale),
             ("bgp_routes_long_lived_stale", "Of those, long-lived stale (RFC 9494)", |f| f.long_lived_stale),
+            ("bgp_paths_refused", "Paths refused in the session, beyond 64 of a prefix", |f| f.refused_paths),
         ] {
             let families: Vec<_> = self
                 .peers
@@ -439,7 +440,14 @@ mod tests {
     use crate::api::{RejectedJson, ServicesStatusJson};
 
     fn scrape() -> Scrape {
-        let family = FamilyJson { received: 4, accepted: 3, advertised: 2, stale: 1, long_lived_stale: 0 };
+        let family = FamilyJson {
+            received: 4,
+            accepted: 3,
+            advertised: 2,
+            stale: 1,
+            long_lived_stale: 0,
+            refused_paths: 30,
+        };
         let peer = PeerJson {
             name: "tor \"a\"".into(),
             peer: "10.0.0.1".into(),

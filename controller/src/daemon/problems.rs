@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use weft_bgp::config::LimitAction;
 use weft_bgp::session::State;
 use weft_bgp::status::PeerStatus;
-use weft_bgp::types::Family;
+use weft_bgp::types::{Family, PeerAddress};
 
 use crate::api::json::{AuthenticationJson, ConfigStatusJson, FibStatusJson, PeerJson, Problem};
 
@@ -172,6 +172,24 @@ pub(super) fn max_prefixes(peer: &PeerStatus) -> Option<Problem> {
             peer.address
         ),
     ))
+}
+
+/// A peer that tells more paths of a prefix than it may have.
+pub(super) fn paths_refused(peer: &PeerStatus) -> Option<Problem> {
+    let family = peer.families.iter().find(|family| family.refused > 0)?;
+    Some(refused(&peer.config.name, peer.address, family.family, family.refused))
+}
+
+fn refused(name: &str, address: PeerAddress, family: Family, refused: u64) -> Problem {
+    Problem::warning(
+        "paths-refused",
+        format!(
+            "{name} ({address}) tells more than 64 paths of a prefix of {family}: {refused} were refused"
+        ),
+        format!(
+            "have it tell fewer (weftctl routes --rib in --peer {address}), then weftctl clear {address}"
+        ),
+    )
 }
 
 /// A session over link-local addresses whose peer takes no IPv6 next hops for IPv4.
@@ -377,6 +395,14 @@ mod tests {
         assert!(problem.text.contains("no router is found on uplink"), "{}", problem.text);
         let found = PeerJson { neighbour: "fe80::1".parse().ok(), ..unnumbered };
         assert!(down(&found).unwrap().text.contains("(%uplink) is Active"));
+    }
+
+    #[test]
+    fn paths_that_are_refused_say_whose_they_are() {
+        let problem = refused("tor-a", PeerAddress::Ip([10, 0, 0, 1].into()), Family::Ipv4Unicast, 9);
+        let text = "tor-a (10.0.0.1) tells more than 64 paths of a prefix of ipv4-unicast: 9 were refused";
+        assert_eq!((problem.code.as_str(), problem.text.as_str()), ("paths-refused", text));
+        assert!(problem.remedy.ends_with("weftctl clear 10.0.0.1"), "{}", problem.remedy);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use weft_bgp::wire::header::MESSAGE_MAX;
 
 use super::clock::Moment;
 use crate::api::json::{
-    AsPathElement, AuthenticationJson, BfdJson, CapabilitiesJson, ErrorDirection, FamilyJson,
+    AddPathJson, AsPathElement, AuthenticationJson, BfdJson, CapabilitiesJson, ErrorDirection, FamilyJson,
     GracefulRestartJson, GracefulRestartRole, LastErrorJson, MaxPrefixesJson, OriginJson, PathJson, PeerJson,
     RoleJson, RouteJson, TimersJson,
 };
@@ -59,6 +59,10 @@ pub(super) fn peer(status: &PeerStatus, bfd: &BfdReport, now: &Moment) -> PeerJs
             route_refresh: s.route_refresh,
             enhanced_route_refresh: s.enhanced_route_refresh,
             extended_messages: s.max_message > MESSAGE_MAX,
+            add_path: AddPathJson {
+                receive: s.add_path.receive.iter().collect(),
+                send: s.add_path.send.iter().collect(),
+            },
         }),
         since: status.since.map(|since| now.timestamp_of(since)),
         families: session.map_or(config.families, |s| s.families).iter().collect(),
@@ -103,6 +107,7 @@ fn family(status: &FamilyStatus) -> FamilyJson {
         advertised: status.advertised as u64,
         stale: status.stale as u64,
         long_lived_stale: if status.long_lived { status.stale as u64 } else { 0 },
+        refused_paths: status.refused,
     }
 }
 
@@ -192,6 +197,7 @@ fn path(status: &PathStatus) -> PathJson {
         // Our own route has no next hop until somebody is told of it.
         next_hops: Some(attributes.next_hop).filter(|hop| !hop.is_unspecified()).into_iter().collect(),
         peer: status.peer.map(|peer| peer.to_string()),
+        path_id: status.path_id,
         as_path: as_path(&attributes.as_path),
         origin: match attributes.origin {
             Origin::Igp => OriginJson::Igp,
@@ -265,7 +271,7 @@ mod tests {
 
     fn path_of(next_hop: &str, best: bool) -> PathStatus {
         PathStatus {
-            path_id: None,
+            path_id: Some(7),
             peer: Some([10, 0, 0, 1].into()),
             attributes: Arc::new(attributes(next_hop)),
             valid: true,
@@ -282,7 +288,7 @@ mod tests {
         let status = RouteStatus { prefix: "10.1.0.0/26".parse().unwrap(), paths };
         let json = serde_json::to_value(route(&status, true)).unwrap();
         let lost = serde_json::json!({
-            "nextHops": ["10.0.0.1"], "peer": "10.0.0.1", "asPath": [65000, 4_200_000_000_u32, [64601, 64602]],
+            "nextHops": ["10.0.0.1"], "peer": "10.0.0.1", "pathId": 7, "asPath": [65000, 4_200_000_000_u32, [64601, 64602]],
             "origin": "incomplete", "localPref": null, "med": 7, "communities": ["65000:666", "4200000000:1:2"],
             "extCommunities": ["0002fde800000001"], "originatorID": "10.0.0.9", "clusterList": ["10.0.0.7", "10.0.0.8"],
             "onlyToCustomer": 64700, "valid": true, "best": false,

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use weft_bgp::config::{
-    Aggregation, LimitAction, MaxPrefixes, NextHopMode as SpeakerNextHopMode, Origination, PeerConfig,
-    RemoteAs, SpeakerConfig,
+    AddPath, AddPathSend as SpeakerAddPathSend, Aggregation, LimitAction, MaxPrefixes,
+    NextHopMode as SpeakerNextHopMode, Origination, PathChoice, PeerConfig, RemoteAs, SpeakerConfig,
 };
 use weft_bgp::protection::Authentication;
 use weft_bgp::role::Role;
@@ -23,8 +23,8 @@ use super::{
 };
 use crate::api::json::Problem;
 use crate::api::{
-    AdvertiseNodeAddress, Aggregate, MaxPrefixesAction, MaxPrefixesSpec, NextHopMode, PeerAs, PeerRole,
-    SourceAddress,
+    AddPathSend, AddPathSpec, AdvertiseNodeAddress, Aggregate, MaxPrefixesAction, MaxPrefixesSpec,
+    NextHopMode, PeerAs, PeerRole, SEND_MAX, SourceAddress,
 };
 use crate::cluster::{Cluster, Node};
 
@@ -199,7 +199,7 @@ fn peer(
         passive: spec.is_some_and(|s| s.passive),
         shutdown: spec.filter(|s| s.shutdown).map(|_| format!("BGPPeer {} is shut down", session.name())),
         route_reflector_client: session.client,
-        add_path: <_>::default(),
+        add_path: spec.and_then(|s| s.add_path).map(add_path).unwrap_or_default(),
         allowed_own_as: spec.and_then(|s| s.num_allowed_local_as_numbers).unwrap_or(0),
         as_override: spec.is_some_and(|s| s.as_override),
         remove_private_as: spec.is_some_and(|s| s.remove_private_as),
@@ -235,6 +235,17 @@ fn max_prefixes(spec: MaxPrefixesSpec) -> MaxPrefixes {
             MaxPrefixesAction::Restart => LimitAction::Restart(after),
         },
     }
+}
+
+fn add_path(AddPathSpec { receive, send, send_max }: AddPathSpec) -> AddPath {
+    let send = send.map(|paths| SpeakerAddPathSend {
+        paths: match paths {
+            AddPathSend::Multipath => PathChoice::Multipath,
+            AddPathSend::All => PathChoice::All,
+        },
+        limit: send_max.unwrap_or(SEND_MAX),
+    });
+    AddPath { receive, send }
 }
 
 /// Where the other end of a session is on this host.

@@ -8,9 +8,9 @@ use ipnet::IpNet;
 use weft_bgp::types::Family;
 
 use crate::api::{
-    AllowedUse, BGPConfigurationSpec, BGPFilterRule, BGPFilterSpec, BGPPeerSpec, Cidr, Duration,
+    AddPathSpec, AllowedUse, BGPConfigurationSpec, BGPFilterRule, BGPFilterSpec, BGPPeerSpec, Cidr, Duration,
     FILTER_RULES_MAX, GracefulRestartSpec, IPPoolSpec, Invalid, MatchOperator, MaxPrefixesAction,
-    MaxPrefixesSpec, PasswordSource, PeerAs, SecretKeyRef, SourceAddress, Topology,
+    MaxPrefixesSpec, PasswordSource, PeerAs, SEND_MAX, SecretKeyRef, SourceAddress, Topology,
 };
 use crate::documents::decode::{NAME_REMEDY, fit_name};
 
@@ -155,6 +155,7 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
         }
     }
     max_prefixes(&mut faults, spec.max_prefixes);
+    add_path(&mut faults, spec.add_path);
     if spec.route_reflector_client && spec.as_number == Some(PeerAs::External) {
         fault(
             &mut faults,
@@ -290,6 +291,26 @@ fn max_prefixes(faults: &mut Faults, spec: Option<MaxPrefixesSpec>) {
             fault(faults, path, "restartAfter is given without action: Restart", remedy);
         }
         (MaxPrefixesAction::Warn | MaxPrefixesAction::Stop, None) => {}
+    }
+}
+
+fn add_path(faults: &mut Faults, spec: Option<AddPathSpec>) {
+    let Some(AddPathSpec { receive, send, send_max }) = spec else { return };
+    match (send, send_max) {
+        (None, Some(_)) => {
+            let remedy = "add send: Multipath or All, or leave sendMax out";
+            fault(faults, "addPath.sendMax", "sendMax is given without send", remedy);
+        }
+        (None, None) if !receive => {
+            let remedy = "write receive: true, send: Multipath or send: All, or leave addPath out";
+            fault(faults, "addPath", "addPath asks for neither direction", remedy);
+        }
+        (Some(_), Some(max)) if !(2..=SEND_MAX).contains(&max) => {
+            let message = format!("{max} is no number of paths to tell");
+            let remedy = "write 2 to 64, or leave addPath.send out for the best alone";
+            fault(faults, "addPath.sendMax", message, remedy);
+        }
+        _ => {}
     }
 }
 
