@@ -215,9 +215,10 @@ fn render_neighbor(text: &mut String, config: &RouterConfig, index: usize, neigh
         // It would put itself in the way of what it reflects.
         let own = if neighbor.asn == config.asn && !config.reflects { " next hop self;" } else { "" };
         let extended = if link_local && *family == Family::V4 { " extended next hop yes;" } else { "" };
+        let several = if config.add_path { " add paths on;" } else { "" };
         let _ = writeln!(
             text,
-            "  {} {{ import all; export filter {{ if source !~ [ RTS_BGP, RTS_STATIC ] then reject;{} accept; }};{own}{extended} }};",
+            "  {} {{ import all; export filter {{ if source !~ [ RTS_BGP, RTS_STATIC ] then reject;{} accept; }};{own}{extended}{several} }};",
             channel(*family),
             attach(config)
         );

@@ -339,6 +339,10 @@ fn render(config: &RouterConfig, interfaces: &[String]) -> String {
             if !attached.is_empty() {
                 let _ = writeln!(text, "  neighbor {} route-map attach out", neighbor.address);
             }
+            if config.add_path {
+                // It takes them without being asked.
+                let _ = writeln!(text, "  neighbor {} addpath-tx-all-paths", neighbor.address);
+            }
             if neighbor.asn == config.asn {
                 let _ = writeln!(text, "  neighbor {} next-hop-self", neighbor.address);
                 if config.reflects {

@@ -224,6 +224,9 @@ fn render(config: &RouterConfig) -> String {
                 "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{}\"\n",
                 family.unicast()
             );
+            if config.add_path {
+                text.push_str("[neighbors.afi-safis.add-paths.config]\nreceive = true\nsend-max = 8\n");
+            }
             if config.graceful_restart {
                 text.push_str("[neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n");
             }

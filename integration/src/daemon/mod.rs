@@ -117,6 +117,8 @@ pub struct RouterConfig {
     pub hold_time: u16,
     /// Whether its internal neighbors are its route reflector clients (RFC 4456).
     pub reflects: bool,
+    /// Whether it tells each neighbor several paths of a prefix, and takes several (RFC 7911).
+    pub add_path: bool,
     /// Settings of each neighbor besides, in the router's own words: BIRD's within the protocol, GoBGP's within `graceful-restart.config`,
     /// FRR's of the whole router. Weft's own takes none.
     pub extra: String,
@@ -158,6 +160,7 @@ impl RouterConfig {
             neighbors: Vec::new(),
             hold_time: 9,
             reflects: false,
+            add_path: false,
             extra: String::new(),
             graceful_restart: true,
             password: None,

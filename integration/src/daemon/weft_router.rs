@@ -77,6 +77,7 @@ impl WeftRouter {
                 "asNumber": neighbor.asn,
                 "families": families,
                 "filters": ["transit"],
+                "addPath": config.add_path.then(|| json!({"receive": true, "send": "All"})),
                 "bfdProfile": config.bfd.map(|_| "lab"),
                 "ebgpMultihop": config.bfd.is_some_and(|bfd| bfd.multihop),
                 "routeReflectorClient": config.reflects && neighbor.asn == config.asn,
