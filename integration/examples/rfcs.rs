@@ -63,6 +63,7 @@ const RFCS: &[(u16, &str, State)] = &[
     (7313, "Enhanced Route Refresh Capability for BGP-4", Full),
     (7606, "Revised Error Handling for BGP UPDATE Messages", Full),
     (7607, "Codification of AS 0 Processing", Full),
+    (7911, "Advertisement of Multiple Paths in BGP", Full),
     (8092, "BGP Large Communities Attribute", Full),
     (8326, "Graceful BGP Session Shutdown", Full),
     (8538, "Notification Message Support for BGP Graceful Restart", Full),
