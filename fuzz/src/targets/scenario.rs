@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use weft_bgp::config::Origination;
+use weft_bgp::config::{AddPath, AddPathSend, Origination, PathChoice};
 use weft_bgp::policy::Community;
 use weft_bgp::sim::{SpeakerId, World};
 use weft_bgp::speaker::Input;
@@ -16,7 +17,7 @@ use super::sim_support::{Topology, established, prefixes, routes, start, v4, v6}
 /// More events than that are another scenario.
 const EVENTS_MAX: usize = 48;
 
-/// The seed, how many speakers there are and how they are linked; then events: links that are cut, healed or reset, processes that die,
+/// The seed, whose highest bit says whether sessions have several paths of a prefix, how many speakers there are and how they are linked; then events: links that are cut, healed or reset, processes that die,
 /// start again, stop reading or stop altogether, prefixes that come, change and go, sessions that are cleared, and time.
 pub fn scenario(bytes: &[u8]) {
     let mut choices = Choices::new(bytes);
@@ -42,14 +43,22 @@ struct Net {
 
 impl Net {
     fn new(choices: &mut Choices<'_>) -> Self {
-        let mut world = World::new(choices.byte().into());
+        let seed = choices.byte();
+        let several = seed & 0x80 != 0;
+        let mut world = World::new(seed.into());
         let size = 2 + choices.below(4);
         let mut links: BTreeSet<_> = (1..size).map(|b| (choices.below(b), b)).collect();
         let more = choices.byte();
         let pairs = (0..size).flat_map(|a| (a + 1..size).map(move |b| (a, b)));
         links.extend(pairs.enumerate().filter(|(n, _)| more >> (n % 8) & 1 == 1).map(|(_, pair)| pair));
         let topology = Topology { size, links };
-        let ids = topology.build(&mut world, |n| 65000 + u32::try_from(n).unwrap(), |_, _| {});
+        let asn = |n| 65000 + u32::try_from(n).unwrap();
+        let ids = topology.build(&mut world, asn, |_, config| {
+            for peer in config.peers.values_mut().filter(|_| several) {
+                let send = Some(AddPathSend { paths: PathChoice::All, limit: 4 });
+                Arc::make_mut(peer).add_path = AddPath { receive: true, send };
+            }
+        });
         Self { world, topology, ids, origins: (0..size).collect(), starts: 0 }
     }
 
