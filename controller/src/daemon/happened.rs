@@ -44,7 +44,7 @@ pub(super) fn describe(event: &Event) -> Happened {
             Happened { level: Level::WARN, cause: format!("{kind} {}", incident.reason.code), event }
         }
         EventKind::Bfd(change) => {
-            let Change { state, diagnostic, failed } = change;
+            let Change { state, diagnostic, failed, silence: _ } = change;
             // A failure may be over before it is told.
             let text = match failed {
                 true if *state == BfdState::Up => {
@@ -91,6 +91,8 @@ pub(super) fn log(level: Level, event: &NewEvent, more: u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use weft_bgp::ingress::Incident;
     use weft_bgp::types::Reason;
 
@@ -115,13 +117,14 @@ mod tests {
             state: BfdState::Down,
             diagnostic: Diagnostic::CONTROL_DETECTION_TIME_EXPIRED,
             failed: true,
+            silence: Duration::from_millis(900),
         };
         let down = told(EventKind::Bfd(failed));
         assert_eq!((down.level, down.event.kind), (Level::WARN, "bfd"));
         assert_eq!(down.event.text, "the path failed (Control Detection Time Expired); the session is Down");
-        let over = Change { state: BfdState::Up, diagnostic: Diagnostic::NONE, failed: true };
+        let over = Change { state: BfdState::Up, diagnostic: Diagnostic::NONE, ..failed };
         assert!(told(EventKind::Bfd(over)).event.text.contains("for a moment"));
-        let up = Change { state: BfdState::Up, diagnostic: Diagnostic::NONE, failed: false };
+        let up = Change { failed: false, ..over };
         assert_eq!(told(EventKind::Bfd(up)).event.text, "the session is Up");
     }
 
