@@ -32,8 +32,28 @@ pub struct SpeakerConfig {
     pub next_hop_tracking: bool,
     /// The peers, by where they are.
     pub peers: BTreeMap<PeerAddress, Arc<PeerConfig>>,
+    /// Where peers may connect from that are not among `peers`: of the ranges that hold an address the longest counts.
+    pub ranges: BTreeMap<IpNet, Arc<RangeConfig>>,
     /// The prefixes that this speaker originates.
     pub originate: BTreeMap<IpNet, Origination>,
+}
+
+impl SpeakerConfig {
+    /// The range that a peer at this address would be of, if it is not one of `peers`.
+    #[must_use]
+    pub fn range_of(&self, address: IpAddr) -> Option<(IpNet, &Arc<RangeConfig>)> {
+        let holding = self.ranges.iter().filter(|(range, _)| range.contains(&address));
+        holding.max_by_key(|(range, _)| range.prefix_len()).map(|(range, config)| (*range, config))
+    }
+}
+
+/// Peers that are known by where they connect from alone: dynamic peers. They are never dialled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeConfig {
+    /// How many there may be at one time.
+    pub limit: u32,
+    /// What each of them is.
+    pub peer: Arc<PeerConfig>,
 }
 
 /// How a prefix of our own is announced.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use ipnet::IpNet;
 
-use crate::config::PeerConfig;
+use crate::config::{PeerConfig, RangeConfig};
 use crate::ingress::Session;
 use crate::session::{State, Timer};
 use crate::types::{Family, PeerAddress, PeerId, Reason};
@@ -24,6 +24,8 @@ pub struct PeerStatus {
     pub address: PeerAddress,
     /// Its configuration.
     pub config: Arc<PeerConfig>,
+    /// The range that it has connected from, if that alone makes it a peer.
+    pub range: Option<IpNet>,
     /// Where the FSM stands.
     pub state: State,
     /// Since when.
@@ -46,6 +48,23 @@ pub struct PeerStatus {
     pub timers: BTreeMap<Timer, Instant>,
     /// What both ends have said.
     pub said: Said,
+}
+
+/// A range from within which peers may connect, now.
+#[derive(Clone, Debug)]
+pub struct RangeStatus {
+    /// Which.
+    pub range: IpNet,
+    /// What it is.
+    pub config: Arc<RangeConfig>,
+    /// How many peers there are of it.
+    pub peers: usize,
+    /// Of those, how many have an Established session.
+    pub established: usize,
+    /// Connections that were closed at once since it was configured.
+    pub refused: u64,
+    /// Why the last one was, and when.
+    pub last_refused: Option<(Instant, String)>,
 }
 
 /// What both ends have said that tells how they understand each other.

@@ -16,9 +16,10 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use transport_support::{Node, PATIENCE, RawPeer, announce, prefix};
-use weft_bgp::config::{PeerConfig, SpeakerConfig};
+use weft_bgp::config::{PeerConfig, RangeConfig, RemoteAs, SpeakerConfig};
 use weft_bgp::protection::{Authentication, Password};
 use weft_bgp::session::State;
+use weft_bgp::speaker::EventKind;
 
 const AS: [u32; 2] = [65001, 65002];
 
@@ -144,6 +145,81 @@ async fn tcp_md5_a_password_that_is_not_to_be_had_keeps_that_session_down_and_sa
     let status = node.peer(remote).await;
     assert_eq!((status.state, status.counters.connections_refused), (State::Idle, 1));
     assert_eq!(status.last_error.unwrap().text, why);
+}
+
+/// A node with these peers, and a range whose password is `password`.
+async fn ranged(
+    test: u8,
+    peers: impl IntoIterator<Item = (IpAddr, Authentication)>,
+    (range, password): (ipnet::IpNet, &str),
+) -> (Node, SocketAddr) {
+    let (node, port) = Node::listen(1, address(test, 0)).await;
+    let any = PeerConfig { passive: true, remote_as: RemoteAs::External, ..peer(0, AS[0], AS[1]) };
+    let with = |authentication| Arc::new(PeerConfig { authentication, ..any.clone() });
+    let all = RangeConfig { limit: 10, peer: with(md5(password)) };
+    node.configure(SpeakerConfig {
+        peers: peers.into_iter().map(|(address, how)| (address.into(), with(how))).collect(),
+        ranges: [(range, Arc::new(all))].into(),
+        ..speaker(0, AS[0])
+    })
+    .await;
+    (node, SocketAddr::new(address(test, 0), port))
+}
+
+fn prefix_of(test: u8) -> ipnet::IpNet {
+    ipnet::IpNet::new(address(test, 0), 24).unwrap().trunc()
+}
+
+/// A speaker at `address(test, n)` that dials with this password.
+async fn dialler(test: u8, n: u8, to: SocketAddr, authentication: Authentication) -> Node {
+    let node = Node::start(u64::from(n) + 10, &[]);
+    let change = |peer: &mut PeerConfig| peer.authentication = authentication;
+    let mut config = config(1, to, address(test, n), change);
+    config.router_id = v4(usize::from(n));
+    node.configure(config).await;
+    node
+}
+
+#[tokio::test]
+async fn tcp_md5_a_range_has_a_key_and_those_who_are_named_have_their_own_or_none() {
+    let peers = [(address(9, 2), md5("of the peer")), (address(9, 3), Authentication::None)];
+    let (mut node, local) = ranged(9, peers, (prefix_of(9), "of the range")).await;
+    let mut diallers = Vec::new();
+    for (n, how) in [(1, md5("of the range")), (2, md5("of the peer")), (3, Authentication::None)] {
+        diallers.push(dialler(9, n, local, how).await);
+        node.wait_established(address(9, n)).await;
+    }
+    for (n, how) in [(4, Authentication::None), (5, md5("of the peer"))] {
+        diallers.push(dialler(9, n, local, how).await);
+    }
+    tokio::time::sleep(SILENCE).await;
+    let peers = node.handle.inspect(|speaker| speaker.peers()).await.unwrap();
+    let dynamic: Vec<_> = peers.iter().map(|peer| (peer.address, peer.range)).collect();
+    let expected = [(1, Some(prefix_of(9))), (2, None), (3, None)];
+    assert_eq!(dynamic, expected.map(|(n, range)| (address(9, n).into(), range)));
+}
+
+#[tokio::test]
+async fn tcp_md5_a_key_that_the_kernel_does_not_take_keeps_the_range_out_and_nobody_else() {
+    // Each unsigned peer splits the range's key into some twenty: more than there is room for, before it comes to our addresses.
+    let room: u32 = std::fs::read_to_string("/proc/sys/net/core/optmem_max").unwrap().trim().parse().unwrap();
+    let count = room.div_ceil(1000);
+    let unsigned = (1..count).map(|n| IpAddr::from(Ipv4Addr::from(0x0100_0001 + n * (0x7000_0000 / count))));
+    let unsigned = unsigned.chain([address(10, 1)]).map(|address| (address, Authentication::None));
+    let everybody = "0.0.0.0/0".parse().unwrap();
+    let (mut node, local) = ranged(10, unsigned, (everybody, "of the range")).await;
+    let refused = node
+        .wait("the kernel to refuse a key", |known| {
+            known.events.iter().any(|e| matches!(e.kind, EventKind::RangeRefused { .. }))
+        })
+        .await;
+    let text = format!("{:?}", refused.events);
+    assert!(text.contains("net.core.optmem_max"), "{text}");
+    let _named = dialler(10, 1, local, Authentication::None).await;
+    node.wait_established(address(10, 1)).await;
+    let _of_the_range = dialler(10, 254, local, md5("of the range")).await;
+    tokio::time::sleep(SILENCE).await;
+    assert!(node.handle.inspect(|s| s.peers().iter().all(|p| p.range.is_none())).await.unwrap());
 }
 
 #[tokio::test]

@@ -96,6 +96,13 @@ impl Ingress {
         self.fsm.next_deadline()
     }
 
+    /// From when on nothing of the past matters to the peer, without a connection: none while it has one, or is kept down because it has
+    /// told more prefixes than it may.
+    #[must_use]
+    pub fn over_at(&self) -> Option<Instant> {
+        self.fsm.over_at()
+    }
+
     /// The peer's state: that of the connection that has come furthest.
     #[must_use]
     pub fn state(&self) -> State {

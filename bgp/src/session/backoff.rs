@@ -31,6 +31,11 @@ impl Backoff {
         self.until.is_some_and(|until| now < until)
     }
 
+    /// When the last wait ends or has ended.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
     /// Ends the wait and forgets the failures.
     pub(super) fn reset(&mut self) {
         *self = Self::default();

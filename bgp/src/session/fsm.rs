@@ -200,6 +200,17 @@ impl Fsm {
         changes.then_some(ErrorCode::OTHER_CONFIGURATION_CHANGE.subcode)
     }
 
+    /// From when on nothing of the past matters to a peer that only we could wait for: there is no connection, and no failure keeps the
+    /// next one out. None: there is one, or the peer is kept down for what it has told.
+    pub(crate) fn over_at(&self) -> Option<Instant> {
+        if !self.connections.is_empty() || self.dial.is_some() || self.over_limit {
+            return None;
+        }
+        let idle_hold = self.deadlines.running().find(|(timer, _)| *timer == Timer::IdleHold);
+        let waits = idle_hold.map(|(_, at)| at).into_iter().chain(self.inbound_hold.until());
+        waits.chain(self.since).max()
+    }
+
     pub(crate) fn is_over_limit(&self) -> bool {
         self.over_limit
     }

@@ -10,7 +10,7 @@
 //! # fn alone(n: u8) -> SpeakerConfig {
 //! #     SpeakerConfig {
 //! #         asn: weft_bgp::types::Asn(64512), router_id: [10, 0, 0, n].into(), cluster_id: None, max_paths: 1, next_hop_tracking: false,
-//! #         peers: BTreeMap::new(), originate: BTreeMap::new(),
+//! #         peers: BTreeMap::new(), ranges: BTreeMap::new(), originate: BTreeMap::new(),
 //! #     }
 //! # }
 //! let mut world = World::new(7);
@@ -102,6 +102,8 @@ struct Node {
     /// What an earlier life left in the kernel and this one has not confirmed.
     adopted: BTreeSet<IpNet>,
     changes: Vec<(Duration, BestPathChange)>,
+    /// The dynamic peers of this life or, if it has not heard of them, of the last.
+    dynamic: BTreeSet<IpAddr>,
 }
 
 /// Something under way.
@@ -162,6 +164,7 @@ impl World {
             kernel: Kernel::new(),
             adopted: BTreeSet::new(),
             changes: Vec::new(),
+            dynamic: BTreeSet::new(),
         });
         self.restart(id, start, false);
         id
@@ -282,8 +285,11 @@ impl World {
         node.adopted = node.kernel.keys().copied().collect();
         node.converged = false;
         node.speaker = Some(Speaker::new(start));
-        let config = Arc::clone(&node.config);
+        let (config, dynamic) = (Arc::clone(&node.config), std::mem::take(&mut node.dynamic));
         self.stirred = self.now;
+        if start.restarting {
+            self.drive(id, Input::Remember(dynamic));
+        }
         self.drive(id, Input::Configure(config));
     }
 

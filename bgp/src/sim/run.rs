@@ -115,6 +115,11 @@ impl World {
                     self.stirred = self.now;
                 }
             }
+            Output::Dynamic { remember, .. } => {
+                if let Some(node) = self.nodes.get_mut(id.0) {
+                    node.dynamic = remember;
+                }
+            }
             Output::Announced(_) | Output::Aggregates(_) | Output::Neighbour { .. } | Output::Event(_) => {}
         }
     }

@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ipnet::IpNet;
+
 use super::peer::Peer;
 use super::{Output, Speaker, cease};
 use crate::config::{PeerConfig, SpeakerConfig};
@@ -19,10 +21,16 @@ impl Speaker {
         let identity = |c: &SpeakerConfig| (c.asn, c.router_id);
         let renamed = before.as_ref().is_some_and(|b| identity(b) != identity(&config));
         for address in self.peers.keys().copied().collect::<Vec<_>>() {
-            if !config.peers.contains_key(&address) {
+            let range = match config.peers.contains_key(&address) {
+                true => None,
+                false => self.range_under(&config, address),
+            };
+            if range.is_none() && !config.peers.contains_key(&address) {
                 self.remove_peer(now, address, cease::PEER_DECONFIGURED);
             } else if renamed {
                 self.remove_peer(now, address, cease::OTHER_CONFIGURATION_CHANGE);
+            } else {
+                self.set_range(address, range);
             }
         }
         self.rib.handle(
@@ -40,43 +48,65 @@ impl Speaker {
             if self.peers.contains_key(address) {
                 self.change_peer(now, *address, peer);
             } else {
-                self.add_peer(now, *address, peer, &config);
+                self.add_peer(now, *address, peer, &config, None);
             }
         }
+        let dynamic = self.peers.iter().filter_map(|(address, peer)| Some((*address, peer.range?)));
+        for (address, range) in dynamic.collect::<Vec<_>>() {
+            if let Some(range) = config.ranges.get(&range) {
+                self.change_peer(now, address, &range.peer);
+            }
+        }
+        self.ranges_configured(now, &config);
         if !self.start.restarting && std::mem::take(&mut self.deferring) {
             self.rib.handle(now, RibInput::Advertise);
         }
         self.convergence.configured(now);
     }
 
-    fn add_peer(
+    pub(super) fn add_peer(
         &mut self,
         now: Instant,
         address: PeerAddress,
         config: &Arc<PeerConfig>,
         speaker: &SpeakerConfig,
+        range: Option<IpNet>,
     ) {
-        let id = PeerId(self.numbered);
-        self.numbered += 1;
+        let id = self.free_id();
         // Sessions number their connections from a random start: a peer that comes again must not number as it did before.
         let seed = self.start.seed.wrapping_add(u64::from(id.0) << 32);
         let mut ingress = Ingress::new(address, speaker.router_id, seed);
         ingress.handle(now, IngressInput::Restart(self.local_restart()));
         self.addresses.insert(id, address);
-        self.peers.insert(address, Peer::new(id, Arc::clone(config), ingress));
+        let peer = Peer::new(id, Arc::clone(config), range, ingress);
+        self.dynamic.note(address, &peer);
+        self.peers.insert(address, peer);
         self.rib.handle(now, RibInput::Peer { peer: id, address, config: Arc::clone(config) });
-        if !config.stays_down() {
+        if range.is_none() && !config.stays_down() {
             self.convergence.expect(now, id);
         }
         self.tell_peer(now, address, IngressInput::Configure(Arc::clone(config)));
+    }
+
+    /// Dynamic peers come and go: in the long run numbers are used again. The RIB's own routes have the last one.
+    fn free_id(&mut self) -> PeerId {
+        loop {
+            let id = PeerId(self.numbered);
+            self.numbered = self.numbered.wrapping_add(1);
+            if id.0 != u32::MAX && !self.addresses.contains_key(&id) {
+                return id;
+            }
+        }
     }
 
     fn change_peer(&mut self, now: Instant, address: PeerAddress, config: &Arc<PeerConfig>) {
         let Some(peer) = self.peers.get_mut(&address).filter(|peer| peer.config != *config) else { return };
         let id = peer.id;
         peer.config = Arc::clone(config);
+        let dynamic = peer.range.is_some();
         match config.stays_down() {
             true => self.convergence.forget(id),
+            false if dynamic => self.dynamic.change(),
             false => self.convergence.expect(now, id),
         }
         // The session first: if it ends, it ends under the policies it ran with.
@@ -88,9 +118,10 @@ impl Speaker {
         self.rib.handle(now, RibInput::Peer { peer: id, address, config: Arc::clone(config) });
     }
 
-    fn remove_peer(&mut self, now: Instant, address: PeerAddress, subcode: u8) {
+    pub(super) fn remove_peer(&mut self, now: Instant, address: PeerAddress, subcode: u8) {
         self.tell_peer(now, address, IngressInput::Cease { subcode, text: String::new() });
         let Some(peer) = self.peers.remove(&address) else { return };
+        self.dynamic.removed(address, &peer);
         self.addresses.remove(&peer.id);
         self.convergence.forget(peer.id);
         self.rib.handle(now, RibInput::RemovePeer(peer.id));
@@ -107,6 +138,7 @@ impl Speaker {
 
 /// The cluster that a speaker reflects for (RFC 4456 section 7). Without clients it is in none, and its CLUSTER_LIST check is not asked for.
 fn cluster_id(config: &SpeakerConfig) -> Option<Ipv4Addr> {
-    let reflects = config.peers.values().any(|peer| peer.route_reflector_client);
+    let ranges = config.ranges.values().map(|range| &range.peer);
+    let reflects = config.peers.values().chain(ranges).any(|peer| peer.route_reflector_client);
     reflects.then(|| config.cluster_id.unwrap_or(config.router_id))
 }

@@ -11,6 +11,9 @@ use crate::types::{Family, FamilySet, PeerId};
 /// How long a peer may take to come up before it is taken for dead; a dead peer must not hold a restart.
 const COME_UP: Duration = Duration::from_secs(5);
 
+/// The same of a dynamic peer, which we cannot call: after a session that broke off speakers wait for 5 s to 10 s before they dial.
+const CALL: Duration = Duration::from_secs(15);
+
 /// How much longer one may take whose host has taken the connection.
 const OPEN: Duration = Duration::from_secs(5);
 
@@ -79,10 +82,24 @@ impl Convergence {
     }
 
     pub(super) fn expect(&mut self, now: Instant, peer: PeerId) {
+        self.expect_within(now, peer, COME_UP);
+    }
+
+    /// The same of a peer that we cannot call.
+    pub(super) fn expect_call(&mut self, now: Instant, peer: PeerId) {
+        self.expect_within(now, peer, CALL);
+    }
+
+    fn expect_within(&mut self, now: Instant, peer: PeerId, time: Duration) {
         if !self.converged {
-            let progress = Progress { come_up_by: now + COME_UP, stage: Stage::Down };
+            let progress = Progress { come_up_by: now + time, stage: Stage::Down };
             self.unsettled.entry(peer).or_insert(progress);
         }
+    }
+
+    /// Whether the peer is still awaited.
+    pub(super) fn expects(&self, peer: PeerId) -> bool {
+        self.unsettled.contains_key(&peer)
     }
 
     /// The peer is gone, or it is told to stay down.

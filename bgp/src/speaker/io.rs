@@ -1,6 +1,6 @@
 //! What reaches a speaker and what it gives.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use crate::bfd::Change;
-use crate::config::SpeakerConfig;
+use crate::config::{PeerConfig, SpeakerConfig};
 use crate::ingress::Incident;
 use crate::protection::Protection;
 use crate::session::{self, State};
@@ -43,6 +43,11 @@ pub enum Timer {
         /// Who.
         peer: PeerAddress,
     },
+    /// A dynamic peer is forgotten.
+    Forget {
+        /// Who.
+        peer: PeerAddress,
+    },
     /// Stale routes of a peer that did not come back (RFC 4724).
     Stale,
     /// The next look at the first convergence.
@@ -54,6 +59,9 @@ pub enum Timer {
 pub enum Input {
     /// The whole configuration, first or changed; only what differs is touched.
     Configure(Arc<SpeakerConfig>),
+    /// The dynamic peers of a process that died: before the first [`Input::Configure`]. Those that a range still holds are peers again,
+    /// and have time to connect.
+    Remember(BTreeSet<IpAddr>),
     /// A peer connected to us.
     Accepted {
         /// Its name, given by the transport.
@@ -71,7 +79,7 @@ pub enum Input {
     /// The transport lets in no connection of a peer's, or has closed one at once, as it cannot be given what protects the session.
     Unprotected {
         /// Whose.
-        peer: PeerAddress,
+        caller: Caller,
         /// Why.
         error: String,
     },
@@ -143,6 +151,15 @@ pub enum Input {
     Tick,
 }
 
+/// Who connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A peer.
+    Peer(PeerAddress),
+    /// Somebody who is to become a peer, of this range.
+    Range(IpNet),
+}
+
 /// Which routes are told again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refresh {
@@ -199,6 +216,13 @@ pub enum Output {
         link: u32,
         /// The link-local address.
         address: Option<Ipv6Addr>,
+    },
+    /// The dynamic peers, on every change.
+    Dynamic {
+        /// All of them.
+        peers: BTreeMap<PeerAddress, Arc<PeerConfig>>,
+        /// Those with a session, or with routes that are kept for the next one: what [`Input::Remember`] is for.
+        remember: BTreeSet<IpAddr>,
     },
     /// Something to tell people.
     Event(Event),
@@ -282,6 +306,16 @@ pub enum EventKind {
         limit: u32,
         /// Whether it has told more.
         exceeded: bool,
+    },
+    /// Connections from within a range were closed at once, as it has as many peers as it may, it is shut down, or what protects its
+    /// sessions is not to be had. Told of each range as [`EventKind::Refused`] is told.
+    RangeRefused {
+        /// Which.
+        range: IpNet,
+        /// How many since this was told last.
+        connections: u64,
+        /// Why the last one was.
+        why: String,
     },
     /// Incoming connections were closed at once, as they came from no peer's address or were too many. Told once in
     /// [`EventKind::REFUSED_INTERVAL`] at most, for the last address; [`crate::status::SpeakerCounters`] counts them all.

@@ -18,12 +18,13 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 pub use self::io::{
-    BestPathChange, Event, EventKind, Input, NextHops, Output, Refresh, Resolution, SpeakerStart, Timer,
-    TrackedNextHop,
+    BestPathChange, Caller, Event, EventKind, Input, NextHops, Output, Refresh, Resolution, SpeakerStart,
+    Timer, TrackedNextHop,
 };
 
 use self::announced::Announced;
 use self::convergence::Convergence;
+use self::dynamic::Dynamic;
 use self::outbox::{Maker, Outbox};
 use self::peer::Peer;
 use crate::bfd::Change;
@@ -40,6 +41,7 @@ use crate::wire::header::MessageType;
 mod announced;
 mod configure;
 mod convergence;
+mod dynamic;
 mod io;
 mod outbox;
 mod peer;
@@ -48,6 +50,7 @@ mod queries;
 /// Cease subcodes (RFC 4486).
 mod cease {
     pub(super) const PEER_DECONFIGURED: u8 = 3;
+    pub(super) const CONNECTION_REJECTED: u8 = 5;
     pub(super) const OTHER_CONFIGURATION_CHANGE: u8 = 6;
 }
 
@@ -57,8 +60,9 @@ pub struct Speaker {
     start: SpeakerStart,
     config: Option<Arc<SpeakerConfig>>,
     peers: BTreeMap<PeerAddress, Peer>,
+    dynamic: Dynamic,
     addresses: BTreeMap<PeerId, PeerAddress>,
-    /// How many peers there have been.
+    /// The number that the next peer has, unless it is taken.
     numbered: u32,
     /// Every connection that the transport has or makes for us.
     connections: BTreeMap<ConnectionId, Outbox>,
@@ -89,6 +93,7 @@ impl Speaker {
             start,
             config: None,
             peers: BTreeMap::new(),
+            dynamic: Dynamic::default(),
             addresses: BTreeMap::new(),
             numbered: 0,
             connections: BTreeMap::new(),
@@ -117,13 +122,17 @@ impl Speaker {
         }
         match input {
             Input::Configure(config) => self.configure(now, config),
+            Input::Remember(peers) => self.dynamic.remember(peers),
             Input::Accepted { connection, local, remote } => self.accept(now, connection, local, remote),
             Input::Refused { remote } => {
                 self.counters.too_many = self.counters.too_many.saturating_add(1);
                 self.refuse(now, remote.ip());
             }
-            Input::Unprotected { peer, error } => {
+            Input::Unprotected { caller: Caller::Peer(peer), error } => {
                 self.tell_peer(now, peer, IngressInput::Unprotected { error });
+            }
+            Input::Unprotected { caller: Caller::Range(range), error } => {
+                self.refuse_of_range(now, range, range.addr(), error);
             }
             Input::Connected { connection, local } => {
                 self.tell_session(now, connection, IngressInput::Connected { connection, local });
@@ -171,7 +180,8 @@ impl Speaker {
         let send_hold = self.send_hold_deadlines().map(|(_, peer, at)| (at, Timer::SendHold { peer }));
         let stale = self.rib.next_deadline().map(|(at, _)| (at, Timer::Stale));
         let convergence = self.convergence.next_deadline().map(|at| (at, Timer::Convergence));
-        sessions.chain(send_hold).chain(stale).chain(convergence).min_by_key(|(at, _)| *at)
+        let gone = self.gone().map(|(peer, at)| (at, Timer::Forget { peer }));
+        sessions.chain(send_hold).chain(gone).chain(stale).chain(convergence).min_by_key(|(at, _)| *at)
     }
 
     fn send_hold_deadlines(&self) -> impl Iterator<Item = (ConnectionId, PeerAddress, Instant)> {
@@ -235,18 +245,27 @@ impl Speaker {
     }
 
     fn accept(&mut self, now: Instant, connection: ConnectionId, local: SocketAddr, remote: SocketAddr) {
-        if let Some(peer) = self.peer_of(local, remote) {
-            self.connections.insert(connection, Outbox::new(now, peer));
-            self.tell_session(now, connection, IngressInput::Accepted { connection, local, remote });
-        } else {
-            self.outputs.push_back(Output::Close { connection });
-            self.counters.unknown_peer = self.counters.unknown_peer.saturating_add(1);
-            self.refuse(now, remote.ip());
-        }
+        let peer = match self.caller(local, remote) {
+            Some(Caller::Peer(peer)) => peer,
+            Some(Caller::Range(range)) => match self.join(now, range, remote.ip()) {
+                Ok(peer) => peer,
+                Err(why) => {
+                    self.reject(connection);
+                    return self.refuse_of_range(now, range, remote.ip(), why);
+                }
+            },
+            None => {
+                self.outputs.push_back(Output::Close { connection });
+                self.counters.unknown_peer = self.counters.unknown_peer.saturating_add(1);
+                return self.refuse(now, remote.ip());
+            }
+        };
+        self.connections.insert(connection, Outbox::new(now, peer));
+        self.tell_session(now, connection, IngressInput::Accepted { connection, local, remote });
     }
 
     /// The peer that connects from there. A link has one: who was found, else who has the session, else whoever comes.
-    pub(crate) fn peer_of(&self, local: SocketAddr, remote: SocketAddr) -> Option<PeerAddress> {
+    fn peer_of(&self, local: SocketAddr, remote: SocketAddr) -> Option<PeerAddress> {
         let Some(link) = link_of(remote) else {
             return Some(remote.ip().into()).filter(|peer| self.peers.contains_key(peer));
         };
@@ -360,6 +379,7 @@ impl Speaker {
     fn up(&mut self, now: Instant, address: PeerAddress, session: Arc<Session>) {
         let Some(peer) = self.peers.get_mut(&address) else { return };
         peer.established = Some(session.connection);
+        self.dynamic.note(address, peer);
         if let (PeerAddress::Interface(interface), IpAddr::V6(remote)) = (address, session.remote) {
             let (link, address) = (interface.index(), Some(remote));
             self.outputs.push_back(Output::Neighbour { link, address });
@@ -373,6 +393,7 @@ impl Speaker {
         self.settle_rib(now);
         let Some(peer) = self.peers.get_mut(&address) else { return };
         peer.established = None;
+        self.dynamic.note(address, peer);
         if let PeerAddress::Interface(interface) = address {
             self.outputs.push_back(Output::Neighbour { link: interface.index(), address: None });
         }
@@ -418,6 +439,7 @@ impl Speaker {
             self.outputs.push_back(Output::Converged);
             self.announced.converge();
         }
+        self.forget_gone(now);
         self.tell_announced();
     }
 

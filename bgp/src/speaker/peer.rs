@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::config::PeerConfig;
 use crate::egress::GroupId;
 use crate::ingress::Ingress;
@@ -13,6 +15,8 @@ use crate::types::{ConnectionId, PeerId};
 pub(super) struct Peer {
     pub(super) id: PeerId,
     pub(super) config: Arc<PeerConfig>,
+    /// The range that it has connected from, if that alone makes it a peer.
+    pub(super) range: Option<IpNet>,
     pub(super) ingress: Ingress,
     /// As it was told last.
     pub(super) state: State,
@@ -27,10 +31,11 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(id: PeerId, config: Arc<PeerConfig>, ingress: Ingress) -> Self {
+    pub(super) fn new(id: PeerId, config: Arc<PeerConfig>, range: Option<IpNet>, ingress: Ingress) -> Self {
         Self {
             id,
             config,
+            range,
             ingress,
             state: State::Idle,
             established: None,

@@ -60,6 +60,7 @@ impl Speaker {
             id: peer.id,
             address,
             config: Arc::clone(&peer.config),
+            range: peer.range,
             state: peer.ingress.state(),
             since: peer.ingress.since(),
             session: peer.ingress.session().cloned(),

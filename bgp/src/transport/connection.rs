@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use ipnet::IpNet;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
@@ -32,7 +33,7 @@ const SLICES_MAX: usize = 64;
 pub(super) enum Arrival {
     Listener { address: SocketAddr, state: Result<SocketAddr, String> },
     Accepted { stream: TcpStream, remote: SocketAddr, key: Option<Key> },
-    KeyRefused { peer: IpAddr, error: String },
+    KeyRefused { prefix: IpNet, error: String },
     Dialled { connection: ConnectionId, result: io::Result<TcpStream> },
     Bytes { connection: ConnectionId, bytes: Bytes },
     Written { connection: ConnectionId, bytes: usize },
@@ -48,7 +49,7 @@ pub(super) async fn dial(
     let ipv4 = remote.is_ipv4();
     let socket = if ipv4 { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     if let Some(password) = &protection.password {
-        keys::set(&socket, remote.ip(), password).map_err(io::Error::other)?;
+        keys::set(&socket, remote.ip().into(), password).map_err(io::Error::other)?;
     }
     if let Some(hops) = protection.ttl_security {
         sockopt::send_with_ttl_max(&socket, ipv4)?;

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet, yield_now};
@@ -18,8 +20,9 @@ use super::keys::{self, Key, Keys};
 use super::limits::{Limits, Permit};
 use super::notices::Notices;
 use super::{Command, LINGER, Notice, Request, listener, sockopt};
+use crate::config::PeerConfig;
 use crate::protection::Protection;
-use crate::speaker::{Input, Output, Speaker};
+use crate::speaker::{Caller, Input, Output, Speaker};
 use crate::types::{ConnectionId, PeerAddress};
 
 /// How many arrivals may wait before the connections stop reading: at most this many reads' worth of memory.
@@ -54,6 +57,8 @@ pub(super) struct Driver {
     arrived: mpsc::Receiver<Arrival>,
     notices: Notices,
     bfd: Sessions,
+    /// As the speaker told them last.
+    dynamic: BTreeMap<PeerAddress, Arc<PeerConfig>>,
 }
 
 #[derive(Debug)]
@@ -78,6 +83,7 @@ impl Driver {
             arrived,
             notices: Notices::default(),
             bfd: Sessions::default(),
+            dynamic: BTreeMap::new(),
         };
         driver.listen(listeners);
         driver
@@ -140,7 +146,7 @@ impl Driver {
                 }
             }
             Arrival::Accepted { stream, remote, key } => self.accept(stream, remote, key),
-            Arrival::KeyRefused { peer, error } => self.key_refused(peer, &error),
+            Arrival::KeyRefused { prefix, error } => self.key_refused(prefix, &error),
             Arrival::Dialled { connection, result } => self.dialled(connection, result),
             // A connection that the speaker has closed may still have something to say.
             Arrival::Bytes { connection, bytes } => {
@@ -167,10 +173,10 @@ impl Driver {
         let Some(permit) = self.limits.admit(remote.ip()) else {
             return self.feed(Input::Refused { remote });
         };
-        if let Some(peer) = self.speaker.peer_of(local, remote)
-            && let Err(error) = self.protect(peer, &stream, remote, key)
+        if let Some(caller) = self.speaker.caller(local, remote)
+            && let Err(error) = self.protect(caller, &stream, remote, key)
         {
-            return self.feed(Input::Unprotected { peer, error });
+            return self.feed(Input::Unprotected { caller, error });
         }
         self.accepted += 1;
         let connection = ConnectionId::Accepted(self.accepted);
@@ -180,12 +186,12 @@ impl Driver {
     /// Gives an accepted connection what its peer's sessions must have, and sees that it has been so from its first segment on.
     fn protect(
         &self,
-        peer: PeerAddress,
+        caller: Caller,
         stream: &TcpStream,
         remote: SocketAddr,
         key: Option<Key>,
     ) -> Result<(), String> {
-        let Some(config) = self.speaker.config().and_then(|config| config.peers.get(&peer)) else {
+        let Some(config) = self.speaker.caller_config(caller) else {
             return Ok(());
         };
         let Protection { password, ttl_security } = config.protection();
@@ -202,13 +208,19 @@ impl Driver {
         Ok(())
     }
 
-    /// A listener goes without the key of a peer, so that the kernel lets none of the peer's segments through.
-    fn key_refused(&mut self, address: IpAddr, error: &str) {
-        let config = self.speaker.config().cloned();
-        let peers = config.iter().flat_map(|config| &config.peers);
-        let concerned = peers.filter(|(peer, config)| keys::address_of(**peer, config) == Some(address));
-        for peer in concerned.map(|(peer, _)| *peer) {
-            self.feed(Input::Unprotected { peer, error: error.to_owned() });
+    /// A listener goes without the key of a peer, or of a range or a part of it: whoever connects from there is refused.
+    fn key_refused(&mut self, prefix: IpNet, error: &str) {
+        let Some(config) = self.speaker.config().cloned() else { return };
+        let is_there = |(peer, config): &(&PeerAddress, &Arc<PeerConfig>)| {
+            keys::address_of(**peer, config).map(IpNet::from) == Some(prefix)
+        };
+        let named: Vec<_> =
+            config.peers.iter().filter(is_there).map(|(peer, _)| Caller::Peer(*peer)).collect();
+        let range = config.ranges.keys().filter(|range| range.contains(&prefix));
+        let range = range.max_by_key(|range| range.prefix_len()).map(|range| Caller::Range(*range));
+        let concerned = if named.is_empty() { range.into_iter().collect() } else { named };
+        for caller in concerned {
+            self.feed(Input::Unprotected { caller, error: error.to_owned() });
         }
     }
 
@@ -240,9 +252,10 @@ impl Driver {
             Command::Configure(config) => {
                 let keys = keys::of(&config);
                 self.keys.send_if_modified(|old| std::mem::replace(old, keys.clone()) != keys);
-                self.bfd.configure(&config);
+                self.bfd.configure(&config.peers, &self.dynamic);
                 self.feed(Input::Configure(config));
             }
+            Command::Remember(peers) => self.feed(Input::Remember(peers)),
             Command::ResumeBfd(sessions) => self.bfd.resume(sessions),
             Command::NextHop { next_hop, resolution } => self.feed(Input::NextHop { next_hop, resolution }),
             Command::Reset { peer } => self.feed(Input::Reset { peer }),
@@ -309,7 +322,16 @@ impl Driver {
             Output::Announced(prefixes) => self.notices.announced(prefixes),
             Output::Aggregates(prefixes) => self.notices.aggregates(prefixes),
             Output::Neighbour { link, address } => self.notices.neighbour(link, address),
+            Output::Dynamic { peers, remember } => self.dynamic_peers(peers, remember),
             Output::Event(event) => self.notices.event(event),
+        }
+    }
+
+    fn dynamic_peers(&mut self, peers: BTreeMap<PeerAddress, Arc<PeerConfig>>, remember: BTreeSet<IpAddr>) {
+        self.notices.dynamic(remember);
+        self.dynamic = peers;
+        if let Some(config) = self.speaker.config() {
+            self.bfd.configure(&config.peers, &self.dynamic);
         }
     }
 

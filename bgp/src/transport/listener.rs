@@ -1,9 +1,10 @@
 //! Listening sockets.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -94,14 +95,14 @@ async fn listen(
     }
 }
 
-type Refused = Vec<(IpAddr, String)>;
+type Refused = Vec<(IpNet, String)>;
 
 async fn tell_refused(
     refused: Refused,
     arrivals: &mpsc::Sender<Arrival>,
 ) -> Result<(), mpsc::error::SendError<Arrival>> {
-    for (peer, error) in refused {
-        arrivals.send(Arrival::KeyRefused { peer, error }).await?;
+    for (prefix, error) in refused {
+        arrivals.send(Arrival::KeyRefused { prefix, error }).await?;
     }
     Ok(())
 }

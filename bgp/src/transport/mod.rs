@@ -14,7 +14,7 @@
 //! behind, so that TCP slows the sender down. Nothing here decides: what is said to whom, and when, is the speaker's.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,6 +92,8 @@ pub enum Notice {
         /// The link-local address.
         address: Option<Ipv6Addr>,
     },
+    /// The dynamic peers with a session, or with routes that are kept for the next one: what another process would have to know ([`Command::Remember`]).
+    Dynamic(BTreeSet<IpAddr>),
     /// The BFD sessions that are Up, and what another process would need to go on with them ([`Command::ResumeBfd`]).
     Bfd(BTreeMap<Remote, Resumption>),
     /// Something to tell people.
@@ -112,6 +114,8 @@ pub enum Notice {
 pub enum Command {
     /// The whole configuration, first or changed.
     Configure(Arc<SpeakerConfig>),
+    /// These were the dynamic peers of a process that died: before the first [`Command::Configure`].
+    Remember(BTreeSet<IpAddr>),
     /// Go on with these BFD sessions of a process that died: before the first [`Command::Configure`].
     ResumeBfd(BTreeMap<Remote, Resumption>),
     /// How a next hop resolves.

@@ -1,7 +1,7 @@
 //! What the daemon has not heard yet, in bounded memory.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -27,6 +27,7 @@ pub(super) struct Notices {
     aggregates: Option<BTreeSet<IpNet>>,
     neighbours: BTreeMap<u32, Option<Ipv6Addr>>,
     bfd: Option<BTreeMap<Remote, Resumption>>,
+    dynamic: Option<BTreeSet<IpAddr>>,
     events: VecDeque<Event>,
     events_lost: u64,
 }
@@ -85,6 +86,10 @@ impl Notices {
         self.bfd = Some(sessions);
     }
 
+    pub(super) fn dynamic(&mut self, peers: BTreeSet<IpAddr>) {
+        self.dynamic = Some(peers);
+    }
+
     pub(super) fn event(&mut self, event: Event) {
         if self.events.len() < EVENTS_MAX {
             self.events.push_back(event);
@@ -102,6 +107,7 @@ impl Notices {
             && self.aggregates.is_none()
             && self.neighbours.is_empty()
             && self.bfd.is_none()
+            && self.dynamic.is_none()
             && self.events.is_empty()
             && self.events_lost == 0
     }
@@ -141,6 +147,9 @@ impl Notices {
         }
         if let Some(sessions) = self.bfd.take() {
             return Some(Notice::Bfd(sessions));
+        }
+        if let Some(peers) = self.dynamic.take() {
+            return Some(Notice::Dynamic(peers));
         }
         if let Some(event) = self.events.pop_front() {
             return Some(Notice::Event(event));

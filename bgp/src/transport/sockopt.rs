@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::os::fd::{AsFd, AsRawFd};
 
+use ipnet::IpNet;
 use libc::{c_int, socklen_t};
 
 use crate::protection::Password;
@@ -40,15 +41,14 @@ fn get(socket: &impl AsFd, level: c_int, name: c_int, value: &mut [u8]) -> io::R
     if result == 0 { Ok(length as usize) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Has segments from and to an address signed with a password; with none, no more. Of link-local addresses the kernel does not tell the links
+/// Has segments from and to the addresses of a prefix signed with a password; with none, no more. Of prefixes that hold an address the longest counts. Of link-local addresses the kernel does not tell the links
 /// apart: it takes an interface's index for that of a VRF.
-pub(super) fn set_md5(socket: &impl AsFd, peer: IpAddr, password: Option<&Password>) -> io::Result<()> {
+pub(super) fn set_md5(socket: &impl AsFd, peers: IpNet, password: Option<&Password>) -> io::Result<()> {
     let key = password.map_or(&[][..], Password::octets);
-    let prefix_length = if peer.is_ipv4() { 32 } else { 128 };
     // struct tcp_md5sig: address, flags, prefix length, key length, index of the interface, key.
     let mut value = Vec::with_capacity(ADDRESS_LENGTH + 8 + Password::MAX);
-    value.extend(socket_address(peer));
-    value.extend([FLAG_PREFIX, prefix_length]);
+    value.extend(socket_address(peers.addr()));
+    value.extend([FLAG_PREFIX, peers.prefix_len()]);
     value.extend(u16::try_from(key.len()).map_err(io::Error::other)?.to_ne_bytes());
     value.extend(0_u32.to_ne_bytes());
     value.extend(key);

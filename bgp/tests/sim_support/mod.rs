@@ -88,6 +88,7 @@ pub(crate) fn speaker(n: usize, asn: u32) -> SpeakerConfig {
     SpeakerConfig {
         asn: Asn(asn),
         router_id: v4(n),
+        ranges: BTreeMap::new(),
         cluster_id: None,
         max_paths: 16,
         next_hop_tracking: false,

@@ -126,6 +126,7 @@ async fn collect(mut notices: mpsc::Receiver<Notice>, known: watch::Sender<Known
             | Notice::Aggregates(_)
             | Notice::Neighbour { .. }
             | Notice::Bfd(_)
+            | Notice::Dynamic(_)
             | Notice::EventsLost(_) => {}
         });
     }

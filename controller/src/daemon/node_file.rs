@@ -123,6 +123,7 @@ mod tests {
         let speaker = SpeakerConfig {
             asn: Asn(1),
             router_id: [192, 0, 2, 1].into(),
+            ranges: BTreeMap::new(),
             cluster_id: None,
             max_paths: 1,
             next_hop_tracking: true,

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use super::{Bfd, BfdReport, Standing, Standings};
 use crate::bfd::{Change, Remote, Resumption};
-use crate::config::SpeakerConfig;
+use crate::config::PeerConfig;
 use crate::types::PeerAddress;
 
 /// The sessions of peers.
@@ -26,11 +27,15 @@ pub(in crate::transport) struct Sessions {
 }
 
 impl Sessions {
-    /// Has the thread keep the sessions of these peers; starts it with the first.
-    pub(in crate::transport) fn configure(&mut self, config: &SpeakerConfig) {
-        let sessions: BTreeMap<_, _> = config
-            .peers
+    /// Has the thread keep the sessions of these peers, those that are named and the dynamic ones; starts it with the first.
+    pub(in crate::transport) fn configure(
+        &mut self,
+        peers: &BTreeMap<PeerAddress, Arc<PeerConfig>>,
+        dynamic: &BTreeMap<PeerAddress, Arc<PeerConfig>>,
+    ) {
+        let sessions: BTreeMap<_, _> = dynamic
             .iter()
+            .chain(peers)
             .filter_map(|(address, peer)| Some((peer.bfd_remote(*address)?, (*address, peer.bfd?))))
             .collect();
         self.peers = sessions.iter().map(|(remote, (address, _))| (*remote, *address)).collect();
