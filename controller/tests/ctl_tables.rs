@@ -51,6 +51,7 @@ fn peer(name: &str, address: &str) -> PeerJson {
     PeerJson {
         name: name.into(),
         peer: address.into(),
+        listen_range: None,
         neighbour: None,
         remote_as: Some(65000),
         local_as: 64601,
@@ -249,6 +250,7 @@ fn status() -> StatusJson {
             })
             .into(),
         peers: PeerCountJson { up: 1, wanted: 2 },
+        listen_ranges: Vec::new(),
         config: ConfigStatusJson { ok: false, errors: errors() },
         fib: FibStatusJson { wanted: 12, installed: 11, refused: 0, shadowed: 1, repaired: 3 },
         ipam: IpamStatusJson { blocks: vec![block("10.244.1.0/26", Some(64)), block("fd00::/64", None)] },

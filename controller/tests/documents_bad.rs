@@ -72,16 +72,6 @@ fn fields_that_are_not_there() {
         "internal or external",
     );
     one("IPPool", "p", "  blockSize: 26\n", 4, "spec.cidr", "missing field \"cidr\"", "add it");
-    // What DESIGN names but nothing delivers is not taken in silence.
-    one(
-        "BGPPeer",
-        "p",
-        "  peerIP: 10.0.0.1\n  asNumber: 1\n  listenRange: 10.0.0.0/8\n",
-        7,
-        "spec.listenRange",
-        "unknown field",
-        "peerIP",
-    );
 }
 
 #[test]
@@ -125,6 +115,8 @@ fn values_of_the_wrong_form() {
         ("role: transit", "role", "unknown variant \"transit\"", "provider"),
         ("roleStrict: true", "roleStrict", "without role", "rs-client"),
         ("peerSelector: all()", "peerSelector", "both given", "one of the two"),
+        ("listenRange: 10.0.0.0/8", "listenRange", "peerIP and listenRange are both given", "one of the two"),
+        ("listenLimit: 10", "listenLimit", "without listenRange", "add listenRange"),
     ] {
         one("BGPPeer", "p", &peer(field), 7, &format!("spec.{name}"), message, remedy);
     }
@@ -148,6 +140,31 @@ fn values_of_the_wrong_form() {
 }
 
 #[test]
+fn listen_ranges_that_are_none() {
+    let range = |field: &str| format!("  listenRange: 10.0.0.0/24\n  asNumber: external\n  {field}\n");
+    for (field, name, message, remedy) in [
+        ("passive: false", "passive", "passive: false is given with listenRange", "cannot be dialled"),
+        ("sourceAddress: UseNodeIP", "sourceAddress", "given with listenRange", "the peer connects to"),
+        ("listenLimit: 2001", "listenLimit", "2001 peers are more", "1 to 2000"),
+        ("listenLimit: 0", "listenLimit", "invalid value", "nonzero"),
+        ("interface: eth0", "listenRange", "interface and listenRange are both given", "one of the two"),
+    ] {
+        let line = if name == "listenRange" { 5 } else { 7 };
+        one("BGPPeer", "p", &range(field), line, &format!("spec.{name}"), message, remedy);
+    }
+    for (address, message, remedy) in [
+        ("fe80::/64", "link-local", "interface"),
+        ("224.0.0.0/8", "multicast", "own addresses"),
+        ("10.0.0.1/24", "10.0.0.1/24", "10.0.0.0/24"),
+    ] {
+        let text = format!("  listenRange: \"{address}\"\n  asNumber: external\n");
+        one("BGPPeer", "p", &text, 5, "spec.listenRange", message, remedy);
+    }
+    let no_as = "  listenRange: 10.0.0.0/24\n";
+    one("BGPPeer", "p", no_as, 4, "spec.asNumber", "asNumber is missing", "internal or external");
+}
+
+#[test]
 fn values_that_do_not_go_together() {
     one(
         "BGPPeer",
@@ -155,7 +172,7 @@ fn values_that_do_not_go_together() {
         "  asNumber: 1\n",
         4,
         "spec",
-        "none of peerIP, peerSelector and interface is given",
+        "none of peerIP, peerSelector, interface and listenRange is given",
         "give peerIP",
     );
     one(
@@ -574,6 +591,13 @@ fn what_does_not_fit_together() {
                 document("BGPPeer", "q", "  peerSelector: has(rack)\n"),
             ],
             "b.yaml:11: BGPPeer/q: spec.peerSelector: BGPPeer/p asks for a session of Node n1 with 10.0.0.2 too",
+        ),
+        (
+            vec![
+                document("BGPPeer", "p", "  {listenRange: 10.0.0.0/24, asNumber: external}\n"),
+                document("BGPPeer", "q", "  {listenRange: 10.0.0.0/24, asNumber: internal}\n"),
+            ],
+            "b.yaml:11: BGPPeer/q: spec.listenRange: BGPPeer/p has Node n1 listen for 10.0.0.0/24 too",
         ),
         (
             vec![

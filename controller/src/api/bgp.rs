@@ -18,6 +18,9 @@ use super::{
 /// The longest name of an object (RFC 1123 subdomain).
 const NAME_MAX: usize = 253;
 
+/// How many dynamic peers one range may have on a node: each has a connection, and there may be 4096.
+pub const LISTEN_LIMIT_MAX: u16 = 2000;
+
 /// What holds for a node as a whole. The object `default` holds for every node; `node.NAME` overrides it, field by field,
 /// for one.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -188,7 +191,7 @@ pub struct GracefulRestartSpec {
     pub long_lived_time: Option<Duration>,
 }
 
-/// A BGP session, or as many as the selectors say. Exactly one of `peerIP`, `peerSelector` and `interface` is given.
+/// A BGP session, or as many as the selectors say. Exactly one of `peerIP`, `peerSelector`, `interface` and `listenRange` is given.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "weft.network",
@@ -201,6 +204,7 @@ pub struct GracefulRestartSpec {
     derive = "PartialEq",
     printcolumn = r#"{"name":"Peer","type":"string","jsonPath":".spec.peerIP"}"#,
     printcolumn = r#"{"name":"Interface","type":"string","jsonPath":".spec.interface"}"#,
+    printcolumn = r#"{"name":"Range","type":"string","jsonPath":".spec.listenRange","priority":1}"#,
     printcolumn = r#"{"name":"AS","type":"string","jsonPath":".spec.asNumber"}"#,
     printcolumn = r#"{"name":"Up","type":"integer","jsonPath":".status.sessions.up"}"#,
     printcolumn = r#"{"name":"Wanted","type":"integer","jsonPath":".status.sessions.wanted"}"#,
@@ -224,7 +228,15 @@ pub struct BGPPeerSpec {
     /// over link-local addresses.
     #[serde(default)]
     pub interface: Option<InterfaceName>,
-    /// The peer's AS. Needed with `peerIP` and `interface`; with `peerSelector` it is that of each node's own configuration.
+    /// Whoever connects from within this prefix, and passes, is a peer while its session or its routes last; nobody is dialled. A peer
+    /// that is named otherwise is none of them, and of two ranges the longer one counts. `ttlSecurity` and a `password` keep others out.
+    #[serde(default)]
+    pub listen_range: Option<Cidr>,
+    /// With `listenRange`, how many peers there may be of it at one time, on each node: 1 to 2000; 100 unless given.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = LISTEN_LIMIT_MAX))]
+    pub listen_limit: Option<NonZeroU16>,
+    /// The peer's AS. Needed with `peerIP`, `interface` and `listenRange`; with `peerSelector` it is that of each node's own configuration.
     #[serde(default)]
     pub as_number: Option<PeerAs>,
     /// Our AS on this session, in place of the node's own.
@@ -261,7 +273,8 @@ pub struct BGPPeerSpec {
     /// Whose address is the next hop of what we announce; `Auto` unless given.
     #[serde(default)]
     pub next_hop_mode: Option<NextHopMode>,
-    /// Our end of the session; `None` unless given with `peerIP`, the node address with `peerSelector`. Not with `interface`.
+    /// Our end of the session; `None` unless given with `peerIP`, the node address with `peerSelector`. Not with `interface`
+    /// or `listenRange`.
     #[serde(default)]
     pub source_address: Option<SourceAddress>,
     /// Whether the nodes of `nodeSelector` reflect routes to this peer, and the peer's to their other iBGP peers (RFC 4456). With
@@ -273,7 +286,8 @@ pub struct BGPPeerSpec {
     #[serde(default)]
     pub add_path: Option<AddPathSpec>,
     /// What our AS is to the peer's (RFC 9234). The peer must be what belongs to it, if it says so in OPEN; routes that go up or across
-    /// although they were told to customers only are neither believed nor announced. Only with an eBGP `peerIP` or `interface`.
+    /// although they were told to customers only are neither believed nor announced. Only with an eBGP `peerIP`, `interface` or
+    /// `listenRange`.
     #[serde(default)]
     pub role: Option<PeerRole>,
     /// Whether the session comes up only if the peer says its own role; needs `role`.
@@ -303,9 +317,9 @@ pub struct BGPPeerSpec {
     #[serde(default)]
     #[schemars(with = "Option<Vec<FamilySchema>>")]
     pub families: Option<BTreeSet<Family>>,
-    /// Never dial, only accept.
+    /// Never dial, only accept; false unless given, but with `listenRange` always true.
     #[serde(default)]
-    pub passive: bool,
+    pub passive: Option<bool>,
     /// Withdraw everything, end the session and keep it down.
     #[serde(default)]
     pub shutdown: bool,

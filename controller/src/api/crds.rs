@@ -42,7 +42,7 @@ const RULES: &[Rule] = &[
     (
         "BGPPeer",
         "/properties/spec",
-        "!(has(self.peerIP) || has(self.interface)) || has(self.asNumber)",
+        "!(has(self.peerIP) || has(self.interface) || has(self.listenRange)) || has(self.asNumber)",
         "asNumber is missing: a number, X.Y, internal or external",
     ),
     (
@@ -51,6 +51,18 @@ const RULES: &[Rule] = &[
         // What a selector may be has no one type, and CEL knows nothing of it.
         "!has(self.interface) || !has(self.peerIP)",
         "interface: keep one of peerIP and interface",
+    ),
+    (
+        "BGPPeer",
+        "/properties/spec",
+        "!has(self.listenRange) || !(has(self.peerIP) || has(self.interface) || has(self.sourceAddress) || has(self.passive) && !self.passive)",
+        "listenRange: leave out peerIP, interface and sourceAddress, as whoever connects is the peer and nobody is dialled",
+    ),
+    (
+        "BGPPeer",
+        "/properties/spec",
+        "!has(self.listenLimit) || has(self.listenRange)",
+        "listenLimit: it belongs to listenRange",
     ),
     (
         "BGPPeer",

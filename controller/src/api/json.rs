@@ -23,6 +23,9 @@ pub struct PeerJson {
     pub name: String,
     /// Its address, with the port where that is not 179, or `%` and the interface whose link it is on.
     pub peer: String,
+    /// The range that it has connected from, where that alone makes it a peer: it is a dynamic peer; null: it is named.
+    #[serde(default)]
+    pub listen_range: Option<IpNet>,
     /// Its link-local address, where it is known by its interface and was found.
     #[serde(default)]
     pub neighbour: Option<Ipv6Addr>,
@@ -379,6 +382,9 @@ pub struct StatusJson {
     pub addresses: Vec<AddressJson>,
     /// Sessions.
     pub peers: PeerCountJson,
+    /// The ranges from within which peers may connect, in order.
+    #[serde(default)]
+    pub listen_ranges: Vec<ListenRangeJson>,
     /// The documents.
     pub config: ConfigStatusJson,
     /// The kernel's routes.
@@ -391,6 +397,24 @@ pub struct StatusJson {
     pub services: Option<ServicesStatusJson>,
     /// How far the node is drained; null: it is not.
     pub drain: Option<DrainJson>,
+}
+
+/// A range from within which peers may connect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenRangeJson {
+    /// The BGPPeer that has it.
+    pub name: String,
+    /// The range.
+    pub range: IpNet,
+    /// How many peers there are of it.
+    pub peers: usize,
+    /// Of those, how many have an Established session.
+    pub established: usize,
+    /// How many peers there may be.
+    pub limit: u32,
+    /// Connections closed at once, since it was configured.
+    pub refused: u64,
 }
 
 /// An address that a node goes by.

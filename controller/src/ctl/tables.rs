@@ -10,8 +10,8 @@ use crate::api::ServicePrefixJson;
 use crate::api::ipam::IpamJson;
 use crate::api::json::{
     AddPathJson, AddressJson, AsPathElement, AuthenticationJson, BfdJson, CapabilitiesJson, DocumentError,
-    DrainJson, DrainPhase, ErrorDirection, EventJson, FibJson, FibNextHopJson, LastErrorJson, OriginJson,
-    PathJson, PeerJson, Problem, RouteJson, Severity, StatusJson, TimersJson,
+    DrainJson, DrainPhase, ErrorDirection, EventJson, FibJson, FibNextHopJson, LastErrorJson,
+    ListenRangeJson, OriginJson, PathJson, PeerJson, Problem, RouteJson, Severity, StatusJson, TimersJson,
 };
 
 /// What stands where there is nothing to say.
@@ -133,6 +133,10 @@ pub fn status(status: &StatusJson, wide: bool) -> String {
         line("Address", format!("{address} on {interface}: {reason}"));
     }
     line("Peers", format!("{} of {} up", status.peers.up, status.peers.wanted));
+    for ListenRangeJson { name, range, peers, established, limit, refused } in &status.listen_ranges {
+        let refused = if *refused == 0 { String::new() } else { format!(", {refused} connections refused") };
+        line("Range", format!("{name}, {range}: {established} up, {peers} peers of {limit}{refused}"));
+    }
     let fib = &status.fib;
     line(
         "Routes",
@@ -214,6 +218,8 @@ pub fn peers(peers: &[PeerJson], now: Timestamp, wide: bool) -> String {
     header.extend(["CLIENT"].iter().filter(|_| reflects));
     let has_bfd = peers.iter().any(|peer| peer.bfd.is_some());
     header.extend(["BFD"].iter().filter(|_| has_bfd));
+    let dynamic = peers.iter().any(|peer| peer.listen_range.is_some());
+    header.extend(["RANGE"].iter().filter(|_| dynamic));
     let mut columns = Columns::new(&header, &["LOCAL AS", "FAMILIES", "RESTART", "LAST ERROR"], wide);
     for peer in peers {
         let client = if peer.route_reflector_client { "yes" } else { "no" };
@@ -231,6 +237,7 @@ pub fn peers(peers: &[PeerJson], now: Timestamp, wide: bool) -> String {
             .into_iter()
             .chain(reflects.then(|| client.to_owned()))
             .chain(has_bfd.then(|| or_none(peer.bfd.as_ref().map(|bfd| &bfd.state))))
+            .chain(dynamic.then(|| or_none(peer.listen_range)))
             .collect(),
             vec![
                 peer.local_as.to_string(),
@@ -261,6 +268,9 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
     };
     line("Name", peer.name.clone());
     line("Peer", peer.peer.clone());
+    if let Some(range) = peer.listen_range {
+        line("Listen range", format!("{range}: a dynamic peer"));
+    }
     if peer.neighbour.is_some() {
         line("Neighbour", or_none(peer.neighbour));
     }

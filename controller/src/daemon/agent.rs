@@ -38,6 +38,7 @@ use super::clock::Moment;
 use super::coalesce::Coalesced;
 use super::conflist::{self, Conflist};
 use super::drain::Drained;
+use super::dynamic;
 use super::events::{Events, NewEvent};
 use super::happened::Happened;
 use super::held::HeldBlocks;
@@ -196,7 +197,7 @@ impl Knowledge {
 
     /// Whether a peer is configured there.
     pub(super) fn is_peer(&self, address: &PeerAddress) -> bool {
-        self.plan.as_ref().is_some_and(|plan| plan.speaker.peers.contains_key(address))
+        self.plan.as_ref().is_some_and(|plan| plan.is_peer(*address))
     }
 }
 
@@ -422,6 +423,7 @@ impl Agent {
         tracing::info!(adopted.ipv4, adopted.ipv6, "the speaker starts");
         let (notices, received) = mpsc::channel(NOTICES_MAX);
         let handle = Transport::start(start, listeners, notices);
+        handle.send(Command::Remember(dynamic::remembered(&self.run_dir))).await?;
         handle.send(Command::ResumeBfd(bfd::remembered(&self.run_dir))).await?;
         handle.send(Command::Configure(Arc::clone(&plan.speaker))).await?;
         self.bgp = Some(Bgp { handle, notices: received });
@@ -508,6 +510,11 @@ impl Agent {
                 }
                 self.look_for_neighbours();
             }
+            Notice::Dynamic(peers) => {
+                if let Err(error) = dynamic::remember(&self.run_dir, &peers) {
+                    tracing::warn!(%error, "cannot remember the dynamic peers: a restart of weftd will not wait for them");
+                }
+            }
             Notice::Bfd(sessions) => {
                 if let Err(error) = bfd::remember(&self.run_dir, sessions) {
                     tracing::warn!(%error, "cannot remember the BFD sessions: a restart of weftd will begin them anew");
@@ -545,6 +552,7 @@ impl Agent {
                 }
             }
             EventKind::Refused { .. }
+            | EventKind::RangeRefused { .. }
             | EventKind::Incident(_)
             | EventKind::Limit { .. }
             | EventKind::Bfd(_)

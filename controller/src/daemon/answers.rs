@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use tokio::sync::oneshot;
 use weft_bgp::session::State;
 use weft_bgp::speaker::Speaker;
-use weft_bgp::status::{PeerStatus, RibView, RouteSelect, RouteStatus, SpeakerCounters};
+use weft_bgp::status::{PeerStatus, RangeStatus, RibView, RouteSelect, RouteStatus, SpeakerCounters};
 use weft_bgp::transport::Handle;
 use weft_bgp::transport::bfd::BfdReport;
 use weft_bgp::types::PeerAddress;
@@ -28,7 +28,7 @@ use super::metrics::{self, Addresses, Scrape};
 use super::problems::{self, Known, Rejection};
 use super::report::Seen;
 use super::socket::{Ask, Refusal, Rib, RoutesQuery, Select};
-use super::{bfd, sysctl, view};
+use super::{bfd, dynamic, sysctl, view};
 use crate::api::json::{
     EventJson, FibJson, FibNextHopJson, FibStatusJson, IpamStatusJson, PeerCountJson, PeerJson, Problem,
     RouteJson, Severity, SpoofedJson, StatusJson,
@@ -159,6 +159,7 @@ struct Inquiry {
 #[derive(Default)]
 struct SpeakerView {
     peers: Vec<PeerStatus>,
+    ranges: Vec<RangeStatus>,
     bfd: BfdReport,
     counters: SpeakerCounters,
     rejected: BTreeMap<(String, Rejection), (usize, IpNet)>,
@@ -196,13 +197,16 @@ impl Inquiry {
         let peers: Vec<_> = speaker
             .peers
             .iter()
-            .map(|p| (view::peer(p, &speaker.bfd, &now), p.config.shutdown.is_some()))
+            .map(|p| {
+                (view::peer(p, &speaker.bfd, &now), p.config.shutdown.is_some() || dynamic::is_passing(p))
+            })
             .collect();
         let behind_gateway = known.nodes_behind_gateway();
         let mut found = known.found();
         found.extend(speaker.peers.iter().filter_map(problems::without_ipv4));
         found.extend(speaker.peers.iter().filter_map(problems::max_prefixes));
         found.extend(speaker.peers.iter().filter_map(problems::paths_refused));
+        found.extend(speaker.ranges.iter().filter_map(|range| dynamic::refused(range, &now)));
         found.extend(speaker.bfd.errors.iter().map(|(port, error)| bfd::cannot_run(*port, error)));
         found.extend(peers.iter().filter_map(|(peer, _)| bfd::down(peer)));
         let problems = problems::list(
@@ -225,6 +229,7 @@ impl Inquiry {
             problems,
             addresses: known.plan.iter().flat_map(|plan| plan.address_choice.clone()).collect(),
             peers: count(&peers),
+            listen_ranges: speaker.ranges.iter().map(dynamic::range).collect(),
             config: known.config.clone(),
             fib: kernel.fib,
             ipam: IpamStatusJson { blocks: known.ipam.blocks.clone() },
@@ -285,7 +290,13 @@ impl SpeakerView {
                 told.map(|(rejection, routes)| ((peer.config.name.clone(), rejection), routes))
             })
             .collect();
-        Self { peers, bfd: BfdReport::default(), counters: speaker.counters(), rejected }
+        Self {
+            peers,
+            ranges: speaker.ranges(),
+            bfd: BfdReport::default(),
+            counters: speaker.counters(),
+            rejected,
+        }
     }
 
     fn peers_json(&self) -> Vec<PeerJson> {

@@ -94,7 +94,7 @@ impl Agent {
         for problem in wanted.diagnostics.iter().filter(|problem| !known_before.contains(problem)) {
             tracing::warn!(code = problem.code, remedy = problem.remedy, "{}", problem.text);
         }
-        self.known.strangers.forget(|address| wanted.speaker.peers.contains_key(&(*address).into()));
+        self.known.strangers.forget(|address| wanted.is_peer((*address).into()));
         self.known.plan = Some(Arc::clone(&wanted));
         // Forwarding first, routes next, and the word that draws traffic here last.
         self.audit_sysctls();

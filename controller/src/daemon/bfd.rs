@@ -93,6 +93,7 @@ mod tests {
         PeerJson {
             name: "tor".into(),
             peer: "10.0.0.1".into(),
+            listen_range: None,
             neighbour: None,
             remote_as: None,
             local_as: 64601,

@@ -70,6 +70,12 @@ pub(super) fn describe(event: &Event) -> Happened {
             let text = format!("{received} prefixes of {family} were told, of {limit} that may be");
             Happened { level: Level::WARN, cause, event: happened("max-prefixes", text) }
         }
+        EventKind::RangeRefused { range, connections, why } => {
+            let text =
+                format!("{connections} connections from within {range} closed at once; the last one: {why}");
+            let cause = format!("refused {range}");
+            Happened { level: Level::WARN, cause, event: happened("refused", text) }
+        }
         EventKind::Refused { connections } => {
             let text =
                 format!("{connections} connections closed at once: from no peer's address, or too many");

@@ -17,7 +17,7 @@ use weft_bgp::status::{MessageCounters, SpeakerCounters};
 use weft_routing::Counters;
 
 use crate::api::clear::SoftClear;
-use crate::api::json::{AuthenticationJson, DrainPhase, PeerJson, Severity, StatusJson};
+use crate::api::json::{AuthenticationJson, DrainPhase, ListenRangeJson, PeerJson, Severity, StatusJson};
 
 /// The types of [`MessageCounters`], in its order.
 const MESSAGE_TYPES: [&str; 5] = ["open", "update", "notification", "keepalive", "route-refresh"];
@@ -305,12 +305,28 @@ impl Scrape {
             let results = results.map(|(result, count)| ([("result", result)], count));
             counters(encoder, "router_advertisements", "On the links of peers known by interface", results)?;
         }
+        self.encode_ranges(encoder)?;
         let refused = [
             ([("reason", "unknown-peer")], self.speaker.unknown_peer),
             ([("reason", "too-many")], self.speaker.too_many),
         ];
         counters(encoder, "bgp_connections_refused", "Incoming connections closed at once", refused)?;
         counter(encoder, "bgp_alarms", "Routes rejected because they are somebody else's", counts.alarms)
+    }
+
+    fn encode_ranges(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let ranges: Vec<_> = self.status.listen_ranges.iter().map(|r| (r.range.to_string(), r)).collect();
+        let each = |count: fn(&ListenRangeJson) -> u64| {
+            ranges
+                .iter()
+                .map(move |(range, r)| ([("name", r.name.as_str()), ("range", range.as_str())], count(r)))
+        };
+        let help = "Dynamic peers of a range";
+        gauges(encoder, "bgp_listen_range_peers", help, each(|range| range.peers as u64))?;
+        let help = "How many peers a range may have";
+        gauges(encoder, "bgp_listen_range_limit", help, each(|range| range.limit.into()))?;
+        let help = "Connections from within a range closed at once";
+        counters(encoder, "bgp_listen_range_connections_refused", help, each(|range| range.refused))
     }
 
     fn encode_messages(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -451,6 +467,7 @@ mod tests {
         let peer = PeerJson {
             name: "tor \"a\"".into(),
             peer: "10.0.0.1".into(),
+            listen_range: None,
             neighbour: None,
             remote_as: Some(65000),
             local_as: 64601,
@@ -503,6 +520,7 @@ mod tests {
                 problems: vec![Problem::error("a", "b", "c")],
                 addresses: Vec::new(),
                 peers: PeerCountJson { up: 1, wanted: 2 },
+                listen_ranges: Vec::new(),
                 config: ConfigStatusJson { ok: true, errors: Vec::new() },
                 fib: FibStatusJson { wanted: 5, installed: 4, refused: 1, shadowed: 0, repaired: 7 },
                 ipam: IpamStatusJson { blocks: vec![block] },

@@ -12,6 +12,7 @@ mod clock;
 mod coalesce;
 mod conflist;
 mod drain;
+mod dynamic;
 mod event_query;
 mod events;
 mod facts;

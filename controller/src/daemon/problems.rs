@@ -26,7 +26,7 @@ pub(super) struct Known<'a> {
     pub(super) config: &'a ConfigStatusJson,
     /// Whether any documents are in force.
     pub(super) planned: bool,
-    /// The peers, with whether each is shut down by its document.
+    /// The peers, with whether each is shut down by its document, or a dynamic one that has no session yet or any more.
     pub(super) peers: &'a [(PeerJson, bool)],
     /// Rejected routes that people should hear of, by peer's name: how many, and one of them.
     pub(super) rejected: &'a BTreeMap<(String, Rejection), (usize, IpNet)>,
@@ -321,6 +321,7 @@ mod tests {
         PeerJson {
             name: "tor-a".into(),
             peer: "10.0.0.1".into(),
+            listen_range: None,
             neighbour: None,
             remote_as: Some(65000),
             local_as: 64601,

@@ -232,7 +232,8 @@ fn report(seen: &Seen) -> NodeReport {
     let mut problems: Vec<&Problem> = status.problems.iter().collect();
     problems.sort();
     // Where not all have room: what the statuses of BGPPeers are made of first, and what is wrong.
-    let mut peers: Vec<&PeerJson> = seen.scrape.peers.iter().map(|(peer, _)| peer).collect();
+    let mut peers: Vec<&PeerJson> =
+        seen.scrape.peers.iter().map(|(peer, _)| peer).filter(|peer| is_to_be_told(peer)).collect();
     peers.sort_by_key(|peer| (peer.name.starts_with("mesh:"), peer.state == State::Established));
     NodeReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -282,6 +283,12 @@ fn conditions(seen: &Seen, last: Option<&NodeReport>, now: Timestamp) -> Vec<Obj
         }
     };
     vec![condition("Accepted", accepted), condition("Programmed", programmed)]
+}
+
+/// Whether a session is one that the cluster is told of: a dynamic one is while it is there, or may come back to its routes.
+fn is_to_be_told(peer: &PeerJson) -> bool {
+    let restarts = peer.graceful_restart.as_ref().is_some_and(|restart| restart.restarting);
+    peer.listen_range.is_none() || peer.state == State::Established || restarts
 }
 
 fn session(peer: &PeerJson, shut_down: &BTreeSet<String>) -> SessionReport {

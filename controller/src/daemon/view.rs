@@ -32,6 +32,7 @@ pub(super) fn peer(status: &PeerStatus, bfd: &BfdReport, now: &Moment) -> PeerJs
     PeerJson {
         name: config.name.clone(),
         peer: peer_address(status.address, config.port),
+        listen_range: status.range,
         neighbour: neighbour(status),
         remote_as: session
             .map(|s| s.remote_as)

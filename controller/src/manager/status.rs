@@ -291,7 +291,10 @@ impl About<'_> {
                 "{node}: it has told of no such session: see its BGPNodeStatus, and whether weftd runs there"
             )
         });
-        let condition = if wanted == 0 && told.is_empty() {
+        let range = self.cluster.peers.get(name).is_some_and(|spec| spec.listen_range.is_some());
+        let condition = if range && wanted == 0 {
+            programmed(true, "Listening", "nobody is connected")
+        } else if wanted == 0 && told.is_empty() {
             programmed(false, "NoSession", "it selects no Node")
         } else if wanted == 0 {
             programmed(true, "ShutDown", "its sessions are shut down")
@@ -308,7 +311,12 @@ impl About<'_> {
 
     /// The Nodes that ought to have a session of a BGPPeer and have told of none. Who has one with which node is the nodes' to know.
     fn missing(&self, name: &str, told: &[(&String, &SessionReport)]) -> Vec<&String> {
-        let Some(spec) = self.cluster.peers.get(name).filter(|spec| spec.peer_selector.is_none()) else {
+        let Some(spec) = self
+            .cluster
+            .peers
+            .get(name)
+            .filter(|spec| spec.peer_selector.is_none() && spec.listen_range.is_none())
+        else {
             return Vec::new();
         };
         let told: BTreeSet<&String> = told.iter().map(|(node, _)| *node).collect();

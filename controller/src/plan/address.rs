@@ -168,6 +168,12 @@ impl HostFacts {
         }
     }
 
+    /// The interface by which everybody in a prefix is reached.
+    pub(super) fn way_to_all(&self, range: IpNet) -> Option<&InterfaceFacts> {
+        let first = self.link_to(range.network())?;
+        self.link_to(range.broadcast()).filter(|last| std::ptr::eq(*last, first))
+    }
+
     /// The interface on whose link this address is, by the longest prefix.
     fn link_to(&self, address: IpAddr) -> Option<&InterfaceFacts> {
         self.interfaces

@@ -6,7 +6,7 @@ use weft_bgp::bfd::{Hops, SessionConfig};
 use weft_bgp::config::{PeerConfig, RemoteAs};
 use weft_bgp::types::PeerAddress;
 
-use super::make::Context;
+use super::make::{Context, way_to};
 use super::session::Wanted;
 use crate::api::Duration as Written;
 
@@ -46,7 +46,8 @@ pub(super) fn session(
 }
 
 /// Both ends must say the same, each by what it knows. Nodes are wherever their addresses are; an eBGP peer is on the link unless it is said
-/// to be elsewhere; an iBGP peer is on the link if its address is in a prefix of that.
+/// to be elsewhere; an iBGP peer is on the link if its address, or all of
+/// the range that it is of, is in a prefix of that.
 fn is_multihop(
     context: &Context<'_>,
     session: &Wanted<'_>,
@@ -60,5 +61,5 @@ fn is_multihop(
     };
     address.interface().is_none()
         && (session.node.is_some()
-            || if internal { context.host.way_to(address).is_none() } else { config.ebgp_multihop })
+            || if internal { way_to(context, session, address).is_none() } else { config.ebgp_multihop })
 }

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use weft_bgp::protection::{Authentication, Password};
-use weft_bgp::types::{Family, PeerAddress};
+use weft_bgp::types::Family;
 
 use super::address;
 use super::bfd;
 use super::blocks::BlockState;
 use super::make::Context;
-use super::session::{Origin, Wanted};
+use super::session::{Origin, Place, Wanted};
 use super::settings::{SettingsByNode, node_configuration_name};
 use crate::api::json::Problem;
 use crate::api::{AllowedUse, NodeAddress, PeerAs, SourceAddress};
@@ -32,10 +32,10 @@ pub(super) fn no_node(cluster: &Cluster, name: &str) -> Problem {
     )
 }
 
-pub(super) fn peer_conflict(address: PeerAddress, first: &str, second: &str) -> Problem {
+pub(super) fn peer_conflict(place: Place<'_>, first: &str, second: &str) -> Problem {
     Problem::error(
         "peer-conflict",
-        format!("the BGPPeers {first} and {second} both ask for a session with {address}; {first} is used"),
+        format!("the BGPPeers {first} and {second} both ask for a session with {place}; {first} is used"),
         "keep one of them, or part them by nodeSelector",
     )
 }

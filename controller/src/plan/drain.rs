@@ -67,7 +67,8 @@ impl Drain {
             return;
         }
         let nothing = Arc::new(Policy { rules: Vec::new(), unmatched: withheld() });
-        for peer in speaker.peers.values_mut() {
+        let ranges = speaker.ranges.values_mut().map(|range| &mut Arc::make_mut(range).peer);
+        for peer in speaker.peers.values_mut().chain(ranges) {
             let peer = Arc::make_mut(peer);
             peer.export = Arc::clone(&nothing);
             if self.phase == DrainPhase::Drained {

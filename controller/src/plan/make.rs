@@ -8,7 +8,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use weft_bgp::config::{
     AddPath, AddPathSend as SpeakerAddPathSend, Aggregation, LimitAction, MaxPrefixes,
-    NextHopMode as SpeakerNextHopMode, Origination, PathChoice, PeerConfig, RemoteAs, SpeakerConfig,
+    NextHopMode as SpeakerNextHopMode, Origination, PathChoice, PeerConfig, RangeConfig, RemoteAs,
+    SpeakerConfig,
 };
 use weft_bgp::protection::Authentication;
 use weft_bgp::role::Role;
@@ -18,8 +19,8 @@ use super::policy::Policies;
 use super::session::{Wanted, reflects, wanted};
 use super::settings::{BGP_PORT, Settings};
 use super::{
-    Block, HostFacts, NodeAddresses, NodePlan, ServicePrefix, Sysctl, address, bfd, blocks, diagnose, nat,
-    services,
+    Block, HostFacts, InterfaceFacts, NodeAddresses, NodePlan, ServicePrefix, Sysctl, address, bfd, blocks,
+    diagnose, nat, services,
 };
 use crate::api::json::Problem;
 use crate::api::{
@@ -33,6 +34,9 @@ const DEFAULT_MTU: u32 = 1500;
 
 /// From which part of a limit on prefixes on a warning is given, in percent, where no BGPPeer says.
 const WARNING_THRESHOLD: u8 = 75;
+
+/// How many dynamic peers a range has at most, where no BGPPeer says.
+const LISTEN_LIMIT: u32 = 100;
 
 /// The interface that every host has, whatever its links do.
 const LOOPBACK: &str = "lo";
@@ -80,7 +84,7 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
     let (name, node) = cluster.nodes.get_key_value(node).ok_or_else(|| diagnose::no_node(cluster, node))?;
     let context = Context::new(cluster, name, node, host);
     let sessions = wanted(cluster, name, node);
-    let (peers, mut diagnostics) = peers(&context, &sessions);
+    let (Peers { named, ranges }, mut diagnostics) = peers(&context, &sessions);
     diagnostics.extend(diagnose::all(&context, &sessions));
     let pools = blocks::pools(cluster, &context.blocks);
     diagnostics.extend(blocks::diagnose(&context.blocks, &pools));
@@ -98,7 +102,8 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
         max_paths: settings.max_paths,
         next_hop_tracking: true,
         originate: originate(&context, &services),
-        peers,
+        peers: named,
+        ranges,
     };
     if let Some(drain) = &host.drain {
         drain.apply(&mut speaker, &mut services);
@@ -122,31 +127,56 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
     })
 }
 
-fn peers(
-    context: &Context<'_>,
-    sessions: &[Wanted<'_>],
-) -> (BTreeMap<PeerAddress, Arc<PeerConfig>>, Vec<Problem>) {
+/// The other ends of the node's sessions.
+#[derive(Default)]
+struct Peers {
+    named: BTreeMap<PeerAddress, Arc<PeerConfig>>,
+    ranges: BTreeMap<IpNet, Arc<RangeConfig>>,
+}
+
+fn peers(context: &Context<'_>, sessions: &[Wanted<'_>]) -> (Peers, Vec<Problem>) {
     let cidrs = context.cidrs();
     let service_ranges: Vec<IpNet> = context.settings.services.ranges().collect();
     let policies = Policies::new(context.cluster, context.name, &cidrs, context.known(), &service_ranges);
-    let mut peers: BTreeMap<PeerAddress, Arc<PeerConfig>> = BTreeMap::new();
+    let mut peers = Peers::default();
     let mut problems = Vec::new();
     for session in sessions {
         match peer(context, &policies, session) {
             Err(problem) => problems.push(problem),
-            Ok((address, config)) => match peers.get(&address) {
-                None => {
-                    problems.extend(diagnose::no_password(session, &config.authentication));
-                    peers.insert(address, Arc::new(config));
-                }
-                Some(first) if session.spec().is_some() => {
-                    problems.push(diagnose::peer_conflict(address, &first.name, &config.name));
-                }
-                Some(_) => {}
-            },
+            Ok((address, config)) => {
+                problems.extend(peers.add(session, address, config));
+            }
         }
     }
     (peers, problems)
+}
+
+impl Peers {
+    /// Adds a session. Who is there already stays; a BGPPeer that is too late is told of.
+    fn add(&mut self, session: &Wanted<'_>, address: PeerAddress, config: PeerConfig) -> Vec<Problem> {
+        let first = match session.range {
+            Some(range) => self.ranges.get(&range).map(|range| &range.peer),
+            None => self.named.get(&address),
+        };
+        match (first, session.place()) {
+            (Some(first), Some(place)) if session.spec().is_some() => {
+                return vec![diagnose::peer_conflict(place, &first.name, &config.name)];
+            }
+            (Some(_), _) => return Vec::new(),
+            (None, _) => {}
+        }
+        let problem = diagnose::no_password(session, &config.authentication);
+        let config = Arc::new(config);
+        match session.range {
+            Some(range) => {
+                let limit = session.spec().and_then(|spec| spec.listen_limit);
+                let limit = limit.map_or(LISTEN_LIMIT, |limit| limit.get().into());
+                drop(self.ranges.insert(range, Arc::new(RangeConfig { limit, peer: config })));
+            }
+            None => drop(self.named.insert(address, config)),
+        }
+        problem.into_iter().collect()
+    }
 }
 
 fn peer(
@@ -196,7 +226,7 @@ fn peer(
             .map_or(Authentication::None, |reference| context.cluster.authentication(reference)),
         ttl_security: spec.and_then(|s| s.ttl_security),
         max_prefixes: spec.and_then(|s| s.max_prefixes).map(max_prefixes),
-        passive: spec.is_some_and(|s| s.passive),
+        passive: session.range.is_some() || spec.is_some_and(|s| s.passive == Some(true)),
         shutdown: spec.filter(|s| s.shutdown).map(|_| format!("BGPPeer {} is shut down", session.name())),
         route_reflector_client: session.client,
         add_path: spec.and_then(|s| s.add_path).map(add_path).unwrap_or_default(),
@@ -248,8 +278,11 @@ fn add_path(AddPathSpec { receive, send, send_max }: AddPathSpec) -> AddPath {
     AddPath { receive, send }
 }
 
-/// Where the other end of a session is on this host.
+/// Where the other end of a session is on this host. Of a range, the first address stands for all.
 fn address(context: &Context<'_>, session: &Wanted<'_>) -> Result<PeerAddress, Problem> {
+    if let Some(range) = session.range {
+        return Ok(range.network().into());
+    }
     let Some(name) = session.interface else {
         let address = session.address.ok_or_else(|| diagnose::no_common_family(session))?;
         let own = context.known().iter().any(|a| a == address);
@@ -272,6 +305,18 @@ fn source_address(session: &Wanted<'_>, own: NodeAddresses, peer: PeerAddress) -
     }
 }
 
+/// The interface by which the other end of a session, or everybody who may be that, is reached.
+pub(super) fn way_to<'a>(
+    context: &'a Context<'_>,
+    session: &Wanted<'_>,
+    peer: PeerAddress,
+) -> Option<&'a InterfaceFacts> {
+    match session.range {
+        Some(range) => context.host.way_to_all(range),
+        None => context.host.way_to(peer),
+    }
+}
+
 /// Our next hop for the family that is not the session's own: the address of the session's interface, where possible the
 /// node address, else the node address wherever it is. What is reflected reaches nodes on other links, which know only the node address. On a
 /// link without numbers the link-local address is enough, and goes along with a global one of that interface.
@@ -282,7 +327,7 @@ fn next_hops(
     families: FamilySet,
 ) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
     let own = context.known();
-    let link = context.host.way_to(peer).filter(|_| !session.reflected);
+    let link = way_to(context, session, peer).filter(|_| !session.reflected);
     let on_link: Vec<IpAddr> = link.into_iter().flat_map(|link| link.global()).collect();
     let preferred = |address: &IpAddr| !own.iter().any(|a| a == *address);
     match peer {
@@ -342,16 +387,27 @@ fn listeners(speaker: &SpeakerConfig, port: u16) -> BTreeSet<SocketAddr> {
         PeerAddress::Ip(IpAddr::V4(_)) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         PeerAddress::Ip(IpAddr::V6(_)) | PeerAddress::Interface(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
-    speaker.peers.keys().map(|peer| SocketAddr::new(wildcard(peer), port)).collect()
+    let ranges = speaker.ranges.keys().map(|range| PeerAddress::from(range.network()));
+    let peers = speaker.peers.keys().copied().chain(ranges);
+    peers.map(|peer| SocketAddr::new(wildcard(&peer), port)).collect()
 }
 
 /// The smallest MTU of the ways out.
 fn mtu(context: &Context<'_>, speaker: &SpeakerConfig) -> u32 {
-    let sessions = speaker.peers.keys().filter_map(|peer| context.host.way_to(*peer));
+    let sessions = ways_to_peers(context, speaker);
     let default = context.host.interfaces.values().filter(|facts| facts.default_route);
     let loopback = context.host.interfaces.get(LOOPBACK);
     let ways_out = sessions.chain(default).filter(|facts| Some(*facts) != loopback && facts.mtu > 0);
     context.settings.mtu.or_else(|| ways_out.map(|facts| facts.mtu).min()).unwrap_or(DEFAULT_MTU)
+}
+
+/// The interfaces by which peers are reached.
+fn ways_to_peers<'a>(
+    context: &'a Context<'_>,
+    speaker: &'a SpeakerConfig,
+) -> impl Iterator<Item = &'a InterfaceFacts> + 'a {
+    let ranges = speaker.ranges.keys().filter_map(|range| context.host.way_to_all(*range));
+    speaker.peers.keys().filter_map(|peer| context.host.way_to(*peer)).chain(ranges)
 }
 
 /// The interfaces by which routers are reached.
@@ -364,10 +420,7 @@ fn ways_out<'a>(
         .interfaces
         .iter()
         .filter(|(_, facts)| {
-            let has_peer = |peer: &PeerAddress| {
-                context.host.way_to(*peer).is_some_and(|link| std::ptr::eq(link, *facts))
-            };
-            facts.default_route || speaker.peers.keys().any(has_peer)
+            facts.default_route || ways_to_peers(context, speaker).any(|link| std::ptr::eq(link, *facts))
         })
         .map(|(name, _)| name)
         .filter(|name| *name != LOOPBACK)

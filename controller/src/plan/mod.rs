@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use weft_bgp::config::SpeakerConfig;
+use weft_bgp::types::PeerAddress;
 use weft_routing::nft::Ruleset;
 
 use crate::api::json::{AddressJson, Problem};
@@ -101,6 +102,13 @@ pub struct NodePlan {
 }
 
 impl NodePlan {
+    /// Whether a session with somebody at this address is wanted, or welcome.
+    #[must_use]
+    pub fn is_peer(&self, address: PeerAddress) -> bool {
+        let named = self.speaker.peers.contains_key(&address);
+        named || address.ip().is_some_and(|ip| self.speaker.range_of(ip).is_some())
+    }
+
     /// What remains of a node that has left the cluster: its pods keep their routes, it takes no new ones, and nobody is told of it, as its
     /// blocks will be others'.
     #[must_use]
@@ -110,6 +118,7 @@ impl NodePlan {
         let nobody = SpeakerConfig {
             originate: BTreeMap::new(),
             peers: BTreeMap::new(),
+            ranges: BTreeMap::new(),
             ..SpeakerConfig::clone(&self.speaker)
         };
         Self {

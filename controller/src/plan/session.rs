@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::NodeAddresses;
 use super::address::declared;
 use super::settings::{Settings, SettingsByNode};
@@ -17,10 +19,12 @@ use crate::cluster::{Cluster, Node, Object};
 pub(crate) struct Wanted<'a> {
     /// Who asks.
     pub(crate) origin: Origin<'a>,
-    /// The other end's address; none: it is on an interface's link, or the two nodes have no address family in common.
+    /// The other end's address; none: it is on an interface's link, somewhere in a range, or the two nodes have no address family in common.
     pub(crate) address: Option<IpAddr>,
     /// The interface whose link the other end is on.
     pub(crate) interface: Option<&'a str>,
+    /// The prefix from within which whoever connects is the other end.
+    pub(crate) range: Option<IpNet>,
     /// The port to dial, where it is not BGP's.
     pub(crate) port: Option<NonZeroU16>,
     /// The node at the other end, if it is one, and what holds for it.
@@ -40,6 +44,8 @@ pub(crate) enum Place<'a> {
     Address(IpAddr),
     /// On the link of the interface of this name.
     Interface(&'a str),
+    /// Wherever somebody connects from in this prefix.
+    Range(IpNet),
 }
 
 impl fmt::Display for Place<'_> {
@@ -47,6 +53,7 @@ impl fmt::Display for Place<'_> {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Interface(name) => write!(f, "%{name}"),
+            Self::Range(range) => range.fmt(f),
         }
     }
 }
@@ -67,6 +74,7 @@ impl<'a> Wanted<'a> {
             origin,
             address: None,
             interface: None,
+            range: None,
             port: None,
             node: None,
             client: false,
@@ -77,7 +85,8 @@ impl<'a> Wanted<'a> {
 
     /// Where its other end is; none: the two nodes have no address family in common.
     pub(crate) fn place(&self) -> Option<Place<'a>> {
-        self.interface.map(Place::Interface).or(self.address.map(Place::Address))
+        let named = self.interface.map(Place::Interface).or(self.range.map(Place::Range));
+        named.or(self.address.map(Place::Address))
     }
 
     /// The BGPPeer that asks for it.
@@ -157,7 +166,7 @@ impl<'a> Known<'a> {
         let port = NonZeroU16::new(self.settings.listen_port);
         let node = Some((self.name, Arc::clone(&self.settings)));
         let (from_reflector, reflected) = (self.reflects, this.reflects || self.reflects);
-        Wanted { origin, address, interface: None, port, node, client, from_reflector, reflected }
+        Wanted { address, port, node, client, from_reflector, reflected, ..Wanted::of(origin) }
     }
 }
 
@@ -245,6 +254,12 @@ pub(crate) fn wanted<'a>(cluster: &'a Cluster, name: &'a str, node: &'a Node) ->
         } else if let Some(interface) = spec.interface.as_ref().filter(|_| here) {
             sessions.push(Wanted {
                 interface: Some(interface.as_str()),
+                client: spec.route_reflector_client,
+                ..Wanted::of(origin)
+            });
+        } else if let Some(range) = spec.listen_range.filter(|_| here) {
+            sessions.push(Wanted {
+                range: Some(range.net()),
                 client: spec.route_reflector_client,
                 ..Wanted::of(origin)
             });

@@ -222,7 +222,7 @@ fn shared_addresses(parsed: &[Parsed]) -> Vec<DocumentError> {
     errors
 }
 
-/// Two BGPPeers that ask one node for sessions with one address or on one interface, and route reflector clients of another AS.
+/// Two BGPPeers that ask one node for sessions with one address, on one interface or of one range, and route reflector clients of another AS.
 fn sessions(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<DocumentError> {
     let mut contests: BTreeMap<(&str, &str), (Place<'_>, &str)> = BTreeMap::new();
     let mut external: BTreeMap<&str, (&str, String)> = BTreeMap::new();
@@ -255,10 +255,14 @@ fn sessions(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<Document
     }
     for ((second, first), (place, node)) in contests {
         errors.extend(named(second).map(|object| {
-            let message = format!("BGPPeer/{first} asks for a session of Node {node} with {place} too");
+            let message = match place {
+                Place::Range(range) => format!("BGPPeer/{first} has Node {node} listen for {range} too"),
+                _ => format!("BGPPeer/{first} asks for a session of Node {node} with {place} too"),
+            };
             let field = match &object.object {
                 Object::BgpPeer(spec) if spec.interface.is_some() => "spec.interface",
                 Object::BgpPeer(spec) if spec.peer_ip.is_some() => "spec.peerIP",
+                Object::BgpPeer(spec) if spec.listen_range.is_some() => "spec.listenRange",
                 _ => "spec.peerSelector",
             };
             object.error(field, Invalid::new(message, "keep one of the two, or part them by nodeSelector"))

@@ -9,8 +9,9 @@ use weft_bgp::types::Family;
 
 use crate::api::{
     AddPathSpec, AllowedUse, BGPConfigurationSpec, BGPFilterRule, BGPFilterSpec, BGPPeerSpec, Cidr, Duration,
-    FILTER_RULES_MAX, GracefulRestartSpec, IPPoolSpec, Invalid, MatchOperator, MaxPrefixesAction,
-    MaxPrefixesSpec, PasswordSource, PeerAs, SEND_MAX, SecretKeyRef, SourceAddress, Topology,
+    FILTER_RULES_MAX, GracefulRestartSpec, IPPoolSpec, Invalid, LISTEN_LIMIT_MAX, MatchOperator,
+    MaxPrefixesAction, MaxPrefixesSpec, PasswordSource, PeerAs, SEND_MAX, SecretKeyRef, SourceAddress,
+    Topology,
 };
 use crate::documents::decode::{NAME_REMEDY, fit_name};
 
@@ -105,12 +106,15 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
         ("peerIP", spec.peer_ip.is_some()),
         ("peerSelector", spec.peer_selector.is_some()),
         ("interface", spec.interface.is_some()),
+        ("listenRange", spec.listen_range.is_some()),
     ];
     let given: Vec<&str> = ways.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect();
     match given.as_slice() {
         [] => {
-            let message = "the peer is not named: none of peerIP, peerSelector and interface is given";
-            let remedy = "give peerIP for an address, peerSelector for nodes, or interface for the router at its other end";
+            let message =
+                "the peer is not named: none of peerIP, peerSelector, interface and listenRange is given";
+            let remedy = "give peerIP for an address, peerSelector for nodes, interface for the router at its other end, or listenRange for \
+                          whoever connects from there";
             faults.push(("spec".into(), Invalid::new(message, remedy)));
         }
         ["peerSelector"] => peer_of_nodes(&mut faults, spec),
@@ -119,13 +123,19 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
                 let remedy = "add it: a number, \"X.Y\", internal or external";
                 fault(&mut faults, "asNumber", "asNumber is missing", remedy);
             }
-            if *way == "interface" {
-                peer_on_link(&mut faults, spec);
+            match *way {
+                "interface" => peer_on_link(&mut faults, spec),
+                "listenRange" => peers_of_range(&mut faults, spec),
+                _ => {}
             }
         }
         [first, second, ..] => {
             fault(&mut faults, second, format!("{first} and {second} are both given"), "keep one of the two");
         }
+    }
+    if spec.listen_range.is_none() && spec.listen_limit.is_some() {
+        let remedy = "add listenRange, or leave it out: another peer is one";
+        fault(&mut faults, "listenLimit", "listenLimit is given without listenRange", remedy);
     }
     if let (Some(peer), Some(SourceAddress::Address(source))) = (spec.peer_ip, spec.source_address) {
         if peer.ip.is_ipv4() != source.is_ipv4() {
@@ -176,7 +186,7 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
             &mut faults,
             "role",
             message,
-            "leave it out, or give peerIP or interface with the AS of another",
+            "leave it out, or give peerIP, interface or listenRange with the AS of another",
         );
     }
     if spec.role_strict && spec.role.is_none() {
@@ -195,13 +205,43 @@ fn peer_of_nodes(faults: &mut Faults, spec: &BGPPeerSpec) {
         let remedy = "leave it out: each node's AS is that of its BGPConfiguration";
         fault(faults, "asNumber", "asNumber is given with peerSelector", remedy);
     }
-    if spec.passive {
+    if spec.passive == Some(true) {
         let remedy = "leave it out: nobody would dial, as both ends are made from this object";
         fault(faults, "passive", "passive is given with peerSelector", remedy);
     }
     if matches!(spec.source_address, Some(SourceAddress::Address(_) | SourceAddress::Kernel)) {
         let remedy = "leave it out: sessions between nodes are between node addresses";
         fault(faults, "sourceAddress", "sourceAddress is given with peerSelector", remedy);
+    }
+}
+
+fn peers_of_range(faults: &mut Faults, spec: &BGPPeerSpec) {
+    if let Some(IpNet::V6(range)) = spec.listen_range.map(|range| range.net())
+        && range.prefix_len() >= 10
+        && range.addr().is_unicast_link_local()
+    {
+        let message =
+            format!("{range} is of link-local addresses, which say nothing of who it is without the link");
+        let remedy = "give interface instead: whoever connects on its link is the peer";
+        fault(faults, "listenRange", message, remedy);
+    }
+    if let Some(range) =
+        spec.listen_range.map(|range| range.net()).filter(|range| range.addr().is_multicast())
+    {
+        let message = format!("{range} is of multicast addresses, which nobody connects from");
+        fault(faults, "listenRange", message, "give the prefix of the peers' own addresses");
+    }
+    if let Some(limit) = spec.listen_limit.filter(|limit| limit.get() > LISTEN_LIMIT_MAX) {
+        let remedy = format!("write 1 to {LISTEN_LIMIT_MAX}");
+        fault(faults, "listenLimit", format!("{limit} peers are more than a range may have"), &remedy);
+    }
+    if spec.passive == Some(false) {
+        let remedy = "leave it out: who is not known before it connects cannot be dialled";
+        fault(faults, "passive", "passive: false is given with listenRange", remedy);
+    }
+    if spec.source_address.is_some() {
+        let remedy = "leave it out: our end is the address that the peer connects to";
+        fault(faults, "sourceAddress", "sourceAddress is given with listenRange", remedy);
     }
 }
 
