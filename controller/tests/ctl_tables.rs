@@ -18,9 +18,9 @@ use weft_controller::api::ipam::{
 use weft_controller::api::json::{
     AddPathJson, AddressJson, AsPathElement, AuthenticationJson, BfdJson, CapabilitiesJson, ConfigStatusJson,
     DocumentError, DrainJson, DrainPhase, ErrorDirection, EventJson, FamilyJson, FibJson, FibNextHopJson,
-    FibStatusJson, GracefulRestartJson, GracefulRestartRole, IpamStatusJson, LastErrorJson, MaxPrefixesJson,
-    OriginJson, PathJson, PeerCountJson, PeerJson, Problem, RoleJson, RouteJson, SpoofedJson, StatusJson,
-    TimersJson,
+    FibStatusJson, GracefulRestartJson, GracefulRestartRole, IpamStatusJson, LastErrorJson, ListenRangeJson,
+    MaxPrefixesJson, OriginJson, PathJson, PeerCountJson, PeerJson, Problem, RoleJson, RouteJson,
+    SpoofedJson, StatusJson, TimersJson,
 };
 use weft_controller::api::peer_detail::{
     CapabilityJson, ConfiguredTimersJson, ConnectionJson, MessageCountsJson, MessagesJson, NotificationJson,
@@ -322,6 +322,27 @@ fn status_tells_problems_with_remedies() {
         let status = StatusJson { drain: Some(drain), ..well.clone() };
         insta::assert_snapshot!(name, tables::status(&status, false));
     }
+}
+
+#[test]
+fn dynamic_peers_are_shown_with_their_range_and_how_many_there_are() {
+    let dynamic = PeerJson { listen_range: "10.0.0.0/24".parse().ok(), ..peer("rack", "10.0.0.9") };
+    let told = tables::peers(&[dynamic.clone(), peer("tor", "10.0.1.0")], now(), false);
+    let last = |line: &str| line.split_whitespace().last().map(str::to_owned);
+    assert_eq!(told.lines().filter_map(last).collect::<Vec<_>>(), ["RANGE", "10.0.0.0/24", "-"], "{told}");
+    let told = tables::peer(&dynamic, now());
+    assert!(told.contains("Listen range      10.0.0.0/24: a dynamic peer\n"), "{told}");
+    let range = ListenRangeJson {
+        name: "rack".into(),
+        range: "10.0.0.0/24".parse().unwrap(),
+        peers: 2,
+        established: 1,
+        limit: 100,
+        refused: 3,
+    };
+    let told = tables::status(&StatusJson { listen_ranges: vec![range], ..status() }, false);
+    let line = "Range     rack, 10.0.0.0/24: 1 up, 2 peers of 100, 3 connections refused\n";
+    assert!(told.contains(line), "{told}");
 }
 
 #[test]

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use weft_integration::daemon::{Family, Neighbor, Router, RouterConfig, Software, router};
+use weft_integration::daemon::{Bfd, Family, Neighbor, Router, RouterConfig, Software, router};
 use weft_integration::documents;
 use weft_integration::lab::Lab;
 use weft_integration::link::{End, Switch};
@@ -223,6 +224,41 @@ fn gobgp_comes_from_within_a_range_and_returns() -> Result<()> {
 #[test]
 fn weft_comes_from_within_a_range_and_returns() -> Result<()> {
     comes_and_returns(Software::Weft)
+}
+
+/// A session per range, and the peer's death when its path dies: nothing is left of it until it is back.
+/// Proves RFC 5881; BIRD.
+#[test]
+fn bfd_runs_with_dynamic_peers() -> Result<()> {
+    Lab::test(|lab| {
+        let profile = json!({"receiveInterval": "100ms", "transmitInterval": "100ms"});
+        let mut documents = ranges(&json!({"asNumber": "external", "bfdProfile": "fast"}));
+        documents.push(documents::resource("BFDProfile", "fast", &profile));
+        let bfd = |_: u8, config: &mut RouterConfig| {
+            config.bfd = Some(Bfd { interval: 100, multiplier: 3, multihop: false });
+        };
+        let mut rack = Rack::up(lab, &[(11, Software::Bird)], bfd, &documents)?;
+        let is_up = |rack: &Rack| -> Result<()> {
+            rack.is_up(11)?;
+            for family in Family::BOTH {
+                let bfd = rack.node.weft.peer(on_link(family, 11))?.bfd;
+                ensure!(bfd.as_ref().is_some_and(|bfd| bfd.state == "Up" && !bfd.multihop), "{bfd:?}");
+                ensure!(
+                    rack.routers[0].bfd_up(on_link(family, 1))?,
+                    "BIRD has no BFD session over {family:?}"
+                );
+            }
+            Ok(())
+        };
+        wait_until("BGP and BFD", PATIENCE, || is_up(&rack))?;
+        rack.routers[0].signal(Signal::SIGSTOP)?;
+        wait_until("the dead peer to be forgotten", PATIENCE, || {
+            ensure!(rack.ranges()?.is_empty(), "{:?}", rack.ranges()?);
+            rack.node.weft.ensure_no_path(node::block(Family::V4, 11))
+        })?;
+        rack.routers[0].signal(Signal::SIGCONT)?;
+        wait_until("BGP and BFD once more", PATIENCE, || is_up(&rack))
+    })
 }
 
 /// A key for the whole range, one of its own for who is named with a password, and none for who is named without.

@@ -287,9 +287,7 @@ impl World {
         node.speaker = Some(Speaker::new(start));
         let (config, dynamic) = (Arc::clone(&node.config), std::mem::take(&mut node.dynamic));
         self.stirred = self.now;
-        if start.restarting {
-            self.drive(id, Input::Remember(dynamic));
-        }
+        self.drive(id, Input::Remember(dynamic));
         self.drive(id, Input::Configure(config));
     }
 

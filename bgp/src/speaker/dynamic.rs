@@ -178,7 +178,12 @@ impl Speaker {
     /// The ranges are others: forgets what was counted of those that are gone, and awaits the dynamic peers of a process that died.
     pub(super) fn ranges_configured(&mut self, now: Instant, config: &SpeakerConfig) {
         self.dynamic.refusals.retain(|range, _| config.ranges.contains_key(range));
-        for address in std::mem::take(&mut self.dynamic.remembered) {
+        let remembered = std::mem::take(&mut self.dynamic.remembered);
+        if !self.start.restarting {
+            // Without routes that were kept there is nothing to lose.
+            return;
+        }
+        for address in remembered {
             let Some((range, wanted)) = config.range_of(address) else { continue };
             let is_there = self.peers.contains_key(&address.into());
             if is_there || wanted.peer.stays_down() || !self.has_room(config, range) {
