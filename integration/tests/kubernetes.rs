@@ -202,6 +202,42 @@ fn filters_and_named_communities_are_checked() -> Result<()> {
 }
 
 #[test]
+fn listen_ranges_are_checked() -> Result<()> {
+    Lab::test(|lab| {
+        let (mut lan, plane, _cable) = cluster(lab, 1, Blocks::OfNodes)?;
+        let peer = |spec: Value| documents::resource("BGPPeer", "rack", &spec);
+        for (bad, message) in [
+            (json!({"listenRange": "10.2.0.0/24"}), "asNumber is missing"),
+            (
+                json!({"listenRange": "10.2.0.0/24", "asNumber": "external", "passive": false}),
+                "nobody is dialled",
+            ),
+            (json!({"listenRange": "10.2.0.0/24", "asNumber": 1, "peerIP": "10.2.0.9"}), "leave out peerIP"),
+            (json!({"peerIP": "10.2.0.9", "asNumber": 1, "listenLimit": 9}), "it belongs to listenRange"),
+            (
+                json!({"listenRange": "10.2.0.0/24", "asNumber": 1, "listenLimit": 2001}),
+                "less than or equal to 2000",
+            ),
+        ] {
+            let bad = peer(bad);
+            let refused =
+                plane.apply(std::slice::from_ref(&bad)).err().with_context(|| format!("{bad} was taken"))?;
+            ensure!(format!("{refused:#}").contains(message), "{message:?} is not said: {refused:#}");
+        }
+        plane.apply(&[peer(json!({"listenRange": "10.2.0.0/24", "asNumber": "external"}))])?;
+        let node = &mut lan.nodes[0];
+        node.weft.set_kubeconfig(&plane.kubeconfig_of("weftd", Some(&node.name))?);
+        node.weft.start()?;
+        wait_until("the range", CATCH_UP, || {
+            let ranges = node.weft.status()?["listenRanges"].clone();
+            ensure!(ranges[0]["name"] == "rack" && ranges[0]["limit"] == 100, "{ranges}");
+            Ok(())
+        })?;
+        wait_errors(node, 0)
+    })
+}
+
+#[test]
 #[ignore = "needs KUBEBUILDER_ASSETS: make test runs it where that is set"]
 fn blocks_are_given_statuses_told_and_blocks_of_gone_nodes_returned() -> Result<()> {
     Lab::test(|lab| {
