@@ -17,7 +17,8 @@
 //! | [`rib::Rib`] | one per speaker | Adj-RIBs-In, policy, decision, Loc-RIB, interned attributes |
 //! | [`egress::Egress`] | one per update group | packing and encoding; shared bytes, a cursor per peer |
 //!
-//! [`speaker::Speaker`] is the composition of the three on one thread.
+//! [`speaker::Speaker`] is the composition of the three on one thread. Beside them [`bmp::Bmp`] tells monitoring stations what the RIBs
+//! hold.
 //!
 //! # The drain contract
 //!
@@ -26,6 +27,7 @@
 
 mod arena;
 pub mod bfd;
+pub mod bmp;
 pub mod config;
 pub mod egress;
 pub mod ingress;

@@ -294,6 +294,8 @@ pub enum ConnectionId {
     Dialled(u64),
     /// The peer opened it.
     Accepted(u64),
+    /// We opened it to a monitoring station; numbered by [`crate::bmp::Bmp`].
+    Station(u64),
 }
 
 /// Whether a session crosses an AS border.

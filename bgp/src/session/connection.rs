@@ -102,7 +102,7 @@ impl Connection {
     pub(super) fn state(&self) -> State {
         match (&self.phase, self.id) {
             (Phase::DelayOpen, ConnectionId::Dialled(_)) => State::Connect,
-            (Phase::DelayOpen, ConnectionId::Accepted(_)) => State::Active,
+            (Phase::DelayOpen, ConnectionId::Accepted(_) | ConnectionId::Station(_)) => State::Active,
             (Phase::OpenSent, _) => State::OpenSent,
             (Phase::OpenConfirm(_), _) => State::OpenConfirm,
             (Phase::Established { .. }, _) => State::Established,
