@@ -239,7 +239,7 @@ fn put_all(
         put_attribute(OPTIONAL_TRANSITIVE, code::ONLY_TO_CUSTOMER, &asn.0.to_be_bytes(), out)?;
     }
     for unknown in &attributes.unknown {
-        let flags = (unknown.flags & OPTIONAL_TRANSITIVE) | flag::PARTIAL;
+        let flags = unknown.flags & (OPTIONAL_TRANSITIVE | flag::PARTIAL);
         put_attribute(flags, unknown.code, &unknown.value, out)?;
     }
     Ok(())
