@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::bfd::{Remote, SessionConfig};
+use crate::bmp::BmpConfig;
 use crate::policy::{Community, Policy};
 use crate::protection::{Authentication, Protection};
 use crate::role::Role;
@@ -36,6 +37,8 @@ pub struct SpeakerConfig {
     pub ranges: BTreeMap<IpNet, Arc<RangeConfig>>,
     /// The prefixes that this speaker originates.
     pub originate: BTreeMap<IpNet, Origination>,
+    /// The monitoring stations, and what they are told.
+    pub bmp: BmpConfig,
 }
 
 impl SpeakerConfig {

@@ -13,6 +13,7 @@ use super::to_tell::{Changes, Walk};
 use super::{CREDIT, MonitoredRib, PeerDown, PeerUp, Received, Ribs, Table};
 use crate::types::{Family, PeerId};
 use crate::wire::attributes::PathAttributes;
+use crate::wire::nlri::PathNlri;
 
 /// How many routes are told at once, at most, of those that changed and of those that a walk finds.
 const PIECE: usize = 512;
@@ -67,7 +68,7 @@ impl Packet {
 struct Piece<'r> {
     sets: Vec<&'r PathAttributes>,
     known: BTreeMap<*const PathAttributes, usize>,
-    runs: BTreeMap<(Table, MonitoredRib, Family, Option<usize>), Vec<IpNet>>,
+    runs: BTreeMap<(Table, MonitoredRib, Family, Option<usize>), Vec<PathNlri>>,
 }
 
 impl<'r> Piece<'r> {
@@ -75,7 +76,7 @@ impl<'r> Piece<'r> {
         &mut self,
         table: Table,
         rib: MonitoredRib,
-        prefix: IpNet,
+        path: PathNlri,
         attributes: Option<&'r PathAttributes>,
     ) {
         let sets = &mut self.sets;
@@ -85,7 +86,7 @@ impl<'r> Piece<'r> {
                 sets.len() - 1
             })
         });
-        self.runs.entry((table, rib, Family::of(&prefix), set)).or_default().push(prefix);
+        self.runs.entry((table, rib, Family::of(&path.prefix), set)).or_default().push(path);
     }
 }
 
@@ -129,9 +130,9 @@ impl Feed {
         }
     }
 
-    pub(super) fn changed(&mut self, table: Table, prefixes: &[IpNet], monitor: &BTreeSet<MonitoredRib>) {
+    pub(super) fn changed(&mut self, table: Table, paths: &[PathNlri], monitor: &BTreeSet<MonitoredRib>) {
         if is_monitored(table, monitor) {
-            self.changes.insert(table, prefixes);
+            self.changes.insert(table, paths);
         }
     }
 
@@ -255,25 +256,30 @@ impl Feed {
             return false;
         }
         let mut piece = Piece::default();
-        for (table, prefix) in self.changes.take(PIECE) {
-            read(table, prefix, ribs, |rib, attributes| piece.put(table, rib, prefix, attributes));
+        for (table, path) in self.changes.take(PIECE) {
+            read(table, path, ribs, |rib, attributes| piece.put(table, rib, path, attributes));
         }
         let (found, over) = self.walk.step(ribs, PIECE);
-        for (table, prefix) in found {
+        for (table, path) in found {
             // What is not there the station does not know, or is told as a change.
-            read(table, prefix, ribs, |rib, attributes| {
+            read(table, path, ribs, |rib, attributes| {
                 if attributes.is_some() {
-                    piece.put(table, rib, prefix, attributes);
+                    piece.put(table, rib, path, attributes);
                 }
             });
         }
-        for ((table, rib, family, set), prefixes) in &piece.runs {
+        for ((table, rib, family, set), paths) in &piece.runs {
             let Some(header) = self.header(shared, *table, *rib).filter(|_| monitor.contains(rib)) else {
                 continue;
             };
             let attributes = set.and_then(|set| piece.sets.get(set)).copied();
             let bytes = &mut packet.bytes;
-            packet.messages += message::route_monitoring(&header, *family, attributes, prefixes, bytes);
+            packet.messages += if self.has_path_ids(*table, *family) {
+                message::route_monitoring(&header, *family, attributes, paths, bytes)
+            } else {
+                let prefixes: Vec<IpNet> = paths.iter().map(|path| path.prefix).collect();
+                message::route_monitoring(&header, *family, attributes, &prefixes, bytes)
+            };
         }
         for table in over {
             let peer = table.peer().and_then(|peer| self.told.get(&peer));
@@ -289,6 +295,16 @@ impl Feed {
         true
     }
 
+    /// Whether a table's prefixes of a family have path identifiers, as the OPENs of its peer say that they have.
+    fn has_path_ids(&self, table: Table, family: Family) -> bool {
+        let add_path = table.peer().and_then(|peer| self.told.get(&peer)).map(|up| up.add_path);
+        add_path.is_some_and(|add_path| match table {
+            Table::In(_) => add_path.receive.contains(family),
+            Table::Out(_) => add_path.send.contains(family),
+            Table::Loc => false,
+        })
+    }
+
     /// Whose routes they are; none: the station does not know the peer.
     fn header(&self, shared: &Shared, table: Table, rib: MonitoredRib) -> Option<PeerHeader> {
         match table.peer() {
@@ -302,23 +318,23 @@ fn is_monitored(table: Table, monitor: &BTreeSet<MonitoredRib>) -> bool {
     table.ribs().iter().any(|rib| monitor.contains(rib))
 }
 
-/// What a table holds of a prefix, as each RIB that stations know it as.
+/// What a table holds of a path, as each RIB that stations know it as.
 fn read<'r>(
     table: Table,
-    prefix: IpNet,
+    path: PathNlri,
     ribs: &'r impl Ribs,
     mut each: impl FnMut(MonitoredRib, Option<&'r PathAttributes>),
 ) {
     match table {
         Table::In(peer) => {
-            let (pre_policy, post_policy) = match ribs.adj_rib_in(peer, &prefix) {
+            let (pre_policy, post_policy) = match ribs.adj_rib_in(peer, &path) {
                 Some(Received { pre_policy, post_policy }) => (Some(pre_policy), post_policy),
                 None => (None, None),
             };
             each(MonitoredRib::AdjRibInPrePolicy, pre_policy);
             each(MonitoredRib::AdjRibInPostPolicy, post_policy);
         }
-        Table::Loc => each(MonitoredRib::LocRib, ribs.loc_rib(&prefix)),
-        Table::Out(peer) => each(MonitoredRib::AdjRibOutPostPolicy, ribs.adj_rib_out(peer, &prefix)),
+        Table::Loc => each(MonitoredRib::LocRib, ribs.loc_rib(&path.prefix)),
+        Table::Out(peer) => each(MonitoredRib::AdjRibOutPostPolicy, ribs.adj_rib_out(peer, &path)),
     }
 }

@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::{BufMut, BytesMut};
-use ipnet::IpNet;
 
 use super::{MonitoredRib, PeerDown, PeerUp, Statistic};
 use crate::types::{Asn, Family};
@@ -11,6 +10,7 @@ use crate::wire::Message;
 use crate::wire::attributes::PathAttributes;
 use crate::wire::capability::{Capability, NextHopEncoding};
 use crate::wire::header::MESSAGE_MAX;
+use crate::wire::nlri::Nlri;
 use crate::wire::open::Open;
 use crate::wire::update::{self, AttributeBlock};
 
@@ -246,11 +246,11 @@ pub(super) fn statistics_report(header: &PeerHeader, statistics: &[Statistic], o
 
 /// Appends Route Monitorings that announce prefixes of one family with these attributes, or withdraw them; returns how many. What fits
 /// into no UPDATE, as it cannot have been received or sent, is withdrawn.
-pub(super) fn route_monitoring(
+pub(super) fn route_monitoring<N: Nlri>(
     header: &PeerHeader,
     family: Family,
     attributes: Option<&PathAttributes>,
-    mut prefixes: &[IpNet],
+    mut prefixes: &[N],
     out: &mut BytesMut,
 ) -> u64 {
     let block = attributes.map(|attributes| AttributeBlock::new(attributes, family, true));
@@ -294,8 +294,10 @@ mod tests {
     use std::net::SocketAddr;
 
     use bytes::Bytes;
+    use ipnet::IpNet;
 
     use super::*;
+    use crate::wire::nlri::PathNlri;
 
     fn peer() -> PeerUp {
         PeerUp {
@@ -305,6 +307,7 @@ mod tests {
             local: SocketAddr::from(([192, 0, 2, 2], 179)),
             remote_port: 40_000,
             families: Family::ALL.into_iter().collect(),
+            add_path: <_>::default(),
             open_sent: Bytes::from_static(b"<sent>"),
             open_received: Bytes::from_static(b"<received>"),
         }
@@ -417,6 +420,11 @@ mod tests {
         let mut out = BytesMut::new();
         assert_eq!(route_monitoring(&header_of, Family::Ipv4Unicast, None, &prefixes, &mut out), 1);
         assert_eq!(hex(&out), message(&update(29, "0006100a01100a020000")));
+        // With path identifiers where the session has them (RFC 7911).
+        let paths = prefixes.iter().map(|prefix| PathNlri { path_id: 7, prefix: *prefix });
+        let paths: Vec<PathNlri> = paths.take(1).collect();
+        let text = written(|out| drop(route_monitoring(&header_of, Family::Ipv4Unicast, None, &paths, out)));
+        assert_eq!(text, message(&update(30, "000700000007100a010000")));
         let attributes = PathAttributes::new([192, 0, 2, 1].into());
         let mut out = BytesMut::new();
         assert_eq!(

@@ -19,8 +19,10 @@ use ipnet::IpNet;
 
 use self::message::Identity;
 use self::station::{Shared, Station};
+use crate::ingress::AddPathFamilies;
 use crate::types::{Asn, ConnectionId, Family, FamilySet, PeerId};
 use crate::wire::attributes::PathAttributes;
+use crate::wire::nlri::PathNlri;
 
 mod feed;
 mod message;
@@ -100,14 +102,16 @@ impl Table {
 pub trait Ribs {
     /// Some prefixes that any RIB may hold, each with its place, from a place on and in order; fewer than `count`: that was all.
     fn prefixes(&self, from: usize, count: usize) -> Vec<(usize, IpNet)>;
-    /// The peers that have told of a prefix.
-    fn sources(&self, prefix: &IpNet) -> Vec<PeerId>;
+    /// The peers that have told of a prefix, and by which path identifier; 0: by none.
+    fn sources(&self, prefix: &IpNet) -> Vec<(PeerId, u32)>;
+    /// The path identifiers by which a peer may have been told of a prefix; 0: by none.
+    fn told_as(&self, peer: PeerId, prefix: &IpNet) -> Vec<u32>;
     /// A peer's route to a prefix.
-    fn adj_rib_in(&self, peer: PeerId, prefix: &IpNet) -> Option<Received<'_>>;
+    fn adj_rib_in(&self, peer: PeerId, nlri: &PathNlri) -> Option<Received<'_>>;
     /// The best path to a prefix.
     fn loc_rib(&self, prefix: &IpNet) -> Option<&PathAttributes>;
     /// What a peer is told of a prefix.
-    fn adj_rib_out(&self, peer: PeerId, prefix: &IpNet) -> Option<&PathAttributes>;
+    fn adj_rib_out(&self, peer: PeerId, nlri: &PathNlri) -> Option<&PathAttributes>;
     /// What is counted of a peer; none: of the Loc-RIB.
     fn statistics(&self, peer: Option<PeerId>) -> Vec<Statistic>;
 }
@@ -170,6 +174,8 @@ pub struct PeerUp {
     pub remote_port: u16,
     /// The families of the session.
     pub families: FamilySet,
+    /// Those of them whose prefixes have path identifiers (RFC 7911): in what a station is told too.
+    pub add_path: AddPathFamilies,
     /// Our OPEN, header and all.
     pub open_sent: Bytes,
     /// The peer's OPEN, header and all.
@@ -215,8 +221,8 @@ pub enum BmpInput {
         /// Why.
         reason: PeerDown,
     },
-    /// Prefixes changed, the same in each of these tables.
-    Changed(Vec<Table>, Vec<IpNet>),
+    /// Paths changed, the same in each of these tables. A path identifier is 0 where a table has none.
+    Changed(Vec<Table>, Vec<PathNlri>),
     /// A table is another one than before, or filled for the first time.
     Whole(Table),
     /// A dial succeeded.
@@ -318,7 +324,7 @@ impl Bmp {
                     self.feeds(|feed, _| feed.peer_down(peer, &reason));
                 }
             }
-            BmpInput::Changed(tables, prefixes) => self.changed(now, &tables, &prefixes),
+            BmpInput::Changed(tables, paths) => self.changed(now, &tables, &paths),
             BmpInput::Whole(table) => {
                 if self.is_told(table) {
                     self.feeds(|feed, monitor| feed.whole(table, monitor));
@@ -415,9 +421,9 @@ impl Bmp {
         table.peer().is_none_or(|peer| self.shared.peers.contains_key(&peer))
     }
 
-    fn changed(&mut self, now: Instant, tables: &[Table], prefixes: &[IpNet]) {
+    fn changed(&mut self, now: Instant, tables: &[Table], paths: &[PathNlri]) {
         for table in tables.iter().copied().filter(|table| self.is_told(*table)).collect::<Vec<_>>() {
-            self.feeds(|feed, monitor| feed.changed(table, prefixes, monitor));
+            self.feeds(|feed, monitor| feed.changed(table, paths, monitor));
         }
         let behind = |station: &mut Station| station.feed().is_some_and(|feed| feed.waiting() > CHANGES_MAX);
         for station in self.stations.values_mut() {

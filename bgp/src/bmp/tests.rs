@@ -11,21 +11,28 @@ impl Ribs for Nothing {
     fn prefixes(&self, _: usize, _: usize) -> Vec<(usize, IpNet)> {
         Vec::new()
     }
-    fn sources(&self, _: &IpNet) -> Vec<PeerId> {
+    fn sources(&self, _: &IpNet) -> Vec<(PeerId, u32)> {
         Vec::new()
     }
-    fn adj_rib_in(&self, _: PeerId, _: &IpNet) -> Option<Received<'_>> {
+    fn told_as(&self, _: PeerId, _: &IpNet) -> Vec<u32> {
+        Vec::new()
+    }
+    fn adj_rib_in(&self, _: PeerId, _: &PathNlri) -> Option<Received<'_>> {
         None
     }
     fn loc_rib(&self, _: &IpNet) -> Option<&PathAttributes> {
         None
     }
-    fn adj_rib_out(&self, _: PeerId, _: &IpNet) -> Option<&PathAttributes> {
+    fn adj_rib_out(&self, _: PeerId, _: &PathNlri) -> Option<&PathAttributes> {
         None
     }
     fn statistics(&self, _: Option<PeerId>) -> Vec<Statistic> {
         Vec::new()
     }
+}
+
+fn path(address: u32, length: u8) -> PathNlri {
+    PathNlri { path_id: 0, prefix: IpNet::new(Ipv4Addr::from(address).into(), length).unwrap() }
 }
 
 /// What comes out, in short: the types of messages for what is written.
@@ -63,9 +70,8 @@ fn configure(config: &BmpConfig) -> BmpInput {
 fn a_station_for_which_too_much_waits_is_begun_anew() {
     let now = Instant::now();
     let (mut bmp, _) = connected(now);
-    let prefixes = |range: std::ops::Range<usize>| -> Vec<IpNet> {
-        let prefix = |n| IpNet::new(Ipv4Addr::from(u32::try_from(n).unwrap()).into(), 32).unwrap();
-        range.map(prefix).collect()
+    let prefixes = |range: std::ops::Range<usize>| -> Vec<PathNlri> {
+        range.map(|n| path(u32::try_from(n).unwrap(), 32)).collect()
     };
     bmp.handle(now, BmpInput::Changed(vec![Table::Loc], prefixes(0..CHANGES_MAX)));
     bmp.handle(now, BmpInput::Changed(vec![Table::Loc], prefixes(0..100)));
@@ -83,10 +89,12 @@ fn a_station_for_which_too_much_waits_is_begun_anew() {
 fn packing_pauses_while_too_much_is_under_way() {
     let now = Instant::now();
     let (mut bmp, _) = connected(now);
-    let prefix = |n: u32| IpNet::new(Ipv4Addr::from(n * 256).into(), 24).unwrap();
     // Each is withdrawn: five octets, thousands of them in a message.
     for round in 0..2 {
-        bmp.handle(now, BmpInput::Changed(vec![Table::Loc], (0..300_000).map(prefix).collect()));
+        bmp.handle(
+            now,
+            BmpInput::Changed(vec![Table::Loc], (0..300_000).map(|n| path(n * 256, 24)).collect()),
+        );
         let written = drain(&mut bmp, now).len();
         let waiting = bmp.status()[0].waiting;
         assert!(waiting > 0 && (written > 0) == (round == 0), "{round}: {written} written, {waiting} wait");

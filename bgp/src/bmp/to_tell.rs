@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use super::{Ribs, Table};
+use crate::wire::nlri::PathNlri;
 
 /// Prefixes that changed, each once. What changes while they are told waits for the next round, so that a prefix that never rests does
 /// not keep others from their turn.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    round: BTreeMap<Table, BTreeSet<IpNet>>,
-    next: BTreeMap<Table, BTreeSet<IpNet>>,
+    round: BTreeMap<Table, BTreeSet<PathNlri>>,
+    next: BTreeMap<Table, BTreeSet<PathNlri>>,
     len: usize,
 }
 
@@ -20,22 +21,22 @@ impl Changes {
         self.len
     }
 
-    pub(super) fn insert(&mut self, table: Table, prefixes: &[IpNet]) {
+    pub(super) fn insert(&mut self, table: Table, paths: &[PathNlri]) {
         let set = self.next.entry(table).or_default();
         let before = set.len();
-        set.extend(prefixes);
+        set.extend(paths);
         self.len += set.len() - before;
     }
 
     /// Drops what is known of a table.
     pub(super) fn forget(&mut self, table: Table) {
         for tables in [&mut self.round, &mut self.next] {
-            self.len -= tables.remove(&table).map_or(0, |prefixes| prefixes.len());
+            self.len -= tables.remove(&table).map_or(0, |paths| paths.len());
         }
     }
 
     /// Takes some out, so many at most.
-    pub(super) fn take(&mut self, count: usize) -> Vec<(Table, IpNet)> {
+    pub(super) fn take(&mut self, count: usize) -> Vec<(Table, PathNlri)> {
         let mut taken = Vec::new();
         while taken.len() < count {
             if self.round.is_empty() {
@@ -43,7 +44,7 @@ impl Changes {
             }
             let Some(mut entry) = self.round.first_entry() else { break };
             match entry.get_mut().pop_first() {
-                Some(prefix) => taken.push((*entry.key(), prefix)),
+                Some(path) => taken.push((*entry.key(), path)),
                 None => {
                     entry.remove();
                 }
@@ -80,7 +81,11 @@ impl Walk {
 
     /// Goes some prefixes further, and stops behind the one with which there are `count` to be told. Also gives the tables that have been
     /// told to the end with these.
-    pub(super) fn step(&mut self, ribs: &impl Ribs, count: usize) -> (Vec<(Table, IpNet)>, BTreeSet<Table>) {
+    pub(super) fn step(
+        &mut self,
+        ribs: &impl Ribs,
+        count: usize,
+    ) -> (Vec<(Table, PathNlri)>, BTreeSet<Table>) {
         if self.tables.is_empty() {
             self.tables = std::mem::take(&mut self.next);
             self.place = 0;
@@ -104,12 +109,19 @@ impl Walk {
     }
 
     /// The tables of this walk that may hold the prefix.
-    fn find(&self, ribs: &impl Ribs, prefix: IpNet, found: &mut Vec<(Table, IpNet)>) {
+    fn find(&self, ribs: &impl Ribs, prefix: IpNet, found: &mut Vec<(Table, PathNlri)>) {
         if self.tables.first().is_some_and(|first| *first < Table::Loc) {
-            let tables = ribs.sources(&prefix).into_iter().map(Table::In);
-            found.extend(tables.filter(|table| self.tables.contains(table)).map(|table| (table, prefix)));
+            let tables = ribs.sources(&prefix).into_iter().map(|(peer, path_id)| (Table::In(peer), path_id));
+            let wanted = tables.filter(|(table, _)| self.tables.contains(table));
+            found.extend(wanted.map(|(table, path_id)| (table, PathNlri { path_id, prefix })));
         }
-        found.extend(self.tables.range(Table::Loc..).map(|table| (*table, prefix)));
+        for table in self.tables.range(Table::Loc..) {
+            let ids = match table {
+                Table::Out(peer) => ribs.told_as(*peer, &prefix),
+                Table::In(_) | Table::Loc => vec![0],
+            };
+            found.extend(ids.into_iter().map(|path_id| (*table, PathNlri { path_id, prefix })));
+        }
     }
 }
 
@@ -118,8 +130,8 @@ mod tests {
     use super::*;
     use crate::types::PeerId;
 
-    fn net(n: u8) -> IpNet {
-        IpNet::new([10, n, 0, 0].into(), 16).unwrap()
+    fn net(n: u8) -> PathNlri {
+        PathNlri { path_id: 0, prefix: IpNet::new([10, n, 0, 0].into(), 16).unwrap() }
     }
 
     #[test]

@@ -225,6 +225,24 @@ impl Egress {
         self.peers.get(&peer).map_or(0, |peer| peer.advertised(family))
     }
 
+    /// What a peer of the group is to be told of a prefix, or of a path to it, whether it has been or not.
+    #[must_use]
+    pub fn route(&self, peer: PeerId, key: &PathKey) -> Option<&Arc<PathAttributes>> {
+        let slots = self.table.slots();
+        let route = slots.get(slots.find(key)?).route?;
+        (route.from != Some(peer)).then(|| &self.table.set(route.set).attributes)
+    }
+
+    /// All that the group is told.
+    pub fn keys(&self) -> impl Iterator<Item = PathKey> {
+        self.table.slots().walk(0).filter(|(.., slot)| slot.route.is_some()).map(|(_, key, _)| key)
+    }
+
+    /// The peers of the group.
+    pub fn peers(&self) -> impl Iterator<Item = PeerId> {
+        self.peers.keys().copied()
+    }
+
     /// The peers that have been told a prefix, if one path alone is told, or else our own path to it, and not been told to forget it.
     pub fn told(&self, prefix: &IpNet) -> impl Iterator<Item = PeerId> {
         let ids =

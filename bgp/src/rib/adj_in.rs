@@ -133,6 +133,7 @@ impl Rib {
             self.holdings.forget(family, old);
         }
         if old.is_none_or(|old| (old.attributes, old.standing) != (path.attributes, path.standing)) {
+            self.monitor.path(path.source, prefix);
             self.mark_dirty(id);
         }
         old.map(|old| old.standing)
@@ -144,6 +145,7 @@ impl Rib {
         let Some(id) = self.table.find(&prefix) else { return };
         if let Some(old) = self.table.get_mut(id).take(source) {
             self.holdings.forget(Family::of(&prefix), &old);
+            self.monitor.path(source, prefix);
             self.mark_dirty(id);
         }
     }
@@ -153,7 +155,10 @@ impl Rib {
         for (id, prefix, destination) in self.table.walk_mut() {
             let family = Family::of(&prefix);
             let gone = destination.take_where(peer, |path| goes(family, path));
-            gone.iter().for_each(|old| self.holdings.forget(family, old));
+            for old in &gone {
+                self.holdings.forget(family, old);
+                self.monitor.path(old.source, prefix);
+            }
             if !gone.is_empty() && destination.mark_dirty() {
                 self.dirty.push_back(id);
             }
@@ -188,6 +193,7 @@ impl Rib {
                     }
                 }
                 self.holdings.forget(family, &old);
+                self.monitor.path(old.source, prefix);
                 if destination.mark_dirty() {
                     self.dirty.push_back(prefix_id);
                 }

@@ -75,7 +75,7 @@ pub(super) enum Standing {
 
 impl Standing {
     /// Whether only the next hop matters any more.
-    fn uses_next_hop(self) -> bool {
+    pub(super) fn uses_next_hop(self) -> bool {
         matches!(self, Self::Eligible | Self::NextHopUnresolved | Self::NextHopNotOnLink)
     }
 }

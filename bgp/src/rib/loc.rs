@@ -124,6 +124,7 @@ impl Rib {
                 told.push(change);
             }
             if self.change_best(*id, &candidates) {
+                self.monitor.best(self.table.prefix(*id));
                 changed.push(*id);
             }
             self.table.get_mut(*id).dirty = false;

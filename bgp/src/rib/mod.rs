@@ -25,13 +25,16 @@ use self::groups::Groups;
 use self::history::History;
 use self::holdings::Holdings;
 use self::loc::Destination;
+use self::monitor::Monitor;
 use self::next_hops::Tracking;
 use crate::arena::intern::Interner;
 use crate::arena::prefixes::{PrefixId, PrefixTable};
+use crate::bmp::Table;
 use crate::config::{Origination, PeerConfig};
 use crate::ingress::{Down, RouteBatch, Session};
 use crate::speaker::{BestPathChange, Resolution, TrackedNextHop};
 use crate::types::{Asn, Family, PeerAddress, PeerId, Reason};
+use crate::wire::nlri::PathNlri;
 
 mod add_path;
 mod adj_in;
@@ -44,6 +47,7 @@ mod history;
 mod holdings;
 mod limits;
 mod loc;
+mod monitor;
 mod next_hops;
 mod peers;
 mod query;
@@ -131,6 +135,13 @@ pub enum RibInput {
         /// How.
         resolution: Resolution,
     },
+    /// Which tables are watched: their changes are told by [`RibOutput::Changed`].
+    Monitor {
+        /// Those of the peers, before or after import policy.
+        adj_rib_in: bool,
+        /// The Loc-RIB.
+        loc_rib: bool,
+    },
     /// From now on announcements flow. Until then (after a restart, RFC 4724 section 4.1) routes are taken in and decided on, but no
     /// peer is told anything.
     Advertise,
@@ -143,6 +154,8 @@ pub enum RibInput {
 pub enum RibOutput {
     /// For the kernel.
     BestPaths(Vec<BestPathChange>),
+    /// Something that is watched changed: these prefixes of this table.
+    Changed(Table, Vec<PathNlri>),
     /// Ask the kernel.
     Track(TrackedNextHop),
     /// Ask no longer.
@@ -210,6 +223,7 @@ pub struct Rib {
     groups: Groups,
     aggregates: Aggregates,
     history: History,
+    monitor: Monitor,
     /// The own addresses, link-local ones with their link, and how many peers' sessions or configurations say so: no next hop to
     /// believe in.
     own_addresses: BTreeMap<(IpAddr, Option<u32>), usize>,
@@ -246,6 +260,7 @@ impl Rib {
             groups: Groups::default(),
             aggregates: Aggregates::default(),
             history: History::default(),
+            monitor: Monitor::default(),
             own_addresses: BTreeMap::new(),
             advertising: false,
             dirty: VecDeque::new(),
@@ -270,6 +285,7 @@ impl Rib {
             RibInput::RefreshBegins { peer, family } => self.refresh_begins(now, peer, family),
             RibInput::RefreshEnds { peer, family } => self.refresh_ends(peer, family),
             RibInput::NextHop { next_hop, resolution } => self.resolve(next_hop, resolution),
+            RibInput::Monitor { adj_rib_in, loc_rib } => self.monitor.configure(adj_rib_in, loc_rib),
             RibInput::Advertise => self.advertise(),
             RibInput::Tick => self.expire(now),
         }
@@ -280,6 +296,9 @@ impl Rib {
         loop {
             if let Some(output) = self.outputs.pop_front() {
                 return Some(output);
+            }
+            if let Some((table, prefixes)) = self.monitor.next() {
+                return Some(RibOutput::Changed(table, prefixes));
             }
             if !self.decide_dirty() && !self.serve_groups() && !self.settle_next_hops() {
                 return None;

@@ -10,7 +10,7 @@
 //! # fn alone(n: u8) -> SpeakerConfig {
 //! #     SpeakerConfig {
 //! #         asn: weft_bgp::types::Asn(64512), router_id: [10, 0, 0, n].into(), cluster_id: None, max_paths: 1, next_hop_tracking: false,
-//! #         peers: BTreeMap::new(), ranges: BTreeMap::new(), originate: BTreeMap::new(),
+//! #         peers: BTreeMap::new(), ranges: BTreeMap::new(), originate: BTreeMap::new(), bmp: <_>::default(),
 //! #     }
 //! # }
 //! let mut world = World::new(7);
@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use thiserror::Error;
 
+use self::station::Station;
 use self::stream::{Side, Stream};
 use crate::config::SpeakerConfig;
 use crate::session::Rng;
@@ -36,6 +37,7 @@ use crate::speaker::{BestPathChange, Input, NextHops, Speaker, SpeakerStart};
 use crate::types::ConnectionId;
 
 mod run;
+mod station;
 mod stream;
 
 /// How long nothing must have moved for a world to be quiet: longer than a speaker waits between two dials.
@@ -75,6 +77,7 @@ pub struct World {
     /// Pairs, lesser first, between which no packet passes.
     cut: BTreeSet<(SpeakerId, SpeakerId)>,
     streams: BTreeMap<u64, Stream>,
+    stations: BTreeMap<SocketAddr, Station>,
     /// What happens when; in order of arrival at one instant.
     agenda: BTreeMap<(Instant, u64), Job>,
     /// Numbers streams and jobs.
@@ -131,6 +134,7 @@ impl World {
             owners: BTreeMap::new(),
             cut: BTreeSet::new(),
             streams: BTreeMap::new(),
+            stations: BTreeMap::new(),
             agenda: BTreeMap::new(),
             count: 0,
             stirred: now,

@@ -86,6 +86,9 @@ impl World {
                 let job = Job::Dial { from: id, life: node.life, connection, source, remote };
                 self.later(job);
             }
+            Output::Write { connection: connection @ ConnectionId::Station(_), bytes } => {
+                self.write_to_station(id, connection, &bytes);
+            }
             Output::Write { connection, bytes } => {
                 if bytes.get(TYPE_OFFSET) == Some(&UPDATE) {
                     self.stirred = self.now;
@@ -163,6 +166,9 @@ impl World {
         source: Option<IpAddr>,
         remote: SocketAddr,
     ) {
+        if self.stations.contains_key(&remote) {
+            return self.connect_station(from, connection, remote);
+        }
         let Some(to) = self.owners.get(&remote.ip()).copied().filter(|to| !self.is_cut(from, *to)) else {
             let input = Input::ConnectFailed { connection, error: "connection timed out".into() };
             return self.tell_at(self.now + CONNECT_TIMEOUT, from, input);
@@ -272,7 +278,7 @@ impl World {
         self.cut.contains(&(a.min(b), a.max(b)))
     }
 
-    fn tell_later(&mut self, to: SpeakerId, input: Input) {
+    pub(super) fn tell_later(&mut self, to: SpeakerId, input: Input) {
         let at = self.delayed();
         self.tell_at(at, to, input);
     }

@@ -44,6 +44,7 @@ impl Speaker {
                 originate: config.originate.clone(),
             },
         );
+        self.configure_bmp(now, &config);
         for (address, peer) in &config.peers {
             if self.peers.contains_key(address) {
                 self.change_peer(now, *address, peer);

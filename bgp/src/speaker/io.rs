@@ -52,6 +52,11 @@ pub enum Timer {
     Stale,
     /// The next look at the first convergence.
     Convergence,
+    /// A monitoring station is to be dialled, or told what was counted.
+    Station {
+        /// Which.
+        station: SocketAddr,
+    },
 }
 
 /// Everything that can happen to a speaker.

@@ -28,6 +28,7 @@ use self::dynamic::Dynamic;
 use self::outbox::{Maker, Outbox};
 use self::peer::Peer;
 use crate::bfd::Change;
+use crate::bmp::{Bmp, BmpInput};
 use crate::config::SpeakerConfig;
 use crate::egress::{Egress, EgressInput, EgressOutput, GroupId};
 use crate::ingress::{Down, IngressInput, IngressOutput, LocalRestart, Session};
@@ -39,6 +40,7 @@ use crate::wire::error::ErrorCode;
 use crate::wire::header::MessageType;
 
 mod announced;
+mod bmp;
 mod configure;
 mod convergence;
 mod dynamic;
@@ -76,6 +78,7 @@ pub struct Speaker {
     /// After a restart, until the first convergence: what the kernel holds is better than what the first peers to come back know.
     held: Option<BTreeMap<IpNet, NextHops>>,
     announced: Announced,
+    bmp: Bmp,
     counters: SpeakerCounters,
     /// The peers whose sessions are to end, as they have told more prefixes than they may, and of which family.
     over_limit: BTreeMap<PeerAddress, Family>,
@@ -104,6 +107,7 @@ impl Speaker {
             deferring: true,
             held: start.restarting.then(BTreeMap::new),
             announced: Announced::default(),
+            bmp: Bmp::default(),
             counters: SpeakerCounters::default(),
             over_limit: BTreeMap::new(),
             refused: (0, None),
@@ -120,6 +124,10 @@ impl Speaker {
             }
             return;
         }
+        let input = match bmp::of_station(input) {
+            Ok(input) => return self.station_says(now, input),
+            Err(input) => input,
+        };
         match input {
             Input::Configure(config) => self.configure(now, config),
             Input::Remember(peers) => self.dynamic.remember(peers),
@@ -181,7 +189,9 @@ impl Speaker {
         let stale = self.rib.next_deadline().map(|(at, _)| (at, Timer::Stale));
         let convergence = self.convergence.next_deadline().map(|at| (at, Timer::Convergence));
         let gone = self.gone().map(|(peer, at)| (at, Timer::Forget { peer }));
-        sessions.chain(send_hold).chain(gone).chain(stale).chain(convergence).min_by_key(|(at, _)| *at)
+        let station = self.bmp.next_deadline().map(|(at, station)| (at, Timer::Station { station }));
+        let deadlines = sessions.chain(send_hold).chain(gone).chain(stale).chain(convergence).chain(station);
+        deadlines.min_by_key(|(at, _)| *at)
     }
 
     fn send_hold_deadlines(&self) -> impl Iterator<Item = (ConnectionId, PeerAddress, Instant)> {
@@ -210,6 +220,9 @@ impl Speaker {
         if self.rib.next_deadline().is_some_and(|(at, _)| at <= now) {
             self.rib.handle(now, RibInput::Tick);
         }
+        if self.bmp.next_deadline().is_some_and(|(at, _)| at <= now) {
+            self.bmp.handle(now, BmpInput::Tick);
+        }
     }
 
     /// BFD down is a peer's death (RFC 5882 section 4.2), unless it restarts: then its BFD may go down with its BGP, and says nothing of
@@ -231,6 +244,8 @@ impl Speaker {
     fn stop(&mut self, now: Instant) {
         self.settle(now);
         self.stopped = true;
+        self.bmp.handle(now, BmpInput::Stop);
+        self.tell_stations(now);
         for peer in self.peers.values_mut() {
             peer.ingress.handle(now, IngressInput::Stop);
             while let Some(output) = peer.ingress.poll() {
@@ -311,6 +326,9 @@ impl Speaker {
     /// The same, of a connection that is no more.
     fn lose(&mut self, now: Instant, connection: ConnectionId, input: IngressInput) {
         if let Some(outbox) = self.connections.remove(&connection) {
+            if let Some(peer) = self.peers.get_mut(&outbox.peer) {
+                peer.lost = Some(connection);
+            }
             self.tell_peer(now, outbox.peer, input);
         }
     }
@@ -385,6 +403,8 @@ impl Speaker {
             self.outputs.push_back(Output::Neighbour { link, address });
         }
         self.convergence.up(now, peer.id, &session);
+        self.monitor_up(now, address, &session);
+        let Some(peer) = self.peers.get(&address) else { return };
         self.rib.handle(now, RibInput::Up { peer: peer.id, session });
     }
 
@@ -392,12 +412,14 @@ impl Speaker {
         // What the groups still had for the old session must not reach the next one.
         self.settle_rib(now);
         let Some(peer) = self.peers.get_mut(&address) else { return };
-        peer.established = None;
+        let connection = peer.established.take();
         self.dynamic.note(address, peer);
         if let PeerAddress::Interface(interface) = address {
             self.outputs.push_back(Output::Neighbour { link: interface.index(), address: None });
         }
-        self.rib.handle(now, RibInput::Down { peer: peer.id, down });
+        let id = peer.id;
+        self.monitor_down(now, address, connection);
+        self.rib.handle(now, RibInput::Down { peer: id, down });
     }
 
     fn moved(&mut self, address: PeerAddress, to: State) {
@@ -441,6 +463,7 @@ impl Speaker {
         }
         self.forget_gone(now);
         self.tell_announced();
+        self.tell_stations(now);
     }
 
     fn settle_rib(&mut self, now: Instant) {
@@ -483,6 +506,9 @@ impl Speaker {
                 Some(held) => held.extend(changes.into_iter().map(|c| (c.prefix, c.next_hops))),
                 None => self.outputs.push_back(Output::BestPaths(changes)),
             },
+            RibOutput::Changed(table, prefixes) => {
+                self.bmp.handle(now, BmpInput::Changed(vec![table], prefixes));
+            }
             RibOutput::Track(next_hop) => {
                 self.convergence.asked(next_hop);
                 self.outputs.push_back(Output::TrackNextHop(next_hop));
@@ -530,6 +556,7 @@ impl Speaker {
             peer.group = moved_to;
         }
         self.egress.entry(group).or_default();
+        self.monitor_group(now, group, &input);
         let moves = matches!(input, EgressInput::Move { .. });
         self.tell_group(now, group, input);
         if moves {

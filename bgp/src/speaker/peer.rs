@@ -22,6 +22,8 @@ pub(super) struct Peer {
     pub(super) state: State,
     /// The connection of the Established session.
     pub(super) established: Option<ConnectionId>,
+    /// The connection that ended last without our doing.
+    pub(super) lost: Option<ConnectionId>,
     /// The update group that it is in.
     pub(super) group: Option<GroupId>,
     /// How many UPDATEs its groups have sent it; its [`Ingress`] counts the other messages.
@@ -39,6 +41,7 @@ impl Peer {
             ingress,
             state: State::Idle,
             established: None,
+            lost: None,
             group: None,
             updates_sent: 0,
             refreshes_sent: 0,

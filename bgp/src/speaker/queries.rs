@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Speaker;
 use super::peer::Peer;
+use crate::bmp::StationStatus;
 use crate::config::SpeakerConfig;
 use crate::status::{BestChange, PeerStatus, RibView, RouteSelect, RouteStatus, SpeakerCounters};
 use crate::types::PeerAddress;
@@ -43,6 +44,12 @@ impl Speaker {
     #[must_use]
     pub fn peer(&self, address: PeerAddress) -> Option<PeerStatus> {
         self.peers.get(&address).map(|peer| self.status(address, peer))
+    }
+
+    /// Every monitoring station, by where it listens.
+    #[must_use]
+    pub fn stations(&self) -> Vec<StationStatus> {
+        self.bmp.status()
     }
 
     fn status(&self, address: PeerAddress, peer: &Peer) -> PeerStatus {

@@ -336,6 +336,7 @@ impl Lab {
                 RibOutput::Track(next_hop) => assert!(self.tracked.insert(next_hop)),
                 RibOutput::Untrack(next_hop) => assert!(self.tracked.remove(&next_hop)),
                 RibOutput::Alarm { peer, prefix, .. } => self.alarms.push((peer, prefix)),
+                RibOutput::Changed(table, _) => panic!("{table:?} is told of, and nobody watches it"),
                 // What follows from it is the speaker's.
                 RibOutput::Limit { .. } => {}
                 RibOutput::Aggregates(aggregates) => self.aggregates = aggregates,

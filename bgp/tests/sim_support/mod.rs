@@ -94,6 +94,7 @@ pub(crate) fn speaker(n: usize, asn: u32) -> SpeakerConfig {
         next_hop_tracking: false,
         peers: BTreeMap::new(),
         originate: prefixes(n).into_iter().map(|prefix| (prefix, <_>::default())).collect(),
+        bmp: <_>::default(),
     }
 }
 

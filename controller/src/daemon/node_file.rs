@@ -129,6 +129,7 @@ mod tests {
             next_hop_tracking: true,
             peers: BTreeMap::new(),
             originate: BTreeMap::new(),
+            bmp: <_>::default(),
         };
         let pool = Pool { namespaces: Some(["red".to_owned()].into()), automatic: false };
         NodePlan {

@@ -104,6 +104,7 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
         originate: originate(&context, &services),
         peers: named,
         ranges,
+        bmp: <_>::default(),
     };
     if let Some(drain) = &host.drain {
         drain.apply(&mut speaker, &mut services);
