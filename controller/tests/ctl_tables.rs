@@ -26,7 +26,9 @@ use weft_controller::api::peer_detail::{
     CapabilityJson, ConfiguredTimersJson, ConnectionJson, MessageCountsJson, MessagesJson, NotificationJson,
     NotificationsJson, OpenJson, OpensJson, PeerDetailJson,
 };
-use weft_controller::api::{RejectedJson, ServicePrefixJson, ServicesStatusJson};
+use weft_controller::api::{
+    MonitoredRib, RejectedJson, ServicePrefixJson, ServicesStatusJson, StationErrorJson, StationJson,
+};
 use weft_controller::cluster::TrafficPolicy;
 use weft_controller::ctl::tables;
 
@@ -569,4 +571,29 @@ fn services_say_why() {
     insta::assert_snapshot!("services", tables::services(&services, false));
     insta::assert_snapshot!("services_wide", tables::services(&services, true));
     assert_eq!(tables::services(&[], false), "No service ranges.\n");
+}
+
+#[test]
+fn stations_say_whether_they_are_there() {
+    let error = StationErrorJson { time: at(1_799_999_000), text: "connection refused".into() };
+    let station = |address: &str, connected, since| StationJson {
+        station: address.parse().unwrap(),
+        connected,
+        since: at(since),
+        monitor: vec![MonitoredRib::AdjRibInPrePolicy, MonitoredRib::LocRib],
+        statistics_interval: Some(60),
+        messages: 1234,
+        octets: 56_789,
+        connects: 2,
+        failures: 1,
+        waiting: 0,
+        last_error: (!connected).then(|| error.clone()),
+    };
+    let stations = [
+        station("192.0.2.9:11019", true, 1_799_990_000),
+        station("[2001:db8::9]:5000", false, 1_799_999_958),
+    ];
+    insta::assert_snapshot!("bmp", tables::bmp(&stations, now(), false));
+    insta::assert_snapshot!("bmp_wide", tables::bmp(&stations, now(), true));
+    assert_eq!(tables::bmp(&[], now(), false), "No monitoring stations.\n");
 }

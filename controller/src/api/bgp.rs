@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use weft_bgp::types::Family;
 
 use super::{
-    AS_PATH_MAX, AsNumber, BGPPeerStatus, COMMUNITIES_MAX, Cidr, ClusterId, CommunityMatch, Duration,
-    FilterOperation, InterfaceName, NamedCommunity, OPERATIONS_MAX, ObjectStatus, PeerAddress, PeerAs,
-    PrefixAdvertisement, RouterId, SERVICE_RANGES_MAX, Selector, ServiceAggregation, ServiceRange,
-    SourceAddress,
+    AS_PATH_MAX, AsNumber, BGPPeerStatus, BmpStation, COMMUNITIES_MAX, Cidr, ClusterId, CommunityMatch,
+    Duration, FilterOperation, InterfaceName, NamedCommunity, OPERATIONS_MAX, ObjectStatus, PeerAddress,
+    PeerAs, PrefixAdvertisement, RouterId, SERVICE_RANGES_MAX, STATIONS_MAX, Selector, ServiceAggregation,
+    ServiceRange, SourceAddress,
 };
 
 /// The longest name of an object (RFC 1123 subdomain).
@@ -92,6 +92,10 @@ pub struct BGPConfigurationSpec {
     #[serde(default)]
     #[schemars(length(max = NAME_MAX))]
     pub bfd_profile: Option<String>,
+    /// The monitoring stations that are told by BMP (RFC 7854) what the RIBs hold: 4 at most; none unless given.
+    #[serde(default)]
+    #[schemars(length(max = STATIONS_MAX))]
+    pub bmp: Option<Vec<BmpStation>>,
     /// How long a node that drains announces what it has as the last choice before it withdraws it: 1h at most; 30s unless given.
     #[serde(default)]
     pub drain_time: Option<Duration>,

@@ -5,6 +5,7 @@
 
 mod bfd;
 mod bgp;
+mod bmp;
 pub mod clear;
 mod crds;
 mod error;
@@ -22,6 +23,7 @@ mod values;
 
 pub use bfd::*;
 pub use bgp::*;
+pub use bmp::*;
 pub use crds::crds;
 pub use error::Invalid;
 pub use ip::*;

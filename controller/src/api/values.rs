@@ -14,7 +14,7 @@ use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use weft_bgp::types::Asn;
 
-use super::Invalid;
+use super::{Invalid, StationAddress};
 
 /// No value is written longer. The API server wants a bound for the rules that look at text.
 const TEXT_MAX: usize = 128;
@@ -484,6 +484,12 @@ text_value!(
     "a duration such as \"90s\", \"1m30s\" or \"500ms\""
 );
 text_value!(PeerAddress, "PeerAddress", Form::Text(None), "an address: IP, IP:PORT or [IPV6]:PORT");
+text_value!(
+    StationAddress,
+    "StationAddress",
+    Form::Text(None),
+    "an address and a port: IP:PORT or [IPV6]:PORT, as in 192.0.2.1:11019"
+);
 text_value!(RouterId, "RouterId", Form::Text(None), "four octets such as 192.0.2.1, not 0.0.0.0");
 text_value!(
     ClusterId,
@@ -510,7 +516,16 @@ text_value!(
     Form::Text(None),
     "UseNodeIP, None or one of the node's addresses"
 );
-serialize_as_text!(Cidr, Duration, PeerAddress, RouterId, ClusterId, InterfaceName, SourceAddress);
+serialize_as_text!(
+    Cidr,
+    Duration,
+    PeerAddress,
+    StationAddress,
+    RouterId,
+    ClusterId,
+    InterfaceName,
+    SourceAddress
+);
 
 impl Serialize for AsNumber {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -68,6 +68,8 @@ pub enum Command {
     },
     /// List the addresses and ranges of Services, and why peers are told of each or not
     Services,
+    /// List the monitoring stations that are told by BMP what the RIBs hold
+    Bmp,
     /// List the kernel routes that Weft wants or owns, and how they fare
     Fib,
     /// Show what happened lately: sessions, errors, alarms, and if asked to, best paths that changed

@@ -8,9 +8,9 @@ use serde::Serialize;
 use super::args::{Args, Command, Format, Rib, Soft, Target};
 use super::client::{Client, encode};
 use super::{Exit, Failure, drain, events, ipam, output, tables};
-use crate::api::ServicePrefixJson;
 use crate::api::clear::{ClearRequest, ClearedJson, SoftClear};
 use crate::api::json::{FibJson, PeerJson, RouteJson, StatusJson, VersionJson};
+use crate::api::{ServicePrefixJson, StationJson};
 
 /// Asks, and writes the answer.
 pub(super) fn run(
@@ -34,6 +34,11 @@ pub(super) fn run(
             let services: Vec<ServicePrefixJson> = client.get("/v1/services")?;
             output::write(out, format, &services, |wide| tables::services(&services, wide))?;
             Ok(Exit::Good)
+        }
+        Command::Bmp => {
+            let stations: Vec<StationJson> = client.get("/v1/bmp")?;
+            output::write(out, format, &stations, |wide| tables::bmp(&stations, Timestamp::now(), wide))?;
+            Ok(if stations.iter().all(|station| station.connected) { Exit::Good } else { Exit::Wrong })
         }
         Command::Fib => {
             let fib: Vec<FibJson> = client.get("/v1/fib")?;

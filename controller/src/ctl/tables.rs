@@ -6,13 +6,13 @@ use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use weft_bgp::policy::Community;
 
-use crate::api::ServicePrefixJson;
 use crate::api::ipam::IpamJson;
 use crate::api::json::{
     AddPathJson, AddressJson, AsPathElement, AuthenticationJson, BfdJson, CapabilitiesJson, DocumentError,
     DrainJson, DrainPhase, ErrorDirection, EventJson, FibJson, FibNextHopJson, LastErrorJson,
     ListenRangeJson, OriginJson, PathJson, PeerJson, Problem, RouteJson, Severity, StatusJson, TimersJson,
 };
+use crate::api::{ServicePrefixJson, StationJson};
 
 /// What stands where there is nothing to say.
 const NONE: &str = "-";
@@ -487,6 +487,32 @@ pub fn services(services: &[ServicePrefixJson], wide: bool) -> String {
         columns.row(row.into(), Vec::new());
     }
     columns.finish("No service ranges.")
+}
+
+/// The monitoring stations, one a line.
+#[must_use]
+pub fn bmp(stations: &[StationJson], now: Timestamp, wide: bool) -> String {
+    let header = ["STATION", "CONNECTED", "SINCE", "MESSAGES", "WAITING", "LAST ERROR"];
+    let mut columns = Columns::new(&header, &["MONITOR", "OCTETS", "CONNECTS", "FAILURES"], wide);
+    for station in stations {
+        columns.row(
+            vec![
+                station.station.to_string(),
+                (if station.connected { "yes" } else { "no" }).to_owned(),
+                age(Some(station.since), now),
+                station.messages.to_string(),
+                station.waiting.to_string(),
+                or_none(station.last_error.as_ref().map(|error| &error.text)),
+            ],
+            vec![
+                list(&station.monitor, ","),
+                station.octets.to_string(),
+                station.connects.to_string(),
+                station.failures.to_string(),
+            ],
+        );
+    }
+    columns.finish("No monitoring stations.")
 }
 
 /// The kernel's routes, one a line.

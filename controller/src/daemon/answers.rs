@@ -10,6 +10,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use ipnet::IpNet;
 use tokio::sync::oneshot;
+use weft_bgp::bmp::StationStatus;
 use weft_bgp::session::State;
 use weft_bgp::speaker::Speaker;
 use weft_bgp::status::{PeerStatus, RangeStatus, RibView, RouteSelect, RouteStatus, SpeakerCounters};
@@ -28,7 +29,8 @@ use super::metrics::{self, Addresses, Scrape};
 use super::problems::{self, Known, Rejection};
 use super::report::Seen;
 use super::socket::{Ask, Refusal, Rib, RoutesQuery, Select};
-use super::{bfd, dynamic, sysctl, view};
+use super::{bfd, bmp, dynamic, sysctl, view};
+use crate::api::StationJson;
 use crate::api::json::{
     EventJson, FibJson, FibNextHopJson, FibStatusJson, IpamStatusJson, PeerCountJson, PeerJson, Problem,
     RouteJson, Severity, SpoofedJson, StatusJson,
@@ -67,6 +69,7 @@ impl Agent {
                 reply_from_task(reply, async move { inquiry.report(node, known).await.status });
             }
             Ask::Peers(reply) => reply_from_task(reply, async move { inquiry.speaker().await.peers_json() }),
+            Ask::Bmp(reply) => reply_from_task(reply, async move { inquiry.speaker().await.stations_json() }),
             Ask::Routes(query, reply) => reply_from_task(reply, async move { inquiry.routes(query).await }),
             Ask::Fib(reply) => {
                 reply_from_task(reply, async move { inquiry.kernel(|engine| fib(engine.fib())).await });
@@ -162,6 +165,7 @@ struct SpeakerView {
     ranges: Vec<RangeStatus>,
     bfd: BfdReport,
     counters: SpeakerCounters,
+    stations: Vec<StationStatus>,
     rejected: BTreeMap<(String, Rejection), (usize, IpNet)>,
 }
 
@@ -207,6 +211,7 @@ impl Inquiry {
         found.extend(speaker.peers.iter().filter_map(problems::max_prefixes));
         found.extend(speaker.peers.iter().filter_map(problems::paths_refused));
         found.extend(speaker.ranges.iter().filter_map(|range| dynamic::refused(range, &now)));
+        found.extend(speaker.stations.iter().filter_map(|station| bmp::away(station, &now)));
         found.extend(speaker.bfd.errors.iter().map(|(port, error)| bfd::cannot_run(*port, error)));
         found.extend(peers.iter().filter_map(|(peer, _)| bfd::down(peer)));
         let problems = problems::list(
@@ -252,6 +257,7 @@ impl Inquiry {
             neighbours: known.has_link_peers().then_some(known.neighbours.counters),
             reported: (known.reported.written, known.reported.failed),
             bfd_discards: peers_have_bfd.then_some(speaker.bfd.discards),
+            stations: speaker.stations_json(),
             speaker: speaker.counters,
             kernel: kernel.counters,
         }
@@ -295,8 +301,14 @@ impl SpeakerView {
             ranges: speaker.ranges(),
             bfd: BfdReport::default(),
             counters: speaker.counters(),
+            stations: speaker.stations(),
             rejected,
         }
+    }
+
+    fn stations_json(&self) -> Vec<StationJson> {
+        let now = Moment::now();
+        self.stations.iter().map(|station| bmp::station(station, &now)).collect()
     }
 
     fn peers_json(&self) -> Vec<PeerJson> {

@@ -16,6 +16,7 @@ use weft_bgp::session::State;
 use weft_bgp::status::{MessageCounters, SpeakerCounters};
 use weft_routing::Counters;
 
+use crate::api::StationJson;
 use crate::api::clear::SoftClear;
 use crate::api::json::{AuthenticationJson, DrainPhase, ListenRangeJson, PeerJson, Severity, StatusJson};
 
@@ -35,6 +36,8 @@ pub(super) struct Scrape {
     pub(super) bfd_discards: Option<Discards>,
     /// What the speaker counts of no single peer.
     pub(super) speaker: SpeakerCounters,
+    /// The monitoring stations.
+    pub(super) stations: Vec<StationJson>,
     /// What the kernel's side counts.
     pub(super) kernel: Counters,
     /// How many pods have routes.
@@ -103,7 +106,8 @@ impl Collector for Scrape {
         self.encode_addresses(&mut encoder)?;
         self.encode_sessions(&mut encoder)?;
         self.encode_messages(&mut encoder)?;
-        self.encode_bfd(&mut encoder)
+        self.encode_bfd(&mut encoder)?;
+        self.encode_bmp(&mut encoder)
     }
 }
 
@@ -373,6 +377,26 @@ impl Scrape {
     }
 }
 
+impl Scrape {
+    fn encode_bmp(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let stations: Vec<_> =
+            self.stations.iter().map(|station| (station.station.to_string(), station)).collect();
+        let each = |count: fn(&StationJson) -> u64| {
+            stations.iter().map(move |(address, station)| ([("station", address.as_str())], count(station)))
+        };
+        let connected = each(|station| u64::from(station.connected));
+        gauges(encoder, "bmp_station_connected", "1 where the monitoring station is connected", connected)?;
+        let help = "Changes that wait for the monitoring station to read";
+        gauges(encoder, "bmp_changes_waiting", help, each(|station| station.waiting))?;
+        counters(encoder, "bmp_messages", "BMP messages sent (RFC 7854)", each(|station| station.messages))?;
+        counters(encoder, "bmp_octets", "Octets of BMP messages sent", each(|station| station.octets))?;
+        let help = "Connections to the monitoring station";
+        counters(encoder, "bmp_connects", help, each(|station| station.connects))?;
+        let help = "Dials to the monitoring station that failed, and connections that were lost";
+        counters(encoder, "bmp_failures", help, each(|station| station.failures))
+    }
+}
+
 fn bfd_state_number(state: &str) -> u64 {
     match state {
         "AdminDown" => 0,
@@ -562,6 +586,19 @@ mod tests {
                 clears: [12, 13, 14],
             },
             bfd_discards: Some(Discards { malformed: 30, ttl: 31, unknown: 32, authenticated: 33 }),
+            stations: vec![StationJson {
+                station: "192.0.2.9:11019".parse().unwrap(),
+                connected: true,
+                since: jiff::Timestamp::UNIX_EPOCH,
+                monitor: vec![crate::api::MonitoredRib::LocRib],
+                statistics_interval: Some(60),
+                messages: 34,
+                octets: 35,
+                connects: 36,
+                failures: 37,
+                waiting: 38,
+                last_error: None,
+            }],
             speaker: SpeakerCounters { unknown_peer: 11, too_many: 12, best_path_changes: 15 },
             kernel: Counters { resyncs: 13, overruns: 14, ..Counters::default() },
         }

@@ -6,6 +6,7 @@ mod agent;
 mod answers;
 mod apply;
 mod bfd;
+mod bmp;
 mod cleanup;
 mod clear;
 mod clock;

@@ -5,6 +5,7 @@
 //! | socket | `GET /v1/status` | [`StatusJson`] |
 //! | socket | `GET /v1/peers[?peer=P]` | list of [`PeerJson`]; P is an address or a name; 404 if there is none |
 //! | socket | `GET /v1/routes[?rib=loc\|in\|out][&peer=P][&prefix=PREFIX \| &address=IP]` | list of [`RouteJson`] |
+//! | socket | `GET /v1/bmp` | list of [`StationJson`] |
 //! | socket | `GET /v1/fib` | list of [`FibJson`] |
 //! | socket | `GET /v1/services` | list of [`ServicePrefixJson`] |
 //! | socket | `GET /v1/events[?after=SEQ][&wait=SECONDS][&peer=P][&prefix=PREFIX \| &address=IP]` | list of [`EventJson`]; waits for the first one, at most 30 s |
@@ -45,9 +46,9 @@ use super::event_query::EventQuery;
 use super::events::Events;
 use super::ipam;
 use super::report::Seen;
-use crate::api::ServicePrefixJson;
 use crate::api::clear::{ClearRequest, ClearedJson};
 use crate::api::json::{DrainJson, EventJson, FibJson, PeerJson, RouteJson, StatusJson, VersionJson};
+use crate::api::{ServicePrefixJson, StationJson};
 
 /// How long the daemon's loop may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -61,6 +62,8 @@ pub(super) enum Ask {
     Status(oneshot::Sender<StatusJson>),
     /// How are the peers?
     Peers(oneshot::Sender<Vec<PeerJson>>),
+    /// How are the monitoring stations?
+    Bmp(oneshot::Sender<Vec<StationJson>>),
     /// Which routes are there?
     Routes(RoutesQuery, oneshot::Sender<Result<Vec<RouteJson>, Refusal>>),
     /// Which best paths changed?
@@ -222,6 +225,7 @@ pub(super) fn api(serving: Serving) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/peers", get(peers))
         .route("/v1/routes", get(routes))
+        .route("/v1/bmp", get(bmp))
         .route("/v1/fib", get(fib))
         .route("/v1/services", get(services))
         .route("/v1/events", get(events))
@@ -331,6 +335,10 @@ async fn routes(
 
 async fn services(State(serving): State<Serving>) -> Result<Json<Vec<ServicePrefixJson>>, Refusal> {
     serving.ask(Ask::Services).await.map(Json)
+}
+
+async fn bmp(State(serving): State<Serving>) -> Result<Json<Vec<StationJson>>, Refusal> {
+    serving.ask(Ask::Bmp).await.map(Json)
 }
 
 async fn fib(State(serving): State<Serving>) -> Result<Json<Vec<FibJson>>, Refusal> {
@@ -452,6 +460,7 @@ mod tests {
                     match ask {
                         Ask::Peers(reply) => drop(reply.send(Vec::new())),
                         Ask::PrefixEvents(_, reply) => drop(reply.send(Vec::new())),
+                        Ask::Bmp(reply) => drop(reply.send(Vec::new())),
                         Ask::Fib(reply) => drop(reply.send(Vec::new())),
                         Ask::Services(reply) => drop(reply.send(Vec::new())),
                         Ask::Routes(query, reply) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use weft_bgp::bmp::BmpConfig;
 use weft_bgp::config::{
     AddPath, AddPathSend as SpeakerAddPathSend, Aggregation, LimitAction, MaxPrefixes,
     NextHopMode as SpeakerNextHopMode, Origination, PathChoice, PeerConfig, RangeConfig, RemoteAs,
@@ -104,7 +105,7 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
         originate: originate(&context, &services),
         peers: named,
         ranges,
-        bmp: <_>::default(),
+        bmp: bmp(name, settings),
     };
     if let Some(drain) = &host.drain {
         drain.apply(&mut speaker, &mut services);
@@ -126,6 +127,15 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
         blocks: context.blocks,
         diagnostics,
     })
+}
+
+/// Whom to tell what the RIBs hold, and who we are.
+fn bmp(name: &str, settings: &Settings) -> BmpConfig {
+    BmpConfig {
+        system_name: name.to_owned(),
+        system_description: format!("Weft {}", env!("CARGO_PKG_VERSION")),
+        stations: settings.bmp.iter().map(|station| (station.address.0, station.config())).collect(),
+    }
 }
 
 /// The other ends of the node's sessions.

@@ -9,8 +9,8 @@ use weft_bgp::config::{GracefulRestart, Timers};
 use weft_bgp::types::Asn;
 
 use crate::api::{
-    AdvertiseNodeAddress, BGPConfigurationSpec, BGPPeerSpec, Cidr, GracefulRestartSpec, NodeAddress,
-    PrefixAdvertisement, SecretKeyRef, ServiceAggregation, ServiceRange,
+    AdvertiseNodeAddress, BGPConfigurationSpec, BGPPeerSpec, BmpStation, Cidr, GracefulRestartSpec,
+    NodeAddress, PrefixAdvertisement, SecretKeyRef, ServiceAggregation, ServiceRange,
 };
 use crate::cluster::Cluster;
 
@@ -49,6 +49,7 @@ pub(crate) struct Settings {
     pub(crate) route_metric: u32,
     pub(crate) graceful_restart: GracefulRestartSpec,
     pub(crate) bfd_profile: Option<String>,
+    pub(crate) bmp: Vec<BmpStation>,
     pub(crate) drain_time: Duration,
     pub(crate) manage_sysctls: bool,
     pub(crate) mtu: Option<u32>,
@@ -138,6 +139,7 @@ impl Settings {
                 long_lived_time: first(specs, |s| s.graceful_restart.and_then(|g| g.long_lived_time)),
             },
             bfd_profile: first(specs, |s| s.bfd_profile.clone()),
+            bmp: first(specs, |s| s.bmp.clone()).unwrap_or_default(),
             drain_time: first(specs, |s| s.drain_time).map_or(DRAIN_TIME, |d| d.0),
             manage_sysctls: first(specs, |s| s.manage_sysctls).unwrap_or(true),
             mtu: first(specs, |s| s.mtu),

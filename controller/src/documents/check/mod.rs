@@ -1,6 +1,7 @@
 //! What makes no sense although every field is well-formed: in one object ([`spec`]), and between objects.
 
 mod bfd;
+mod bmp;
 mod policy;
 mod services;
 mod spec;

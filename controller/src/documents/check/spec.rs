@@ -58,6 +58,7 @@ pub(super) fn configuration(name: &str, spec: &BGPConfigurationSpec) -> Faults {
     timers(&mut faults, spec.hold_time, spec.keepalive_time);
     send_hold_time(&mut faults, spec.hold_time, spec.send_hold_time);
     graceful_restart(&mut faults, spec.graceful_restart);
+    super::bmp::stations(&mut faults, spec.bmp.as_deref().unwrap_or_default());
     password(&mut faults, "nodeMeshPassword", spec.node_mesh_password.as_ref());
     if spec.drain_time.is_some_and(|time| time.0 > DRAIN_MAX) {
         fault(&mut faults, "drainTime", "the time is longer than 1h", "write 0s to 1h");
