@@ -10,6 +10,7 @@
 //! | [`fabric`], [`lan`] | topologies: racks with ToRs and a spine; nodes in one subnet or two |
 //! | [`runtime`] | containerd and podman on nodes, with real containers |
 //! | [`monitor`] | what happens to routes meanwhile |
+//! | [`station`] | a monitoring station of BMP, and tshark to read what it hears |
 //! | [`probe`] | traffic, and what its receivers see |
 //! | [`promises`] | the promises of the network model, checked |
 //! | [`mod@bench`] | how long the plugin takes, beside others and beside the kernel |
@@ -39,4 +40,5 @@ pub mod probe;
 pub mod process;
 pub mod promises;
 pub mod runtime;
+pub mod station;
 pub mod wait;
