@@ -42,11 +42,14 @@ pub(super) struct Candidate {
 
 impl Candidate {
     /// What orders paths that are equally good: unique, as there is one session to an address, and one path there by an identifier.
-    fn tie_break(&self) -> (u32, u32, PeerAddress, u32) {
+    fn tie_break(&self) -> TieBreak {
         let originator = self.keys.originator.unwrap_or(self.router_id);
         (originator, self.keys.cluster_list_length, self.address, self.path_id)
     }
 }
+
+/// Identifier, cluster list's length, address and path identifier.
+type TieBreak = (u32, u32, PeerAddress, u32);
 
 /// The steps, in order. A path that lost at a later step is the better one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,28 +97,34 @@ pub(super) fn decide(candidates: &mut Candidates, max_paths: u16) {
     compare_med(candidates);
     keep_best(candidates, Step::External, |c| c.internal);
     keep_best(candidates, Step::IgpMetric, |c| c.igp_metric);
-    let mut equal: SmallVec<[_; 8]> = candidates
-        .iter_mut()
-        .filter(|c| c.lost.is_none())
-        .map(|c| (c.tie_break(), c.hop, &mut c.multipath))
-        .collect();
-    equal.sort_unstable_by_key(|(order, ..)| *order);
-    // Several peers, or one with ADD-PATH, may tell of one next hop several times.
+    break_ties(candidates, max_paths);
+    candidates.sort_unstable_by_key(|c| (c.lost.is_some(), Reverse(c.lost), c.tie_break()));
+}
+
+/// Lets all of the remaining but the first in order lose, each at the step at which it is behind that one, and marks those as multipath that
+/// are over the first `max_paths` next hops. Several peers, or one with ADD-PATH, may tell of one next hop several times.
+fn break_ties(candidates: &mut Candidates, max_paths: u16) {
+    let equal = candidates.iter_mut().filter(|c| c.lost.is_none());
+    let mut equal: SmallVec<[(TieBreak, &mut Candidate); 8]> = equal.map(|c| (c.tie_break(), c)).collect();
+    equal.sort_unstable_by_key(|(order, _)| *order);
+    let Some(best) = equal.first().map(|(order, _)| *order) else { return };
     let (mut hops, mut count): (SmallVec<[HopId; 8]>, _) = (SmallVec::new(), 0);
-    for (_, hop, multipath) in equal {
-        let known = hop.is_some_and(|hop| hops.contains(&hop));
+    for (order, candidate) in equal {
+        let known = candidate.hop.is_some_and(|hop| hops.contains(&hop));
         if !known && count < max_paths.max(1) {
             count += 1;
-            hops.extend(hop);
-            *multipath = true;
+            hops.extend(candidate.hop);
+            candidate.multipath = true;
         }
-        *multipath |= known;
+        candidate.multipath |= known;
+        let steps = [
+            (order.0 > best.0, Step::RouterId),
+            (order.1 > best.1, Step::ClusterListLength),
+            (order.2 > best.2, Step::PeerAddress),
+            (order.3 > best.3, Step::PathId),
+        ];
+        candidate.lost = steps.into_iter().find_map(|(behind, step)| behind.then_some(step));
     }
-    keep_best(candidates, Step::RouterId, |c| c.tie_break().0);
-    keep_best(candidates, Step::ClusterListLength, |c| c.keys.cluster_list_length);
-    keep_best(candidates, Step::PeerAddress, |c| c.address);
-    keep_best(candidates, Step::PathId, |c| c.path_id);
-    candidates.sort_unstable_by_key(|c| (c.lost.is_some(), Reverse(c.lost), c.tie_break()));
 }
 
 /// Lets all of the remaining but those with the lowest key lose.
