@@ -122,7 +122,7 @@ fn config(topology: &Topology, n: usize) -> SpeakerConfig {
         // Some sessions have several paths of a prefix.
         let paths = AddPathSend { paths: PathChoice::All, limit: 4 };
         let several = AddPath { receive: true, send: Some(paths) };
-        let add_path = if (n + m) % 2 == 0 { several } else { AddPath::default() };
+        let add_path = if (n + m).is_multiple_of(2) { several } else { AddPath::default() };
         let peer = PeerConfig { add_path, ..sim_support::peer(n, asn(n), asn(m)) };
         config.peers.insert(v4(m).into(), Arc::new(peer));
     }

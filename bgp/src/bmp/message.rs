@@ -423,8 +423,9 @@ mod tests {
         // With path identifiers where the session has them (RFC 7911).
         let paths = prefixes.iter().map(|prefix| PathNlri { path_id: 7, prefix: *prefix });
         let paths: Vec<PathNlri> = paths.take(1).collect();
-        let text = written(|out| drop(route_monitoring(&header_of, Family::Ipv4Unicast, None, &paths, out)));
-        assert_eq!(text, message(&update(30, "000700000007100a010000")));
+        let mut out = BytesMut::new();
+        route_monitoring(&header_of, Family::Ipv4Unicast, None, &paths, &mut out);
+        assert_eq!(hex(&out), message(&update(30, "000700000007100a010000")));
         let attributes = PathAttributes::new([192, 0, 2, 1].into());
         let mut out = BytesMut::new();
         assert_eq!(
