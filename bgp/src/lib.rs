@@ -31,6 +31,7 @@ pub mod bmp;
 pub mod config;
 pub mod egress;
 pub mod ingress;
+pub mod mrt;
 pub mod policy;
 pub mod protection;
 pub mod rib;

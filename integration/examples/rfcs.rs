@@ -58,6 +58,11 @@ const RFCS: &[(u16, &str, State)] = &[
     (5882, "Generic Application of Bidirectional Forwarding Detection (BFD)", Partly("for BGP")),
     (5883, "Bidirectional Forwarding Detection (BFD) for Multihop Paths", Full),
     (6286, "Autonomous-System-Wide Unique BGP Identifier for BGP-4", Full),
+    (
+        6396,
+        "Multi-Threaded Routing Toolkit (MRT) Routing Information Export Format",
+        Partly("written, not read: TABLE_DUMP_V2 and BGP4MP_ET, IPv4 and IPv6 unicast"),
+    ),
     (6608, "Subcodes for BGP Finite State Machine Error", Full),
     (6793, "BGP Support for Four-Octet Autonomous System (AS) Number Space", Full),
     (7313, "Enhanced Route Refresh Capability for BGP-4", Full),

@@ -139,6 +139,23 @@ pub fn end_of_rib(family: Family, out: &mut BytesMut) {
     }
 }
 
+/// The attributes of a route of `family` as a dumped table has them (RFC 6396 section 4.3.4): with AS numbers of four octets, and of
+/// MP_REACH_NLRI the next hop alone. None: one of them has more octets than the wire can tell.
+#[must_use]
+pub fn table_dump_attributes(attributes: &PathAttributes, family: Family) -> Option<BytesMut> {
+    let mut out = BytesMut::new();
+    let ipv4 = family == Family::Ipv4Unicast && attributes.next_hop.is_ipv4();
+    if !ipv4 {
+        let next_hop = mp_next_hop(attributes.next_hop, attributes.next_hop_link_local);
+        let mut value = BytesMut::with_capacity(1 + next_hop.len());
+        value.put_u8(u8::try_from(next_hop.len()).ok()?);
+        value.put_slice(&next_hop);
+        put_attribute(flag::OPTIONAL, code::MP_REACH_NLRI, &value, &mut out).ok()?;
+    }
+    put_all(attributes, ipv4, true, &mut out).ok()?;
+    Some(out)
+}
+
 /// How many leading prefixes of the family fit into `room`, and their octets.
 fn fitting<N: Nlri>(family: Family, prefixes: &[N], room: Option<usize>) -> (usize, usize) {
     let room = room.unwrap_or(0);

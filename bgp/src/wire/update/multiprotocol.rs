@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::errors::attribute_error;
 use crate::types::Family;
-use crate::wire::attribute::{RawAttribute, flag};
+use crate::wire::attribute::{RawAttribute, RawAttributes, code, flag};
 use crate::wire::capability::AfiSafi;
 use crate::wire::error::{ErrorCode, Severity, WireError};
+use crate::wire::header::{HEADER_LENGTH, MessageType};
 use crate::wire::reader::Reader;
 
 /// The next hop of MP_REACH_NLRI.
@@ -71,6 +72,27 @@ pub(super) fn decode_unreach<'a>(
     };
     let numbers = AfiSafi { afi, safi };
     Ok(numbers.family().map(|family| MpUnreach { family, nlri: reader.rest() }).ok_or(numbers))
+}
+
+/// The family of the prefixes in an UPDATE, header included; none: the message is no UPDATE, or has prefixes of a family that is none of ours.
+pub(crate) fn family_of(message: &[u8]) -> Option<Family> {
+    let (header, body) = message.split_first_chunk::<HEADER_LENGTH>()?;
+    if *header.last()? != MessageType::Update as u8 {
+        return None;
+    }
+    let mut reader = Reader::new(body);
+    let withdrawn = reader.u16()?;
+    reader.take(withdrawn.into())?;
+    let length = reader.u16()?;
+    let attributes = reader.take(length.into())?;
+    let mut raw = RawAttributes::new(attributes).map_while(Result::ok);
+    match raw.find(|raw| matches!(raw.code, code::MP_REACH_NLRI | code::MP_UNREACH_NLRI)) {
+        None => Some(Family::Ipv4Unicast),
+        Some(raw) => {
+            let mut reader = Reader::new(raw.value);
+            Family::from_afi_safi(reader.u16()?, reader.u8()?)
+        }
+    }
 }
 
 /// The octets' number tells the next hop's family: four are IPv4's and go with IPv4 prefixes only.
