@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use self::framing::{Frame, Framer};
 use crate::config::PeerConfig;
+use crate::mrt::Encoding;
 use crate::role::Role;
 use crate::session::{Event, Fsm, Malformed, Outbox, State, Timer};
 use crate::status::{Direction, LastError, MessageCounters, Said};
@@ -20,7 +21,7 @@ use crate::wire::header::MessageType;
 use crate::wire::notification::Notification;
 use crate::wire::open::Open;
 use crate::wire::route_refresh::RouteRefresh;
-use crate::wire::update::{Agreed, Decoder};
+use crate::wire::update::{self, Agreed, Decoder};
 use crate::wire::{Severity, WireError};
 
 mod framing;
@@ -78,6 +79,7 @@ impl Ingress {
             IngressInput::Reset => fsm.reset(now, outbox),
             IngressInput::AskRefresh => fsm.ask_refresh(outbox),
             IngressInput::OverLimit { family } => fsm.over_limit(now, family, outbox),
+            IngressInput::Observe(observed) => outbox.observed = observed,
             IngressInput::Stop => fsm.finish(now, outbox),
             IngressInput::Tick => fsm.tick(now, outbox),
         }
@@ -175,6 +177,12 @@ impl Ingress {
 
     fn frame(&mut self, now: Instant, connection: ConnectionId, frame: &Frame) {
         self.outbox.received(frame.kind);
+        if self.outbox.observed {
+            let session = self.fsm.session();
+            let encoding =
+                session.map_or(Encoding::PLAIN, |s| s.encoding_of(&frame.message, s.add_path.receive));
+            self.outbox.observe(&frame.message, encoding);
+        }
         let malformed = |error: WireError| Malformed { error, message: frame.message.clone() };
         let event = match frame.kind {
             MessageType::Open => {
@@ -345,6 +353,8 @@ pub enum IngressInput {
         /// The family.
         family: Family,
     },
+    /// Whether to tell each message that the peer sends as it is.
+    Observe(bool),
     /// Close for good: the process ends and the peer shall take it as a restart. Without NOTIFICATION (RFC 4724), or with
     /// Cease/Administrative Reset where both ends take that for a restart too (RFC 8538).
     Stop,
@@ -401,6 +411,13 @@ pub enum IngressOutput {
     RefreshEnds(Family),
     /// The state changed.
     State(State),
+    /// A message of the peer's, as it was asked for with [`IngressInput::Observe`].
+    Received {
+        /// Header included.
+        message: Bytes,
+        /// How it is to be read.
+        encoding: Encoding,
+    },
     /// Something went wrong or was noteworthy; for `events`, logs and counters.
     Incident(Incident),
 }
@@ -446,6 +463,15 @@ pub struct Session {
     pub keepalive_time: Duration,
     /// The peer's graceful restart capability, if both ends have it.
     pub graceful_restart: Option<PeerGracefulRestart>,
+}
+
+impl Session {
+    /// How a message of the session is to be read, whose sender puts path identifiers in front of prefixes of these families.
+    pub(crate) fn encoding_of(&self, message: &[u8], add_path: FamilySet) -> Encoding {
+        let identified =
+            !add_path.is_empty() && update::family_of(message).is_some_and(|f| add_path.contains(f));
+        Encoding { four_octet_as: self.four_octet_as, add_path: identified }
+    }
 }
 
 /// The families whose prefixes have path identifiers on a session, by direction (RFC 7911 section 4).

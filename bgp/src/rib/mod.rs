@@ -41,6 +41,7 @@ mod adj_in;
 mod aggregates;
 mod attributes;
 mod decision;
+mod dump;
 mod export;
 mod groups;
 mod history;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::said::Record;
 use crate::ingress::{Incident, IncidentKind, IngressOutput, RouteBatch};
+use crate::mrt::Encoding;
 use crate::status::{Direction, LastError, MessageCounters};
 use crate::types::{ConnectionId, Reason};
 use crate::wire::Message;
@@ -22,6 +23,8 @@ pub(crate) struct Outbox {
     pub(crate) counters: MessageCounters,
     pub(crate) last_error: Option<LastError>,
     pub(crate) said: Record,
+    /// Whether each message of the peer's is told as it is.
+    pub(crate) observed: bool,
     allowances: [Allowance; 5],
 }
 
@@ -53,6 +56,11 @@ impl Outbox {
         if !self.batch.runs.is_empty() {
             self.queue.push_back(IngressOutput::Routes(std::mem::take(&mut self.batch)));
         }
+    }
+
+    /// Tells of a message of the peer's. It may come before routes that came before it: those stay together.
+    pub(crate) fn observe(&mut self, message: &Bytes, encoding: Encoding) {
+        self.queue.push_back(IngressOutput::Received { message: message.clone(), encoding });
     }
 
     /// Sends a message.

@@ -123,7 +123,11 @@ impl World {
                     node.dynamic = remember;
                 }
             }
-            Output::Announced(_) | Output::Aggregates(_) | Output::Neighbour { .. } | Output::Event(_) => {}
+            Output::Announced(_)
+            | Output::Aggregates(_)
+            | Output::Neighbour { .. }
+            | Output::Event(_)
+            | Output::Observation(_) => {}
         }
     }
 

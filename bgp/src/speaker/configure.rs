@@ -78,6 +78,7 @@ impl Speaker {
         let seed = self.start.seed.wrapping_add(u64::from(id.0) << 32);
         let mut ingress = Ingress::new(address, speaker.router_id, seed);
         ingress.handle(now, IngressInput::Restart(self.local_restart()));
+        ingress.handle(now, IngressInput::Observe(self.observed));
         self.addresses.insert(id, address);
         let peer = Peer::new(id, Arc::clone(config), range, ingress);
         self.dynamic.note(address, &peer);

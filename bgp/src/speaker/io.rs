@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use crate::bfd::Change;
 use crate::config::{PeerConfig, SpeakerConfig};
 use crate::ingress::Incident;
+use crate::mrt::Observation;
 use crate::protection::Protection;
 use crate::session::{self, State};
 use crate::types::{ConnectionId, Family, FamilySet, PeerAddress, Reason};
@@ -149,6 +150,8 @@ pub enum Input {
         /// How.
         change: Change,
     },
+    /// Whether to tell what passes between the speaker and its peers: [`Output::Observation`].
+    Observe(bool),
     /// The process ends: close every connection so that helpers keep our routes: without NOTIFICATION, but to those that take a
     /// NOTIFICATION for a restart too (RFC 8538).
     Stop,
@@ -231,6 +234,8 @@ pub enum Output {
     },
     /// Something to tell people.
     Event(Event),
+    /// What passed between the speaker and a peer, while [`Input::Observe`] asks for it.
+    Observation(Observation),
 }
 
 /// A next hop as the kernel is asked about it.

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ipnet::IpNet;
 
+pub use self::dump::Dump;
 pub use self::io::{
     BestPathChange, Caller, Event, EventKind, Input, NextHops, Output, Refresh, Resolution, SpeakerStart,
     Timer, TrackedNextHop,
@@ -32,6 +33,7 @@ use crate::bmp::{Bmp, BmpInput};
 use crate::config::SpeakerConfig;
 use crate::egress::{Egress, EgressInput, EgressOutput, GroupId};
 use crate::ingress::{Down, IngressInput, IngressOutput, LocalRestart, Session};
+use crate::mrt::Observed;
 use crate::rib::{Rib, RibInput, RibOutput};
 use crate::session::State;
 use crate::status::SpeakerCounters;
@@ -43,8 +45,10 @@ mod announced;
 mod bmp;
 mod configure;
 mod convergence;
+mod dump;
 mod dynamic;
 mod io;
+mod observe;
 mod outbox;
 mod peer;
 mod queries;
@@ -80,6 +84,8 @@ pub struct Speaker {
     announced: Announced,
     bmp: Bmp,
     counters: SpeakerCounters,
+    /// Whether messages and changes of state are told.
+    observed: bool,
     /// The peers whose sessions are to end, as they have told more prefixes than they may, and of which family.
     over_limit: BTreeMap<PeerAddress, Family>,
     /// Refused connections that no event has told of, and when one was told last.
@@ -109,6 +115,7 @@ impl Speaker {
             announced: Announced::default(),
             bmp: Bmp::default(),
             counters: SpeakerCounters::default(),
+            observed: false,
             over_limit: BTreeMap::new(),
             refused: (0, None),
             outputs: VecDeque::new(),
@@ -143,6 +150,7 @@ impl Speaker {
                 self.refuse_of_range(now, range, range.addr(), error);
             }
             Input::Connected { connection, local } => {
+                self.connected(connection, local);
                 self.tell_session(now, connection, IngressInput::Connected { connection, local });
             }
             Input::ConnectFailed { connection, error } => {
@@ -165,6 +173,7 @@ impl Speaker {
             }
             Input::Refresh { peer, direction: Refresh::Out } => self.tell_again(now, peer),
             Input::Bfd { peer, change } => self.bfd(now, peer, change),
+            Input::Observe(observed) => self.observe(now, observed),
             Input::Stop => return self.stop(now),
             Input::Tick => self.tick(now),
         }
@@ -246,13 +255,18 @@ impl Speaker {
         self.stopped = true;
         self.bmp.handle(now, BmpInput::Stop);
         self.tell_stations(now);
+        let mut last = Vec::new();
         for peer in self.peers.values_mut() {
             peer.ingress.handle(now, IngressInput::Stop);
             while let Some(output) = peer.ingress.poll() {
                 if let IngressOutput::Write { connection, bytes } = output {
-                    self.outputs.push_back(Output::Write { connection, bytes });
+                    last.push((connection, bytes));
                 }
             }
+        }
+        for (connection, bytes) in last {
+            self.observe_sent(connection, &bytes);
+            self.outputs.push_back(Output::Write { connection, bytes });
         }
         for (connection, _) in std::mem::take(&mut self.connections) {
             self.outputs.push_back(Output::Close { connection });
@@ -276,6 +290,7 @@ impl Speaker {
             }
         };
         self.connections.insert(connection, Outbox::new(now, peer));
+        self.connected(connection, local);
         self.tell_session(now, connection, IngressInput::Accepted { connection, local, remote });
     }
 
@@ -381,6 +396,9 @@ impl Speaker {
                 self.rib.handle(now, RibInput::RefreshEnds { peer: id, family });
             }
             IngressOutput::State(to) => self.moved(address, to),
+            IngressOutput::Received { message, encoding } => {
+                self.push_observation(address, Observed::Received(message), encoding);
+            }
             IngressOutput::Incident(incident) => self.tell_people(address, EventKind::Incident(incident)),
         }
     }
@@ -426,6 +444,7 @@ impl Speaker {
         let Some(peer) = self.peers.get_mut(&address) else { return };
         let from = std::mem::replace(&mut peer.state, to);
         self.convergence.moved(peer.id, from, to);
+        self.observe_state(address, from, to);
         self.tell_people(address, EventKind::State { from, to });
     }
 
@@ -573,6 +592,7 @@ impl Speaker {
     }
 
     fn write(&mut self, now: Instant, connection: ConnectionId, maker: Maker, bytes: Bytes) {
+        self.observe_sent(connection, &bytes);
         if let Some(outbox) = self.connections.get_mut(&connection) {
             outbox.push(now, maker, bytes.len());
             self.outputs.push_back(Output::Write { connection, bytes });

@@ -1,5 +1,6 @@
 //! What the speaker holds of one peer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -20,6 +21,8 @@ pub(super) struct Peer {
     pub(super) ingress: Ingress,
     /// As it was told last.
     pub(super) state: State,
+    /// Our end of its last connection.
+    pub(super) local: Option<IpAddr>,
     /// The connection of the Established session.
     pub(super) established: Option<ConnectionId>,
     /// The connection that ended last without our doing.
@@ -40,6 +43,7 @@ impl Peer {
             range,
             ingress,
             state: State::Idle,
+            local: None,
             established: None,
             lost: None,
             group: None,

@@ -5,7 +5,7 @@ use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -19,8 +19,10 @@ use super::connection::{self, Arrival, Link};
 use super::keys::{self, Key, Keys};
 use super::limits::{Limits, Permit};
 use super::notices::Notices;
+use super::recorder::Recorder;
 use super::{Command, LINGER, Notice, Request, listener, sockopt};
 use crate::config::PeerConfig;
+use crate::mrt::Observation;
 use crate::protection::Protection;
 use crate::speaker::{Caller, Input, Output, Speaker};
 use crate::types::{ConnectionId, PeerAddress};
@@ -59,6 +61,8 @@ pub(super) struct Driver {
     bfd: Sessions,
     /// As the speaker told them last.
     dynamic: BTreeMap<PeerAddress, Arc<PeerConfig>>,
+    /// Where messages are written down.
+    recorder: Option<Arc<Recorder>>,
 }
 
 #[derive(Debug)]
@@ -84,6 +88,7 @@ impl Driver {
             notices: Notices::default(),
             bfd: Sessions::default(),
             dynamic: BTreeMap::new(),
+            recorder: None,
         };
         driver.listen(listeners);
         driver
@@ -261,6 +266,11 @@ impl Driver {
             Command::Reset { peer } => self.feed(Input::Reset { peer }),
             Command::Refresh { peer, direction } => self.feed(Input::Refresh { peer, direction }),
             Command::Listen(addresses) => self.listen(addresses),
+            Command::Record(recorder) => {
+                let observed = recorder.is_some();
+                self.recorder = recorder;
+                self.feed(Input::Observe(observed));
+            }
         }
     }
 
@@ -324,6 +334,13 @@ impl Driver {
             Output::Neighbour { link, address } => self.notices.neighbour(link, address),
             Output::Dynamic { peers, remember } => self.dynamic_peers(peers, remember),
             Output::Event(event) => self.notices.event(event),
+            Output::Observation(observation) => self.record(&observation),
+        }
+    }
+
+    fn record(&self, observation: &Observation) {
+        if let Some(recorder) = &self.recorder {
+            recorder.record(SystemTime::now().into(), observation);
         }
     }
 

@@ -22,6 +22,8 @@ use ipnet::IpNet;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::recorder::{Recorder, Records};
+
 use self::bfd::BfdReport;
 use self::driver::Driver;
 use crate::bfd::{Remote, Resumption};
@@ -36,6 +38,7 @@ mod keys;
 mod limits;
 mod listener;
 mod notices;
+mod recorder;
 mod sockopt;
 
 /// How long [`Handle::stop`] and a closing connection wait for the peer to take the last bytes.
@@ -139,6 +142,8 @@ pub enum Command {
     },
     /// Where to listen from now on; connections that are up stay up.
     Listen(BTreeSet<SocketAddr>),
+    /// Where to write down what passes between the speaker and its peers; none: nowhere.
+    Record(Option<Arc<Recorder>>),
 }
 
 /// The speaker has stopped.

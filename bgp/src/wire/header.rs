@@ -1,6 +1,6 @@
 //! The message header (RFC 4271 section 4.1).
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::error::{ErrorCode, WireError};
 use super::reader::Reader;
@@ -96,6 +96,15 @@ impl Header {
         }
         Ok(Self { length, kind })
     }
+}
+
+/// The messages of a buffer that holds whole ones.
+pub(crate) fn messages(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        let length = u16::from_be_bytes(*bytes.get(16..)?.first_chunk()?);
+        let length = usize::from(length).clamp(HEADER_LENGTH, bytes.len().max(HEADER_LENGTH));
+        (length <= bytes.len()).then(|| bytes.split_to(length))
+    })
 }
 
 fn bad_length(length: u16, text: impl Into<std::borrow::Cow<'static, str>>) -> WireError {

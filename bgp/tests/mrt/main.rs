@@ -1,4 +1,4 @@
-//! MRT (RFC 6396): records octet by octet.
+//! MRT (RFC 6396): records octet by octet, what a speaker gives to be written down, and its table while it changes.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -9,3 +9,6 @@
 
 mod reader;
 mod records;
+#[path = "../sim_support/mod.rs"]
+mod sim_support;
+mod speaker;
