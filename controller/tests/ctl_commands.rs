@@ -74,7 +74,7 @@ impl FakeDaemon {
 
 const GOOD: &str = r#"{"node": "n1", "ok": true, "problems": [], "peers": {"up": 1, "wanted": 1},
     "config": {"ok": true, "errors": []}, "fib": {"wanted": 1, "installed": 1, "refused": 0, "shadowed": 0, "repaired": 0},
-    "ipam": {"blocks": []}, "addresses": [], "spoofed": {"ipv4": 1, "ipv6": 0}, "services": null, "drain": null}"#;
+    "ipam": {"blocks": []}, "addresses": [], "spoofed": {"ipv4": 1, "ipv6": 0}, "services": null, "drain": null, "mrt": null}"#;
 
 #[test]
 fn usage_errors_are_2() {
@@ -396,4 +396,41 @@ fn drain_waits_for_what_another_began_and_not_for_what_was_ended_or_is_overdue()
         let (exit, _, err, _) = daemon.ask_all(&["drain", "--wait"]);
         assert!(exit == Exit::Wrong && err.contains(words), "{err}");
     }
+}
+
+#[test]
+fn a_dump_has_its_name_once_it_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("table.mrt");
+    std::fs::write(&file, "of before").unwrap();
+    let line = ["mrt", "-w", file.to_str().unwrap()];
+    let names = || std::fs::read_dir(dir.path()).unwrap().count();
+
+    let refused = FakeDaemon::answering(409, r#"{"error": "2 dumps are under way"}"#);
+    let (exit, _, err, asked) = refused.ask(&line);
+    assert_eq!((exit, asked.as_str()), (Exit::Wrong, "/v1/mrt"));
+    assert!(err.contains("2 dumps are under way"), "{err}");
+    // A daemon that dies meanwhile: less comes than was announced.
+    let dir_of_socket = tempfile::tempdir().unwrap();
+    let socket = dir_of_socket.path().join("weft.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let dying = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        BufReader::new(stream.try_clone().unwrap()).read_line(&mut String::new()).unwrap();
+        stream.write_all(b"HTTP/1.1 200 x\r\ncontent-length: 100\r\n\r\nhalf of it").unwrap();
+    });
+    let (exit, _, err) = weftctl(&[&["--socket", socket.to_str().unwrap()], &line[..]].concat());
+    dying.join().unwrap();
+    assert!(exit == Exit::Unreachable && err.contains("broke off"), "{err}");
+    // Another that writes to the same file.
+    let partial = dir.path().join("table.mrt.partial");
+    std::fs::write(&partial, "another's").unwrap();
+    let (exit, _, err) = weftctl(&line);
+    assert!(exit == Exit::Usage && err.contains("remove it"), "{err}");
+    std::fs::remove_file(partial).unwrap();
+    assert_eq!((std::fs::read_to_string(&file).unwrap().as_str(), names()), ("of before", 1));
+
+    let (exit, out, err, _) = FakeDaemon::answering(200, "a table").ask(&line);
+    assert_eq!((exit, out.as_str()), (Exit::Good, ""), "{err}");
+    assert_eq!((std::fs::read_to_string(&file).unwrap().as_str(), names()), ("a table", 1));
 }

@@ -19,7 +19,7 @@ use weft_controller::api::json::{
     AddPathJson, AddressJson, AsPathElement, AuthenticationJson, BfdJson, CapabilitiesJson, ConfigStatusJson,
     DocumentError, DrainJson, DrainPhase, ErrorDirection, EventJson, FamilyJson, FibJson, FibNextHopJson,
     FibStatusJson, GracefulRestartJson, GracefulRestartRole, IpamStatusJson, LastErrorJson, ListenRangeJson,
-    MaxPrefixesJson, OriginJson, PathJson, PeerCountJson, PeerJson, Problem, RoleJson, RouteJson,
+    MaxPrefixesJson, MrtJson, OriginJson, PathJson, PeerCountJson, PeerJson, Problem, RoleJson, RouteJson,
     SpoofedJson, StatusJson, TimersJson,
 };
 use weft_controller::api::peer_detail::{
@@ -264,6 +264,7 @@ fn status() -> StatusJson {
             rejected: Some(RejectedJson { ipv4: 5, ipv6: 0 }),
         }),
         drain: None,
+        mrt: None,
     }
 }
 
@@ -345,6 +346,25 @@ fn dynamic_peers_are_shown_with_their_range_and_how_many_there_are() {
     let told = tables::status(&StatusJson { listen_ranges: vec![range], ..status() }, false);
     let line = "Range     rack, 10.0.0.0/24: 1 up, 2 peers of 100, 3 connections refused\n";
     assert!(told.contains(line), "{told}");
+}
+
+#[test]
+fn status_tells_of_mrt_files_where_they_are_asked_for() {
+    let mrt = MrtJson {
+        directory: "/var/lib/weft/mrt".into(),
+        records: 1234,
+        dropped: 5,
+        tables: 6,
+        tables_failed: 0,
+        files: 7,
+        size: 8_000_000,
+        updates_file: Some("updates.20261127T024500.000000Z.mrt".into()),
+        table_file: None,
+    };
+    let text = tables::status(&StatusJson { mrt: Some(mrt), ..status() }, false);
+    let line = "\nMRT       1234 records and 6 tables written, 5 and 0 lost; 7 files of 8 MiB in /var/lib/weft/mrt\n";
+    assert!(text.contains(line), "{text}");
+    assert!(!tables::status(&status(), false).contains("MRT"));
 }
 
 #[test]

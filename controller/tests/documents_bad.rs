@@ -223,6 +223,19 @@ fn values_that_do_not_go_together() {
         "longer than 1h",
         "0s to 1h",
     );
+    for (mrt, field, message, remedy) in [
+        ("{}", "", "neither updates nor tables", "give updates: {}, tables: {}, or both"),
+        ("{sizeLimit: 1Gi}", "", "neither updates nor tables", "leave mrt out"),
+        ("{updates: {}, sizeLimit: 1GB}", ".sizeLimit", "\"1GB\" is no size", "\"512Mi\" or \"1Gi\""),
+        ("{updates: {}, sizeLimit: 1Mi}", ".sizeLimit", "1Mi is out of range", "64Mi to 1Ti"),
+        ("{updates: {rotateAfter: 0s}}", ".updates.rotateAfter", "0s is out of range", "1s to 24h"),
+        ("{tables: {interval: 25h}}", ".tables.interval", "25h is out of range", "1m to 24h"),
+        ("{updates: true}", ".updates", "", ""),
+        ("{updates: {}, directory: /}", ".directory", "unknown field", ""),
+    ] {
+        let field = format!("spec.mrt{field}");
+        one("BGPConfiguration", "default", &format!("  mrt: {mrt}\n"), 5, &field, message, remedy);
+    }
     one("BGPConfiguration", "default", "  mtu: 100\n", 5, "spec.mtu", "100 is not an MTU", "1280");
     one(
         "BGPConfiguration",

@@ -671,3 +671,22 @@ fn of_a_node_that_has_left_only_its_pods_remain() {
     assert!(after.blocks.iter().all(|block| block.state == BlockState::Leaving), "new pods go elsewhere");
     assert_eq!((&after.packet_filter, after.addresses), (&before.packet_filter, before.addresses));
 }
+
+#[test]
+fn mrt_files_are_of_what_is_asked_for() {
+    let mrt = |documents: &[&str]| {
+        let plan = plan1(documents).mrt?;
+        Some((plan.size_limit >> 20, plan.rotate_after, plan.table_interval))
+    };
+    let configuration = |name: &str, mrt: &str| {
+        format!(
+            "kind: BGPConfiguration\nmetadata: {{name: {name}}}\nspec: {{nodeToNodeMeshEnabled: false, mrt: {mrt}}}\n"
+        )
+    };
+    let minutes = |n: u64| Some(std::time::Duration::from_secs(60 * n));
+    assert_eq!(mrt(&[NO_MESH]), None);
+    let default = configuration("default", "{updates: {}, tables: {}}");
+    assert_eq!(mrt(&[&default]), Some((1024, minutes(15), minutes(120))));
+    let own = configuration("node.n1", "{sizeLimit: 64Mi, tables: {interval: 5m}}");
+    assert_eq!(mrt(&[&default, &own]), Some((64, None, minutes(5))));
+}

@@ -36,7 +36,7 @@ struct Waiting {
 
 impl Recorder {
     /// Appends what happened, unless too much waits.
-    pub(super) fn record(&self, time: Timestamp, observation: &Observation) {
+    pub fn record(&self, time: Timestamp, observation: &Observation) {
         let mut waiting = self.lock();
         let records = &mut waiting.records;
         let before = records.octets.len();

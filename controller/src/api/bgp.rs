@@ -10,9 +10,9 @@ use weft_bgp::types::Family;
 
 use super::{
     AS_PATH_MAX, AsNumber, BGPPeerStatus, BmpStation, COMMUNITIES_MAX, Cidr, ClusterId, CommunityMatch,
-    Duration, FilterOperation, InterfaceName, NamedCommunity, OPERATIONS_MAX, ObjectStatus, PeerAddress,
-    PeerAs, PrefixAdvertisement, RouterId, SERVICE_RANGES_MAX, STATIONS_MAX, Selector, ServiceAggregation,
-    ServiceRange, SourceAddress,
+    Duration, FilterOperation, InterfaceName, MrtSpec, NamedCommunity, OPERATIONS_MAX, ObjectStatus,
+    PeerAddress, PeerAs, PrefixAdvertisement, RouterId, SERVICE_RANGES_MAX, STATIONS_MAX, Selector,
+    ServiceAggregation, ServiceRange, SourceAddress,
 };
 
 /// The longest name of an object (RFC 1123 subdomain).
@@ -139,6 +139,9 @@ pub struct BGPConfigurationSpec {
     #[serde(default)]
     #[schemars(length(max = COMMUNITIES_MAX))]
     pub prefix_advertisements: Option<Vec<PrefixAdvertisement>>,
+    /// What of BGP is written to MRT files (RFC 6396); nothing unless given. That of `node.NAME` stands in place of the default one's.
+    #[serde(default)]
+    pub mrt: Option<MrtSpec>,
 }
 
 /// Where the blocks of a node come from. IPBlocks that people write count in any case.

@@ -40,6 +40,12 @@ const RULES: &[Rule] = &[
         "maxPaths: write 1 to 256",
     ),
     (
+        "BGPConfiguration",
+        "/properties/spec/properties/mrt",
+        "has(self.updates) || has(self.tables)",
+        "give updates, tables, or both",
+    ),
+    (
         "BGPPeer",
         "/properties/spec",
         "!(has(self.peerIP) || has(self.interface) || has(self.listenRange)) || has(self.asNumber)",

@@ -397,6 +397,33 @@ pub struct StatusJson {
     pub services: Option<ServicesStatusJson>,
     /// How far the node is drained; null: it is not.
     pub drain: Option<DrainJson>,
+    /// The MRT files; null: none are asked for.
+    #[serde(default)]
+    pub mrt: Option<MrtJson>,
+}
+
+/// What of BGP is written to MRT files, since the start of weftd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MrtJson {
+    /// Where they are.
+    pub directory: String,
+    /// Messages and changes of state that were written.
+    pub records: u64,
+    /// Those that were not, as the disk was too slow or full.
+    pub dropped: u64,
+    /// Tables that were written.
+    pub tables: u64,
+    /// Those that could not be.
+    pub tables_failed: u64,
+    /// How many files there are, at the last look.
+    pub files: u64,
+    /// Their size in octets.
+    pub size: u64,
+    /// The file that messages are written to at present.
+    pub updates_file: Option<String>,
+    /// The file of the last table.
+    pub table_file: Option<String>,
 }
 
 /// A range from within which peers may connect.

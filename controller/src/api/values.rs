@@ -14,7 +14,7 @@ use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use weft_bgp::types::Asn;
 
-use super::{Invalid, StationAddress};
+use super::{ByteSize, Invalid, StationAddress};
 
 /// No value is written longer. The API server wants a bound for the rules that look at text.
 const TEXT_MAX: usize = 128;
@@ -483,6 +483,12 @@ text_value!(
     Form::Text(Some("^([0-9]+(h|m|s|ms))+$")),
     "a duration such as \"90s\", \"1m30s\" or \"500ms\""
 );
+text_value!(
+    ByteSize,
+    "ByteSize",
+    Form::Text(Some("^[0-9]+(Ki|Mi|Gi|Ti)?$")),
+    "a size such as \"512Mi\" or \"1Gi\""
+);
 text_value!(PeerAddress, "PeerAddress", Form::Text(None), "an address: IP, IP:PORT or [IPV6]:PORT");
 text_value!(
     StationAddress,
@@ -517,6 +523,7 @@ text_value!(
     "UseNodeIP, None or one of the node's addresses"
 );
 serialize_as_text!(
+    ByteSize,
     Cidr,
     Duration,
     PeerAddress,

@@ -93,6 +93,12 @@ pub enum Command {
         #[command(subcommand)]
         command: IpamCommand,
     },
+    /// Dump the table with every path as it was received, as an MRT file (RFC 6396)
+    Mrt {
+        /// The file to write, in place of standard output; one that is there is replaced once the dump is whole
+        #[arg(short, long, value_name = "FILE")]
+        write: Option<PathBuf>,
+    },
     /// End sessions with a Cease/Administrative Reset and begin them anew; with --soft, have routes told again and leave the sessions alone
     Clear {
         /// A peer's address or %interface, the name of the object that asks for it, or all: every peer

@@ -7,6 +7,7 @@ mod client;
 mod drain;
 mod events;
 mod ipam;
+mod mrt;
 mod output;
 mod peer_detail;
 mod query;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::args::{Args, Command, Format, Rib, Soft, Target};
 use super::client::{Client, encode};
-use super::{Exit, Failure, drain, events, ipam, output, tables};
+use super::{Exit, Failure, drain, events, ipam, mrt, output, tables};
 use crate::api::clear::{ClearRequest, ClearedJson, SoftClear};
 use crate::api::json::{FibJson, PeerJson, RouteJson, StatusJson, VersionJson};
 use crate::api::{ServicePrefixJson, StationJson};
@@ -51,6 +51,7 @@ pub(super) fn run(
         }
         Command::Ipam { command } => ipam::run(client, command, format, out),
         Command::Clear { peer, soft } => clear(client, peer, *soft, format, out),
+        Command::Mrt { write } => mrt::run(client, write.as_deref(), out),
         Command::Drain { wait } => drain::drain(client, *wait, format, out),
         Command::Undrain => drain::undrain(client, format, out),
         Command::Version => version(client, format, out),

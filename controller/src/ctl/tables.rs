@@ -10,7 +10,8 @@ use crate::api::ipam::IpamJson;
 use crate::api::json::{
     AddPathJson, AddressJson, AsPathElement, AuthenticationJson, BfdJson, CapabilitiesJson, DocumentError,
     DrainJson, DrainPhase, ErrorDirection, EventJson, FibJson, FibNextHopJson, LastErrorJson,
-    ListenRangeJson, OriginJson, PathJson, PeerJson, Problem, RouteJson, Severity, StatusJson, TimersJson,
+    ListenRangeJson, MrtJson, OriginJson, PathJson, PeerJson, Problem, RouteJson, Severity, StatusJson,
+    TimersJson,
 };
 use crate::api::{ServicePrefixJson, StationJson};
 
@@ -164,6 +165,9 @@ pub fn status(status: &StatusJson, wide: bool) -> String {
             ),
         );
     }
+    if let Some(mrt) = &status.mrt {
+        line("MRT", mrt_files(mrt));
+    }
     let errors = &status.config.errors;
     let documents = match (status.config.ok, errors.len()) {
         (true, _) => "ok".to_owned(),
@@ -187,6 +191,14 @@ pub fn status(status: &StatusJson, wide: bool) -> String {
         write_problem(&mut text, problem, wide);
     }
     text
+}
+
+fn mrt_files(mrt: &MrtJson) -> String {
+    let MrtJson { directory, records, dropped, tables, tables_failed, files, size, .. } = mrt;
+    format!(
+        "{records} records and {tables} tables written, {dropped} and {tables_failed} lost; {files} files of {} MiB in {directory}",
+        size.div_ceil(1 << 20)
+    )
 }
 
 /// How far a node is drained, in a sentence.

@@ -56,7 +56,7 @@ use super::socket::{Ask, Serving};
 use super::source::FolderWatch;
 use super::sysctl::{self, Finding};
 use super::{
-    bfd, facts, happened, ipam, node_file, packet_filter, pods, preflight, services, socket, source,
+    bfd, facts, happened, ipam, mrt, node_file, packet_filter, pods, preflight, services, socket, source,
 };
 use crate::api::json::{ConfigStatusJson, Problem};
 use crate::cluster::Cluster;
@@ -86,6 +86,8 @@ pub(super) struct Agent {
     pub(super) takes_pods: watch::Sender<bool>,
     /// On which links routers are looked for.
     pub(super) neighbour_links: watch::Sender<neighbours::Links>,
+    /// What of BGP is written to files.
+    mrt: mrt::Keeper,
     pub(super) kernel: Arc<Kernel>,
     pub(super) sysctls: sysctl::Kernel,
     /// The root directory of the host.
@@ -167,6 +169,8 @@ pub(super) struct Knowledge {
     pub(super) pods: Pods,
     /// Their addresses.
     pub(super) ipam: ipam::State,
+    /// How it goes with MRT files.
+    pub(super) mrt: mrt::Shared,
     /// Counters.
     pub(super) counts: Counts,
 }
@@ -264,6 +268,7 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
     let news: Coalesced<KernelNews> = Coalesced::default();
     let kernel = Kernel::start(Settings::default(), KernelNews::sink(news.clone()))
         .context("cannot keep the kernel's routes")?;
+    let mrt = mrt::Shared::new(args.mrt_dir.unwrap_or_else(|| args.state_dir.join("mrt")));
     let agent = Agent {
         node,
         run_dir: run_dir.path().to_owned(),
@@ -271,6 +276,7 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
         packet_filter,
         takes_pods,
         neighbour_links,
+        mrt: mrt::Keeper::start(mrt.clone()),
         kernel: Arc::new(kernel),
         sysctls: sysctl::Kernel(args.proc_sys),
         host_root: args.host_root,
@@ -283,6 +289,7 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
             settling: Settling::new(!remembered.blocks.is_empty()),
             held: HeldBlocks::new(remembered.blocks),
             drain,
+            mrt,
             ..Knowledge::default()
         },
     };
@@ -391,6 +398,7 @@ impl Agent {
         }
         // Who was told that BFD ends is not to be told that it goes on.
         bfd::forget(&self.run_dir);
+        self.mrt.stop().await;
         Ok(())
     }
 
@@ -416,6 +424,7 @@ impl Agent {
             bgp.handle.send(Command::Configure(Arc::clone(&plan.speaker))).await?;
             self.known.listeners.retain(|address, _| listeners.contains(address));
             bgp.handle.send(Command::Listen(listeners)).await?;
+            self.want_mrt();
             return Ok(());
         }
         let forwarding = adopted.families();
@@ -425,9 +434,16 @@ impl Agent {
         let handle = Transport::start(start, listeners, notices);
         handle.send(Command::Remember(dynamic::remembered(&self.run_dir))).await?;
         handle.send(Command::ResumeBfd(bfd::remembered(&self.run_dir))).await?;
+        // Recording begins before the first session does.
+        self.bgp = Some(Bgp { handle: handle.clone(), notices: received });
+        self.want_mrt();
         handle.send(Command::Configure(Arc::clone(&plan.speaker))).await?;
-        self.bgp = Some(Bgp { handle, notices: received });
         Ok(())
+    }
+
+    fn want_mrt(&self) {
+        let mrt = self.known.plan.as_ref().and_then(|plan| plan.mrt);
+        self.mrt.want(mrt, self.bgp.as_ref().map(|bgp| &bgp.handle), self.known.converged);
     }
 
     async fn kernel_said(&mut self, news: KernelNews) -> Result<()> {
@@ -500,6 +516,7 @@ impl Agent {
                 );
                 block_in_place(|| self.kernel.sweep())?;
                 self.tell_runtime();
+                self.want_mrt();
             }
             Notice::Announced(prefixes) => self.announced(prefixes),
             Notice::Aggregates(prefixes) => self.aggregates(prefixes)?,

@@ -63,6 +63,7 @@ impl Agent {
                 reply_from_task(reply, async move { inquiry.prefix_events(query).await });
             }
             Ask::Services(reply) => drop(reply.send(self.known.services())),
+            Ask::Speaker(reply) => drop(reply.send(inquiry.bgp)),
             Ask::Status(reply) => {
                 let known = self.known.clone();
                 let node = self.node.clone();
@@ -207,6 +208,7 @@ impl Inquiry {
             .collect();
         let behind_gateway = known.nodes_behind_gateway();
         let mut found = known.found();
+        found.extend(known.mrt.problems(now.instant));
         found.extend(speaker.peers.iter().filter_map(problems::without_ipv4));
         found.extend(speaker.peers.iter().filter_map(problems::max_prefixes));
         found.extend(speaker.peers.iter().filter_map(problems::paths_refused));
@@ -244,6 +246,7 @@ impl Inquiry {
                 .map(|nft::Packets { ipv4, ipv6 }| SpoofedJson { ipv4, ipv6 }),
             services: known.services_status(),
             drain: known.drained(&now),
+            mrt: known.plan.iter().any(|plan| plan.mrt.is_some()).then(|| known.mrt.json()),
         };
         let peers_have_bfd = peers.iter().any(|(peer, _)| peer.bfd.is_some());
         let messages = speaker.peers.iter().map(|p| p.counters);

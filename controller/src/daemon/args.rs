@@ -44,6 +44,10 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "/var/lib/weft")]
     pub state_dir: PathBuf,
 
+    /// Where MRT files are written, should a BGPConfiguration ask for some [default: mrt in the directory of --state-dir]
+    #[arg(long, value_name = "DIR")]
+    pub mrt_dir: Option<PathBuf>,
+
     /// Where the container runtime keeps the results of its plugins (libcni)
     #[arg(long, value_name = "DIR", default_value = "/var/lib/cni/results")]
     pub cni_cache_dir: PathBuf,

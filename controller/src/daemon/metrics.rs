@@ -185,7 +185,17 @@ impl Scrape {
             counters(encoder, "spoofed_packets_dropped", "Packets of pods with forged sources", families)?;
         }
         self.encode_services(encoder)?;
-        Ok(())
+        self.encode_mrt(encoder)
+    }
+
+    fn encode_mrt(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(mrt) = &self.status.mrt else { return Ok(()) };
+        let records = [([("result", "written")], mrt.records), ([("result", "dropped")], mrt.dropped)];
+        counters(encoder, "mrt_records", "Messages and changes of state for MRT files", records)?;
+        let tables = [([("result", "written")], mrt.tables), ([("result", "failed")], mrt.tables_failed)];
+        counters(encoder, "mrt_tables", "Tables for MRT files", tables)?;
+        gauge(encoder, "mrt_files", "MRT files there are", mrt.files)?;
+        gauge(encoder, "mrt_bytes", "Their size", mrt.size)
     }
 
     fn encode_services(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -475,7 +485,7 @@ mod tests {
     use crate::api::ipam::{IpamBlockJson, IpamBlockState};
     use crate::api::json::{
         BfdJson, ConfigStatusJson, DrainJson, FamilyJson, FibStatusJson, IpamStatusJson, MaxPrefixesJson,
-        PeerCountJson, Problem, SpoofedJson,
+        MrtJson, PeerCountJson, Problem, SpoofedJson,
     };
     use crate::api::{RejectedJson, ServicesStatusJson};
 
@@ -567,6 +577,17 @@ mod tests {
                     since: jiff::Timestamp::UNIX_EPOCH,
                     until: None,
                     reason: "weftctl drain".into(),
+                }),
+                mrt: Some(MrtJson {
+                    directory: "/var/lib/weft/mrt".into(),
+                    records: 40,
+                    dropped: 41,
+                    tables: 42,
+                    tables_failed: 43,
+                    files: 44,
+                    size: 45,
+                    updates_file: None,
+                    table_file: None,
                 }),
             },
             peers: vec![(

@@ -25,6 +25,7 @@ mod kernel_news;
 mod lock;
 mod managers;
 mod metrics;
+mod mrt;
 mod neighbours;
 mod node_file;
 mod packet_filter;

@@ -151,6 +151,7 @@ mod tests {
             sysctls: Vec::new(),
             manage_sysctls: true,
             packet_filter: Ruleset::default(),
+            mrt: None,
             diagnostics: Vec::new(),
         }
     }

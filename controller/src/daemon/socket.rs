@@ -14,6 +14,7 @@
 //! | socket | `POST /v1/clear` with [`ClearRequest`] | list of [`ClearedJson`]; 409 if nothing can be done |
 //! | socket | `POST /v1/drain` | [`DrainJson`]; 409 if the node is being drained |
 //! | socket | `POST /v1/undrain` | null; 409 if the node is not being drained, or by a taint |
+//! | socket | `GET /v1/mrt` | the table as MRT (RFC 6396, TABLE_DUMP_V2), in pieces; 409 while two others are under way |
 //! | socket | `GET /v1/version` | [`VersionJson`] |
 //! | port | `GET /metrics` | the Prometheus text format |
 //! | port | `GET /healthz` | 200: the daemon's loop answers |
@@ -29,23 +30,27 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures_util::stream::poll_fn;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
+use weft_bgp::transport::Handle;
 
 use super::clear::no_such_peer;
+use super::clock::Moment;
 use super::event_query::EventQuery;
 use super::events::Events;
-use super::ipam;
 use super::report::Seen;
+use super::{ipam, mrt};
 use crate::api::clear::{ClearRequest, ClearedJson};
 use crate::api::json::{DrainJson, EventJson, FibJson, PeerJson, RouteJson, StatusJson, VersionJson};
 use crate::api::{ServicePrefixJson, StationJson};
@@ -54,6 +59,11 @@ use crate::api::{ServicePrefixJson, StationJson};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The longest wait for an event.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How many dumps may be under way.
+const DUMPS_MAX: usize = 2;
+
+static DUMPS: Semaphore = Semaphore::const_new(DUMPS_MAX);
 
 /// A question to the daemon's loop.
 #[derive(Debug)]
@@ -70,6 +80,8 @@ pub(super) enum Ask {
     PrefixEvents(EventQuery, oneshot::Sender<Vec<EventJson>>),
     /// Which Services are announced?
     Services(oneshot::Sender<Vec<ServicePrefixJson>>),
+    /// Who can be asked for a dump; none before the first plan.
+    Speaker(oneshot::Sender<Option<Handle>>),
     /// Begin sessions anew, or have routes told again.
     Clear(ClearRequest, oneshot::Sender<Result<Vec<ClearedJson>, Refusal>>),
     /// Begin to drain the node.
@@ -233,6 +245,7 @@ pub(super) fn api(serving: Serving) -> Router {
         .route("/v1/clear", post(clear))
         .route("/v1/drain", post(drain))
         .route("/v1/undrain", post(undrain))
+        .route("/v1/mrt", get(dump))
         .route("/v1/version", get(version))
         .merge(ipam::routes())
         .fallback(unknown)
@@ -404,6 +417,23 @@ async fn undrain(State(serving): State<Serving>) -> Result<Json<()>, Refusal> {
     serving.ask(Ask::Undrain).await?.map(Json)
 }
 
+/// Gives a dump as it is made. One that breaks off breaks the connection off, so that nobody takes it for a whole one.
+async fn dump(State(serving): State<Serving>) -> Result<Response, Refusal> {
+    let Ok(permit) = DUMPS.try_acquire() else {
+        return Err(Refusal::Refused(format!("{DUMPS_MAX} dumps are under way; wait for one to end")));
+    };
+    let Some(speaker) = serving.ask(Ask::Speaker).await? else {
+        return Err(Refusal::Refused("there is no table yet: the documents are not in force".into()));
+    };
+    let (sender, mut pieces) = mpsc::channel(mrt::PIECES_MAX);
+    tokio::spawn(async move {
+        mrt::dump(speaker, Moment::now().instant, sender).await;
+        drop(permit);
+    });
+    let body = Body::from_stream(poll_fn(move |context| pieces.poll_recv(context)));
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], body).into_response())
+}
+
 async fn version() -> Json<VersionJson> {
     Json(VersionJson { version: env!("CARGO_PKG_VERSION").to_owned() })
 }
@@ -476,6 +506,7 @@ mod tests {
                         Ask::Undrain(reply) => {
                             drop(reply.send(Err(Refusal::Refused("the node is not being drained".into()))));
                         }
+                        Ask::Speaker(reply) => drop(reply.send(None)),
                         Ask::Report(reply) => drop(reply),
                     }
                 }
@@ -539,6 +570,13 @@ mod tests {
         let query = fixed.routes.recv().await.unwrap();
         let select = Select::Covering("fd00::1".parse().unwrap());
         assert_eq!(query, RoutesQuery { rib: Rib::Loc, peer: None, select });
+    }
+
+    #[tokio::test]
+    async fn there_is_no_dump_before_there_is_a_speaker() {
+        let (status, error) = Fixed::serve().error("/v1/mrt").await;
+        assert_eq!(status, 409);
+        assert!(error.contains("no table yet"), "{error}");
     }
 
     #[tokio::test]

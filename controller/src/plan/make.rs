@@ -20,8 +20,8 @@ use super::policy::Policies;
 use super::session::{Wanted, reflects, wanted};
 use super::settings::{BGP_PORT, Settings};
 use super::{
-    Block, HostFacts, InterfaceFacts, NodeAddresses, NodePlan, ServicePrefix, Sysctl, address, bfd, blocks,
-    diagnose, nat, services,
+    Block, HostFacts, InterfaceFacts, Mrt, NodeAddresses, NodePlan, ServicePrefix, Sysctl, address, bfd,
+    blocks, diagnose, nat, services,
 };
 use crate::api::json::Problem;
 use crate::api::{
@@ -122,6 +122,7 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
         addresses: context.local,
         route_metric: settings.route_metric,
         manage_sysctls: settings.manage_sysctls,
+        mrt: settings.mrt.as_ref().map(Mrt::of),
         reserved: blocks::reserved(cluster, &context.blocks),
         pools,
         blocks: context.blocks,

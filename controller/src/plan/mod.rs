@@ -20,6 +20,7 @@ mod blocks;
 mod diagnose;
 mod drain;
 mod make;
+mod mrt;
 mod nat;
 mod policy;
 mod services;
@@ -30,6 +31,7 @@ mod settle;
 pub use blocks::{Block, BlockState, Pool};
 pub use drain::{Drain, DrainTerms, Draining, drain_terms};
 pub use make::plan;
+pub use mrt::Mrt;
 pub(crate) use services::are_announced;
 pub use services::{ServicePrefix, ServiceVerdict, answered};
 pub(crate) use session::{Place, are_told_apart, secrets_of, wanted};
@@ -97,6 +99,8 @@ pub struct NodePlan {
     pub manage_sysctls: bool,
     /// What nftables must do: the guard against forged sources, and pods' way out.
     pub packet_filter: Ruleset,
+    /// What of BGP is written to files; none: nothing.
+    pub mrt: Option<Mrt>,
     /// What is wrong or noteworthy, in order of severity and code.
     pub diagnostics: Vec<Problem>,
 }

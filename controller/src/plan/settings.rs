@@ -9,7 +9,7 @@ use weft_bgp::config::{GracefulRestart, Timers};
 use weft_bgp::types::Asn;
 
 use crate::api::{
-    AdvertiseNodeAddress, BGPConfigurationSpec, BGPPeerSpec, BmpStation, Cidr, GracefulRestartSpec,
+    AdvertiseNodeAddress, BGPConfigurationSpec, BGPPeerSpec, BmpStation, Cidr, GracefulRestartSpec, MrtSpec,
     NodeAddress, PrefixAdvertisement, SecretKeyRef, ServiceAggregation, ServiceRange,
 };
 use crate::cluster::Cluster;
@@ -56,6 +56,7 @@ pub(crate) struct Settings {
     pub(crate) nat_outgoing_exclude: Vec<Cidr>,
     pub(crate) services: ServiceSettings,
     pub(crate) prefix_advertisements: Vec<PrefixAdvertisement>,
+    pub(crate) mrt: Option<MrtSpec>,
 }
 
 /// What holds for each of many nodes: most have no BGPConfiguration of their own, and share what the default one makes.
@@ -152,6 +153,7 @@ impl Settings {
                 settle_time: first(specs, |s| s.service_settle_time).map_or(SETTLE_TIME, |d| d.0),
             },
             prefix_advertisements: first(specs, |s| s.prefix_advertisements.clone()).unwrap_or_default(),
+            mrt: first(specs, |s| s.mrt),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod bfd;
 mod bmp;
+mod mrt;
 mod policy;
 mod services;
 mod spec;

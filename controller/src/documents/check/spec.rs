@@ -80,6 +80,7 @@ pub(super) fn configuration(name: &str, spec: &BGPConfigurationSpec) -> Faults {
         fault(&mut faults, "podCIDRSource", "podCIDRSource is for all nodes alike", remedy);
     }
     super::services::configuration(&mut faults, spec);
+    super::mrt::configuration(&mut faults, spec.mrt.as_ref());
     super::policy::configuration(&mut faults, name, spec);
     faults
 }
