@@ -42,10 +42,30 @@ fn a_quick_run_measures_every_contender_without_a_failure() -> Result<()> {
 }
 
 #[test]
+fn a_quick_run_measures_bfd_of_every_pair() -> Result<()> {
+    let mut bench = Command::new(own_program("weft-bench-bfd")?);
+    let report: Value =
+        serde_json::from_str(&run(bench.args(["--quick", "-o", "json"]), LIMIT)?.success()?.stdout)?;
+    let pairs = report["pairs"].as_array().context("no pairs")?;
+    let names: Vec<_> = pairs.iter().map(|p| (p["watcher"].as_str(), p["silent"].as_str())).collect();
+    let expected = [("weft", "weft"), ("weft", "frr"), ("frr", "frr"), ("bird", "bird")];
+    ensure!(names == expected.map(|(watcher, silent)| (Some(watcher), Some(silent))), "{report:#}");
+    // The last packet came up to 10 ms before the silence, and is the first of the three that are awaited.
+    ensure!(
+        pairs.iter().all(|pair| pair["samples"] == 1 && pair["worstMs"].as_f64() > Some(15.0)),
+        "{report:#}"
+    );
+    ensure!(report["ratios"].as_array().map(Vec::len) == Some(2), "{report:#}");
+    Ok(())
+}
+
+#[test]
 fn unknown_options_are_refused_with_the_usage() -> Result<()> {
-    for options in [&["--fast"][..], &["-o", "xml"], &["-o"]] {
-        let refused = run(Command::new(own_program("weft-bench")?).args(options), LIMIT)?;
-        ensure!(!refused.status.success() && refused.stderr.contains("usage: weft-bench"), "{refused:?}");
+    for program in ["weft-bench", "weft-bench-bfd"] {
+        for options in [&["--fast"][..], &["-o", "xml"], &["-o"]] {
+            let refused = run(Command::new(own_program(program)?).args(options), LIMIT)?;
+            ensure!(!refused.status.success() && refused.stderr.contains("usage: weft-bench"), "{refused:?}");
+        }
     }
     Ok(())
 }

@@ -3,17 +3,20 @@
 //! Each contender has a node of its own. They take turns, in changing order, so that what else the machine does meets all alike:
 //! ratios within one run say something, absolute times little.
 
+pub mod bfd;
 pub mod cluster;
 pub mod floor;
 mod report;
 mod site;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use nix::sys::signal::{SigSet, Signal};
 
 use self::report::{Case, Condition, Measured};
 pub use self::report::{Contender, Report, Size};
@@ -195,4 +198,22 @@ impl Bench<'_> {
         }
         Ok(())
     }
+}
+
+/// What becomes true with the first SIGINT, SIGTERM or SIGHUP. What runs then ends its round, and cleans up.
+///
+/// # Errors
+/// If signals cannot be blocked.
+pub fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    // Threads started from here on inherit this; processes do not.
+    signals.thread_block()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&stop);
+    thread::spawn(move || {
+        if signals.wait().is_ok() {
+            told.store(true, Ordering::Relaxed);
+        }
+    });
+    Ok(stop)
 }

@@ -6,12 +6,9 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this program's output is what it is for")]
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::sys::signal::{SigSet, Signal};
-use weft_integration::bench::{self, Contender, Plan, Report, floor};
+use weft_integration::bench::{self, Contender, Plan, Report, floor, stop_on_signals};
 use weft_integration::lab::Lab;
 
 const USAGE: &str = "weft-bench [--quick] [-o table|json]";
@@ -62,19 +59,4 @@ fn options(arguments: &[String]) -> Result<(Plan, bool)> {
         }
     }
     Ok((plan, json))
-}
-
-/// What becomes true with the first SIGINT, SIGTERM or SIGHUP. What runs then ends its round, and cleans up.
-fn stop_on_signals() -> Result<Arc<AtomicBool>> {
-    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-    // Threads started from here on inherit this; processes do not.
-    signals.thread_block()?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&stop);
-    std::thread::spawn(move || {
-        if signals.wait().is_ok() {
-            told.store(true, Ordering::Relaxed);
-        }
-    });
-    Ok(stop)
 }
