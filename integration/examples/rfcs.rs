@@ -70,6 +70,11 @@ const RFCS: &[(u16, &str, State)] = &[
     (7607, "Codification of AS 0 Processing", Full),
     (7854, "BGP Monitoring Protocol (BMP)", Partly("no Route Mirroring; when a route came is not told")),
     (7911, "Advertisement of Multiple Paths in BGP", Full),
+    (
+        8050,
+        "Multi-Threaded Routing Toolkit (MRT) Routing Information Export Format with BGP Additional Path Extensions",
+        Partly("written, not read: IPv4 and IPv6 unicast"),
+    ),
     (8092, "BGP Large Communities Attribute", Full),
     (8326, "Graceful BGP Session Shutdown", Full),
     (8538, "Notification Message Support for BGP Graceful Restart", Full),
