@@ -285,6 +285,9 @@ impl Exporter {
         match terms.peer_type {
             PeerType::External => {
                 told.as_path.leave_confederation();
+                if from.path_type != PathType::Local {
+                    told.ext_communities.retain(|community| community[0] & NON_TRANSITIVE == 0);
+                }
                 told.med = told.med.filter(|_| from.path_type == PathType::Local);
             }
             PeerType::Internal => told.local_pref = Some(local_preference(attributes, from.path_type)),
@@ -320,6 +323,9 @@ impl Exporter {
         told
     }
 }
+
+/// The bit of an extended community that is not told to another AS (RFC 4360 sections 2 and 6).
+const NON_TRANSITIVE: u8 = 0x40;
 
 /// The well-known communities. They bind whoever received them; on what we originate they are for the peers to obey.
 fn forbidden(communities: &[u32], peer_type: PeerType) -> Result<(), Withheld<'static>> {
