@@ -22,7 +22,7 @@ use weft_bgp::policy::{Operation, Policy, PrefixMatch, PrefixRange, Rule, Verdic
 use weft_bgp::rib::RibInput;
 use weft_bgp::speaker::{Resolution, TrackedNextHop};
 use weft_bgp::status::{RibView, RouteSelect};
-use weft_bgp::types::{Asn, Reason};
+use weft_bgp::types::{Asn, PeerId, Reason};
 use weft_bgp::wire::attributes::{Aggregator, PathAttributes};
 
 const PREFIXES: [&str; 3] = ["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24"];
@@ -335,6 +335,59 @@ fn an_aggregate_is_announced_while_a_route_lies_inside() {
     lab.down(1, Down::Death);
     lab.read_all();
     assert!(told_to(&lab, 3).is_empty() && lab.aggregates.is_empty() && lab.rib.is_empty());
+}
+
+#[test]
+fn there_is_a_route_at_every_moment_while_an_aggregate_takes_the_place_of_its_routes_and_gives_it_back() {
+    let mut lab = lab();
+    let own = ["10.0.7.0/26", "10.0.8.0/26"];
+    aggregate(&mut lab, None, &own);
+    for (aggregation, told) in [(Some(Aggregation::SummaryOnly), &[WHOLE][..]), (None, &own)] {
+        lab.sinks.get_mut(&PeerId(3)).unwrap().fewest = usize::MAX;
+        aggregate(&mut lab, aggregation, &own);
+        assert_eq!(told_to(&lab, 3), told);
+        assert!(lab.sink(3).fewest > 0, "{aggregation:?}");
+    }
+}
+
+#[test]
+fn whoever_is_not_told_an_aggregate_any_more_is_told_its_routes() {
+    let mut lab = lab();
+    let secret: weft_bgp::policy::Community = "65001:666".parse().unwrap();
+    let hide =
+        Rule { communities: vec![secret], ..Rule::new(Verdict::Reject(Reason::new("secret", "secret"))) };
+    lab.peer(3, PeerConfig { export: policy(vec![hide, accept_with(vec![])]), ..config() });
+    let own = ["10.0.7.0/26", "10.0.8.0/26"];
+    aggregate(&mut lab, Some(Aggregation::SummaryOnly), &own);
+    assert_eq!(told_to(&lab, 3), [WHOLE]);
+
+    let aggregation = Some(Aggregation::SummaryOnly);
+    let whole = Origination { aggregation, communities: [secret].into(), ..Origination::default() };
+    let specifics = own.iter().map(|prefix| (net(prefix), Origination::default()));
+    lab.input(RibInput::Configure {
+        asn: OWN,
+        router_id: Ipv4Addr::new(9, 9, 9, 9),
+        cluster_id: None,
+        max_paths: 16,
+        next_hop_tracking: false,
+        originate: specifics.chain([(net(WHOLE), whole)]).collect(),
+    });
+    lab.read_all();
+    assert_eq!(told_to(&lab, 3), own);
+    let shown = lab.rib.routes(RibView::Out(address(3).into()), RouteSelect::All);
+    assert_eq!(shown.iter().map(|route| route.prefix.to_string()).collect::<Vec<_>>(), own);
+}
+
+/// Proves RFC 4360 6.
+#[test]
+fn rfc4360_what_is_not_transitive_stays_in_the_as() {
+    let mut lab = lab();
+    let (link_bandwidth, route_target) = ([0x40, 4, 0, 1, 0, 0, 0, 1], [0, 2, 0, 1, 0, 0, 0, 1]);
+    let ext_communities = vec![route_target, link_bandwidth];
+    lab.announce(1, PathAttributes { ext_communities, ..carrying(&[]) }, &prefixes());
+    lab.read_all();
+    let told = |peer| lab.sink(peer).table[&prefixes()[0]].ext_communities.clone();
+    assert_eq!((told(2), told(3)), (vec![route_target, link_bandwidth], vec![route_target]));
 }
 
 #[test]

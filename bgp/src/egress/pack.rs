@@ -28,9 +28,17 @@ const COMPARED: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Action {
     family: Family,
-    /// None: withdraw; such come first.
-    set: Option<SetId>,
+    says: Says,
     prefix: PrefixId,
+}
+
+/// What is said of a prefix. What is withdrawn comes last: a prefix that stands for others, or others that stand for it, are there by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Says {
+    /// It has these attributes.
+    Announce(SetId),
+    /// It is withdrawn.
+    Withdraw,
 }
 
 /// Where reading stops.
@@ -72,7 +80,7 @@ impl Packed {
 
     /// Just this run and its bytes, if it is among those that were encoded.
     fn find(&self, actions: &[Action]) -> Option<(&Run, &[u8])> {
-        let key = |action: &Action| (action.family, action.set);
+        let key = |action: &Action| (action.family, action.says);
         let wanted = Some(key(actions.first()?));
         let place = |run: &Run| self.sorted.get(run.actions.start).map(key);
         let run = self.runs.get(self.runs.binary_search_by(|run| place(run).cmp(&wanted)).ok()?)?;
@@ -213,7 +221,8 @@ fn actions(
         }
         let set = slot.route.filter(|route| route.from != Some(id)).map(|route| route.set);
         if set.is_some() || peer.was_told(*prefix) {
-            actions.push(Action { family: Family::of(&key.prefix), set, prefix: *prefix });
+            let says = set.map_or(Says::Withdraw, Says::Announce);
+            actions.push(Action { family: Family::of(&key.prefix), says, prefix: *prefix });
         }
     }
     actions
@@ -222,9 +231,9 @@ fn actions(
 /// Keeps the books: what the peer knows now, and what is on its way.
 fn note(peer: &mut Peer, packed: &Packed) {
     for action in &packed.actions {
-        match action.set {
-            Some(_) => peer.tell(action.prefix, action.family),
-            None => peer.untell(action.prefix, action.family),
+        match action.says {
+            Says::Announce(_) => peer.tell(action.prefix, action.family),
+            Says::Withdraw => peer.untell(action.prefix, action.family),
         }
     }
     for action in packed.runs.iter().flat_map(|run| &run.refused) {
@@ -240,7 +249,7 @@ fn encode(actions: Vec<Action>, before: &[Packed], table: &AdjRibOut, session: &
     sorted.sort_unstable();
     let mut out = BytesMut::new();
     let mut runs: Vec<Run> = Vec::new();
-    for run in sorted.chunk_by(|a, b| (a.family, a.set) == (b.family, b.set)) {
+    for run in sorted.chunk_by(|a, b| (a.family, a.says) == (b.family, b.says)) {
         let (from, start) = (runs.last().map_or(0, |last| last.actions.end), out.len());
         let known = before.iter().take(COMPARED).find_map(|packed| packed.find(run));
         let (messages, refused) = match known {
@@ -264,9 +273,9 @@ fn encode_run(
 ) -> (u64, Vec<Action>) {
     #[cfg(test)]
     ENCODED.with(|encoded| encoded.set(encoded.get() + run.len()));
-    let Some(Action { family, set, .. }) = run.first().copied() else { return (0, Vec::new()) };
+    let Some(Action { family, says, .. }) = run.first().copied() else { return (0, Vec::new()) };
     let prefixes: Vec<PathKey> = run.iter().map(|action| table.slots().prefix(action.prefix)).collect();
-    let Some(set) = set else { return (withdraw(family, &prefixes, session, out), Vec::new()) };
+    let Says::Announce(set) = says else { return (withdraw(family, &prefixes, session, out), Vec::new()) };
     let block = update::AttributeBlock::new(&table.set(set).attributes, family, session.four_octet_as);
     let (mut messages, mut done, mut refused) = (0, 0, Vec::new());
     while let Some(rest) = prefixes.get(done..).filter(|rest| !rest.is_empty()) {

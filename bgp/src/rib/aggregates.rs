@@ -11,18 +11,25 @@ use super::holdings::{Holdings, Source};
 use super::loc::Destination;
 use super::{Rib, RibOutput, Settings};
 use crate::arena::prefixes::{PrefixId, PrefixTable};
-use crate::config::Aggregation;
+use crate::config::{Aggregation, Origination};
 
 /// Where what we originate comes from.
 const LOCAL: Provenance =
     Provenance { path_type: PathType::Local, client: false, identifier: Ipv4Addr::UNSPECIFIED };
 
 /// An aggregate that is configured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Aggregate {
-    aggregation: Aggregation,
+    origination: Origination,
     /// How many more specific prefixes have a best path.
     contributors: usize,
+}
+
+impl Aggregate {
+    /// Whether it is told in place of its parts.
+    fn is_summary(&self) -> bool {
+        self.origination.aggregation == Some(Aggregation::SummaryOnly)
+    }
 }
 
 /// Every aggregate.
@@ -40,9 +47,8 @@ impl Aggregates {
     fn of(settings: &Settings) -> Self {
         let by_prefix: BTreeMap<IpNet, Aggregate> = settings
             .aggregates()
-            .filter_map(|(prefix, origination)| {
-                let aggregation = origination.aggregation?;
-                Some((prefix.trunc(), Aggregate { aggregation, contributors: 0 }))
+            .map(|(prefix, origination)| {
+                (prefix.trunc(), Aggregate { origination: origination.clone(), contributors: 0 })
             })
             .collect();
         let lengths = by_prefix.keys().map(IpNet::prefix_len).collect();
@@ -77,7 +83,7 @@ impl Aggregates {
         holdings: &Holdings,
     ) -> Option<IpNet> {
         Self::above(&self.lengths, prefix).find(|net| {
-            let summarizes = |a: &Aggregate| a.aggregation == Aggregation::SummaryOnly && a.contributors > 0;
+            let summarizes = |a: &Aggregate| a.is_summary() && a.contributors > 0;
             let own = table.find(net).filter(|_| self.by_prefix.get(net).is_some_and(summarizes));
             let own = own.and_then(|id| table.get(id).path(Source::LOCAL));
             own.is_some_and(|path| {
@@ -106,12 +112,20 @@ impl Rib {
         if self.aggregates.by_prefix.is_empty() {
             self.tell_aggregates();
         }
-        // Who is told the whole in place of its parts, or the parts again.
-        let aggregation = |of: &Aggregates, net: &IpNet| of.by_prefix.get(net).map(|a| a.aggregation);
+        // Who is told the whole in place of its parts, or the parts again: export policy may tell by what goes along with it.
+        let origination = |of: &Aggregates, net: &IpNet| of.by_prefix.get(net).map(|a| a.origination.clone());
         let all = old.by_prefix.keys().chain(self.aggregates.by_prefix.keys());
-        let others: Vec<IpNet> =
-            all.filter(|net| aggregation(&old, net) != aggregation(&self.aggregates, net)).copied().collect();
-        let inside = |prefix: &IpNet| others.iter().any(|net| net.contains(prefix));
+        let others = all.filter(|net| origination(&old, net) != origination(&self.aggregates, net)).copied();
+        let (summaries, parts): (Vec<IpNet>, Vec<IpNet>) =
+            others.partition(|net| self.aggregates.by_prefix.get(net).is_some_and(Aggregate::is_summary));
+        // There is a route at every moment: the parts are told before the whole is taken back, and the whole before its parts are.
+        self.export_inside(&parts);
+        while self.decide_dirty() {}
+        self.export_inside(&summaries);
+    }
+
+    fn export_inside(&mut self, aggregates: &[IpNet]) {
+        let inside = |prefix: &IpNet| aggregates.iter().any(|net| net.contains(prefix));
         let ids: Vec<PrefixId> =
             self.table.walk(0).filter(|(_, prefix, _)| inside(prefix)).map(|(id, ..)| id).collect();
         self.export(&ids, &ids);

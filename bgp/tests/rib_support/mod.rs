@@ -128,6 +128,8 @@ pub struct Sink {
     pub announced: usize,
     /// Prefixes withdrawn.
     pub withdrawn: usize,
+    /// The fewest prefixes that the table had after a message.
+    pub fewest: usize,
     /// The subtype of each ROUTE-REFRESH read, and how many prefixes were announced before.
     pub refreshes: Vec<(u8, usize)>,
     add_path: FamilySet,
@@ -153,6 +155,7 @@ impl Sink {
             updates: 0,
             announced: 0,
             withdrawn: 0,
+            fewest: usize::MAX,
             refreshes: vec![],
             decoder: Decoder::new(agreed),
         }
@@ -196,6 +199,7 @@ impl Sink {
                     }
                 }
             }
+            self.fewest = self.fewest.min(self.table.len());
             rest = &rest[length..];
         }
     }
@@ -309,7 +313,7 @@ impl Lab {
 
     pub fn next_hop(&mut self, address: &str, resolution: Resolution) {
         let next_hop = TrackedNextHop { address: ip(address), default_route: false, link: None };
-        self.input(RibInput::NextHop { next_hop, resolution });
+        self.input(RibInput::NextHops(vec![(next_hop, resolution)]));
     }
 
     pub fn input(&mut self, input: RibInput) {
