@@ -126,6 +126,10 @@ impl Rib {
             let lost: FamilySet = lost.collect();
             self.drop_stale(id, lost);
             if renamed {
+                // It is a tie-break, and ORIGINATOR_ID where it is reflected.
+                let ids =
+                    self.table.walk(0).filter(|(_, _, destination)| !destination.paths_of(id).is_empty());
+                ids.map(|(id, ..)| id).collect::<Vec<_>>().into_iter().for_each(|id| self.mark_dirty(id));
                 self.export_anew(id);
             }
         }
