@@ -633,7 +633,7 @@ impl Both {
                 Some('1') => Resolution::OnLink,
                 _ => Resolution::Unresolved,
             };
-            self.lab.input(RibInput::NextHop { next_hop, resolution });
+            self.lab.input(RibInput::NextHops(vec![(next_hop, resolution)]));
             self.model.resolutions.insert(next_hop, resolution);
         }
     }
@@ -676,7 +676,7 @@ impl Both {
             2 => Resolution::Gateway { metric: 20 },
             _ => Resolution::OnLink,
         };
-        self.lab.input(RibInput::NextHop { next_hop, resolution });
+        self.lab.input(RibInput::NextHops(vec![(next_hop, resolution)]));
         self.model.resolutions.insert(next_hop, resolution);
     }
 

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
 use super::attributes::{AttrId, PathType};
 use super::holdings::{Holdings, Link, Path, Peer, Source, Standing};
+use super::next_hops::HopId;
 use super::{Rib, RibOutput};
 use crate::arena::prefixes::PrefixId;
 use crate::config::Origination;
@@ -372,13 +374,20 @@ impl Rib {
         if local_as == self.settings.asn { own } else { own + path.occurrences(local_as) }
     }
 
-    /// Takes in how a next hop resolves.
-    pub(super) fn resolve(&mut self, next_hop: TrackedNextHop, resolution: Resolution) {
-        let Some(hop) = self.holdings.hops.resolve(next_hop, resolution) else { return };
+    /// Takes in how next hops resolve.
+    pub(super) fn resolve(&mut self, answers: Vec<(TrackedNextHop, Resolution)>) {
+        let hops = &mut self.holdings.hops;
+        let moved =
+            answers.into_iter().filter_map(|(next_hop, resolution)| hops.resolve(next_hop, resolution));
+        let moved: FxHashSet<HopId> = moved.collect();
+        if moved.is_empty() {
+            return;
+        }
         let mut concerned = Vec::new();
         for (id, _, destination) in self.table.walk(0) {
             let paths = destination.paths().iter();
-            let over = paths.filter(|p| self.holdings.attributes.get(p.attributes).hop == Some(hop));
+            let hop = |path: &Path| self.holdings.attributes.get(path.attributes).hop;
+            let over = paths.filter(|path| hop(path).is_some_and(|hop| moved.contains(&hop)));
             concerned.extend(over.map(|path| (id, path.source)));
         }
         for (id, source) in concerned {

@@ -129,13 +129,8 @@ pub enum RibInput {
         /// Which family.
         family: Family,
     },
-    /// A next hop resolves otherwise than before.
-    NextHop {
-        /// Which.
-        next_hop: TrackedNextHop,
-        /// How.
-        resolution: Resolution,
-    },
+    /// How next hops resolve from now on. Many at once cost one look at the table.
+    NextHops(Vec<(TrackedNextHop, Resolution)>),
     /// Which tables are watched: their changes are told by [`RibOutput::Changed`].
     Monitor {
         /// Those of the peers, before or after import policy.
@@ -285,7 +280,7 @@ impl Rib {
             RibInput::EndOfRib { peer, family } => self.end_of_rib(peer, family),
             RibInput::RefreshBegins { peer, family } => self.refresh_begins(now, peer, family),
             RibInput::RefreshEnds { peer, family } => self.refresh_ends(peer, family),
-            RibInput::NextHop { next_hop, resolution } => self.resolve(next_hop, resolution),
+            RibInput::NextHops(answers) => self.resolve(answers),
             RibInput::Monitor { adj_rib_in, loc_rib } => self.monitor.configure(adj_rib_in, loc_rib),
             RibInput::Advertise => self.advertise(),
             RibInput::Tick => self.expire(now),

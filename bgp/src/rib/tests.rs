@@ -55,7 +55,7 @@ fn what_comes_and_goes_leaves_nothing_behind() {
         for med in 0..5 {
             let attributes = PathAttributes { med: Some(med), ..samples::attributes() };
             bench.routes(&["10.1.0.0/16", "10.2.0.0/16"], Some(attributes));
-            bench.input(RibInput::NextHop { next_hop, resolution: Resolution::OnLink });
+            bench.input(RibInput::NextHops(vec![(next_hop, Resolution::OnLink)]));
         }
         assert_eq!((bench.rib.holdings.attributes.len(), bench.rib.hop_sets.len()), (1, 1));
         if round == 1 {
@@ -100,7 +100,7 @@ fn a_prefix_is_decided_once_per_drain() {
     let mut bench = Bench::new();
     let next_hop = TrackedNextHop { address: IpAddr::from([10, 0, 0, 2]), default_route: false, link: None };
     bench.routes(&["10.1.0.0/16"], Some(samples::attributes()));
-    bench.input(RibInput::NextHop { next_hop, resolution: Resolution::OnLink });
+    bench.input(RibInput::NextHops(vec![(next_hop, Resolution::OnLink)]));
     for med in 0..5 {
         let attributes = PathAttributes { med: Some(med), ..samples::attributes() };
         let run = Run { range: 0..1, attributes: Some(Arc::new(attributes)) };

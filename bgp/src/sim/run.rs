@@ -159,7 +159,7 @@ impl World {
     fn resolve(&mut self, id: SpeakerId, next_hop: TrackedNextHop) {
         let known = self.owners.contains_key(&next_hop.address);
         let resolution = if known { Resolution::OnLink } else { Resolution::Unresolved };
-        self.tell_later(id, Input::NextHop { next_hop, resolution });
+        self.tell_later(id, Input::NextHops(vec![(next_hop, resolution)]));
     }
 
     /// A SYN has arrived, or not.

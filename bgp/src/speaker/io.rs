@@ -124,13 +124,8 @@ pub enum Input {
         /// The kernel's words.
         error: Option<String>,
     },
-    /// What is known of a next hop that was asked for by [`Output::TrackNextHop`].
-    NextHop {
-        /// Which.
-        next_hop: TrackedNextHop,
-        /// What the kernel's routes say of it.
-        resolution: Resolution,
-    },
+    /// What the kernel's routes say of next hops that were asked for by [`Output::TrackNextHop`].
+    NextHops(Vec<(TrackedNextHop, Resolution)>),
     /// End a peer's session with a Cease and let it come up again (`weftctl clear`).
     Reset {
         /// Which peer.

@@ -163,9 +163,9 @@ impl Speaker {
             Input::Closed { connection, error } => {
                 self.lose(now, connection, IngressInput::Closed { connection, error });
             }
-            Input::NextHop { next_hop, resolution } => {
-                self.convergence.answered(&next_hop);
-                self.rib.handle(now, RibInput::NextHop { next_hop, resolution });
+            Input::NextHops(answers) => {
+                answers.iter().for_each(|(next_hop, _)| self.convergence.answered(next_hop));
+                self.rib.handle(now, RibInput::NextHops(answers));
             }
             Input::Reset { peer } => self.tell_peer(now, peer, IngressInput::Reset),
             Input::Refresh { peer, direction: Refresh::In } => {

@@ -262,7 +262,7 @@ impl Driver {
             }
             Command::Remember(peers) => self.feed(Input::Remember(peers)),
             Command::ResumeBfd(sessions) => self.bfd.resume(sessions),
-            Command::NextHop { next_hop, resolution } => self.feed(Input::NextHop { next_hop, resolution }),
+            Command::NextHops(answers) => self.feed(Input::NextHops(answers)),
             Command::Reset { peer } => self.feed(Input::Reset { peer }),
             Command::Refresh { peer, direction } => self.feed(Input::Refresh { peer, direction }),
             Command::Listen(addresses) => self.listen(addresses),

@@ -77,7 +77,7 @@ impl Transport {
 pub enum Notice {
     /// What the kernel should do with these prefixes; if several changes of one prefix were waiting, the last.
     BestPaths(Vec<BestPathChange>),
-    /// Tell, now and on every change, how this next hop resolves ([`Command::NextHop`]).
+    /// Tell, now and on every change, how this next hop resolves ([`Command::NextHops`]).
     TrackNextHop(TrackedNextHop),
     /// This next hop is of no interest any more.
     UntrackNextHop(TrackedNextHop),
@@ -121,13 +121,8 @@ pub enum Command {
     Remember(BTreeSet<IpAddr>),
     /// Go on with these BFD sessions of a process that died: before the first [`Command::Configure`].
     ResumeBfd(BTreeMap<Remote, Resumption>),
-    /// How a next hop resolves.
-    NextHop {
-        /// Which.
-        next_hop: TrackedNextHop,
-        /// How.
-        resolution: Resolution,
-    },
+    /// How next hops resolve.
+    NextHops(Vec<(TrackedNextHop, Resolution)>),
     /// End a peer's session with a Cease and let it come up again.
     Reset {
         /// Which peer.

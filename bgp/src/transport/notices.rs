@@ -22,6 +22,8 @@ pub(super) struct Notices {
     listeners: BTreeMap<SocketAddr, Result<SocketAddr, String>>,
     tracking: BTreeMap<TrackedNextHop, Tracking>,
     best_paths: BTreeMap<IpNet, NextHops>,
+    /// Whether best paths are told before more of next hops: a peer with very many of these holds back no other's routes.
+    best_paths_first: bool,
     converged: bool,
     announced: Option<BTreeSet<IpNet>>,
     aggregates: Option<BTreeSet<IpNet>>,
@@ -117,7 +119,9 @@ impl Notices {
         if let Some((address, state)) = self.listeners.pop_first() {
             return Some(Notice::Listener { address, state });
         }
-        if let Some((next_hop, tracking)) = self.tracking.pop_first() {
+        let waits = std::mem::take(&mut self.best_paths_first) && !self.best_paths.is_empty();
+        if !waits && let Some((next_hop, tracking)) = self.tracking.pop_first() {
+            self.best_paths_first = true;
             return Some(match tracking {
                 Tracking::Track => Notice::TrackNextHop(next_hop),
                 Tracking::Untrack => Notice::UntrackNextHop(next_hop),
@@ -187,6 +191,16 @@ mod tests {
         assert_eq!(changes, [change("10.1.0.0/24", 2), change("10.2.0.0/24", 1)]);
         assert!(matches!(notices.next(), Some(Notice::Converged)));
         assert!(notices.is_empty() && notices.next().is_none());
+    }
+
+    #[test]
+    fn best_paths_do_not_wait_for_all_next_hops() {
+        let mut notices = Notices::default();
+        (1..=3).for_each(|n| notices.track(next_hop(n)));
+        notices.best_paths(vec![change("10.1.0.0/24", 1)]);
+        assert!(matches!(notices.next(), Some(Notice::TrackNextHop(_))));
+        assert!(matches!(notices.next(), Some(Notice::BestPaths(_))));
+        assert_eq!(drain(&mut notices).len(), 2);
     }
 
     #[test]

@@ -147,7 +147,7 @@ pub(crate) fn prefix(base: Ipv4Addr, n: u32) -> IpNet {
 
 /// How a next hop resolves, as told by hand.
 pub(crate) fn on_link(next_hop: weft_bgp::speaker::TrackedNextHop) -> Command {
-    Command::NextHop { next_hop, resolution: Resolution::OnLink }
+    Command::NextHops(vec![(next_hop, Resolution::OnLink)])
 }
 
 /// A peer that is bytes and nothing else.

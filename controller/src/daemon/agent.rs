@@ -459,12 +459,14 @@ impl Agent {
                 format!("put right what another program did to our routes: {routes}, such as {example}"),
             );
         }
-        for (next_hop, resolution) in &news.next_hops {
-            if let Some(bgp) = &self.bgp {
+        if let Some(bgp) = &self.bgp
+            && !news.next_hops.is_empty()
+        {
+            let answers = news.next_hops.iter().map(|(next_hop, resolution)| {
                 let NextHopRef { address, default_route, link } = *next_hop;
-                let next_hop = TrackedNextHop { address, default_route, link };
-                bgp.handle.send(Command::NextHop { next_hop, resolution: to_speaker(*resolution) }).await?;
-            }
+                (TrackedNextHop { address, default_route, link }, to_speaker(*resolution))
+            });
+            bgp.handle.send(Command::NextHops(answers.collect())).await?;
         }
         self.known.next_hops.extend(news.next_hops);
         if news.host_changed { self.host_changed().await } else { Ok(()) }
