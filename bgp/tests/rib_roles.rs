@@ -104,3 +104,23 @@ fn rfc9234_a_customer_of_two_providers_is_no_way_between_them() {
     announce(&mut lab, None);
     assert_eq!(lab.sink(2).table[&net(PREFIX)].only_to_customer, None, "a customer's goes up as it is");
 }
+
+/// A route server does not put its AS in front of the path (RFC 7947 section 2.2.2.1): of it alone such a path is believed.
+#[test]
+fn a_route_server_hides_its_as() {
+    for (role, code) in [
+        (Some(Role::RouteServerClient), None),
+        (Some(Role::Customer), Some("first-as")),
+        (None, Some("first-as")),
+    ] {
+        let mut lab = between(role, None);
+        lab.announce(1, attributes(&[65099], "192.0.2.1"), &[net(PREFIX)]);
+        let path = path(&lab, RibView::In(address(1).into()));
+        assert_eq!(
+            (path.valid, code.is_none_or(|code| path.reason.code == code)),
+            (code.is_none(), true),
+            "{role:?}: {:?}",
+            path.reason
+        );
+    }
+}

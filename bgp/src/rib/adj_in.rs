@@ -347,7 +347,9 @@ impl Rib {
         {
             return Standing::OwnAs;
         }
-        if external && attributes.as_path.first() != Some(session.remote_as) {
+        // A route server does not put its AS in front (RFC 7947 section 2.2.2.1).
+        let route_server = session.role == Some(Role::RouteServerClient);
+        if external && !route_server && attributes.as_path.first() != Some(session.remote_as) {
             return Standing::FirstAs;
         }
         if is_leak(session, attributes) {
