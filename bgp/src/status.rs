@@ -127,6 +127,15 @@ impl FamilyStatus {
     }
 }
 
+/// Routes of a peer that are rejected for what points at a mistake: how many, and one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rejections {
+    /// Nothing but our own AS in the path speaks against them.
+    pub own_as: Option<(usize, IpNet)>,
+    /// The node that announces them does not own them.
+    pub duplicate_origin: Option<(usize, IpNet)>,
+}
+
 /// The last thing that went wrong with a peer.
 #[derive(Clone, Debug)]
 pub struct LastError {

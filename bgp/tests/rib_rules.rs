@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use rib_support::*;
 use weft_bgp::config::PeerConfig;
-use weft_bgp::ingress::{Down, PeerGracefulRestart};
+use weft_bgp::ingress::{Down, PeerGracefulRestart, Session};
 use weft_bgp::policy::{Policy, Rule, Verdict};
 use weft_bgp::rib::{RibInput, Timer};
 use weft_bgp::speaker::{Resolution, TrackedNextHop};
-use weft_bgp::status::{PathStatus, RibView, RouteSelect};
+use weft_bgp::status::{PathStatus, Rejections, RibView, RouteSelect};
 use weft_bgp::types::{Asn, Family, FamilySet, PeerId, Reason};
 use weft_bgp::wire::attributes::{GRACEFUL_SHUTDOWN, PathAttributes};
 
@@ -173,13 +173,13 @@ fn another_metric_is_another_decision() {
     lab.announce(4, attributes(&[65008], "192.0.2.4"), &[net(PREFIX)]);
     for (next_hop, metric) in [("192.0.2.3", 10), ("192.0.2.4", 20)] {
         let resolution = Resolution::Gateway { metric };
-        lab.input(RibInput::NextHop { next_hop: tracked(next_hop), resolution });
+        lab.input(RibInput::NextHops(vec![(tracked(next_hop), resolution)]));
     }
     assert_eq!(lab.kernel[&net(PREFIX)], [tracked("192.0.2.3")]);
     let codes: Vec<_> = paths(&lab).into_iter().map(|path| path.reason.code).collect();
     assert_eq!(codes, ["best", "igp-metric"]);
     let resolution = Resolution::Gateway { metric: 30 };
-    lab.input(RibInput::NextHop { next_hop: tracked("192.0.2.3"), resolution });
+    lab.input(RibInput::NextHops(vec![(tracked("192.0.2.3"), resolution)]));
     assert_eq!(lab.kernel[&net(PREFIX)], [tracked("192.0.2.4")]);
 }
 
@@ -477,4 +477,74 @@ fn routes_of_a_session_that_is_gone_or_of_another_family_are_dropped() {
     lab.down(4, Down::Death);
     lab.announce(4, attributes(&[65004], "192.0.2.4"), &[net(PREFIX)]);
     assert!(lab.rib.is_empty());
+}
+
+/// A peer's BGP identifier is a tie-break: when it restarts with another one, the decision is made again, though it tells the same.
+#[test]
+fn a_peer_that_is_back_under_another_identifier_is_decided_on_anew() {
+    let mut lab = lab(false);
+    lab.configure(false, 1, []);
+    let kept = || Session { graceful_restart: Some(graceful(FamilySet::all())), ..session(1, Asn(65001)) };
+    lab.up(kept());
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &[net(PREFIX)]);
+    lab.announce(2, attributes(&[65002], "192.0.2.2"), &[net(PREFIX)]);
+    assert_eq!(lab.kernel[&net(PREFIX)][0].address, ip("192.0.2.1"));
+    lab.down(1, Down::Restart { families: FamilySet::all(), restart_time: Duration::from_secs(120) });
+    lab.up(Session { remote_id: [9, 0, 0, 1].into(), ..kept() });
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &[net(PREFIX)]);
+    assert_eq!(paths(&lab)[0].peer, Some(address(2).into()));
+    assert_eq!(lab.kernel[&net(PREFIX)][0].address, ip("192.0.2.2"));
+}
+
+#[test]
+fn many_next_hops_are_answered_at_once() {
+    let mut lab = lab(true);
+    for peer in [1, 2] {
+        lab.announce(peer, attributes(&[65000 + peer], &format!("192.0.2.{peer}")), &[net(PREFIX)]);
+    }
+    assert!(lab.kernel.is_empty());
+    let answers = ["192.0.2.1", "192.0.2.2", "192.0.2.77"].map(|hop| {
+        (TrackedNextHop { address: ip(hop), default_route: false, link: None }, Resolution::OnLink)
+    });
+    lab.input(RibInput::NextHops(answers.to_vec()));
+    assert_eq!(lab.kernel[&net(PREFIX)].len(), 2);
+}
+
+#[test]
+fn what_points_at_a_mistake_is_counted_with_an_example() {
+    let mut lab = lab(false);
+    let rejections = |lab: &Lab| lab.rib.rejections(PeerId(1));
+    assert_eq!(rejections(&lab), Rejections::default());
+    lab.announce(1, attributes(&[65001, OWN.0], "192.0.2.1"), &[net(PREFIX), net("2001:db8::/32")]);
+    lab.announce(2, attributes(&[65002, OWN.0], "192.0.2.2"), &[net(PREFIX)]);
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &[net("10.2.0.0/16")]);
+    assert_eq!(rejections(&lab).own_as, Some((2, net(PREFIX))));
+    lab.withdraw(1, &[net(PREFIX)]);
+    assert_eq!(rejections(&lab).own_as, Some((1, net("2001:db8::/32"))));
+    lab.peer(1, PeerConfig { import: rejecting("duplicate-origin"), ..config() });
+    assert_eq!(
+        rejections(&lab),
+        Rejections { own_as: None, duplicate_origin: Some((2, net("2001:db8::/32"))) }
+    );
+    lab.down(1, Down::Death);
+    assert_eq!(rejections(&lab), Rejections::default());
+}
+
+#[test]
+fn routes_are_given_in_pieces() {
+    let mut lab = lab(false);
+    let prefixes: Vec<_> = (0..10).map(|n| net(&format!("10.{n}.0.0/16"))).collect();
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &prefixes);
+    lab.announce(2, attributes(&[65002], "192.0.2.2"), &prefixes[7..]);
+    for (view, all) in [(RibView::Loc, &prefixes[..]), (RibView::In(address(2).into()), &prefixes[7..])] {
+        let (mut routes, mut from) = (vec![], Some(0));
+        while let Some(place) = from {
+            let (piece, next) = lab.rib.routes_from(view, place, 3);
+            assert!(piece.len() <= 3);
+            routes.extend(piece.into_iter().map(|route| route.prefix));
+            from = next;
+        }
+        routes.sort();
+        assert_eq!(routes, all);
+    }
 }

@@ -55,7 +55,7 @@ fn asn(n: usize) -> u32 {
 /// What the RIBs of a speaker hold, as a station should know it.
 fn held(speaker: &Speaker) -> BTreeMap<Key, Routes> {
     let mut tables = BTreeMap::from([((Rib::Loc, None), Routes::new())]);
-    let all = |view| speaker.routes(view, RouteSelect::All, usize::MAX);
+    let all = |view| speaker.routes(view, RouteSelect::All);
     for found in all(RibView::Loc) {
         let best = found.paths.iter().find(|path| path.best);
         let table = tables.get_mut(&(Rib::Loc, None)).unwrap();

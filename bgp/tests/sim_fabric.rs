@@ -77,7 +77,7 @@ fn transit_follows_the_shortest_as_path_through_cuts_and_deaths() {
         world.run_until_quiet(LIMIT).unwrap();
         assert_transit(&world, &ids, &topology, "at first");
         for (n, id) in ids.iter().enumerate() {
-            let known = world.inspect(*id).unwrap().routes(RibView::Loc, RouteSelect::All, usize::MAX);
+            let known = world.inspect(*id).unwrap().routes(RibView::Loc, RouteSelect::All);
             for route in known {
                 let origin = (0..size).find(|m| prefixes(*m).contains(&route.prefix)).unwrap();
                 let best = route.paths.iter().find(|path| path.best).unwrap();

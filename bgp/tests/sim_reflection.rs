@@ -127,7 +127,7 @@ fn everybody(network: &Network) -> BTreeSet<usize> {
 fn assert_no_loop(world: &World, ids: &[SpeakerId], network: &Network) {
     for (n, id) in ids.iter().enumerate() {
         let Some(speaker) = world.inspect(*id) else { continue };
-        for route in speaker.routes(RibView::Loc, RouteSelect::All, usize::MAX) {
+        for route in speaker.routes(RibView::Loc, RouteSelect::All) {
             for path in route.paths.iter().filter(|path| path.valid && path.peer.is_some()) {
                 let attributes = &path.attributes;
                 let origin = (0..network.size).find(|m| prefixes(*m).contains(&route.prefix)).unwrap();

@@ -135,7 +135,7 @@ fn a_global_address_of_the_link_goes_before_the_link_local_one() {
     let (world, ids) = world(1, [with_global, towards(1, true)]);
     for prefix in prefixes(0) {
         let speaker = world.inspect(ids[1]).unwrap();
-        let routes = speaker.routes(RibView::In(uplink()), RouteSelect::Exact(prefix), 1);
+        let routes = speaker.routes(RibView::In(uplink()), RouteSelect::Exact(prefix));
         let attributes = &routes[0].paths[0].attributes;
         assert_eq!(attributes.next_hop, IpAddr::V6(v6(0)));
         assert_eq!(attributes.next_hop_link_local, Some(link_local(0)));

@@ -193,7 +193,7 @@ async fn a_peer_that_does_not_read_grows_no_queue_and_stalls_nobody() {
         let community = 0xffff_0000 - round;
         loop {
             let told = move |speaker: &Speaker| {
-                let routes = speaker.routes(RibView::Loc, RouteSelect::Exact(last), 1);
+                let routes = speaker.routes(RibView::Loc, RouteSelect::Exact(last));
                 routes.iter().any(|r| r.paths.iter().any(|p| p.attributes.communities.contains(&community)))
             };
             if b.handle.inspect(told).await.unwrap() {
@@ -443,7 +443,7 @@ async fn routes_wait_for_their_next_hops() {
     let [p4, _] = prefixes(1);
     timeout(PATIENCE, async {
         let received = move |speaker: &Speaker| {
-            let routes = speaker.routes(RibView::Loc, RouteSelect::Exact(p4), 1);
+            let routes = speaker.routes(RibView::Loc, RouteSelect::Exact(p4));
             routes.iter().any(|r| !r.paths.is_empty())
         };
         while !a.handle.inspect(received).await.unwrap() {

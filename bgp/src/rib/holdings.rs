@@ -101,11 +101,24 @@ pub(super) struct AdjRibIn {
     pub(super) received: usize,
     pub(super) accepted: usize,
     pub(super) stale: usize,
+    pub(super) own_as: usize,
+    pub(super) duplicate_origin: usize,
     /// Paths of this session that were refused, as the peer had told too many of their prefixes.
     pub(super) refused: u64,
     pub(super) level: Level,
     /// How long its stale paths are kept, while there may be any.
     pub(super) retention: Option<Retention>,
+}
+
+impl AdjRibIn {
+    /// How many paths stand so, where that is counted: it points at a mistake.
+    fn rejected_mut(&mut self, standing: Standing) -> Option<&mut usize> {
+        match standing {
+            Standing::OwnAs => Some(&mut self.own_as),
+            Standing::DuplicateOrigin => Some(&mut self.duplicate_origin),
+            _ => None,
+        }
+    }
 }
 
 /// How long the stale paths of an Adj-RIB-In are kept.
@@ -255,6 +268,9 @@ impl Holdings {
             adj.received += 1;
             adj.accepted += usize::from(path.standing == Standing::Eligible);
             adj.stale += usize::from(path.epoch != adj.epoch);
+            if let Some(count) = adj.rejected_mut(path.standing) {
+                *count += 1;
+            }
         }
         if path.standing.uses_next_hop()
             && let Some(hop) = self.attributes.get(path.attributes).hop
@@ -270,6 +286,9 @@ impl Holdings {
             adj.received -= 1;
             adj.accepted -= usize::from(path.standing == Standing::Eligible);
             adj.stale -= usize::from(path.epoch != adj.epoch);
+            if let Some(count) = adj.rejected_mut(path.standing) {
+                *count -= 1;
+            }
         }
         if path.standing.uses_next_hop()
             && let Some(hop) = self.attributes.get(path.attributes).hop

@@ -9,11 +9,11 @@ use super::Rib;
 use super::attributes::{AttrId, Interned};
 use super::decision::{self, Candidate};
 use super::export::{Exporter, Withheld};
-use super::holdings::{Path, Peer, Phase, Standing};
+use super::holdings::{AdjRibIn, Path, Peer, Phase, Standing};
 use super::loc::{Best, Destination};
 use crate::arena::prefixes::PrefixId;
 use crate::ingress::Session;
-use crate::status::{BestChange, FamilyStatus, PathStatus, RibView, RouteSelect, RouteStatus};
+use crate::status::{BestChange, FamilyStatus, PathStatus, Rejections, RibView, RouteSelect, RouteStatus};
 use crate::types::{Family, FamilySet, PeerAddress, PeerId, Reason};
 use crate::wire::attributes::PathAttributes;
 
@@ -35,6 +35,23 @@ impl Rib {
             }
         };
         families.iter().map(status).collect()
+    }
+
+    /// Which of a peer's routes are rejected for what points at a mistake.
+    #[must_use]
+    pub fn rejections(&self, id: PeerId) -> Rejections {
+        let Some(peer) = self.holdings.peers.get(&id) else { return Rejections::default() };
+        let routes = |count: fn(&AdjRibIn) -> usize, standing: Standing| {
+            let count = count(&peer.ipv4) + count(&peer.ipv6);
+            let stands = |d: &Destination| d.paths_of(id).iter().any(|path| path.standing == standing);
+            // Nobody's routes are looked through where there are none.
+            let mut table = self.table.walk(0).filter(|_| count > 0);
+            table.find(|(_, _, destination)| stands(destination)).map(|(_, example, _)| (count, example))
+        };
+        Rejections {
+            own_as: routes(|adj| adj.own_as, Standing::OwnAs),
+            duplicate_origin: routes(|adj| adj.duplicate_origin, Standing::DuplicateOrigin),
+        }
     }
 
     /// Until when a peer's stale routes are kept; none: it has none.
@@ -68,20 +85,14 @@ impl Rib {
         self.len() == 0
     }
 
-    /// The routes of a view, ordered by prefix. An address that is no peer's has none.
+    /// The routes of a view that a prefix or an address picks. An address that is no peer's has none.
     ///
     /// In the view [`RibView::Out`], a prefix that is not told to the peer shows when asked for by name, with one path that is not
     /// valid and the reason.
     #[must_use]
     pub fn routes(&self, view: RibView, select: RouteSelect) -> Vec<RouteStatus> {
-        let peer = match view {
-            RibView::Loc => None,
-            RibView::In(address) | RibView::Out(address) => match self.peer_at(address) {
-                Some(peer) => Some(peer),
-                None => return Vec::new(),
-            },
-        };
-        let route = |id| self.route(view, peer, id, select != RouteSelect::All);
+        let Ok(peer) = self.peer_of(view) else { return Vec::new() };
+        let route = |id| self.route(view, peer, id, true);
         match select {
             RouteSelect::Exact(prefix) => {
                 self.table.find(&prefix.trunc()).and_then(route).into_iter().collect()
@@ -90,11 +101,44 @@ impl Rib {
                 self.table.covering(address).find_map(route).into_iter().collect()
             }
             RouteSelect::All => {
-                let mut all: Vec<(IpNet, PrefixId)> =
-                    self.table.walk(0).map(|(id, prefix, _)| (prefix, id)).collect();
-                all.sort_unstable();
-                all.into_iter().filter_map(|(_, id)| route(id)).collect()
+                let mut all = self.routes_from(view, 0, usize::MAX).0;
+                all.sort_unstable_by_key(|route| route.prefix);
+                all
             }
+        }
+    }
+
+    /// The routes of a view from a place in the table on, in no particular order, from a look at `limit` prefixes; and the place where to
+    /// go on. None: there is nothing behind.
+    ///
+    /// A prefix that is there from the first piece to the last one is seen once, whatever comes and goes meanwhile.
+    #[must_use]
+    pub fn routes_from(&self, view: RibView, from: usize, limit: usize) -> (Vec<RouteStatus>, Option<usize>) {
+        let Ok(peer) = self.peer_of(view) else { return (Vec::new(), None) };
+        let (mut routes, mut looked) = (Vec::new(), 0);
+        for (id, _, destination) in self.table.walk(from) {
+            if looked == limit {
+                return (routes, Some(id.index()));
+            }
+            looked += 1;
+            // Most prefixes of a large table are none of this peer's.
+            let concerns = match (view, peer) {
+                (RibView::In(_), Some(peer)) => !destination.paths_of(peer).is_empty(),
+                _ => true,
+            };
+            routes.extend(Some(id).filter(|_| concerns).and_then(|id| self.route(view, peer, id, false)));
+        }
+        (routes, None)
+    }
+
+    /// The peer that a view is of, if it is one's.
+    ///
+    /// # Errors
+    /// The address is no peer's.
+    fn peer_of(&self, view: RibView) -> Result<Option<PeerId>, ()> {
+        match view {
+            RibView::Loc => Ok(None),
+            RibView::In(address) | RibView::Out(address) => self.peer_at(address).map(Some).ok_or(()),
         }
     }
 

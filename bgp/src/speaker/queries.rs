@@ -6,8 +6,8 @@ use super::Speaker;
 use super::peer::Peer;
 use crate::bmp::StationStatus;
 use crate::config::SpeakerConfig;
-use crate::status::{BestChange, PeerStatus, RibView, RouteSelect, RouteStatus, SpeakerCounters};
-use crate::types::PeerAddress;
+use crate::status::{BestChange, PeerStatus, Rejections, RibView, RouteSelect, RouteStatus, SpeakerCounters};
+use crate::types::{PeerAddress, PeerId};
 
 impl Speaker {
     /// The configuration that runs; none before the first.
@@ -82,11 +82,21 @@ impl Speaker {
         }
     }
 
-    /// The routes of a RIB, in order of their prefixes, `limit` at most.
+    /// The routes of a RIB that a prefix or an address picks, or all of them in order of their prefixes.
     #[must_use]
-    pub fn routes(&self, view: RibView, select: RouteSelect, limit: usize) -> Vec<RouteStatus> {
-        let mut routes = self.rib.routes(view, select);
-        routes.truncate(limit);
-        routes
+    pub fn routes(&self, view: RibView, select: RouteSelect) -> Vec<RouteStatus> {
+        self.rib.routes(view, select)
+    }
+
+    /// All routes of a RIB, a piece at a time: see [`Rib::routes_from`](crate::rib::Rib::routes_from).
+    #[must_use]
+    pub fn routes_from(&self, view: RibView, from: usize, limit: usize) -> (Vec<RouteStatus>, Option<usize>) {
+        self.rib.routes_from(view, from, limit)
+    }
+
+    /// Which of a peer's routes are rejected for what points at a mistake.
+    #[must_use]
+    pub fn rejections(&self, peer: PeerId) -> Rejections {
+        self.rib.rejections(peer)
     }
 }

@@ -279,7 +279,7 @@ impl Peer {
     async fn fates(&self) -> (Fate, Fate) {
         let view = RibView::In(self.address.into());
         let routes =
-            self.handle.inspect(move |speaker| speaker.routes(view, RouteSelect::All, 10)).await.unwrap();
+            self.handle.inspect(move |speaker| speaker.routes(view, RouteSelect::All)).await.unwrap();
         let fate = |prefix: &str| {
             let prefix: IpNet = prefix.parse().unwrap();
             let route = routes.iter().find(|route| route.prefix == prefix);

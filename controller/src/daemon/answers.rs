@@ -13,9 +13,11 @@ use tokio::sync::oneshot;
 use weft_bgp::bmp::StationStatus;
 use weft_bgp::session::State;
 use weft_bgp::speaker::Speaker;
-use weft_bgp::status::{PeerStatus, RangeStatus, RibView, RouteSelect, RouteStatus, SpeakerCounters};
-use weft_bgp::transport::Handle;
+use weft_bgp::status::{
+    PeerStatus, RangeStatus, Rejections, RibView, RouteSelect, RouteStatus, SpeakerCounters,
+};
 use weft_bgp::transport::bfd::BfdReport;
+use weft_bgp::transport::{Handle, Stopped};
 use weft_bgp::types::PeerAddress;
 use weft_routing::nft;
 use weft_routing::sync::{Counters, Engine, FibEntry, RouteState};
@@ -36,9 +38,8 @@ use crate::api::json::{
     RouteJson, Severity, SpoofedJson, StatusJson,
 };
 
-/// A peer's routes are looked through for those that only our own AS speaks against up to this many: more come from no ToR that
-/// serves nodes.
-const REJECTED_LOOK_MAX: usize = 10_000;
+/// How many prefixes are looked at in one go: sessions wait meanwhile.
+const PIECE: usize = 1024;
 
 impl Agent {
     /// Answers, now or on a task. Whoever asked may have gone: then nobody is told.
@@ -277,8 +278,16 @@ impl Inquiry {
     async fn routes(&self, query: RoutesQuery) -> Result<Vec<RouteJson>, Refusal> {
         // Before the first plan there is no speaker and so no route, which is no failure to answer.
         let Some(bgp) = &self.bgp else { return Ok(Vec::new()) };
-        let looked = bgp.inspect(move |speaker| look_up(speaker, &query)).await;
-        let routes = looked.map_err(|stopped| Refusal::Unavailable(stopped.to_string()))??;
+        let stopped = |stopped: Stopped| Refusal::Unavailable(stopped.to_string());
+        let wanted = bgp.inspect(move |speaker| Wanted::find(speaker, &query)).await.map_err(stopped)??;
+        let (mut routes, mut from) = (Vec::new(), Some(0));
+        while let Some(place) = from {
+            let piece = bgp.inspect(move |speaker| wanted.piece(speaker, place)).await;
+            let (piece, next) = piece.map_err(stopped)?;
+            routes.extend(piece);
+            from = next;
+        }
+        routes.sort_unstable_by_key(|route: &RouteStatus| route.prefix);
         let told = self
             .kernel(move |engine| {
                 let told = |route: &RouteStatus| view::route(route, engine.is_installed(route.prefix));
@@ -322,40 +331,49 @@ impl SpeakerView {
 
 /// The rejections of a peer's routes that people should hear of: how many routes each, and one of them.
 fn rejected(speaker: &Speaker, peer: &PeerStatus) -> BTreeMap<Rejection, (usize, IpNet)> {
-    let received: usize = peer.families.iter().map(|family| family.received).sum();
-    let accepted: usize = peer.families.iter().map(|family| family.accepted).sum();
-    // Sessions wait while the speaker is looked at.
-    if received == accepted || received > REJECTED_LOOK_MAX {
-        return BTreeMap::new();
-    }
-    let mut rejected = BTreeMap::new();
-    for route in speaker.routes(RibView::In(peer.address), RouteSelect::All, REJECTED_LOOK_MAX) {
-        for rejection in route.paths.iter().filter_map(|path| Rejection::of(&path.reason.code)) {
-            rejected.entry(rejection).or_insert((0, route.prefix)).0 += 1;
-        }
-    }
-    rejected
+    let Rejections { own_as, duplicate_origin } = speaker.rejections(peer.id);
+    let all = [(Rejection::OwnAs, own_as), (Rejection::DuplicateOrigin, duplicate_origin)];
+    all.into_iter().filter_map(|(rejection, routes)| Some((rejection, routes?))).collect()
 }
 
-fn look_up(speaker: &Speaker, query: &RoutesQuery) -> Result<Vec<RouteStatus>, Refusal> {
-    let peer = query.peer.as_deref().map(|peer| find_peer(speaker, peer)).transpose()?;
-    let select = match query.select {
-        Select::All => RouteSelect::All,
-        Select::Exact(prefix) => RouteSelect::Exact(prefix),
-        Select::Covering(address) => RouteSelect::LongestMatch(address),
-    };
-    let view = match (query.rib, peer) {
-        (Rib::Loc, _) => RibView::Loc,
-        (Rib::In, Some(peer)) => RibView::In(peer),
-        (Rib::Out, Some(peer)) => RibView::Out(peer),
-        (Rib::In | Rib::Out, None) => return Err(Refusal::Malformed("which peer's? name one".into())),
-    };
-    let mut routes = speaker.routes(view, select, usize::MAX);
-    if let (Rib::Loc, Some(_)) = (query.rib, peer) {
-        routes.iter_mut().for_each(|route| route.paths.retain(|path| path.peer == peer));
-        routes.retain(|route| !route.paths.is_empty());
+/// What routes are asked for.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    view: RibView,
+    select: RouteSelect,
+    /// Paths of this peer alone.
+    only: Option<PeerAddress>,
+}
+
+impl Wanted {
+    fn find(speaker: &Speaker, query: &RoutesQuery) -> Result<Self, Refusal> {
+        let peer = query.peer.as_deref().map(|peer| find_peer(speaker, peer)).transpose()?;
+        let select = match query.select {
+            Select::All => RouteSelect::All,
+            Select::Exact(prefix) => RouteSelect::Exact(prefix),
+            Select::Covering(address) => RouteSelect::LongestMatch(address),
+        };
+        let (view, only) = match (query.rib, peer) {
+            (Rib::Loc, _) => (RibView::Loc, peer),
+            (Rib::In, Some(peer)) => (RibView::In(peer), None),
+            (Rib::Out, Some(peer)) => (RibView::Out(peer), None),
+            (Rib::In | Rib::Out, None) => return Err(Refusal::Malformed("which peer's? name one".into())),
+        };
+        Ok(Self { view, select, only })
     }
-    Ok(routes)
+
+    /// What the speaker has of it from a place in its table on, and where to go on.
+    fn piece(&self, speaker: &Speaker, from: usize) -> (Vec<RouteStatus>, Option<usize>) {
+        let (mut routes, next) = match self.select {
+            RouteSelect::All => speaker.routes_from(self.view, from, PIECE),
+            select => (speaker.routes(self.view, select), None),
+        };
+        if self.only.is_some() {
+            routes.iter_mut().for_each(|route| route.paths.retain(|path| path.peer == self.only));
+            routes.retain(|route| !route.paths.is_empty());
+        }
+        (routes, next)
+    }
 }
 
 /// The peer that has this address, with or without its port, or is behind this `%interface`, or the only one that has this name.

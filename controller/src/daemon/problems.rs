@@ -49,17 +49,6 @@ pub(super) enum Rejection {
     DuplicateOrigin,
 }
 
-impl Rejection {
-    /// The rejection with this reason code, if it is one to hear of.
-    pub(super) fn of(code: &str) -> Option<Self> {
-        match code {
-            "own-as-in-path" => Some(Self::OwnAs),
-            "duplicate-origin" => Some(Self::DuplicateOrigin),
-            _ => None,
-        }
-    }
-}
-
 /// The list, errors first.
 pub(super) fn list(known: &Known<'_>, now: Timestamp) -> Vec<Problem> {
     let mut problems = known.found.to_vec();
