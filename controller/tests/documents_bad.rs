@@ -117,6 +117,13 @@ fn values_of_the_wrong_form() {
         ("peerSelector: all()", "peerSelector", "both given", "one of the two"),
         ("listenRange: 10.0.0.0/8", "listenRange", "peerIP and listenRange are both given", "one of the two"),
         ("listenLimit: 10", "listenLimit", "without listenRange", "add listenRange"),
+        ("filters: [a, a]", "filters[1]", "BGPFilter a is there already", "each once"),
+        (
+            "gracefulRestart: {enabled: false, longLivedTime: 10m}",
+            "gracefulRestart.longLivedTime",
+            "does nothing beside enabled: false",
+            "leave it out",
+        ),
     ] {
         one("BGPPeer", "p", &peer(field), 7, &format!("spec.{name}"), message, remedy);
     }
@@ -236,6 +243,15 @@ fn values_that_do_not_go_together() {
         let field = format!("spec.mrt{field}");
         one("BGPConfiguration", "default", &format!("  mrt: {mrt}\n"), 5, &field, message, remedy);
     }
+    one(
+        "BGPConfiguration",
+        "node.n1",
+        "  nodeMeshPassword: {secretKeyRef: {name: a, key: b}}\n",
+        5,
+        "spec.nodeMeshPassword",
+        "for all nodes alike",
+        "BGPConfiguration default",
+    );
     one("BGPConfiguration", "default", "  mtu: 100\n", 5, "spec.mtu", "100 is not an MTU", "1280");
     one(
         "BGPConfiguration",
@@ -418,6 +434,12 @@ fn filter_rules() {
             "BGPConfiguration default",
         ),
         ("asPathPrefix: [0], action: Accept", "asPathPrefix[0]", "AS 0 is reserved", "1 to 4294967294"),
+        (
+            "asPathPrefix: [], action: Accept",
+            "asPathPrefix",
+            "no AS number is listed",
+            "leave asPathPrefix out",
+        ),
         ("operations: [{setMED: {value: 1}}], action: Reject", "operations", "that is rejected", "Accept"),
     ] {
         one("BGPFilter", "f", &rule(text), 7, &format!("spec.importV4[1].{field}"), message, remedy);
@@ -490,6 +512,62 @@ fn communities_and_advertisements() {
     ] {
         let field = format!("spec.prefixAdvertisements[1].{field}");
         one("BGPConfiguration", "default", &advertised(text), 7, &field, message, remedy);
+    }
+}
+
+#[test]
+fn what_is_given_beside_what_is_inherited() {
+    let configuration =
+        |name: &str, spec: &str| document("BGPConfiguration", name, &format!("  {{{spec}}}\n"));
+    let peer =
+        |spec: &str| document("BGPPeer", "p", &format!("  {{peerIP: 10.0.0.9, asNumber: 1, {spec}}}\n"));
+    let nodes = node("n1", "10.244.1.0/24", "10.0.0.1");
+    let with = |more: &[String]| shown(&[("a.yaml", &nodes), ("b.yaml", &more.join("---\n"))]);
+    let short =
+        configuration("default", "holdTime: 9s, sendHoldTime: 20s, gracefulRestart: {enabled: false}");
+    for (documents, want) in [
+        (
+            vec![peer("sendHoldTime: 5s")],
+            "b.yaml:5: BGPPeer/p: spec.sendHoldTime: the sendHoldTime 5s is shorter than the holdTime 1m30s that it inherits",
+        ),
+        (
+            vec![peer("keepaliveTime: 100s")],
+            "b.yaml:5: BGPPeer/p: spec.keepaliveTime: the keepaliveTime 1m40s is not shorter than the holdTime 1m30s that it inherits",
+        ),
+        (
+            vec![short.clone(), peer("keepaliveTime: 9s")],
+            "b.yaml:11: BGPPeer/p: spec.keepaliveTime: the keepaliveTime 9s is not shorter than the holdTime 9s that it inherits",
+        ),
+        (
+            vec![short.clone(), peer("holdTime: 30s")],
+            "b.yaml:11: BGPPeer/p: spec.holdTime: the holdTime 30s is longer than the sendHoldTime 20s that it inherits",
+        ),
+        (
+            vec![short.clone(), peer("gracefulRestart: {longLivedTime: 10m}")],
+            "b.yaml:11: BGPPeer/p: spec.gracefulRestart.longLivedTime: longLivedTime does nothing beside the enabled: false that it \
+             inherits",
+        ),
+        (
+            vec![configuration("default", "keepaliveTime: 100s")],
+            "b.yaml:5: BGPConfiguration/default: spec.keepaliveTime: the keepaliveTime 1m40s is not shorter than the holdTime 1m30s",
+        ),
+        (
+            vec![short.clone(), configuration("node.n1", "keepaliveTime: 10s")],
+            "b.yaml:11: BGPConfiguration/node.n1: spec.keepaliveTime: the keepaliveTime 10s is not shorter than the holdTime 9s",
+        ),
+    ] {
+        let found = with(&documents);
+        assert_eq!(found.len(), 1, "{want}: {found:#?}");
+        assert!(found[0].starts_with(want), "{want}: {found:#?}");
+    }
+    for good in [
+        vec![short.clone(), peer("sendHoldTime: 0s"), configuration("node.n1", "holdTime: 12s")],
+        vec![short.clone(), peer("holdTime: 30s, sendHoldTime: 60s")],
+        vec![short, peer("gracefulRestart: {enabled: true, longLivedTime: 10m}")],
+        // The nodes of this one may be those that say otherwise.
+        vec![peer("keepaliveTime: 100s"), configuration("node.n1", "holdTime: 300s")],
+    ] {
+        assert_eq!(with(&good), [""; 0]);
     }
 }
 

@@ -9,6 +9,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use weft_bgp::config::{LimitAction, MaxPrefixes, PeerConfig};
@@ -74,10 +75,14 @@ fn with_password(name: &str, address: &str, key: &str) -> String {
 }
 
 fn plan_of(node: &str, documents: &[&str]) -> NodePlan {
+    plan_in(&read(documents).expect("good documents"), node)
+}
+
+fn plan_in(cluster: &Cluster, node: &str) -> NodePlan {
     let address = format!("192.0.2.{}/24", &node[1..]).parse().expect("an address");
     let facts = InterfaceFacts { index: 2, addresses: vec![address], mtu: 1500, ..<_>::default() };
     let host = HostFacts { interfaces: [("eth0".to_owned(), facts)].into_iter().collect(), ..<_>::default() };
-    plan(&read(documents).expect("good documents"), node, &host).expect("a plan")
+    plan(cluster, node, &host).expect("a plan")
 }
 
 fn of<'a>(plan: &'a NodePlan, address: &str) -> &'a PeerConfig {
@@ -125,15 +130,33 @@ fn a_password_that_is_not_to_be_had_keeps_that_session_down_and_says_why() {
             "the password line of the Secret passwords ends with a line break, which is no part of a password",
         ),
     ] {
-        let peers = [with_password("bad", "192.0.2.101", key), with_password("good", "192.0.2.102", "one")];
-        let plan = plan_of("n1", &[NODES, SECRET, &peers[0], &peers[1]]);
+        let peers = [with_password("bad", "192.0.2.101", "two"), with_password("good", "192.0.2.102", "one")];
+        let mut cluster = read(&[NODES, SECRET, &peers[0], &peers[1]]).expect("good documents");
+        // As an API server may tell of it, of which each object stands alone.
+        let bad = cluster.peers.get_mut("bad").map(Arc::make_mut).and_then(|spec| spec.password.as_mut());
+        key.clone_into(&mut bad.expect("a password").secret_key_ref.key);
+        let plan = plan_in(&cluster, "n1");
         let unavailable = Authentication::Unavailable(why.into());
         assert_eq!(of(&plan, "192.0.2.101").authentication, unavailable);
         assert!(of(&plan, "192.0.2.101").stays_down() && !of(&plan, "192.0.2.102").stays_down());
         let text = format!("BGPPeer bad has no password, and its sessions stay down: {why}");
         assert_eq!(problems(&plan, "no-password"), [text]);
+        // A folder is taken as a whole.
+        let (field, text) = error(&[NODES, SECRET, &with_password("bad", "192.0.2.101", key)]);
+        assert_eq!(field, "spec.password.secretKeyRef.key");
+        assert!(
+            text.contains(why)
+                && text.ends_with("put a password of 1 to 80 octets there, or correct the key"),
+            "{text}"
+        );
     }
-    let plan = plan_of("n1", &[NODES, &with_password("bad", "192.0.2.101", "one")]);
+    let bad = with_password("bad", "192.0.2.101", "one");
+    let (field, text) = error(&[NODES, &bad]);
+    assert_eq!(field, "spec.password.secretKeyRef.name");
+    assert!(text.ends_with("there is no Secret passwords; add its document, or correct the name"), "{text}");
+    let mut cluster = read(&[NODES, SECRET, &bad]).expect("good documents");
+    cluster.secrets.clear();
+    let plan = plan_in(&cluster, "n1");
     assert!(problems(&plan, "no-password")[0].ends_with("there is no Secret passwords that weftd may read"));
 }
 
@@ -145,7 +168,12 @@ fn the_mesh_has_one_password() {
     let plan = plan_of("n1", &[NODES, SECRET, &default, &tor]);
     assert_eq!(password_of(&plan, "192.0.2.3"), Some("secret one"));
     assert_eq!(password_of(&plan, "192.0.2.101"), None, "of a BGPPeer it says nothing");
-    let plan = plan_of("n1", &[NODES, &default]);
+    let (field, text) = error(&[NODES, &default]);
+    assert_eq!(field, "spec.nodeMeshPassword.secretKeyRef.name");
+    assert!(text.contains("there is no Secret passwords"), "{text}");
+    let mut cluster = read(&[NODES, SECRET, &default]).expect("good documents");
+    cluster.secrets.clear();
+    let plan = plan_in(&cluster, "n1");
     let said = problems(&plan, "no-password");
     assert!(said.len() == 1 && said[0].starts_with("the node-to-node mesh has no password"), "{said:?}");
 }

@@ -58,8 +58,8 @@ pub struct BGPConfigurationSpec {
     /// given. Reflectors that share it do without each other's routes, so that every client needs sessions with all of them.
     #[serde(default, rename = "routeReflectorClusterID")]
     pub route_reflector_cluster_id: Option<ClusterId>,
-    /// The password that the sessions of the node-to-node mesh are signed with (TCP-MD5, RFC 2385); none unless given. Sessions of BGPPeers have
-    /// their own.
+    /// The password that the sessions of the node-to-node mesh are signed with (TCP-MD5, RFC 2385), in `default` only; none unless given.
+    /// Sessions of BGPPeers have their own.
     #[serde(default)]
     pub node_mesh_password: Option<PasswordSource>,
     /// How to choose the node address; unless given the first `InternalIP` of the Node that is on a local interface.
@@ -506,8 +506,8 @@ pub struct BGPFilterRule {
     pub communities: Option<CommunityMatch>,
     /// What the route's AS path begins with: on import the peer's AS first. That of a route of our own is empty.
     #[serde(default)]
-    #[schemars(length(max = AS_PATH_MAX))]
-    pub as_path_prefix: Vec<AsNumber>,
+    #[schemars(length(min = 1, max = AS_PATH_MAX))]
+    pub as_path_prefix: Option<Vec<AsNumber>>,
     /// Where the route comes from. An export rule that accepts without naming a source accepts only what the node itself
     /// originates: transit is opened by `RemotePeers` alone.
     #[serde(default)]

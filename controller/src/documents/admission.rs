@@ -139,8 +139,9 @@ impl Admission {
             self.cluster.delete(kind, name);
         } else if self.accepted.remove(&id).is_some() {
             self.cluster.delete(kind, name);
-            // Only filters and profiles are named by others; the absence of anything else can but mend.
-            self.gone |= matches!(kind, Kind::BgpFilter | Kind::BfdProfile) || !self.faults.is_empty();
+            // Only filters and profiles are named by others, and configurations inherited from; the absence of anything else can but mend.
+            let leans_on = matches!(kind, Kind::BgpFilter | Kind::BfdProfile | Kind::BgpConfiguration);
+            self.gone |= leans_on || !self.faults.is_empty();
         }
     }
 

@@ -35,6 +35,7 @@ pub use mrt::Mrt;
 pub(crate) use services::are_announced;
 pub use services::{ServicePrefix, ServiceVerdict, answered};
 pub(crate) use session::{Place, are_told_apart, secrets_of, wanted};
+pub(crate) use settings::{Settings, SettingsByNode};
 pub use settle::Settling;
 
 /// What the planner has to know of the machine.

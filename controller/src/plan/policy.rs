@@ -312,7 +312,7 @@ fn filter_rules<'f>(
         Rule {
             prefixes: Some(filter_prefixes(rule, family)),
             communities,
-            as_path_prefix: rule.as_path_prefix.iter().map(|number| number.get()).collect(),
+            as_path_prefix: rule.as_path_prefix.iter().flatten().map(|number| number.get()).collect(),
             source: filter_source(rule, direction),
             peer_type: rule.peer_type.map(|t| match t {
                 FilterPeerType::External => PeerType::External,

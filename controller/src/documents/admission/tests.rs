@@ -110,6 +110,26 @@ fn a_profile_of_bfd_is_waited_for_and_missed_by_all_that_name_it() {
 }
 
 #[test]
+fn what_is_inherited_is_looked_at_again_when_it_goes_and_a_secret_is_not_asked_for() {
+    let mut admission = Admission::new("n1");
+    let configuration = object("BGPConfiguration", "default", json!({"holdTime": "180s"}));
+    admission.apply(Kind::BgpConfiguration, "default", configuration);
+    let password = json!({"secretKeyRef": {"name": "later", "key": "tor"}});
+    let spec =
+        json!({"peerIP": "192.0.2.1", "asNumber": 65000, "keepaliveTime": "100s", "password": password});
+    admission.apply(Kind::BgpPeer, "tor", object("BGPPeer", "tor", spec));
+    assert_eq!(settled(&mut admission).1, []);
+    admission.delete(Kind::BgpConfiguration, "default");
+    let (cluster, errors) = settled(&mut admission);
+    assert_eq!(objects(&errors), ["BGPPeer/tor"]);
+    assert!(
+        errors[0].message.ends_with("not shorter than the holdTime 1m30s that it inherits"),
+        "{errors:?}"
+    );
+    assert_eq!(cluster.peers.len(), 1, "it stays in force");
+}
+
+#[test]
 fn a_node_may_come_after_what_names_it() {
     let mut admission = Admission::new("n1");
     let spec = json!({"node": "n7", "cidr": "10.244.0.0/26"});

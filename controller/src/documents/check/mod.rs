@@ -2,6 +2,7 @@
 
 mod bfd;
 mod bmp;
+mod inherited;
 mod mrt;
 mod policy;
 mod services;
@@ -11,10 +12,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use weft_bgp::protection::{Authentication, Password};
 
 use super::{Origin, Parsed};
-use crate::api::Invalid;
 use crate::api::json::DocumentError;
+use crate::api::{Invalid, PasswordSource};
 use crate::cluster::{Cluster, Kind, Object};
 use crate::plan::{Place, wanted};
 
@@ -82,6 +84,7 @@ pub(super) fn together(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> V
     errors.extend(services::pools(parsed));
     errors.extend(shared_addresses(parsed));
     errors.extend(sessions(parsed, cluster, scope));
+    errors.extend(inherited::faults(parsed, cluster));
     errors
 }
 
@@ -101,10 +104,15 @@ fn dangling(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<Document
             Invalid::new(format!("there is no BFDProfile {name}"), "add its document, or correct the name");
         Some(object.error("spec.bfdProfile", invalid))
     };
+    let no_password = |object: &Parsed, field: &str, source: &Option<PasswordSource>| {
+        let source = source.as_ref().filter(|_| matches!(scope, Scope::Folder))?;
+        no_password(object, field, source, cluster)
+    };
     let mut errors = Vec::new();
     for object in parsed {
         match &object.object {
             Object::BgpPeer(spec) => {
+                errors.extend(no_password(object, "password", &spec.password));
                 errors.extend(no_profile(object, &spec.bfd_profile));
                 let missing =
                     spec.filters.iter().enumerate().filter(|(_, f)| !cluster.filters.contains_key(*f));
@@ -118,6 +126,7 @@ fn dangling(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<Document
             }
             Object::BgpConfiguration(spec) => {
                 errors.extend(policy::dangling(object, cluster));
+                errors.extend(no_password(object, "nodeMeshPassword", &spec.node_mesh_password));
                 errors.extend(no_profile(object, &spec.bfd_profile));
                 if let Some(node) = object.name.strip_prefix("node.") {
                     errors.extend(no_node(object, "metadata.name", node));
@@ -140,6 +149,24 @@ fn dangling(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<Document
         }
     }
     errors
+}
+
+/// A password that a folder does not have, or that the kernel would not take. An API server may tell of the Secret later, or let nobody read it.
+fn no_password(
+    object: &Parsed,
+    field: &str,
+    PasswordSource { secret_key_ref: reference }: &PasswordSource,
+    cluster: &Cluster,
+) -> Option<DocumentError> {
+    let at = |part: &str| format!("spec.{field}.secretKeyRef.{part}");
+    if !cluster.secrets.contains_key(&reference.name) {
+        let message = format!("there is no Secret {}", reference.name);
+        let invalid = Invalid::new(message, "add its document, or correct the name");
+        return Some(object.error(&at("name"), invalid));
+    }
+    let Authentication::Unavailable(why) = cluster.authentication(reference) else { return None };
+    let remedy = format!("put a password of 1 to {} octets there, or correct the key", Password::MAX);
+    Some(object.error(&at("key"), Invalid::new(why, remedy)))
 }
 
 /// A prefix that must not overlap with others of its sort.

@@ -98,7 +98,13 @@ pub(super) fn rule(faults: &mut Faults, list: &str, index: usize, rule: &BGPFilt
         let count = communities.values.len();
         too_many(faults, &at("communities.values"), count, COMMUNITY_LIST_MAX, "communities");
     }
-    too_many(faults, &at("asPathPrefix"), rule.as_path_prefix.len(), AS_PATH_MAX, "AS numbers");
+    if let Some(prefix) = &rule.as_path_prefix {
+        if prefix.is_empty() {
+            let remedy = "list what the AS path must begin with, or leave asPathPrefix out";
+            fault(faults, &at("asPathPrefix"), "no AS number is listed", remedy);
+        }
+        too_many(faults, &at("asPathPrefix"), prefix.len(), AS_PATH_MAX, "AS numbers");
+    }
     too_many(faults, &at("operations"), rule.operations.len(), OPERATIONS_MAX, "operations");
     if rule.action == Action::Reject && !rule.operations.is_empty() {
         let remedy = "leave them out, or write action: Accept";

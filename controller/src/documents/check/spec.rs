@@ -79,6 +79,11 @@ pub(super) fn configuration(name: &str, spec: &BGPConfigurationSpec) -> Faults {
         let remedy = "write it in the BGPConfiguration default";
         fault(&mut faults, "podCIDRSource", "podCIDRSource is for all nodes alike", remedy);
     }
+    if name != "default" && spec.node_mesh_password.is_some() {
+        let remedy = "write it in the BGPConfiguration default";
+        let message = "nodeMeshPassword is for all nodes alike: both ends of a session need it";
+        fault(&mut faults, "nodeMeshPassword", message, remedy);
+    }
     super::services::configuration(&mut faults, spec);
     super::mrt::configuration(&mut faults, spec.mrt.as_ref());
     super::policy::configuration(&mut faults, name, spec);
@@ -103,7 +108,17 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
     timers(&mut faults, spec.hold_time, spec.keepalive_time);
     send_hold_time(&mut faults, spec.hold_time, spec.send_hold_time);
     graceful_restart(&mut faults, spec.graceful_restart);
+    if spec.graceful_restart.is_some_and(is_kept_by_nobody) {
+        let message = "longLivedTime does nothing beside enabled: false";
+        fault(&mut faults, "gracefulRestart.longLivedTime", message, "write enabled: true, or leave it out");
+    }
     password(&mut faults, "password", spec.password.as_ref());
+    for (index, filter) in spec.filters.iter().enumerate() {
+        if spec.filters.iter().take(index).any(|other| other == filter) {
+            let message = format!("the BGPFilter {filter} is there already: what it decides is decided");
+            fault(&mut faults, &format!("filters[{index}]"), message, "name each once");
+        }
+    }
     let ways = [
         ("peerIP", spec.peer_ip.is_some()),
         ("peerSelector", spec.peer_selector.is_some()),
@@ -280,7 +295,14 @@ fn timers(faults: &mut Faults, hold: Option<Duration>, keepalive: Option<Duratio
         let message =
             format!("a KEEPALIVE each {keepalive} is more than one a second (RFC 4271 section 4.4)");
         fault(faults, "keepaliveTime", message, "write 1s or longer");
-    } else if let Some(hold) = hold.filter(|hold| keepalive >= *hold) {
+    } else if let Some(hold) = hold {
+        keepalive_within(faults, keepalive, hold);
+    }
+}
+
+/// Says so if no KEEPALIVE would come before the hold time is over.
+pub(super) fn keepalive_within(faults: &mut Faults, keepalive: Duration, hold: Duration) {
+    if keepalive >= hold {
         let message = format!("the keepaliveTime {keepalive} is not shorter than the holdTime {hold}");
         fault(faults, "keepaliveTime", message, "write a third of the holdTime or less, or leave it out");
     }
@@ -291,7 +313,14 @@ fn send_hold_time(faults: &mut Faults, hold: Option<Duration>, send: Option<Dura
     if !(StdDuration::from_secs(1)..=SEND_HOLD_MAX).contains(&send.0) {
         let message = format!("{send} is no send hold time");
         fault(faults, "sendHoldTime", message, "write 0s (never expires) or 1s to 24h; RFC 9687 suggests 8m");
-    } else if let Some(hold) = hold.filter(|hold| send < *hold) {
+    } else if let Some(hold) = hold {
+        send_beyond(faults, send, hold);
+    }
+}
+
+/// Says so if a peer that takes nothing would be given up before one of which nothing is heard.
+pub(super) fn send_beyond(faults: &mut Faults, send: Duration, hold: Duration) {
+    if !send.0.is_zero() && send < hold {
         let message = format!("the sendHoldTime {send} is shorter than the holdTime {hold}");
         fault(faults, "sendHoldTime", message, "write twice the holdTime or more, or leave it out");
     }
@@ -310,6 +339,11 @@ fn graceful_restart(faults: &mut Faults, spec: Option<GracefulRestartSpec>) {
         let message = format!("{time} is no restart time: it has 12 bits of seconds (RFC 4724)");
         fault(faults, "gracefulRestart.restartTime", message, "write whole seconds from 1s to 4095s");
     }
+}
+
+/// Only of a BGPPeer: what a BGPConfiguration has beside `enabled: false` is for the BGPPeers that are enabled.
+fn is_kept_by_nobody(spec: GracefulRestartSpec) -> bool {
+    spec.enabled == Some(false) && spec.long_lived_time.is_some_and(|time| !time.0.is_zero())
 }
 
 fn max_prefixes(faults: &mut Faults, spec: Option<MaxPrefixesSpec>) {
@@ -356,7 +390,7 @@ fn add_path(faults: &mut Faults, spec: Option<AddPathSpec>) {
     }
 }
 
-/// Whether the Secret is there is not asked here: it comes and goes, and its absence concerns its own sessions.
+/// Whether the Secret is there is not asked here: that is between objects.
 fn password(faults: &mut Faults, field: &str, source: Option<&PasswordSource>) {
     let Some(PasswordSource { secret_key_ref: SecretKeyRef { name, key } }) = source else { return };
     if !fit_name(name) {
