@@ -109,7 +109,7 @@ fn values_of_the_wrong_form() {
         ("sourceAddress: \"2001:db8::1\"", "sourceAddress", "different families", "peer's family"),
         ("nodeSelector: rack = a", "nodeSelector", "has `= a` at character 6", "rack == \"a\""),
         ("nextHopMode: Mine", "nextHopMode", "unknown variant \"Mine\"", "Self"),
-        ("numAllowedLocalASNumbers: 300", "numAllowedLocalASNumbers", "300", "u8"),
+        ("numAllowedLocalASNumbers: 300", "numAllowedLocalASNumbers", "300", "write 0 to 255"),
         ("gracefulRestart: {restartTime: 2h}", "gracefulRestart.restartTime", "12 bits", "4095s"),
         ("gracefulRestart: {longLivedTime: 4661h}", "gracefulRestart.longLivedTime", "24 bits", "16777215s"),
         ("role: transit", "role", "unknown variant \"transit\"", "provider"),
@@ -153,7 +153,7 @@ fn listen_ranges_that_are_none() {
         ("passive: false", "passive", "passive: false is given with listenRange", "cannot be dialled"),
         ("sourceAddress: UseNodeIP", "sourceAddress", "given with listenRange", "the peer connects to"),
         ("listenLimit: 2001", "listenLimit", "2001 peers are more", "1 to 2000"),
-        ("listenLimit: 0", "listenLimit", "invalid value", "nonzero"),
+        ("listenLimit: 0", "listenLimit", "invalid value", "write 1 to 2000"),
         ("interface: eth0", "listenRange", "interface and listenRange are both given", "one of the two"),
     ] {
         let line = if name == "listenRange" { 5 } else { 7 };
@@ -452,7 +452,7 @@ fn filter_rules() {
         ("{}", "[0]", "has 0 fields", "exactly one of addCommunity"),
         ("{setMED: {value: 1}, setLocalPreference: {value: 1}}", "[0]", "has 2 fields", "of its own"),
         ("{addMED: {value: 1}}", "[0].addMED", "unknown field", "setMED"),
-        ("{setMED: {value: -1}}", "[0].setMED.value", "invalid value", "u32"),
+        ("{setMED: {value: -1}}", "[0].setMED.value", "invalid value", "write 0 to 4294967295"),
         ("{addCommunity: {value: \"a:b\"}}", "[0].addCommunity.value", "\"a\" in", "rt:a:b"),
         ("{removeCommunity: {value: none}}", "[0].removeCommunity.value", "named \"none\"", "communities"),
         ("{prependASPath: {prefix: []}}", "[0].prependASPath.prefix", "no AS number", "1 to 10"),
@@ -468,6 +468,31 @@ fn filter_rules() {
         let field = format!("spec.exportV6[0].operations{field}");
         assert_eq!((error.line, error.field.as_deref()), (Some(6), Some(field.as_str())), "{error}");
         assert!(error.message.contains(message) && error.remedy.contains(remedy), "{error}");
+    }
+}
+
+#[test]
+fn numbers_out_of_range_are_told_the_range_of_their_field() {
+    let peer = "peerIP: 10.0.0.1, asNumber: 1";
+    for (kind, more, given, range) in [
+        ("BGPPeer", peer, "ttlSecurity: 0", "1 to 254"),
+        ("BGPPeer", peer, "ttlSecurity: near", "1 to 254"),
+        ("BGPPeer", peer, "numAllowedLocalASNumbers: -1", "0 to 255"),
+        ("BGPPeer", peer, "addPath: {send: All, sendMax: 256}", "2 to 64"),
+        ("BGPPeer", peer, "listenLimit: 0", "1 to 2000"),
+        ("BGPPeer", peer, "maxPrefixes: {limit: 0}", "1 to 4294967295"),
+        ("BGPPeer", peer, "maxPrefixes: {limit: 9, warningThreshold: 300}", "1 to 100"),
+        ("BFDProfile", "passiveMode: false", "detectMultiplier: 300", "2 to 255"),
+        ("BFDProfile", "passiveMode: false", "minimumTtl: 256", "1 to 255"),
+        ("BGPConfiguration", "asNumber: 1", "listenPort: 0", "1 to 65535"),
+        ("BGPConfiguration", "asNumber: 1", "maxPaths: 0", "1 to 256"),
+        ("BGPConfiguration", "asNumber: 1", "routeMetric: -1", "1 to 4278198271"),
+        ("BGPConfiguration", "asNumber: 1", "mtu: 1.5", "1280 to 65535"),
+    ] {
+        let text = document(kind, "default", &format!("  {{{more}, {given}}}\n"));
+        let found = errors(&[("x.yaml", &text)]);
+        let [error] = found.as_slice() else { panic!("{given}: {found:#?}") };
+        assert_eq!(error.remedy, format!("write {range}"), "{given}: {error}");
     }
 }
 

@@ -232,7 +232,7 @@ fn ttl_security_is_for_1_to_254_hops_and_not_for_a_peer_at_any_distance() {
             "255 hops cannot be told from no limit",
             "1 (on the link) to 254",
         ),
-        ("peerIP: 192.0.2.101, ttlSecurity: 0", "invalid value: integer \"0\"", "nonzero"),
+        ("peerIP: 192.0.2.101, ttlSecurity: 0", "invalid value: integer \"0\"", "write 1 to 254"),
         ("interface: eth0, ttlSecurity: 2", "one hop away", "write 1"),
     ] {
         let (field, text) = error(&[NODES, &peer("p", &format!("{spec}, asNumber: 65001"))]);

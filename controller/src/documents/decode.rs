@@ -362,7 +362,8 @@ fn typed<T: DeserializeOwned>(mut json: Json) -> Result<T, Vec<Fault>> {
             let _ = write!(field, "{dot}{name}");
         }
         if !removed.paths.contains(&field) {
-            faults.push(Fault { field: Some(field), invalid: explain(&text) });
+            let invalid = explain(&field, &text);
+            faults.push(Fault { field: Some(field), invalid });
         }
         if !removed.take_out(&mut json, error.path()) {
             break;
@@ -424,8 +425,33 @@ impl Removed {
     }
 }
 
+/// Which numbers a field takes whose type is an integer: those of its type, unless its checks know better.
+fn numbers(field: &str, kind: &str) -> Option<&'static str> {
+    let of_type = match kind {
+        "u8" => "0 to 255",
+        "a nonzero u8" => "1 to 255",
+        "a nonzero u16" => "1 to 65535",
+        "u32" => "0 to 4294967295",
+        "a nonzero u32" => "1 to 4294967295",
+        _ => return None,
+    };
+    let name = field.rsplit('.').next().unwrap_or(field);
+    Some(match name {
+        "ttlSecurity" => "1 to 254",
+        "warningThreshold" => "1 to 100",
+        "detectMultiplier" => "2 to 255",
+        "minimumTtl" => "1 to 255",
+        "maxPaths" => "1 to 256",
+        "listenLimit" => "1 to 2000",
+        "sendMax" => "2 to 64",
+        "routeMetric" => "1 to 4278198271",
+        "mtu" => "1280 to 65535",
+        _ => of_type,
+    })
+}
+
 /// The words of serde's errors, in ours.
-fn explain(text: &str) -> Invalid {
+fn explain(field: &str, text: &str) -> Invalid {
     const SERDE: [&str; 5] =
         ["unknown ", "invalid type", "invalid value", "missing field", "duplicate field"];
     let ours = !SERDE.iter().any(|start| text.starts_with(start));
@@ -446,7 +472,7 @@ fn explain(text: &str) -> Invalid {
         "a sequence" => "write a list".into(),
         "there are no fields" => "take it out".into(),
         _ if expected.starts_with("struct ") => "write a mapping of fields".into(),
-        _ => format!("write {}", expected.replace('`', "")),
+        _ => format!("write {}", numbers(field, expected).unwrap_or(&expected.replace('`', ""))),
     };
     Invalid::new(message.replace('`', "\""), remedy)
 }
