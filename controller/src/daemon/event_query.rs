@@ -26,12 +26,19 @@ pub(super) struct EventQuery {
 }
 
 impl EventQuery {
-    /// Lets a peer be meant by its name too.
-    pub(super) fn resolve(&mut self, peers: &[PeerJson]) {
-        let Some(called) = &mut self.peer else { return };
-        let named = peers.iter().filter(|peer| called.contains(&peer.name) || called.contains(&peer.peer));
-        let addresses: Vec<String> = named.map(|peer| without_port(&peer.peer)).collect();
+    /// Lets a peer be meant by its name too. Tells whether there is such a peer; none is asked for: yes.
+    pub(super) fn resolve(&mut self, peers: &[PeerJson]) -> bool {
+        let Some(called) = &mut self.peer else { return true };
+        let addresses: Vec<(String, &PeerJson)> =
+            peers.iter().map(|peer| (without_port(&peer.peer), peer)).collect();
+        let is_called = |(address, peer): &(String, &PeerJson)| {
+            [&peer.name, &peer.peer, address].into_iter().any(|name| called.contains(name))
+        };
+        let addresses: Vec<String> =
+            addresses.into_iter().filter(is_called).map(|(address, _)| address).collect();
+        let is_there = !addresses.is_empty();
         called.extend(addresses);
+        is_there
     }
 
     /// Whether it asks for an event.

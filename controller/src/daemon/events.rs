@@ -71,6 +71,11 @@ impl Events {
         });
     }
 
+    /// Whether an event is kept that concerns the peer of this address.
+    pub(super) fn concern(&self, peer: &str) -> bool {
+        self.lock().iter().any(|event| event.peer.as_deref() == Some(peer))
+    }
+
     /// The events kept that are asked for, oldest first.
     fn wanted(&self, query: &EventQuery) -> Vec<EventJson> {
         self.lock().iter().filter(|event| query.wants(event)).cloned().collect()

@@ -371,12 +371,17 @@ struct EventsParameters {
 }
 
 impl EventsParameters {
-    /// What is asked for. A peer's name is looked up, as events have addresses; one that is gone is known by its address alone.
+    /// What is asked for. A peer's name is looked up, as events have addresses; one that is gone is known by its address alone, while
+    /// there is an event of it.
     async fn query(self, serving: &Serving) -> Result<EventQuery, Refusal> {
         let select = parse_select(self.prefix.as_deref(), self.address.as_deref())?;
-        let mut query = EventQuery { after: self.after, peer: self.peer.map(|peer| vec![peer]), select };
-        if query.peer.is_some() {
-            query.resolve(&serving.ask(Ask::Peers).await?);
+        let mut query = EventQuery { after: self.after, peer: None, select };
+        if let Some(wanted) = self.peer {
+            query.peer = Some(vec![wanted.clone()]);
+            let peers = serving.ask(Ask::Peers).await?;
+            if !query.resolve(&peers) && !serving.events.concern(&wanted) {
+                return Err(no_such_peer(&wanted, peers.iter().map(|peer| (&peer.name, &peer.peer))));
+            }
         }
         Ok(query)
     }
@@ -586,6 +591,11 @@ mod tests {
         let (status, error) = fixed.error("/v1/peers?peer=x").await;
         assert_eq!(status, 404);
         assert!(error.contains("\"x\""), "{error}");
+        for path in ["/v1/events?peer=10.0.0.1", "/v1/prefix-events?peer=10.0.0.1"] {
+            let (status, error) = fixed.error(path).await;
+            assert_eq!(status, 404);
+            assert!(error.contains("no peer has the address or name \"10.0.0.1\"; there are none"), "{error}");
+        }
         let (status, error) = fixed.error("/v1/status").await;
         assert_eq!((status, error.as_str()), (503, "the daemon is stopping"));
     }
@@ -602,6 +612,18 @@ mod tests {
         let events: Value = serde_json::from_str(&body).unwrap();
         let two = json!([{"seq": 2, "time": "1970-01-01T00:00:00Z", "peer": null, "prefix": null, "kind": "test", "text": "two", "bytes": null}]);
         assert_eq!(events, two);
+    }
+
+    #[tokio::test]
+    async fn events_of_a_peer_that_is_gone_are_given() {
+        let fixed = Fixed::serve();
+        let peer = Some("10.0.0.1".to_owned());
+        let event = NewEvent { peer, kind: "test", text: "last".into(), bytes: bytes::Bytes::new() };
+        fixed.events.push(jiff::Timestamp::UNIX_EPOCH, event);
+        let (status, body) = fixed.get("/v1/events?peer=10.0.0.1").await;
+        assert_eq!(status, 200);
+        assert!(body.contains("\"last\""), "{body}");
+        assert_eq!(fixed.get("/v1/events?peer=10.0.0.1&after=1").await, (200, "[]".into()));
     }
 
     #[tokio::test]
