@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use crate::wire::attributes::{GRACEFUL_SHUTDOWN, PathAttributes};
+use crate::wire::attributes::{GRACEFUL_SHUTDOWN, LLGR_STALE, NO_LLGR, PathAttributes};
 
 /// NO_EXPORT (RFC 1997): not to be told across the border of the AS.
 pub const NO_EXPORT: u32 = 0xFFFF_FF01;
@@ -16,11 +16,13 @@ pub const NO_EXPORT_SUBCONFED: u32 = 0xFFFF_FF03;
 pub const BLACKHOLE: u32 = 0xFFFF_029A;
 
 /// The registry's names (IANA "BGP Well-known Communities").
-const WELL_KNOWN: [(&str, u32); 5] = [
+const WELL_KNOWN: [(&str, u32); 7] = [
     ("no-export", NO_EXPORT),
     ("no-advertise", NO_ADVERTISE),
     ("no-export-subconfed", NO_EXPORT_SUBCONFED),
     ("graceful-shutdown", GRACEFUL_SHUTDOWN),
+    ("llgr-stale", LLGR_STALE),
+    ("no-llgr", NO_LLGR),
     ("blackhole", BLACKHOLE),
 ];
 
@@ -170,6 +172,8 @@ mod tests {
             ("no-advertise", Community::Standard(0xFFFF_FF02)),
             ("no-export-subconfed", Community::Standard(0xFFFF_FF03)),
             ("graceful-shutdown", Community::Standard(0xFFFF_0000)),
+            ("llgr-stale", Community::Standard(0xFFFF_0006)),
+            ("no-llgr", Community::Standard(0xFFFF_0007)),
             ("blackhole", Community::Standard(65535 << 16 | 666)),
             ("4200000000:1:4294967295", Community::Large([4_200_000_000, 1, u32::MAX])),
             ("rt:65000:70000", Community::Extended([0, 2, 0xfd, 0xe8, 0, 1, 0x11, 0x70])),

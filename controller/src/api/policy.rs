@@ -61,7 +61,7 @@ impl TryFrom<String> for CommunityRef {
             Err(message) => Err(Invalid::new(
                 message,
                 "write a:b, a large a:b:c, an extended rt:a:b or ro:a:b, no-export, no-advertise, no-export-subconfed, \
-                 graceful-shutdown, blackhole, or a name of BGPConfiguration default's communities",
+                 graceful-shutdown, llgr-stale, no-llgr, blackhole, or a name of BGPConfiguration default's communities",
             )),
         }
     }

@@ -594,7 +594,10 @@ mod tests {
         for path in ["/v1/events?peer=10.0.0.1", "/v1/prefix-events?peer=10.0.0.1"] {
             let (status, error) = fixed.error(path).await;
             assert_eq!(status, 404);
-            assert!(error.contains("no peer has the address or name \"10.0.0.1\"; there are none"), "{error}");
+            assert!(
+                error.contains("no peer has the address or name \"10.0.0.1\"; there are none"),
+                "{error}"
+            );
         }
         let (status, error) = fixed.error("/v1/status").await;
         assert_eq!((status, error.as_str()), (503, "the daemon is stopping"));
