@@ -633,6 +633,19 @@ mod tests {
     }
 
     #[test]
+    fn every_metric_stands_in_the_docs() {
+        let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/weftctl.md");
+        let docs = std::fs::read_to_string(docs).unwrap();
+        let text = render(scrape());
+        let names = text.lines().filter(|line| !line.starts_with('#'));
+        let missing: Vec<_> = names
+            .filter_map(|line| line.split(['{', ' ']).next())
+            .filter(|name| !["`", "{"].iter().any(|end| docs.contains(&format!("`{name}{end}"))))
+            .collect();
+        assert!(missing.is_empty(), "not in docs/weftctl.md: {missing:?}");
+    }
+
+    #[test]
     fn every_name_begins_with_weft_and_no_series_stands_twice() {
         let text = render(scrape());
         let series: Vec<_> = text
