@@ -320,6 +320,9 @@ fn max_prefixes(software: Software) -> Result<()> {
         // Less is told, but nobody here has said that it may come back.
         pair.router.originate(&blocks(1))?;
         pair.stays_down("with fewer prefixes")?;
+        let said = pair.node.weft.weftctl("clear all")?.stdout;
+        ensure!(said.matches("it has no session, and one is begun at once").count() == 2, "{said}");
+        pair.wait_up("after clear")?;
         pair.write_sessions(&json!({"maxPrefixes": {"limit": limit + 1}}))?;
         pair.wait_up("with another limit")?;
 
@@ -327,6 +330,12 @@ fn max_prefixes(software: Software) -> Result<()> {
             &json!({"maxPrefixes": {"limit": limit + 1, "action": "Restart", "restartAfter": "6s"}}),
         )?;
         pair.router.originate(&blocks(5))?;
+        wait_until("the time of the next session to be told", PATIENCE, || {
+            let problems = pair.problems()?;
+            let told = problems.iter().filter(|p| p.contains("were told; it is begun again at 20")).count();
+            ensure!(told == 2, "{problems:?}");
+            Ok(())
+        })?;
         pair.stays_down("over the limit again")?;
         pair.router.originate(&blocks(1))?;
         pair.wait_up("after a while")

@@ -211,7 +211,7 @@ impl Inquiry {
         let mut found = known.found();
         found.extend(known.mrt.problems(now.instant));
         found.extend(speaker.peers.iter().filter_map(problems::without_ipv4));
-        found.extend(speaker.peers.iter().filter_map(problems::max_prefixes));
+        found.extend(speaker.peers.iter().filter_map(|peer| problems::max_prefixes(peer, &now)));
         found.extend(speaker.peers.iter().filter_map(problems::paths_refused));
         found.extend(speaker.ranges.iter().filter_map(|range| dynamic::refused(range, &now)));
         found.extend(speaker.stations.iter().filter_map(|station| bmp::away(station, &now)));

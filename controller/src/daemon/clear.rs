@@ -26,6 +26,8 @@ struct Target {
     address: PeerAddress,
     name: String,
     peer: String,
+    /// Whether it has a session.
+    established: bool,
     /// Why nothing can be done about it.
     obstacle: Option<String>,
 }
@@ -54,12 +56,12 @@ pub(super) async fn clear(
         return Err(Refusal::Refused(format!("{peer} {why}{others}")));
     }
     let mut cleared = Vec::new();
-    for Target { address, name, peer, obstacle } in targets {
+    for Target { address, name, peer, established, obstacle } in targets {
         let (done, text) = match obstacle {
             Some(why) => (false, why),
             None => {
                 bgp.send(command(address, soft)).await.map_err(stopped)?;
-                let text = what(soft).to_owned();
+                let text = what(soft, established).to_owned();
                 tell(events, address, &text);
                 (true, text)
             }
@@ -76,6 +78,7 @@ fn targets(speaker: &Speaker, request: &ClearRequest) -> Result<Vec<Target>, Ref
         address: status.address,
         name: status.config.name.clone(),
         peer: view::peer_address(status.address, status.config.port),
+        established: status.state == State::Established,
         obstacle: obstacle(status, request.soft),
     };
     let targets: Vec<Target> = peers.iter().filter(is_meant).map(target).collect();
@@ -139,9 +142,10 @@ fn command(peer: PeerAddress, soft: Option<SoftClear>) -> Command {
     }
 }
 
-fn what(soft: Option<SoftClear>) -> &'static str {
+fn what(soft: Option<SoftClear>, established: bool) -> &'static str {
     match soft {
-        None => "the session is ended and begins anew",
+        None if established => "the session is ended and begins anew",
+        None => "it has no session, and one is begun at once",
         Some(SoftClear::In) => "its routes are asked for again",
         Some(SoftClear::Out) => "it is told all routes again",
     }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-use jiff::Timestamp;
-use weft_bgp::config::LimitAction;
-use weft_bgp::session::State;
+use jiff::{Timestamp, Unit};
+use weft_bgp::session::{State, Timer};
 use weft_bgp::status::PeerStatus;
 use weft_bgp::types::{Family, PeerAddress};
 
+use super::clock::Moment;
 use crate::api::json::{AuthenticationJson, ConfigStatusJson, FibStatusJson, PeerJson, Problem};
 
 /// How many addresses that are no peer's are remembered.
@@ -135,21 +135,27 @@ fn down(peer: &PeerJson) -> Option<Problem> {
 }
 
 /// A peer that tells nearly as many prefixes as it may, or more.
-pub(super) fn max_prefixes(peer: &PeerStatus) -> Option<Problem> {
+pub(super) fn max_prefixes(peer: &PeerStatus, now: &Moment) -> Option<Problem> {
     let max = peer.config.max_prefixes?;
     let who = format!("{} ({})", peer.config.name, peer.address);
     let limit = max.limit;
     if peer.over_limit {
-        let until = match max.action {
-            LimitAction::Restart(_) => "it is begun again after restartAfter",
-            _ => "it stays down until maxPrefixes or what the session depends on changes",
+        let begins = peer.timers.get(&Timer::IdleHold).map(|at| now.timestamp_of(*at));
+        let begins = begins.map(|at| at.round(Unit::Second).unwrap_or(at));
+        let until = match begins {
+            Some(at) => format!("it is begun again at {at}"),
+            None => "it stays down until maxPrefixes or what the session depends on changes".to_owned(),
         };
         return Some(Problem::error(
             "max-prefixes",
             format!(
                 "the session with {who} was ended: more than {limit} prefixes of a family were told; {until}"
             ),
-            "have the peer tell less, then change or wait; or raise maxPrefixes.limit of the BGPPeer",
+            format!(
+                "have the peer tell less, then begin the session by weftctl clear {}, or wait where it begins by itself; or raise \
+                 maxPrefixes.limit of the BGPPeer",
+                peer.address
+            ),
         ));
     }
     let family = peer.families.iter().find(|family| family.told() >= max.warning as usize)?;
