@@ -70,6 +70,14 @@ pub(super) fn down(peer: &PeerJson) -> Option<Problem> {
                 "see that our packets (UDP port {port}) reach the peer, and that BFD there knows this node"
             ),
         ),
+        _ if !bfd.multihop && peer.ttl_security.is_some() => (
+            "the peer is not heard".to_owned(),
+            format!(
+                "switch BFD on for this node at the other end ({kind}, UDP port {port}); FRR cannot: with ttl-security its BFD is multihop (UDP \
+                 port {}), so leave out either ttlSecurity at both ends, or BFD: bfdProfile: \"\" on the BGPPeer",
+                weft_bgp::bfd::MULTIHOP_PORT
+            ),
+        ),
         _ => (
             "the peer is not heard".to_owned(),
             format!(
@@ -141,6 +149,13 @@ mod tests {
         let silent = down(&peer(State::Established, "Down", "Down", false)).unwrap();
         assert_eq!((silent.code.as_str(), silent.severity), ("bfd-down", Severity::Warning));
         assert!(silent.text.contains("not heard") && silent.remedy.contains("UDP port 4784"), "{silent:?}");
+        let mut near = peer(State::Established, "Down", "Down", false);
+        near.ttl_security = Some(1);
+        let multihop = down(&near).unwrap();
+        assert_eq!(multihop.remedy, silent.remedy, "both ends are multihop");
+        near.bfd.as_mut().unwrap().multihop = false;
+        let near = down(&near).unwrap();
+        assert!(near.remedy.contains("with ttl-security its BFD is multihop (UDP port 4784)"), "{near:?}");
         let held = down(&peer(State::Established, "Down", "AdminDown", true)).unwrap();
         assert!(held.text.contains("by will"), "{held:?}");
         let deaf = down(&peer(State::Established, "Init", "Down", true)).unwrap();
