@@ -14,6 +14,8 @@ use weft_integration::daemon::{Family, Neighbor, Router, RouterConfig, Software,
 use weft_integration::documents;
 use weft_integration::lab::Lab;
 use weft_integration::link::{End, Link};
+use weft_integration::monitor::RouteMonitor;
+use weft_integration::netns::Namespace;
 use weft_integration::node::{self, Node};
 use weft_integration::wait::wait_until;
 
@@ -27,6 +29,8 @@ const ROUTER: &str = "10.1.0.1";
 struct Pair {
     node: Node,
     router: Box<dyn Router>,
+    /// Where the router runs.
+    machine: Namespace,
     spec: Value,
 }
 
@@ -61,7 +65,7 @@ impl Pair {
         for (key, value) in peer.as_object().into_iter().flatten() {
             spec[key] = value.clone();
         }
-        let mut pair = Self { node, router, spec };
+        let mut pair = Self { node, router, machine, spec };
         pair.write(&json!({}))?;
         pair.node.weft.start()?;
         pair.router.start()?;
@@ -209,7 +213,7 @@ fn rfc9494_with_bird() -> Result<()> {
     })
 }
 
-/// BIRD asks for our table, and tells its own again: both between a beginning and an end, and no route moves.
+/// BIRD asks for our table, and tells its own again: both between a beginning and an end, and no route goes away.
 /// Proves RFC 7313; BIRD.
 #[test]
 fn rfc7313_with_bird() -> Result<()> {
@@ -219,6 +223,10 @@ fn rfc7313_with_bird() -> Result<()> {
         let (theirs, ours) = pair.blocks();
         let capabilities = pair.peer()?["capabilities"].clone();
         ensure!(capabilities["enhancedRouteRefresh"] == true, "{capabilities}");
+        let monitors = [&pair.node.namespace, &pair.machine]
+            .map(|namespace| RouteMonitor::start(lab, namespace))
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
 
         pair.router.ask("reload in neighbor0")?;
         wait_until("our table to be told again", PATIENCE, || {
@@ -237,7 +245,12 @@ fn rfc7313_with_bird() -> Result<()> {
             ensure!(family["received"] == 1 && family["stale"] == 0, "{family}");
             Ok(())
         })?;
-        pair.node.weft.forwards(theirs).map(drop)
+        pair.node.weft.forwards(theirs)?;
+        for monitor in monitors {
+            let deleted = monitor.deleted()?;
+            ensure!(deleted.is_empty(), "routes went away: {deleted:#?}");
+        }
+        Ok(())
     })
 }
 
