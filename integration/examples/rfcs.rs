@@ -24,9 +24,20 @@ use State::{Full, Partly};
 const RFCS: &[(u16, &str, State)] = &[
     (1997, "BGP Communities Attribute", Full),
     (2385, "Protection of BGP Sessions via the TCP MD5 Signature Option", Full),
-    (2545, "Use of BGP-4 Multiprotocol Extensions for IPv6 Inter-Domain Routing", Full),
+    (
+        2545,
+        "Use of BGP-4 Multiprotocol Extensions for IPv6 Inter-Domain Routing",
+        Partly("a session between global addresses is told no link-local next hop beside the global one"),
+    ),
     (2918, "Route Refresh Capability for BGP-4", Full),
-    (4271, "A Border Gateway Protocol 4 (BGP-4)", Full),
+    (
+        4271,
+        "A Border Gateway Protocol 4 (BGP-4)",
+        Partly(
+            "but for MinRouteAdvertisementIntervalTimer (section 9.2.1.1), on purpose: changes are told at once, and a peer that is slow \
+             gets the last state of each prefix alone",
+        ),
+    ),
     (
         4360,
         "BGP Extended Communities Attribute",
@@ -80,7 +91,11 @@ const RFCS: &[(u16, &str, State)] = &[
     (8538, "Notification Message Support for BGP Graceful Restart", Full),
     (8654, "Extended Message Support for BGP", Full),
     (8671, "Support for Adj-RIB-Out in the BGP Monitoring Protocol (BMP)", Partly("after policy")),
-    (8950, "Advertising IPv4 NLRI with an IPv6 Next Hop", Full),
+    (
+        8950,
+        "Advertising IPv4 NLRI with an IPv6 Next Hop",
+        Partly("IPv4 unicast, on unnumbered sessions: others do not offer it"),
+    ),
     (9003, "Extended BGP Administrative Shutdown Communication", Full),
     (9072, "Extended Optional Parameters Length for BGP OPEN Message", Full),
     (9069, "Support for Local RIB in the BGP Monitoring Protocol (BMP)", Full),

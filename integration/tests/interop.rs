@@ -221,7 +221,6 @@ interop! {
     bird_internal: Bird, NODE_ASN, PerFamily;
     /// Proves RFC 2545 3; BIRD.
     bird_external_both_families_over_ipv4: Bird, 65001, OverIpv4;
-    /// Proves RFC 8950; BIRD.
     bird_external_both_families_over_ipv6: Bird, 65001, OverIpv6;
     bird_internal_both_families_over_ipv4: Bird, NODE_ASN, OverIpv4;
     /// Proves RFC 4271, RFC 4760, RFC 6793; FRR.
@@ -230,7 +229,6 @@ interop! {
     frr_internal: Frr, NODE_ASN, PerFamily;
     /// Proves RFC 2545 3; FRR.
     frr_external_both_families_over_ipv4: Frr, 65001, OverIpv4;
-    /// Proves RFC 8950; FRR.
     frr_external_both_families_over_ipv6: Frr, 65001, OverIpv6;
     /// Proves RFC 4271, RFC 4760; GoBGP.
     gobgp_external: Gobgp, 65001, PerFamily;
