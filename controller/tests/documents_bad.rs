@@ -434,12 +434,6 @@ fn filter_rules() {
             "BGPConfiguration default",
         ),
         ("asPathPrefix: [0], action: Accept", "asPathPrefix[0]", "AS 0 is reserved", "1 to 4294967294"),
-        (
-            "asPathPrefix: [], action: Accept",
-            "asPathPrefix",
-            "no AS number is listed",
-            "leave asPathPrefix out",
-        ),
         ("operations: [{setMED: {value: 1}}], action: Reject", "operations", "that is rejected", "Accept"),
     ] {
         one("BGPFilter", "f", &rule(text), 7, &format!("spec.importV4[1].{field}"), message, remedy);

@@ -504,9 +504,9 @@ pub struct BGPFilterRule {
     /// Communities that the route carries.
     #[serde(default)]
     pub communities: Option<CommunityMatch>,
-    /// What the route's AS path begins with: on import the peer's AS first. That of a route of our own is empty.
+    /// What the route's AS path begins with: on import the peer's AS first. That of a route of our own is empty. An empty list is none.
     #[serde(default)]
-    #[schemars(length(min = 1, max = AS_PATH_MAX))]
+    #[schemars(length(max = AS_PATH_MAX))]
     pub as_path_prefix: Option<Vec<AsNumber>>,
     /// Where the route comes from. An export rule that accepts without naming a source accepts only what the node itself
     /// originates: transit is opened by `RemotePeers` alone.

@@ -99,10 +99,6 @@ pub(super) fn rule(faults: &mut Faults, list: &str, index: usize, rule: &BGPFilt
         too_many(faults, &at("communities.values"), count, COMMUNITY_LIST_MAX, "communities");
     }
     if let Some(prefix) = &rule.as_path_prefix {
-        if prefix.is_empty() {
-            let remedy = "list what the AS path must begin with, or leave asPathPrefix out";
-            fault(faults, &at("asPathPrefix"), "no AS number is listed", remedy);
-        }
         too_many(faults, &at("asPathPrefix"), prefix.len(), AS_PATH_MAX, "AS numbers");
     }
     too_many(faults, &at("operations"), rule.operations.len(), OPERATIONS_MAX, "operations");
