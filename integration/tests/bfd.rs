@@ -29,6 +29,8 @@ const ROUTER_ASN: u32 = 65001;
 const HOLD_TIME: u16 = 90;
 /// 100 ms × 3, and what a busy machine takes to show it.
 const NOTICED: Duration = Duration::from_millis(1500);
+/// How often weftd is stopped.
+const STOPS: u32 = 6;
 const ENDS: [(&str, &str); 2] = [("10.1.0.0", "10.1.0.1"), ("fd00:10:1::", "fd00:10:1::1")];
 
 /// A node and a router on one cable, with a session for each family and BFD on both.
@@ -252,6 +254,44 @@ fn a_killed_weftd_is_kept_by(software: Software) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// A stop by will closes the connections before it takes BFD down, which some take for a failure.
+fn a_stopped_weftd_is_kept_by(software: Software) -> Result<()> {
+    Lab::test(|lab| {
+        let mut pair = Pair::up(lab, software, false, true)?;
+        let monitor = RouteMonitor::start(lab, &pair.machine)?;
+        let near: IpAddr = ENDS[0].0.parse()?;
+        // Which of two things comes first shows by chance.
+        for stop in 1..=STOPS {
+            pair.node.weft.terminate()?;
+            wait_until("the ToR's BFD to go", NOTICED, || {
+                ensure!(!pair.router.bfd_up(near)?, "it is Up");
+                Ok(())
+            })?;
+            stays("the ToR's routes to the node", Duration::from_millis(500), || {
+                pair.node.blocks.iter().try_for_each(|block| pair.router.best(*block).map(drop))
+            })
+            .with_context(|| format!("stop {stop}"))?;
+            pair.node.weft.start()?;
+            pair.wait_up("after a stop")?;
+        }
+        let deleted = monitor.deleted()?;
+        ensure!(deleted.is_empty(), "routes went: {deleted:?}");
+        Ok(())
+    })
+}
+
+/// Proves RFC 5882; FRR.
+#[test]
+fn rfc5882_a_stopped_weftd_is_kept_by_frr() -> Result<()> {
+    a_stopped_weftd_is_kept_by(Software::Frr)
+}
+
+/// Proves RFC 5882.
+#[test]
+fn rfc5882_a_stopped_weftd_is_kept_by_weft() -> Result<()> {
+    a_stopped_weftd_is_kept_by(Software::Weft)
 }
 
 /// Proves RFC 5882.

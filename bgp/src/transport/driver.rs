@@ -366,14 +366,14 @@ impl Driver {
         for (_, task) in std::mem::take(&mut self.listeners) {
             task.abort();
         }
-        // First of all: what ends by will must not be taken for a failure.
-        self.bfd.stop().await;
         self.feed(Input::Stop);
         // Nobody takes arrivals any more; a task that waits to tell one shall write on instead.
         drop(self.arrived);
-        let Self { mut tasks, .. } = self;
-        // What has not left within the time is given up with the process.
+        let Self { mut tasks, bfd, .. } = self;
+        // A connection's task ends when the peer has closed too. What has not left within the time is given up with the process.
         let _ = timeout(LINGER, async { while tasks.join_next().await.is_some() {} }).await;
+        // Only now: some take AdminDown for a failure, which is none to who has heard already that BGP restarts (RFC 5882 section 4.3).
+        bfd.stop().await;
     }
 }
 

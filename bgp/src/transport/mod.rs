@@ -199,8 +199,8 @@ impl Handle {
         answered.await.map_err(|_| Stopped)
     }
 
-    /// Takes BFD down by will and closes every connection without NOTIFICATION, so that helpers keep our routes (RFC 4724), and waits, 3 s at most, until
-    /// what was written has left.
+    /// Closes every connection without NOTIFICATION, so that helpers keep our routes (RFC 4724), and waits, 3 s at most, until what was
+    /// written has left and the peers have closed too; then takes BFD down by will.
     pub async fn stop(&self) {
         let (done, stopped) = oneshot::channel();
         if self.requests.send(Request::Stop(done)).await.is_ok() {
