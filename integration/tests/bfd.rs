@@ -39,6 +39,7 @@ struct Pair {
     router: Box<dyn Router>,
     machine: Namespace,
     multihop: bool,
+    shutdown: bool,
 }
 
 impl Pair {
@@ -65,7 +66,7 @@ impl Pair {
             });
         }
         let router = router(lab, &machine, software, config)?;
-        let mut pair = Self { node, router, machine, multihop };
+        let mut pair = Self { node, router, machine, multihop, shutdown: false };
         pair.write(100, HOLD_TIME)?;
         let node = documents::node("node", &[], &pair.node.blocks, &pair.node.addresses);
         documents::write(&pair.node.weft.manifests(), "node.yaml", &[node])?;
@@ -92,7 +93,7 @@ impl Pair {
         for ((_, far), family) in ENDS.into_iter().zip(Family::BOTH) {
             let spec = json!({
                 "peerIP": far, "asNumber": ROUTER_ASN, "families": [family.unicast()], "bfdProfile": "fast",
-                "ebgpMultihop": self.multihop,
+                "ebgpMultihop": self.multihop, "shutdown": self.shutdown,
             });
             all.push(documents::bgp_peer(
                 &format!("tor-{}", if family == Family::V4 { 4 } else { 6 }),
@@ -312,6 +313,31 @@ fn rfc5882_a_killed_weftd_is_kept_by_bird() -> Result<()> {
     a_killed_weftd_is_kept_by(Software::Bird)
 }
 
+/// FRR takes AdminDown for a failure: BGP must have said before why the session ends.
+#[test]
+fn a_shutdown_is_the_reason_that_frr_shows() -> Result<()> {
+    Lab::test(|lab| {
+        let mut pair = Pair::up(lab, Software::Frr, false, true)?;
+        for _ in 0..3 {
+            pair.shutdown = true;
+            pair.write(100, HOLD_TIME)?;
+            let near: IpAddr = ENDS[0].0.parse()?;
+            wait_until("the ToR's BFD to go", PATIENCE, || {
+                ensure!(!pair.router.bfd_up(near)?, "it is Up");
+                Ok(())
+            })?;
+            let said: Value = serde_json::from_str(&pair.router.ask(&format!("show bgp neighbors {near} json"))?)?;
+            let said = &said[near.to_string()];
+            println!("bfd: {} {}", said["lastResetDueTo"], said["lastNotificationReason"]);
+            ensure!(!said["lastResetDueTo"].to_string().contains("BFD"), "{said}");
+            pair.shutdown = false;
+            pair.write(100, HOLD_TIME)?;
+            pair.wait_up("after the shutdown")?;
+        }
+        Ok(())
+    })
+}
+
 /// BFD over link-local addresses, with whoever is found on the link.
 /// Proves RFC 5881; FRR.
 #[test]
@@ -351,7 +377,7 @@ fn rfc5881_unnumbered_with_frr() -> Result<()> {
             ensure!(bfd["state"] == "Up" && bfd["detectionTimeMs"] == 300, "{peers}");
             blocks.iter().try_for_each(|block| node.weft.forwards(*block).map(drop))
         })?;
-        let pair = Pair { node, router: Box::new(tor), machine, multihop: false };
+        let pair = Pair { node, router: Box::new(tor), machine, multihop: false, shutdown: false };
         pair.silence()?;
         wait_until("the node to drop the routes", NOTICED, || pair.node_lost_routes())
     })

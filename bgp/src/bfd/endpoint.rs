@@ -15,8 +15,8 @@ const TTL: u8 = 255;
 /// Everything that can happen to an [`Endpoint`].
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
-    /// The sessions that there should be, all of them. One that is there already goes on; one that is not wanted any more tells the other
-    /// end so, for as long as that takes, and is gone.
+    /// The sessions that there should be, all of them. One that is there already goes on; one that is not wanted any more, or is to be multihop
+    /// in place of single hop or the other way round, tells the other end so, for as long as that takes, and is gone.
     Configure(&'a BTreeMap<Remote, SessionConfig>),
     /// Sessions that another process had Up when it died: those of them that are wanted are gone on with. Before the first
     /// [`Input::Configure`].
@@ -128,6 +128,8 @@ struct Slot {
     session: Session,
     /// Nobody wants it any more: until when the other end is told so.
     leaves: Option<Instant>,
+    /// What there is to be in its place after that.
+    next: Option<SessionConfig>,
 }
 
 impl Endpoint {
@@ -203,29 +205,24 @@ impl Endpoint {
     }
 
     fn configure(&mut self, now: Instant, wanted: &BTreeMap<Remote, SessionConfig>) {
+        let kind = |hops| matches!(hops, Hops::Single);
         for remote in self.remotes() {
-            let goes_on = wanted.get(&remote);
-            if let Some(slot) = self.sessions.get_mut(&remote).filter(|_| goes_on.is_none())
-                && slot.leaves.is_none()
-            {
+            let next = wanted.get(&remote).copied();
+            let Some(slot) = self.sessions.get_mut(&remote) else { continue };
+            if let Some(config) = next.filter(|next| kind(next.hops) == kind(slot.session.config.hops)) {
+                (slot.leaves, slot.next) = (None, None);
+                slot.session.configure(config);
+                self.act(now, remote, |session| session.set_admin_down(now, false));
+                continue;
+            }
+            slot.next = next;
+            if slot.leaves.is_none() {
                 slot.leaves = Some(now + slot.session.remote_detection_time());
                 self.act(now, remote, |session| session.set_admin_down(now, true));
             }
         }
         for (remote, config) in wanted {
-            let kind = |hops| matches!(hops, Hops::Single);
-            let same =
-                self.sessions.get(remote).map(|slot| kind(slot.session.config.hops) == kind(config.hops));
-            if same == Some(false) {
-                self.sessions.remove(remote);
-            }
-            if same == Some(true) {
-                if let Some(slot) = self.sessions.get_mut(remote) {
-                    slot.leaves = None;
-                    slot.session.configure(*config);
-                }
-                self.act(now, *remote, |session| session.set_admin_down(now, false));
-            } else {
+            if !self.sessions.contains_key(remote) {
                 self.add(now, *remote, *config);
             }
         }
@@ -248,7 +245,7 @@ impl Endpoint {
         if let Some(resumption) = self.resumable.remove(&remote) {
             session.resume(now, &resumption);
         }
-        self.sessions.insert(remote, Slot { session, leaves: None });
+        self.sessions.insert(remote, Slot { session, leaves: None, next: None });
         self.act(now, remote, |_| None);
     }
 
@@ -288,7 +285,10 @@ impl Endpoint {
         for remote in self.remotes() {
             let Some(slot) = self.sessions.get(&remote) else { continue };
             if slot.leaves.is_some_and(|at| at <= now) {
-                self.sessions.remove(&remote);
+                let next = self.sessions.remove(&remote).and_then(|slot| slot.next);
+                if let Some(config) = next.filter(|_| !self.stopped) {
+                    self.add(now, remote, config);
+                }
             } else if slot.session.next_deadline().is_some_and(|at| at <= now) {
                 self.act(now, remote, |session| session.expire(now));
             }
@@ -297,7 +297,7 @@ impl Endpoint {
 
     /// Lets something happen to a session, and tells what came of it.
     fn act(&mut self, now: Instant, remote: Remote, what: impl FnOnce(&mut Session) -> Option<Change>) {
-        let Some(Slot { session, leaves }) = self.sessions.get_mut(&remote) else { return };
+        let Some(Slot { session, leaves, .. }) = self.sessions.get_mut(&remote) else { return };
         if let Some(change) = what(session).filter(|_| leaves.is_none()) {
             self.outputs.push_back(Output::Changed { remote, change });
         }

@@ -309,6 +309,28 @@ fn a_session_that_nobody_wants_says_so_and_is_gone_after_the_detection_time() {
     assert_eq!((bench.states(), bench.failures()), ([State::Up; 2], 0));
 }
 
+#[test]
+fn a_session_that_is_to_be_multihop_ends_as_one_that_nobody_wants_and_begins_anew() {
+    let mut bench = Bench::up();
+    let before = bench.status(0);
+    let multihop = SessionConfig { hops: Hops::Multi { minimum_ttl: 0 }, ..config(100) };
+    bench.configure(0, Some(multihop));
+    bench.pass(ms(100));
+    assert_eq!(bench.last(0).state, State::AdminDown);
+    assert_eq!(bench.last(0).my_discriminator, before.local_discriminator);
+    assert_eq!((bench.status(1).state, bench.failures()), (State::Down, 0));
+    // Nobody may take it for the old one before that has been told.
+    assert!(bench.ends[0].sessions().is_empty());
+    bench.pass(ms(300));
+    let after = bench.status(0);
+    assert_eq!((after.config, after.state), (multihop, State::Down));
+    assert_ne!(after.local_discriminator, before.local_discriminator);
+    // And back, and forth before that was told.
+    bench.configure(0, Some(config(100)));
+    bench.configure(0, Some(multihop));
+    assert_eq!(bench.status(0).local_discriminator, after.local_discriminator);
+}
+
 /// Proves RFC 5880.
 #[test]
 fn rfc5880_a_passive_end_waits_to_be_called() {

@@ -5,7 +5,7 @@ use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -21,7 +21,7 @@ use super::limits::{Limits, Permit};
 use super::notices::Notices;
 use super::recorder::Recorder;
 use super::{Command, LINGER, Notice, Request, listener, sockopt};
-use crate::config::PeerConfig;
+use crate::config::{PeerConfig, SpeakerConfig};
 use crate::mrt::Observation;
 use crate::protection::Protection;
 use crate::speaker::{Caller, Input, Output, Speaker};
@@ -36,6 +36,9 @@ const ARRIVALS_BATCH: usize = 16;
 /// How many buffers may wait for one connection to take them. The speaker sends no UPDATE beyond what the peer has room for,
 /// so that only a fault gets here; it costs the session.
 const QUEUE_MAX: usize = 16 * 1024;
+
+/// How long BFD may wait for peers to close the sessions that a new configuration ends.
+const BFD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The one place that reads the clock.
 #[expect(clippy::disallowed_methods, reason = "the transport is where time enters")]
@@ -63,6 +66,15 @@ pub(super) struct Driver {
     dynamic: BTreeMap<PeerAddress, Arc<PeerConfig>>,
     /// Where messages are written down.
     recorder: Option<Arc<Recorder>>,
+    /// What BFD waits for before it gets a new configuration.
+    bfd_waits: Option<BfdWaits>,
+}
+
+/// BFD goes after BGP: some take AdminDown for a failure, and would not hear why the session ended.
+struct BfdWaits {
+    /// The connections that the configuration ended, and whose peers have not closed.
+    closing: BTreeSet<ConnectionId>,
+    until: Instant,
 }
 
 #[derive(Debug)]
@@ -89,6 +101,7 @@ impl Driver {
             bfd: Sessions::default(),
             dynamic: BTreeMap::new(),
             recorder: None,
+            bfd_waits: None,
         };
         driver.listen(listeners);
         driver
@@ -115,6 +128,7 @@ impl Driver {
                 },
                 standings = self.bfd.changed() => self.bfd_said(&standings),
                 () = until(deadline) => {}
+                () = until(self.bfd_waits.as_ref().map(|waits| waits.until)) => self.end_bfd_wait(),
                 room = daemon.reserve(), if !self.notices.is_empty() => {
                     // An error: the daemon listens no more. It may still ask and stop.
                     if let (Ok(room), Some(notice)) = (room, self.notices.next()) {
@@ -168,6 +182,10 @@ impl Driver {
                 if self.connections.remove(&connection).is_some() {
                     self.feed(Input::Closed { connection, error });
                 }
+                if let Some(waits) = &mut self.bfd_waits {
+                    waits.closing.remove(&connection);
+                }
+                self.end_bfd_wait();
             }
         }
     }
@@ -257,8 +275,7 @@ impl Driver {
             Command::Configure(config) => {
                 let keys = keys::of(&config);
                 self.keys.send_if_modified(|old| std::mem::replace(old, keys.clone()) != keys);
-                self.bfd.configure(&config.peers, &self.dynamic);
-                self.feed(Input::Configure(config));
+                self.configure(config);
             }
             Command::Remember(peers) => self.feed(Input::Remember(peers)),
             Command::ResumeBfd(sessions) => self.bfd.resume(sessions),
@@ -271,6 +288,39 @@ impl Driver {
                 self.recorder = recorder;
                 self.feed(Input::Observe(observed));
             }
+        }
+    }
+
+    /// Tells the speaker, and BFD when the peers whose sessions that ends have heard why, or the time for that is up.
+    fn configure(&mut self, config: Arc<SpeakerConfig>) {
+        let before = self.open_connections();
+        // One that waits already waits no longer than it would.
+        let waits = || BfdWaits { closing: BTreeSet::new(), until: now() + BFD_PATIENCE };
+        self.bfd_waits.get_or_insert_with(waits);
+        self.feed(Input::Configure(config));
+        let after = self.open_connections();
+        if let Some(waits) = &mut self.bfd_waits {
+            waits.closing.extend(&before - &after);
+        }
+        self.end_bfd_wait();
+    }
+
+    fn open_connections(&self) -> BTreeSet<ConnectionId> {
+        let open = self.connections.iter().filter(|(_, connection)| matches!(connection, Connection::Open(_)));
+        open.map(|(id, _)| *id).collect()
+    }
+
+    /// Has BFD go on if there is nothing to wait for any more.
+    fn end_bfd_wait(&mut self) {
+        let is_over = |waits: &mut BfdWaits| waits.closing.is_empty() || waits.until <= now();
+        if self.bfd_waits.take_if(is_over).is_some() {
+            self.configure_bfd();
+        }
+    }
+
+    fn configure_bfd(&mut self) {
+        if let Some(config) = self.speaker.config() {
+            self.bfd.configure(&config.peers, &self.dynamic);
         }
     }
 
@@ -347,8 +397,8 @@ impl Driver {
     fn dynamic_peers(&mut self, peers: BTreeMap<PeerAddress, Arc<PeerConfig>>, remember: BTreeSet<IpAddr>) {
         self.notices.dynamic(remember);
         self.dynamic = peers;
-        if let Some(config) = self.speaker.config() {
-            self.bfd.configure(&config.peers, &self.dynamic);
+        if self.bfd_waits.is_none() {
+            self.configure_bfd();
         }
     }
 
