@@ -16,6 +16,11 @@ impl Backoff {
     /// No wait is shorter, however it is configured: a peer must not be able to keep us busy.
     pub(super) const FLOOR: Duration = Duration::from_millis(100);
 
+    /// When a wait ends that no failure brings.
+    pub(super) fn once(now: Instant, min: Duration, rng: &mut Rng) -> Instant {
+        now + rng.jitter(min.max(Self::FLOOR))
+    }
+
     /// Notes a failure and returns when the wait that it brings ends.
     pub(super) fn fail(&mut self, now: Instant, min: Duration, max: Duration, rng: &mut Rng) -> Instant {
         let min = min.max(Self::FLOOR);

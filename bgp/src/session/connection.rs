@@ -73,7 +73,9 @@ pub(super) enum Ending {
     TcpFailed,
     /// A NOTIFICATION was sent or received: a restart where both ends take it for one (RFC 8538), else a death.
     Notification,
-    /// The same, or it should have been, and it is a death in any case.
+    /// A NOTIFICATION of the peer's by which it begins the session anew, and blames nobody; else as above.
+    Reset,
+    /// One that was sent or received, or should have been, and it is a death in any case.
     Death,
     /// A NOTIFICATION that another connection is kept.
     Collision,
@@ -260,6 +262,7 @@ impl Connection {
             ErrorCode::CONNECTION_COLLISION_RESOLUTION => Ending::Collision,
             // A peer that may say so says Hard Reset, and means the rest as a restart.
             ErrorCode::HARD_RESET => Ending::Death,
+            ErrorCode::ADMINISTRATIVE_RESET | ErrorCode::OTHER_CONFIGURATION_CHANGE => Ending::Reset,
             _ => Ending::Notification,
         };
         self.close(context, ending)

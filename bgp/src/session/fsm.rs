@@ -28,6 +28,9 @@ use crate::wire::route_refresh::RouteRefresh;
 /// A session that was Established for this long was a good one: the failures before it are forgotten.
 const STABLE: Duration = Duration::from_secs(10);
 
+/// How many restarts in a row are taken for such: who goes on without a session that lasts fails.
+const RESTARTS_MAX: u32 = 10;
+
 /// The FSM of one peer.
 #[derive(Debug)]
 pub(crate) struct Fsm {
@@ -45,6 +48,8 @@ pub(crate) struct Fsm {
     idle_hold: Backoff,
     /// After a bad connection of the peer's, while we go on dialling: its next ones are refused for a while.
     inbound_hold: Backoff,
+    /// How often the peer has restarted since a session lasted.
+    restarts: u32,
     /// The session was ended as the peer had told too many prefixes, and was not begun again since.
     over_limit: bool,
     state: State,
@@ -85,6 +90,7 @@ impl Fsm {
             deadlines: Deadlines::default(),
             idle_hold: Backoff::default(),
             inbound_hold: Backoff::default(),
+            restarts: 0,
             over_limit: false,
             state: State::Idle,
             since: None,
@@ -158,8 +164,7 @@ impl Fsm {
         }
         self.config = Some(config);
         self.since.get_or_insert(now);
-        self.idle_hold.reset();
-        self.inbound_hold.reset();
+        self.forget_failures();
         if stays_down {
             self.over_limit = false;
             self.halt(Mode::Stopped, outbox);
@@ -248,8 +253,7 @@ impl Fsm {
         }
         let subcode = ErrorCode::ADMINISTRATIVE_RESET.subcode;
         self.stop_all(now, || Event::AutomaticStop { subcode, text: String::new() }, outbox);
-        self.idle_hold.reset();
-        self.inbound_hold.reset();
+        self.forget_failures();
         self.start(now, outbox);
         self.update_state(now, outbox);
     }
@@ -476,12 +480,11 @@ impl Fsm {
             .established_since()
             .is_some_and(|since| now.saturating_duration_since(since) >= STABLE);
         if stable {
-            self.idle_hold.reset();
-            self.inbound_hold.reset();
+            self.forget_failures();
         }
         let unopened = connection.session().is_none();
         let dialled = matches!(id, ConnectionId::Dialled(_));
-        if unopened && !dialled && matches!(ending, Ending::Notification | Ending::Death) {
+        if unopened && !dialled && !matches!(ending, Ending::TcpFailed | Ending::Collision) {
             let (min, max) = self.hold_times();
             self.inbound_hold.fail(now, min, max, &mut self.rng);
         }
@@ -490,9 +493,27 @@ impl Fsm {
             self.retry_later(now);
         } else {
             // Who restarts is let in as soon as it is back.
-            let restarts = down(&connection, ending).is_some_and(|down| down != Down::Death);
-            self.hold(now, stable && (restarts || ending == Ending::TcpFailed), outbox);
+            let down = down(&connection, ending);
+            let restarts = match ending {
+                Ending::Reset => down.is_some(),
+                _ => ending == Ending::TcpFailed && matches!(down, Some(Down::Restart { .. })),
+            };
+            if restarts && self.restarts < RESTARTS_MAX {
+                self.restarts += 1;
+                let (min, _) = self.hold_times();
+                let until = Backoff::once(now, min, &mut self.rng);
+                self.idle_until(until, true, outbox);
+            } else {
+                let kept = down.is_some_and(|down| down != Down::Death);
+                self.hold(now, stable && (kept || ending == Ending::TcpFailed), outbox);
+            }
         }
+    }
+
+    fn forget_failures(&mut self) {
+        self.idle_hold.reset();
+        self.inbound_hold.reset();
+        self.restarts = 0;
     }
 
     /// Tells how an Established session ended: restart or death.
@@ -538,10 +559,14 @@ impl Fsm {
         self.dial(now, outbox);
     }
 
-    /// Waits in Idle.
+    /// Waits in Idle, longer with each time.
     fn hold(&mut self, now: Instant, admits: bool, outbox: &mut Outbox) {
         let (min, max) = self.hold_times();
         let until = self.idle_hold.fail(now, min, max, &mut self.rng);
+        self.idle_until(until, admits, outbox);
+    }
+
+    fn idle_until(&mut self, until: Instant, admits: bool, outbox: &mut Outbox) {
         self.halt(Mode::IdleHold { admits }, outbox);
         self.deadlines.set(Timer::IdleHold, until);
     }
@@ -623,8 +648,8 @@ fn down(connection: &Connection, ending: Ending) -> Option<Down> {
     Some(match ending {
         Ending::Collision => Down::Superseded { families, restart_time },
         Ending::TcpFailed => Down::Restart { families, restart_time },
-        Ending::Notification if peer.notification => Down::Restart { families, restart_time },
-        Ending::Notification | Ending::Death => Down::Death,
+        Ending::Notification | Ending::Reset if peer.notification => Down::Restart { families, restart_time },
+        Ending::Notification | Ending::Reset | Ending::Death => Down::Death,
     })
 }
 

@@ -218,7 +218,8 @@ fn rfc8538_a_peer_that_restarts_by_a_notification_is_let_in_at_once() {
             solo.run_for(Duration::from_secs(6));
             solo.send(connection, &Message::Keepalive);
         }
-        solo.send(connection, &Message::Notification(Notification::cease(4, "")));
+        // Out of Resources: to who has no N bit that is no restart.
+        solo.send(connection, &Message::Notification(Notification::cease(8, "")));
         assert_eq!(solo.ingress.state(), State::Idle);
         solo.accept();
         assert_eq!(solo.ingress.state(), state, "N bit: {notification}");
@@ -373,4 +374,67 @@ fn rfc9494_the_peer_says_how_long_and_we_bound_it() {
     assert_eq!(agreed(Some(3600), 1800, open_with_restart()), Some((1800, 60, v4, FamilySet::all())));
     assert_eq!(agreed(None, 1800, open_with_restart()), None);
     assert_eq!(agreed(Some(3600), 1800, open()), None);
+}
+
+/// A peer that restarts, is back at once, and does so again before a session has lasted.
+#[test]
+fn who_restarts_a_few_times_in_short_order_is_let_in_each_time() {
+    type End = fn(&mut Solo, weft_bgp::types::ConnectionId);
+    let ends: [(&str, End, Option<Open>); 4] = [
+        ("TCP closed", |solo, c| solo.close(c), Some(open_with_restart())),
+        (
+            "Administrative Reset",
+            |solo, c| solo.send(c, &Message::Notification(Notification::cease(4, ""))),
+            Some(restarting_open(true)),
+        ),
+        (
+            "Other Configuration Change, without graceful restart",
+            |solo, c| solo.send(c, &Message::Notification(Notification::cease(6, ""))),
+            None,
+        ),
+        (
+            "Administrative Reset, without graceful restart",
+            |solo, c| solo.send(c, &Message::Notification(Notification::cease(4, ""))),
+            None,
+        ),
+    ];
+    for (name, end, said) in ends {
+        let said = said.unwrap_or_else(open);
+        let (mut solo, mut connection) = Solo::established(peer_config(65001, 65002), said.clone());
+        for restart in 0..10 {
+            solo.run_for(Duration::from_secs(2));
+            end(&mut solo, connection);
+            assert_eq!(solo.ingress.state(), State::Idle, "{name}, {restart}");
+            let (until, _) = solo.ingress.next_deadline().expect("it waits");
+            assert!(until - solo.now <= Duration::from_secs(1), "{name}, {restart}: {:?}", until - solo.now);
+            solo.run_for(Duration::from_millis(100));
+            connection = solo.accept();
+            solo.send(connection, &Message::Open(said.clone()));
+            solo.send(connection, &Message::Keepalive);
+            assert_eq!(solo.ingress.state(), State::Established, "{name}, {restart}");
+        }
+        // Who never gets further fails.
+        end(&mut solo, connection);
+        let refused = solo.accept();
+        assert!(solo.is_closed(refused), "{name}");
+    }
+}
+
+/// What is wrong with a peer is no restart, though its routes are kept.
+#[test]
+fn an_error_is_damped_also_where_it_is_a_restart() {
+    let (mut solo, mut connection) = Solo::established(peer_config(65001, 65002), restarting_open(true));
+    for expected in [1, 2, 4] {
+        solo.send(connection, &Message::Open(open()));
+        assert_eq!(downs(&solo).pop(), Some(restart()));
+        let refused = solo.accept();
+        assert!(solo.is_closed(refused), "the peer has to wait");
+        let (until, _) = solo.ingress.next_deadline().expect("it waits");
+        assert!(until - solo.now > Duration::from_millis(700 * expected), "{expected} s");
+        solo.run_for(until - solo.now);
+        connection = solo.accept();
+        solo.send(connection, &Message::Open(restarting_open(true)));
+        solo.send(connection, &Message::Keepalive);
+        assert_eq!(solo.ingress.state(), State::Established);
+    }
 }
