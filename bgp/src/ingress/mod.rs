@@ -81,6 +81,7 @@ impl Ingress {
             IngressInput::OverLimit { family } => fsm.over_limit(now, family, outbox),
             IngressInput::Observe(observed) => outbox.observed = observed,
             IngressInput::Stop => fsm.finish(now, outbox),
+            IngressInput::HeldUp => fsm.held_up(now),
             IngressInput::Tick => fsm.tick(now, outbox),
         }
         self.framers.retain(|connection, _| self.fsm.is_open(*connection));
@@ -358,6 +359,8 @@ pub enum IngressInput {
     /// Close for good: the process ends and the peer shall take it as a restart. Without NOTIFICATION (RFC 4724), or with
     /// Cease/Administrative Reset where both ends take that for a restart too (RFC 8538).
     Stop,
+    /// This process did not run for a while: what the peer said meanwhile may not have been read. Before the [`Self::Tick`] that comes late.
+    HeldUp,
     /// A deadline may have passed.
     Tick,
 }

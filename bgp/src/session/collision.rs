@@ -28,6 +28,10 @@ impl Connections {
         self.0.get_mut(&id)
     }
 
+    pub(super) fn held_up(&mut self, now: Instant) {
+        self.0.values_mut().for_each(|connection| connection.held_up(now));
+    }
+
     pub(super) fn contains(&self, id: ConnectionId) -> bool {
         self.0.contains_key(&id)
     }

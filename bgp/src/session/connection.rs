@@ -23,6 +23,9 @@ use crate::wire::open::Open;
 /// How long to wait for the peer's OPEN: the "large value" of RFC 4271 section 8.2.2.
 const OPEN_HOLD_TIME: Duration = Duration::from_secs(240);
 
+/// How long a peer that seems silent has to be heard after this process did not run: time to read what waits.
+const HELD_UP_GRACE: Duration = Duration::from_secs(1);
+
 /// What handling an event needs besides the connection.
 pub(super) struct Context<'a> {
     pub(super) now: Instant,
@@ -39,6 +42,8 @@ pub(super) struct Connection {
     remote: IpAddr,
     phase: Phase,
     deadlines: Deadlines,
+    /// HoldTimer was put off since the peer was heard.
+    put_off: bool,
 }
 
 #[derive(Debug)]
@@ -88,8 +93,8 @@ impl Connection {
         (local, remote): (SocketAddr, IpAddr),
         context: &mut Context<'_>,
     ) -> Self {
-        let mut connection =
-            Self { id, local, remote, phase: Phase::DelayOpen, deadlines: Deadlines::default() };
+        let (phase, deadlines) = (Phase::DelayOpen, Deadlines::default());
+        let mut connection = Self { id, local, remote, phase, deadlines, put_off: false };
         match context.local.config.timers.delay_open {
             Some(delay) => connection.deadlines.set(Timer::DelayOpen, context.now + delay),
             None => connection.send_open(context),
@@ -142,6 +147,13 @@ impl Connection {
             Timer::Keepalive => Some(Event::KeepaliveTimerExpires),
             Timer::DelayOpen => Some(Event::DelayOpenTimerExpires),
             Timer::ConnectRetry | Timer::IdleHold => None,
+        }
+    }
+
+    /// This process did not run: the peer may have been heard and not been read. Once for each time that it is, so that who is silent dies.
+    pub(super) fn held_up(&mut self, now: Instant) {
+        if !self.put_off {
+            self.put_off = self.deadlines.put_off(Timer::Hold, now + HELD_UP_GRACE);
         }
     }
 
@@ -345,6 +357,7 @@ impl Connection {
 
     /// Without a hold time the peer may be silent for ever, but not before it has confirmed.
     fn restart_hold_timer(&mut self, now: Instant) {
+        self.put_off = false;
         let hold_time = self.session().map_or(Duration::ZERO, |session| session.hold_time);
         match (&self.phase, hold_time) {
             (Phase::Established { .. }, Duration::ZERO) => self.deadlines.stop(Timer::Hold),

@@ -394,6 +394,11 @@ impl Fsm {
         self.update_state(now, outbox);
     }
 
+    /// This process did not run for a while: HoldTimers leave time to read what has arrived.
+    pub(crate) fn held_up(&mut self, now: Instant) {
+        self.connections.held_up(now);
+    }
+
     /// Handles every timer whose time has come.
     pub(crate) fn tick(&mut self, now: Instant, outbox: &mut Outbox) {
         while let Some(timer) = self.deadlines.expire(now) {

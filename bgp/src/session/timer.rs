@@ -36,6 +36,12 @@ impl Deadlines {
         }
     }
 
+    /// Puts a timer off that runs and would expire before; whether there was one.
+    pub(super) fn put_off(&mut self, timer: Timer, until: Instant) -> bool {
+        let slot = self.slot(timer).and_then(Option::as_mut).filter(|deadline| **deadline < until);
+        slot.map(|deadline| *deadline = until).is_some()
+    }
+
     pub(super) fn stop(&mut self, timer: Timer) {
         if let Some(slot) = self.slot(timer) {
             *slot = None;

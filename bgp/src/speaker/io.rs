@@ -150,6 +150,8 @@ pub enum Input {
     /// The process ends: close every connection so that helpers keep our routes: without NOTIFICATION, but to those that take a
     /// NOTIFICATION for a restart too (RFC 8538).
     Stop,
+    /// This process did not run for a while: what peers said meanwhile may not have been read. Before the [`Self::Tick`] that comes late.
+    HeldUp,
     /// A deadline may have passed.
     Tick,
 }

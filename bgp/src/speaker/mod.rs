@@ -175,6 +175,9 @@ impl Speaker {
             Input::Bfd { peer, change } => self.bfd(now, peer, change),
             Input::Observe(observed) => self.observe(now, observed),
             Input::Stop => return self.stop(now),
+            Input::HeldUp => {
+                self.peers.values_mut().for_each(|p| p.ingress.handle(now, IngressInput::HeldUp));
+            }
             Input::Tick => self.tick(now),
         }
         self.settle(now);

@@ -37,6 +37,9 @@ const ARRIVALS_BATCH: usize = 16;
 /// so that only a fault gets here; it costs the session.
 const QUEUE_MAX: usize = 16 * 1024;
 
+/// A tick that comes later than that is of a process that did not run, or was busy: it has not read what it should.
+const LATE: Duration = Duration::from_millis(200);
+
 /// How long BFD may wait for peers to close the sessions that a new configuration ends.
 const BFD_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -110,8 +113,11 @@ impl Driver {
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>, daemon: mpsc::Sender<Notice>) {
         let stopped = loop {
             let deadline = self.speaker.next_deadline().map(|(at, _)| at);
-            if deadline.is_some_and(|at| at <= now()) {
-                // First what has arrived: a process that was held up must not take its own silence for its peers'.
+            if let Some(late) = deadline.and_then(|at| now().checked_duration_since(at)) {
+                // A process that was held up must not take its own silence for its peers'.
+                if late > LATE {
+                    self.feed(Input::HeldUp);
+                }
                 yield_now().await;
                 let arrival = self.arrived.try_recv().ok();
                 self.arrive(arrival);

@@ -96,6 +96,25 @@ fn the_hold_timer_ends_the_session_as_a_death() {
     assert_eq!(solo.count(|output| matches!(output, IngressOutput::Down(Down::Death))), 1);
 }
 
+#[test]
+fn a_process_that_did_not_run_has_a_second_to_hear_its_peer_and_no_more() {
+    let (mut solo, connection) = Solo::established(peer_config(65001, 65002), open());
+    solo.now += Duration::from_secs(200);
+    solo.input(IngressInput::HeldUp);
+    solo.input(IngressInput::Tick);
+    assert_eq!(solo.ingress.state(), State::Established, "what the peer said is not read yet");
+    assert_eq!(solo.written(connection), [Message::Keepalive], "ours goes out at once");
+    solo.send(connection, &Message::Keepalive);
+    solo.run_for(Duration::from_secs(89));
+    assert_eq!(solo.ingress.state(), State::Established);
+    for _ in 0..5 {
+        solo.now += Duration::from_millis(400);
+        solo.input(IngressInput::HeldUp);
+        solo.input(IngressInput::Tick);
+    }
+    assert_ne!(solo.ingress.state(), State::Established, "who is silent is not kept by being late again");
+}
+
 /// Proves RFC 4271 8.2.2.
 #[test]
 fn an_update_restarts_the_hold_timer_and_a_route_refresh_does_not() {

@@ -1,0 +1,93 @@
+//! Speakers that are busy, or did not run for a while: what waits unread is no silence.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod sim_support;
+mod transport_support;
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use sim_support::{peer, speaker};
+use tokio::time::timeout;
+use transport_support::{KEEPALIVE, Node, PATIENCE, RawPeer, message};
+use weft_bgp::config::{PeerConfig, SpeakerConfig};
+use weft_bgp::speaker::Speaker;
+
+const AS: [u32; 2] = [65001, 65002];
+
+/// The `n`th peer of a test has an address of its own.
+fn address(test: u8, n: u8) -> IpAddr {
+    Ipv4Addr::new(127, 18, test, n + 1).into()
+}
+
+/// A speaker that waits for `peers` peers to connect, and how they reach it.
+async fn node(test: u8, peers: u8, hold_time: Duration) -> (Node, SocketAddr) {
+    let near = address(test, 0);
+    let (node, port) = Node::listen(1, near).await;
+    let mut config = PeerConfig { passive: true, source_address: Some(near), ..peer(0, AS[0], AS[1]) };
+    config.timers.hold_time = hold_time;
+    let config = Arc::new(config);
+    let peers = (1..=peers).map(|n| (address(test, n).into(), Arc::clone(&config))).collect();
+    node.configure(SpeakerConfig { peers, ..speaker(0, AS[0]) }).await;
+    (node, SocketAddr::new(near, port))
+}
+
+async fn establish(test: u8, n: u8, to: SocketAddr) -> RawPeer {
+    RawPeer::establish(address(test, n), to, AS[1], Ipv4Addr::new(10, 9, 9, n)).await
+}
+
+/// Has every connection that comes say KEEPALIVE again and again, until there come no more.
+fn keep_alive(connections: &mpsc::Receiver<TcpStream>) {
+    let mut alive: Vec<TcpStream> = Vec::new();
+    loop {
+        match connections.recv_timeout(Duration::from_millis(200)) {
+            Ok(connection) => alive.push(connection),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
+        for connection in &mut alive {
+            // One that the speaker has closed is what the test looks for.
+            let _ = connection.write_all(&message(KEEPALIVE, &[]));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_speaker_that_did_not_run_ends_no_session_of_peers_that_spoke_meanwhile() {
+    const PEERS: u8 = 40;
+    let hold_time = Duration::from_secs(3);
+    let (node, to) = node(40, PEERS, hold_time).await;
+    let (connect, connections) = mpsc::channel();
+    // A thread, as the runtime stands still too.
+    let speaking = std::thread::spawn(move || keep_alive(&connections));
+    for n in 1..=PEERS {
+        let stream = establish(40, n, to).await.stream.into_std().unwrap();
+        stream.set_nonblocking(false).unwrap();
+        connect.send(stream).unwrap();
+    }
+    let heard = |speaker: &Speaker| {
+        let of = |p: weft_bgp::status::PeerStatus| (p.counters.received[3], p.counters.flaps);
+        speaker.peers().into_iter().map(of).collect::<Vec<_>>()
+    };
+    let stand_still = move |_: &Speaker| std::thread::sleep(hold_time + Duration::from_millis(500));
+    let before = node.handle.inspect(heard).await.unwrap();
+    node.handle.inspect(stand_still).await.unwrap();
+    timeout(PATIENCE, async {
+        loop {
+            let after = node.handle.inspect(heard).await.unwrap();
+            assert!(after.iter().all(|(_, flaps)| *flaps == 0), "sessions ended: {after:?}");
+            // What waited, and what came after.
+            if after.iter().zip(&before).all(|((after, _), (before, _))| after - before > 25) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("KEEPALIVEs of all");
+    drop(connect);
+    speaking.join().unwrap();
+}
