@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sim_support::{peer, speaker};
 use tokio::time::timeout;
-use transport_support::{KEEPALIVE, Node, PATIENCE, RawPeer, message};
+use transport_support::{KEEPALIVE, Node, PATIENCE, RawPeer, announce, message};
 use weft_bgp::config::{PeerConfig, SpeakerConfig};
 use weft_bgp::speaker::Speaker;
 
@@ -90,4 +90,44 @@ async fn a_speaker_that_did_not_run_ends_no_session_of_peers_that_spoke_meanwhil
     .expect("KEEPALIVEs of all");
     drop(connect);
     speaking.join().unwrap();
+}
+
+/// Between two questions that are asked at once after each other there are a few reads' worth of routes, however many wait.
+#[tokio::test]
+async fn a_question_does_not_wait_for_all_that_has_arrived() {
+    const PEERS: u8 = 20;
+    const UPDATES: usize = 100;
+    const ROUTES: u32 = 500;
+    /// What the transport reads at once.
+    const READ: usize = 64 * 1024;
+    let (node, to) = node(41, PEERS, Duration::from_secs(90)).await;
+    let mut peers = Vec::new();
+    for n in 1..=PEERS {
+        peers.push((establish(41, n, to).await, Ipv4Addr::new(127, 18, 41, n + 1)));
+    }
+    let all = u64::from(PEERS) * UPDATES as u64;
+    let asking = tokio::spawn(async move {
+        let heard = |speaker: &Speaker| speaker.peers().iter().map(|p| p.counters.received[1]).sum::<u64>();
+        let (mut before, mut most) = (0, 0);
+        while before < all {
+            let told = node.handle.inspect(heard).await.unwrap();
+            most = most.max(told - before);
+            before = told;
+        }
+        most
+    });
+    // The same again and again: what counts is how long it takes to read.
+    let mut flood = tokio::task::JoinSet::new();
+    for (mut raw, next_hop) in peers {
+        flood.spawn(async move {
+            let update = announce(AS[1], next_hop, 0x1e00_0000, ROUTES);
+            for _ in 0..UPDATES {
+                raw.send(&update).await;
+            }
+            raw
+        });
+    }
+    let most = timeout(PATIENCE, asking).await.expect("all UPDATEs").unwrap();
+    let read = READ / announce(AS[1], Ipv4Addr::LOCALHOST, 0, ROUTES).len();
+    assert!(most <= 4 * read as u64, "{most} UPDATEs between two answers, {read} in one read");
 }

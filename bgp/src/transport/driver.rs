@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use ipnet::IpNet;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{sleep_until, timeout};
 
@@ -30,8 +30,8 @@ use crate::types::{ConnectionId, PeerAddress};
 /// How many arrivals may wait before the connections stop reading: at most this many reads' worth of memory.
 const ARRIVALS_MAX: usize = 256;
 
-/// How many arrivals are handled before timers, requests and notices get their turn.
-const ARRIVALS_BATCH: usize = 16;
+/// How long arrivals are handled before timers, requests and notices get their turn. One of many routes may take longer.
+const ARRIVALS_BUDGET: Duration = Duration::from_millis(2);
 
 /// How many buffers may wait for one connection to take them. The speaker sends no UPDATE beyond what the peer has room for,
 /// so that only a fault gets here; it costs the session.
@@ -119,17 +119,24 @@ impl Driver {
                     self.feed(Input::HeldUp);
                 }
                 yield_now().await;
-                let arrival = self.arrived.try_recv().ok();
-                self.arrive(arrival);
+                if let Ok(arrival) = self.arrived.try_recv() {
+                    self.arrive(arrival).await;
+                }
                 self.feed(Input::Tick);
             }
             tokio::select! {
-                arrival = self.arrived.recv() => self.arrive(arrival),
-                request = requests.recv() => match request {
-                    Some(Request::Command(command)) => self.obey(command),
-                    Some(Request::Inspect(look)) => look(&self.speaker),
-                    Some(Request::Bfd(answer)) => self.bfd.report(answer),
-                    Some(Request::Stop(done)) => break Some(done),
+                Some(arrival) = self.arrived.recv() => {
+                    self.arrive(arrival).await;
+                    // However much arrives, who asks waits for one round.
+                    if let Ok(request) = requests.try_recv()
+                        && let Some(done) = self.serve(request)
+                    {
+                        break Some(done);
+                    }
+                }
+                request = requests.recv() => match request.map(|request| self.serve(request)) {
+                    Some(None) => {}
+                    Some(stop) => break stop,
                     None => break None,
                 },
                 standings = self.bfd.changed() => self.bfd_said(&standings),
@@ -152,14 +159,28 @@ impl Driver {
         }
     }
 
-    /// Handles an arrival and those that wait behind it, up to a bound.
-    fn arrive(&mut self, first: Option<Arrival>) {
-        if let Some(arrival) = first {
+    /// Does what a handle asks for; whom to tell, if that is to stop.
+    fn serve(&mut self, request: Request) -> Option<oneshot::Sender<()>> {
+        match request {
+            Request::Command(command) => self.obey(command),
+            Request::Inspect(look) => look(&self.speaker),
+            Request::Bfd(answer) => self.bfd.report(answer),
+            Request::Stop(done) => return Some(done),
+        }
+        None
+    }
+
+    /// Handles an arrival and those that wait behind it, while the time for that lasts.
+    async fn arrive(&mut self, first: Arrival) {
+        let until = now() + ARRIVALS_BUDGET;
+        let mut next = Some(first);
+        while let Some(arrival) = next {
             self.handle(arrival);
-            for _ in 1..ARRIVALS_BATCH {
-                let Ok(arrival) = self.arrived.try_recv() else { break };
-                self.handle(arrival);
+            if now() >= until {
+                // Who asks, and who reads for us, may have no other thread.
+                return yield_now().await;
             }
+            next = self.arrived.try_recv().ok();
         }
     }
 
@@ -312,7 +333,8 @@ impl Driver {
     }
 
     fn open_connections(&self) -> BTreeSet<ConnectionId> {
-        let open = self.connections.iter().filter(|(_, connection)| matches!(connection, Connection::Open(_)));
+        let open =
+            self.connections.iter().filter(|(_, connection)| matches!(connection, Connection::Open(_)));
         open.map(|(id, _)| *id).collect()
     }
 
