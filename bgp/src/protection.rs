@@ -73,6 +73,23 @@ pub struct Protection {
     pub ttl_security: Option<NonZeroU8>,
 }
 
+/// What is said of a peer that leaves a dial without an answer.
+pub const NO_ANSWER: &str = "no answer";
+
+impl Protection {
+    /// Why a peer that is there may not answer: what is to be said behind [`NO_ANSWER`].
+    #[must_use]
+    pub fn silence(&self) -> &'static str {
+        match (&self.password, self.ttl_security) {
+            (Some(_), _) => ": most often the other end has another password, or none",
+            (None, Some(_)) => {
+                ": most often the other end is farther away than ttlSecurity, or does not send with a TTL of 255"
+            }
+            (None, None) => "",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

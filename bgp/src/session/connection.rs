@@ -259,14 +259,19 @@ impl Connection {
     }
 
     fn notified(&self, notification: Option<Notification>, context: &mut Context<'_>) -> Step {
-        let (code, text, data) = match notification {
+        let (code, text, data, by_will) = match notification {
             Some(notification) => {
                 context.outbox.said.notification(context.now, Direction::Received, &notification);
-                (notification.code, notification.describe(), notification.data)
+                let by_will = stays_away(&notification);
+                (notification.code, notification.describe(), notification.data, by_will)
             }
-            None => (ErrorCode { code: 0, subcode: 0 }, "a NOTIFICATION without a code".into(), Bytes::new()),
+            None => {
+                let code = ErrorCode { code: 0, subcode: 0 };
+                (code, "a NOTIFICATION without a code".into(), Bytes::new(), false)
+            }
         };
         context.outbox.note_error(context.now, Direction::Received, Some(code), text.as_str());
+        context.outbox.stays_away = by_will;
         let kind = IncidentKind::NotificationReceived { code: code.code, subcode: code.subcode };
         let reason = Reason::new("notification-received", text);
         context.outbox.incident(context.now, kind, reason, &data);
@@ -283,7 +288,10 @@ impl Connection {
     fn tcp_failed(&self, error: Option<String>, context: &mut Context<'_>) -> Step {
         let error = error.unwrap_or_else(|| "closed by the peer".into());
         let text = format!("connection lost in {}: {error}", self.state());
-        context.outbox.note_error(context.now, Direction::Local, None, text.as_str());
+        match self.session() {
+            Some(_) => context.outbox.note_error(context.now, Direction::Local, None, text.as_str()),
+            None => context.outbox.note_unconnected(context.now, text.as_str()),
+        }
         let reason = Reason::new("connection-lost", text);
         context.outbox.incident(context.now, IncidentKind::Connection, reason, &Bytes::new());
         Step::Ended(Ending::TcpFailed)
@@ -365,4 +373,10 @@ impl Connection {
             (_, hold_time) => self.deadlines.set(Timer::Hold, now + hold_time),
         }
     }
+}
+
+/// Whether the peer says that a person wants no session.
+fn stays_away(notification: &Notification) -> bool {
+    let code = notification.carried().map_or(notification.code, |carried| carried.code);
+    matches!(code, ErrorCode::ADMINISTRATIVE_SHUTDOWN | ErrorCode::PEER_DE_CONFIGURED)
 }

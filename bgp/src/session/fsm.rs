@@ -18,7 +18,7 @@ use super::state::State;
 use super::timer::{Deadlines, Timer};
 use crate::config::{LimitAction, PeerConfig};
 use crate::ingress::{Down, IncidentKind, IngressOutput, LocalRestart, Session};
-use crate::protection::Authentication;
+use crate::protection::{Authentication, NO_ANSWER};
 use crate::status::Direction;
 use crate::types::{ConnectionId, Family, PeerAddress, Reason};
 use crate::wire::Message;
@@ -160,7 +160,7 @@ impl Fsm {
         } else if let Some(subcode) = self.config.as_ref().and_then(|old| self.reset_by(old, &config)) {
             self.stop_all(now, || Event::AutomaticStop { subcode, text: String::new() }, outbox);
         } else if self.config.as_ref().is_some_and(|old| old.authentication != config.authentication) {
-            self.abandon_all(outbox);
+            self.password_changed(now, outbox);
         }
         self.config = Some(config);
         self.since.get_or_insert(now);
@@ -311,11 +311,23 @@ impl Fsm {
         if self.dial.take_if(|(dial, _)| *dial == id).is_none() {
             return;
         }
+        Self::unconnected(now, error, outbox);
+        self.update_state(now, outbox);
+    }
+
+    /// It is time for the next dial, and the one under way has not even failed.
+    fn unanswered(&self, now: Instant, outbox: &mut Outbox) {
+        if let (Some(_), Some(config)) = (self.dial, self.config.as_deref()) {
+            let error = format!("{NO_ANSWER}{}", config.protection().silence());
+            Self::unconnected(now, &error, outbox);
+        }
+    }
+
+    fn unconnected(now: Instant, error: &str, outbox: &mut Outbox) {
         let text = format!("cannot connect: {error}");
-        outbox.note_error(now, Direction::Local, None, text.as_str());
+        outbox.note_unconnected(now, text.as_str());
         let reason = Reason::new("connection-failed", text);
         outbox.incident(now, IncidentKind::Connection, reason, &Bytes::new());
-        self.update_state(now, outbox);
     }
 
     /// TcpConnectionConfirmed: the peer has connected to us.
@@ -403,7 +415,10 @@ impl Fsm {
     pub(crate) fn tick(&mut self, now: Instant, outbox: &mut Outbox) {
         while let Some(timer) = self.deadlines.expire(now) {
             match timer {
-                Timer::ConnectRetry => self.dial(now, outbox),
+                Timer::ConnectRetry => {
+                    self.unanswered(now, outbox);
+                    self.dial(now, outbox);
+                }
                 Timer::IdleHold => self.start(now, outbox),
                 Timer::Hold | Timer::Keepalive | Timer::DelayOpen => {}
             }
@@ -538,6 +553,17 @@ impl Fsm {
             }
         }
         self.cancel_dial(outbox);
+    }
+
+    /// What is signed with the old password is worth nothing at the other end any more, or soon.
+    fn password_changed(&mut self, now: Instant, outbox: &mut Outbox) {
+        if !self.connections.is_empty() {
+            let text = "the password has changed";
+            outbox.note_error(now, Direction::Local, None, text);
+            let reason = Reason::new("password-changed", text);
+            outbox.incident(now, IncidentKind::Connection, reason, &Bytes::new());
+        }
+        self.abandon_all(outbox);
     }
 
     /// Closes all connections without NOTIFICATION, so that both ends keep what they were told until the next session (RFC 4724).

@@ -22,6 +22,8 @@ pub(crate) struct Outbox {
     batch: RouteBatch,
     pub(crate) counters: MessageCounters,
     pub(crate) last_error: Option<LastError>,
+    /// The last error is the peer's word that a person wants no session.
+    pub(super) stays_away: bool,
     pub(crate) said: Record,
     /// Whether each message of the peer's is told as it is.
     pub(crate) observed: bool,
@@ -107,6 +109,14 @@ impl Outbox {
     ) {
         let (code, subcode) = (code.map(|c| c.code), code.map(|c| c.subcode));
         self.last_error = Some(LastError { at, direction, code, subcode, text: text.into() });
+        self.stays_away = false;
+    }
+
+    /// Remembers that no connection came about, which is no news of a peer that has said why it stays away.
+    pub(super) fn note_unconnected(&mut self, at: Instant, text: impl Into<String>) {
+        if !self.stays_away {
+            self.note_error(at, Direction::Local, None, text);
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::keys::{self, Key};
 use super::limits::Permit;
 use super::{LINGER, sockopt};
-use crate::protection::Protection;
+use crate::protection::{NO_ANSWER, Protection};
 use crate::types::ConnectionId;
 
 /// How long a dial may take: a peer that drops SYNs must not hold the FSM's next attempt for minutes.
@@ -61,20 +61,10 @@ pub(super) async fn dial(
     match timeout(CONNECT_TIMEOUT, socket.connect(remote)).await {
         Ok(result) => result,
         Err(_) => {
-            let text = format!("no answer within {} s{}", CONNECT_TIMEOUT.as_secs(), silence(&protection));
+            let (seconds, why) = (CONNECT_TIMEOUT.as_secs(), protection.silence());
+            let text = format!("{NO_ANSWER} within {seconds} s{why}");
             Err(io::Error::new(io::ErrorKind::TimedOut, text))
         }
-    }
-}
-
-/// Why a peer that is there may not answer.
-fn silence(protection: &Protection) -> &'static str {
-    match (&protection.password, protection.ttl_security) {
-        (Some(_), _) => ", as from a peer with another password, or none",
-        (None, Some(_)) => {
-            ", as from a peer that is farther away than ttlSecurity, or does not send with a TTL of 255"
-        }
-        (None, None) => "",
     }
 }
 

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use weft_bgp::ingress::{Down, IngressInput, IngressOutput};
+use weft_bgp::protection::{Authentication, Password};
 use weft_bgp::session::{State, Timer};
 use weft_bgp::wire::Message;
 use weft_bgp::wire::error::ErrorCode;
+use weft_bgp::wire::notification::Notification;
 use weft_bgp::wire::open::Open;
 
 use crate::pair::{Pair, Side, peer_config};
@@ -33,6 +35,54 @@ fn connect_retry_dials_again_and_gives_the_old_dial_up() {
     assert!((12..=17).contains(&dialled), "{dialled} dials in 60 s");
     let closed = solo.count(|output| matches!(output, IngressOutput::Close { .. }));
     assert_eq!(closed, dialled - 1, "every dial but the last was given up");
+}
+
+#[test]
+fn a_dial_without_an_answer_is_told_with_the_reason_that_it_mostly_has() {
+    let mut config = peer_config(65001, 65002);
+    for (password, text) in [
+        (None, "cannot connect: no answer"),
+        (Some("secret"), "cannot connect: no answer: most often the other end has another password, or none"),
+    ] {
+        if let Some(password) = password {
+            config.authentication = Authentication::Md5(Password::new(password.as_bytes()).unwrap());
+        }
+        let mut solo = Solo::new(config.clone());
+        solo.run_for(Duration::from_secs(6));
+        assert_eq!(solo.ingress.last_error().expect("an error").text, text);
+        let told =
+            |output: &IngressOutput| matches!(output, IngressOutput::Incident(i) if i.reason.text == text);
+        assert_eq!(solo.count(told), 1);
+    }
+}
+
+#[test]
+fn a_changed_password_is_told() {
+    let mut config = peer_config(65001, 65002);
+    let (mut solo, _) = Solo::established(config.clone(), open());
+    config.authentication = Authentication::Md5(Password::new(b"secret").unwrap());
+    solo.input(IngressInput::Configure(config.into()));
+    assert_eq!(solo.ingress.last_error().expect("an error").text, "the password has changed");
+}
+
+/// The reason of a drain is what people look for at the peers.
+#[test]
+fn what_the_peer_said_when_it_went_is_not_forgotten_for_a_dial_that_fails() {
+    let shutdown = Notification::cease(2, "drained for a new kernel");
+    let gone =
+        [(shutdown.clone().into_hard_reset(), true), (shutdown, true), (Notification::cease(4, ""), false)];
+    for (notification, stays) in gone {
+        let (mut solo, connection) = Solo::established(peer_config(65001, 65002), open());
+        let text = notification.describe();
+        solo.send(connection, &Message::Notification(notification));
+        solo.run_for(Duration::from_secs(2));
+        let dialled = solo.connect();
+        solo.close(dialled);
+        solo.run_for(Duration::from_secs(30));
+        assert!(dials(&solo) > 3);
+        let last = &solo.ingress.last_error().expect("an error").text;
+        assert_eq!((*last == text), stays, "{text}, then {last}");
+    }
 }
 
 #[test]

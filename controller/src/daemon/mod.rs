@@ -33,6 +33,7 @@ mod pods;
 mod preflight;
 mod problems;
 mod ratelimit;
+mod remedy;
 mod report;
 mod run;
 mod services;

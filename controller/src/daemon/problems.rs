@@ -10,6 +10,7 @@ use weft_bgp::status::PeerStatus;
 use weft_bgp::types::{Family, PeerAddress};
 
 use super::clock::Moment;
+use super::remedy;
 use crate::api::json::{AuthenticationJson, ConfigStatusJson, FibStatusJson, PeerJson, Problem};
 
 /// How many addresses that are no peer's are remembered.
@@ -127,10 +128,7 @@ fn down(peer: &PeerJson) -> Option<Problem> {
     Some(Problem::error(
         "peer-down",
         format!("the session with {} ({}) is {}{cause}", peer.name, peer.peer, peer.state),
-        format!(
-            "look at the other end: it must be reachable, speak BGP, and know this node as a peer of AS {}",
-            peer.local_as
-        ),
+        remedy::of(peer),
     ))
 }
 
@@ -308,7 +306,7 @@ impl Strangers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::json::Severity;
+    use crate::api::json::{ErrorDirection, LastErrorJson, Severity};
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -399,6 +397,38 @@ mod tests {
         let text = "tor-a (10.0.0.1) tells more than 64 paths of a prefix of ipv4-unicast: 9 were refused";
         assert_eq!((problem.code.as_str(), problem.text.as_str()), ("paths-refused", text));
         assert!(problem.remedy.ends_with("weftctl clear 10.0.0.1"), "{}", problem.remedy);
+    }
+
+    #[test]
+    fn the_remedy_is_that_of_what_went_wrong() {
+        let remedy = |direction, code: Option<(u8, u8)>, text: &str, change: fn(&mut PeerJson)| {
+            let (code, subcode) = code.unzip();
+            let error = LastErrorJson { time: NOW, direction, code, subcode, text: text.into() };
+            let mut peer = PeerJson { last_error: Some(error), ..peer(State::Active) };
+            change(&mut peer);
+            down(&peer).unwrap().remedy
+        };
+        use ErrorDirection::{Local, Received, Sent};
+        let silent = "cannot connect: no answer";
+        let signed: fn(&mut PeerJson) = |p| p.authentication = Some(AuthenticationJson::TcpMd5);
+        let reset = "Cease/Hard Reset: Cease/";
+        for (remedy, expected) in [
+            (remedy(Local, None, silent, signed), "compare the password"),
+            (remedy(Local, None, silent, |p| p.ttl_security = Some(1)), "TTL security on too"),
+            (remedy(Local, None, silent, |_| ()), "set password or ttlSecurity"),
+            (remedy(Local, None, "cannot connect: refused", signed), "know this node as a peer of AS 64601"),
+            (remedy(Sent, Some((6, 10)), "Cease/BFD Down", |_| ()), "packets of BFD"),
+            (remedy(Received, Some((6, 9)), &format!("{reset}BFD Down"), |_| ()), "packets of BFD"),
+            (remedy(Sent, Some((2, 11)), "", |_| ()), "set role"),
+            (remedy(Received, Some((2, 2)), "", |_| ()), "with AS 64601"),
+            (remedy(Received, Some((6, 1)), "", |_| ()), "raise its limit"),
+            (
+                remedy(Received, Some((6, 9)), &format!("{reset}Administrative Shutdown: x"), |_| ()),
+                "undrain",
+            ),
+        ] {
+            assert!(remedy.contains(expected), "{expected}: {remedy}");
+        }
     }
 
     #[test]
