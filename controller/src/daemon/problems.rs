@@ -457,7 +457,7 @@ mod tests {
     #[test]
     fn a_block_that_another_node_announces_is_an_error() {
         let prefix = "10.1.0.0/26".parse().unwrap();
-        let rejection = Rejection::of("duplicate-origin").unwrap();
+        let rejection = Rejection::DuplicateOrigin;
         let well =
             Well { rejected: [(("mesh:n2".to_owned(), rejection), (1, prefix))].into(), ..Well::new() };
         assert_eq!(well.codes(&[]), ["duplicate-origin"]);
