@@ -9,14 +9,13 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use weft_bgp::config::{LimitAction, MaxPrefixes, PeerConfig};
 use weft_bgp::protection::Authentication;
 use weft_controller::api::json::DocumentError;
 use weft_controller::cluster::Cluster;
-use weft_controller::documents::load;
+use weft_controller::documents::{load, validate};
 use weft_controller::plan::{HostFacts, InterfaceFacts, NodePlan, plan};
 
 const NODES: &str = r#"
@@ -75,14 +74,10 @@ fn with_password(name: &str, address: &str, key: &str) -> String {
 }
 
 fn plan_of(node: &str, documents: &[&str]) -> NodePlan {
-    plan_in(&read(documents).expect("good documents"), node)
-}
-
-fn plan_in(cluster: &Cluster, node: &str) -> NodePlan {
     let address = format!("192.0.2.{}/24", &node[1..]).parse().expect("an address");
     let facts = InterfaceFacts { index: 2, addresses: vec![address], mtu: 1500, ..<_>::default() };
     let host = HostFacts { interfaces: [("eth0".to_owned(), facts)].into_iter().collect(), ..<_>::default() };
-    plan(cluster, node, &host).expect("a plan")
+    plan(&read(documents).expect("good documents"), node, &host).expect("a plan")
 }
 
 fn of<'a>(plan: &'a NodePlan, address: &str) -> &'a PeerConfig {
@@ -130,34 +125,35 @@ fn a_password_that_is_not_to_be_had_keeps_that_session_down_and_says_why() {
             "the password line of the Secret passwords ends with a line break, which is no part of a password",
         ),
     ] {
-        let peers = [with_password("bad", "192.0.2.101", "two"), with_password("good", "192.0.2.102", "one")];
-        let mut cluster = read(&[NODES, SECRET, &peers[0], &peers[1]]).expect("good documents");
-        // As an API server may tell of it, of which each object stands alone.
-        let bad = cluster.peers.get_mut("bad").map(Arc::make_mut).and_then(|spec| spec.password.as_mut());
-        key.clone_into(&mut bad.expect("a password").secret_key_ref.key);
-        let plan = plan_in(&cluster, "n1");
+        let peers = [with_password("bad", "192.0.2.101", key), with_password("good", "192.0.2.102", "one")];
+        let plan = plan_of("n1", &[NODES, SECRET, &peers[0], &peers[1]]);
         let unavailable = Authentication::Unavailable(why.into());
         assert_eq!(of(&plan, "192.0.2.101").authentication, unavailable);
         assert!(of(&plan, "192.0.2.101").stays_down() && !of(&plan, "192.0.2.102").stays_down());
         let text = format!("BGPPeer bad has no password, and its sessions stay down: {why}");
         assert_eq!(problems(&plan, "no-password"), [text]);
-        // A folder is taken as a whole.
-        let (field, text) = error(&[NODES, SECRET, &with_password("bad", "192.0.2.101", key)]);
-        assert_eq!(field, "spec.password.secretKeyRef.key");
-        assert!(
-            text.contains(why)
-                && text.ends_with("put a password of 1 to 80 octets there, or correct the key"),
-            "{text}"
-        );
     }
-    let bad = with_password("bad", "192.0.2.101", "one");
-    let (field, text) = error(&[NODES, &bad]);
-    assert_eq!(field, "spec.password.secretKeyRef.name");
-    assert!(text.ends_with("there is no Secret passwords; add its document, or correct the name"), "{text}");
-    let mut cluster = read(&[NODES, SECRET, &bad]).expect("good documents");
-    cluster.secrets.clear();
-    let plan = plan_in(&cluster, "n1");
+    let plan = plan_of("n1", &[NODES, &with_password("bad", "192.0.2.101", "one")]);
     assert!(problems(&plan, "no-password")[0].ends_with("there is no Secret passwords that weftd may read"));
+}
+
+/// weftd takes such a folder and keeps the session down; who asks beforehand is told.
+#[test]
+fn a_password_that_is_not_to_be_had_is_told_beforehand() {
+    let bad = with_password("bad", "192.0.2.101", "none");
+    let mesh = configuration("default", "nodeMeshPassword: {secretKeyRef: {name: nowhere, key: mesh}}");
+    assert!(read(&[NODES, SECRET, &bad, &mesh]).is_ok());
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("x.yaml"), [NODES, SECRET, &bad, &mesh].join("\n---\n")).expect("a file");
+    let errors = validate(folder.path());
+    let found: Vec<_> = errors.iter().map(|error| (error.field.as_deref(), error.message.as_str())).collect();
+    let [(key, no_key), (name, no_secret)] = found.as_slice() else { panic!("{errors:#?}") };
+    assert_eq!(
+        (*key, *name),
+        (Some("spec.password.secretKeyRef.key"), Some("spec.nodeMeshPassword.secretKeyRef.name"))
+    );
+    assert!(no_key.starts_with("the Secret passwords has no none: it has "), "{no_key}");
+    assert_eq!(*no_secret, "there is no Secret nowhere");
 }
 
 #[test]
@@ -168,12 +164,7 @@ fn the_mesh_has_one_password() {
     let plan = plan_of("n1", &[NODES, SECRET, &default, &tor]);
     assert_eq!(password_of(&plan, "192.0.2.3"), Some("secret one"));
     assert_eq!(password_of(&plan, "192.0.2.101"), None, "of a BGPPeer it says nothing");
-    let (field, text) = error(&[NODES, &default]);
-    assert_eq!(field, "spec.nodeMeshPassword.secretKeyRef.name");
-    assert!(text.contains("there is no Secret passwords"), "{text}");
-    let mut cluster = read(&[NODES, SECRET, &default]).expect("good documents");
-    cluster.secrets.clear();
-    let plan = plan_in(&cluster, "n1");
+    let plan = plan_of("n1", &[NODES, &default]);
     let said = problems(&plan, "no-password");
     assert!(said.len() == 1 && said[0].starts_with("the node-to-node mesh has no password"), "{said:?}");
 }

@@ -124,16 +124,6 @@ impl Pair {
         errors.collect()
     }
 
-    /// Whether so many references to a Secret of this name are what is wrong with the documents.
-    fn misses(&self, secret: &str, times: usize) -> Result<()> {
-        let status = self.node.weft.status()?;
-        let errors = status["config"]["errors"].as_array().context("no list of errors")?;
-        let message = json!(format!("there is no Secret {secret}"));
-        let all = errors.len() == times && errors.iter().all(|error| error["message"] == message);
-        ensure!(all, "{errors:?}");
-        Ok(())
-    }
-
     fn problems(&self) -> Result<Vec<String>> {
         let status = self.node.weft.status()?;
         let problems = status["problems"].as_array().context("no list of problems")?;
@@ -148,10 +138,20 @@ fn tcp_md5(software: Software) -> Result<()> {
         let mut pair =
             Pair::up(lab, software, &spec, |router| router.password = Some("hunter-first".into()))?;
         // The Secret is not there yet.
-        wait_until("the missing Secret to be told", PATIENCE, || pair.misses("passwords", 2))?;
-        for (_, node) in pair.sessions {
-            ensure!(!pair.router.established(node)?, "{node} is Established at the router");
-        }
+        wait_until("the missing Secret to be told", PATIENCE, || {
+            let problems = pair.problems()?;
+            ensure!(
+                problems.iter().filter(|problem| problem.contains("no-password")).count() == 2,
+                "{problems:?}"
+            );
+            Ok(())
+        })?;
+        pair.stays_down("without the Secret")?;
+        ensure!(
+            pair.last_errors()?.iter().all(|e| e == "there is no Secret passwords that weftd may read"),
+            "{:?}",
+            pair.last_errors()?
+        );
         pair.write_password("hunter-first")?;
         pair.wait_up("with the router's password")?;
         ensure!(pair.problems()?.is_empty(), "{:?}", pair.problems()?);
@@ -183,20 +183,35 @@ fn tcp_md5(software: Software) -> Result<()> {
     })
 }
 
-/// A folder is taken as a whole: a password that is named and missing changes nothing.
+/// One peer's password is no other's business.
+/// Proves RFC 2385.
 #[test]
-fn tcp_md5_a_folder_without_a_password_that_it_names_ends_no_session() -> Result<()> {
+fn tcp_md5_a_peer_without_its_password_leaves_the_others_alone() -> Result<()> {
     Lab::test(|lab| {
         let pair = Pair::up(lab, Software::Bird, &json!({}), |_| {})?;
         pair.wait_up("without passwords")?;
-        let since = || pair.sessions.iter().map(|(router, _)| Ok(pair.node.weft.established(*router)?.since));
-        let before = since().collect::<Result<Vec<_>>>()?;
-        pair.write_sessions(&json!({"password": {"secretKeyRef": {"name": "nowhere", "key": "tor"}}}))?;
-        wait_until("the missing Secret to be told", PATIENCE, || pair.misses("nowhere", 2))?;
-        stays("the sessions as they were", SILENCE, || {
-            ensure!(since().collect::<Result<Vec<_>>>()? == before, "a session was begun anew");
+        let since = pair.node.weft.peer(pair.sessions[1].0)?.since;
+        let password = json!({"secretKeyRef": {"name": "nowhere", "key": "tor"}});
+        let peers = [
+            json!({"peerIP": pair.sessions[0].0, "asNumber": ASN, "families": ["ipv4-unicast"], "password": password}),
+            json!({"peerIP": pair.sessions[1].0, "asNumber": ASN, "families": ["ipv6-unicast"]}),
+        ];
+        let peers: Vec<Value> = peers
+            .into_iter()
+            .enumerate()
+            .map(|(number, spec)| documents::bgp_peer(&format!("tor-{number}"), "node", spec))
+            .collect();
+        documents::write(&pair.node.weft.manifests(), "peers.yaml", &peers)?;
+        let is_idle = || -> Result<()> {
+            let peer = pair.node.weft.peer(pair.sessions[0].0)?;
+            ensure!(peer.state == "Idle", "{peer:?}");
             Ok(())
-        })
+        };
+        wait_until("the session to end", PATIENCE, is_idle)?;
+        stays("the session down", SILENCE, is_idle)?;
+        let other = pair.node.weft.established(pair.sessions[1].0)?;
+        ensure!(other.since == since, "the other session was begun anew: {other:?}");
+        Ok(())
     })
 }
 

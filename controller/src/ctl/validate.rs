@@ -17,7 +17,7 @@ pub(super) fn run(path: &Path, format: Format, out: &mut dyn Write) -> Result<Ex
     if let Err(error) = fs::metadata(path) {
         return Err(Failure::Usage(format!("cannot read {}: {error}", path.display())));
     }
-    let errors = documents::load(path).err().unwrap_or_default();
+    let errors = documents::validate(path);
     let result = ConfigStatusJson { ok: errors.is_empty(), errors };
     output::write(out, format, &result, |_| tables::errors(&result.errors))?;
     Ok(if result.ok { Exit::Good } else { Exit::Wrong })

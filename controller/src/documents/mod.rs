@@ -131,6 +131,17 @@ impl Parsed {
 /// # Errors
 /// Every error found, in order of file and line; never an empty list.
 pub fn load(path: &Path) -> Result<Cluster, Vec<DocumentError>> {
+    read_all(path).finish(&check::Scope::Folder)
+}
+
+/// What is wrong with a folder, or one file, also where weftd would take it and keep a session down: nothing, or every error found, in order of file
+/// and line.
+#[must_use]
+pub fn validate(path: &Path) -> Vec<DocumentError> {
+    read_all(path).finish(&check::Scope::Beforehand).err().unwrap_or_default()
+}
+
+fn read_all(path: &Path) -> Loader {
     let mut loader = Loader::default();
     match path.metadata() {
         Ok(found) if found.is_dir() => loader.folder(path),
@@ -141,7 +152,7 @@ pub fn load(path: &Path) -> Result<Cluster, Vec<DocumentError>> {
             loader.fail(None, None, Invalid::new(message, remedy));
         }
     }
-    loader.finish()
+    loader
 }
 
 #[derive(Default)]
@@ -211,7 +222,7 @@ impl Loader {
 
     /// The whole set is checked only where each part of it was understood: a dangling name may otherwise be just the one
     /// whose object has a typing error.
-    fn finish(mut self) -> Result<Cluster, Vec<DocumentError>> {
+    fn finish(mut self, scope: &check::Scope) -> Result<Cluster, Vec<DocumentError>> {
         self.errors.extend(check::each(&self.parsed));
         let understood = self.errors.is_empty();
         self.errors.extend(check::duplicates(&self.parsed));
@@ -220,7 +231,7 @@ impl Loader {
             cluster.apply(parsed.name.clone(), parsed.object.clone());
         }
         if understood {
-            self.errors.extend(check::together(&self.parsed, &cluster, &check::Scope::Folder));
+            self.errors.extend(check::together(&self.parsed, &cluster, scope));
         }
         if self.errors.is_empty() {
             return Ok(cluster);

@@ -66,6 +66,8 @@ pub(super) fn duplicates(parsed: &[Parsed]) -> Vec<DocumentError> {
 pub(super) enum Scope {
     /// A folder, which is taken as a whole: what is named in it is there.
     Folder,
+    /// The same before anybody takes it: also what would keep single sessions down.
+    Beforehand,
     /// An API server, whose objects come and go one by one, for the sake of the node of this name. A Node may come after
     /// what names it, and go before.
     Api(String),
@@ -91,7 +93,7 @@ pub(super) fn together(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> V
 /// Names of what is not there.
 fn dangling(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<DocumentError> {
     let no_node = |object: &Parsed, field: &str, node: &str| {
-        (matches!(scope, Scope::Folder) && !cluster.nodes.contains_key(node)).then(|| {
+        (!matches!(scope, Scope::Api(_)) && !cluster.nodes.contains_key(node)).then(|| {
             let invalid =
                 Invalid::new(format!("there is no Node {node}"), "add its document, or correct the name");
             object.error(field, invalid)
@@ -105,7 +107,7 @@ fn dangling(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<Document
         Some(object.error("spec.bfdProfile", invalid))
     };
     let no_password = |object: &Parsed, field: &str, source: &Option<PasswordSource>| {
-        let source = source.as_ref().filter(|_| matches!(scope, Scope::Folder))?;
+        let source = source.as_ref().filter(|_| matches!(scope, Scope::Beforehand))?;
         no_password(object, field, source, cluster)
     };
     let mut errors = Vec::new();
@@ -151,7 +153,7 @@ fn dangling(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<Document
     errors
 }
 
-/// A password that a folder does not have, or that the kernel would not take. An API server may tell of the Secret later, or let nobody read it.
+/// A password that is not there, or that the kernel would not take: the session of it stays down, and no other is concerned.
 fn no_password(
     object: &Parsed,
     field: &str,
@@ -256,7 +258,7 @@ fn sessions(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<Document
     let mut contests: BTreeMap<(&str, &str), (Place<'_>, &str)> = BTreeMap::new();
     let mut external: BTreeMap<&str, (&str, String)> = BTreeMap::new();
     let nodes = cluster.nodes.iter().filter(|(node, _)| match scope {
-        Scope::Folder => true,
+        Scope::Folder | Scope::Beforehand => true,
         Scope::Api(own) => *node == own,
     });
     for (node, facts) in nodes {
