@@ -272,13 +272,18 @@ fn bgpdump_reads_each_message_and_state_as_they_pass() -> Result<()> {
             ensure!(peer.received == 0, "{peer:?}");
             Ok(())
         })?;
+        // Whatever passes once the first one is old enough begins the next.
+        wait_until("the second file", PATIENCE, || {
+            let files = pair.files("updates")?;
+            ensure!(files.len() > 1, "{files:?}");
+            Ok(())
+        })?;
         // Its last words are among it.
         pair.node.weft.terminate()?;
 
         let (mut announced, mut withdrawn, mut sent) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut states = Vec::new();
         let files = pair.files("updates")?;
-        ensure!(files.len() > 1, "{files:?}");
         for line in files.iter().map(|file| bgpdump(file)).collect::<Result<Vec<_>>>()?.into_iter().flatten()
         {
             ensure!(line[0].starts_with("BGP4MP"), "{line:?}");
