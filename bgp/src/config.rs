@@ -28,7 +28,7 @@ pub struct SpeakerConfig {
     pub cluster_id: Option<Ipv4Addr>,
     /// How many equal paths go to the kernel; at least 1.
     pub max_paths: u16,
-    /// Whether next hops are believed only once an [`crate::speaker::Input::NextHop`] says that they resolve. Off where nothing
+    /// Whether next hops are believed only once an [`crate::speaker::Input::NextHops`] says that they resolve. Off where nothing
     /// knows the kernel's routes (simulation): every next hop is then on-link.
     pub next_hop_tracking: bool,
     /// The peers, by where they are.
