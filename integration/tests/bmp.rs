@@ -227,7 +227,8 @@ fn tshark_reads_what_bird_announced_and_is_told() -> Result<()> {
         ensure_well_formed(&messages)?;
         ensure!(station.connections() == 1, "{} connections", station.connections());
         let told = site.station()?;
-        ensure!(told["connected"] == true && told["failures"] == 0, "{told}");
+        // The first dial may have come before it listened.
+        ensure!(told["connected"] == true && told["connects"] == 1, "{told}");
         ensure!(site.metric("weft_bmp_messages_total")? >= u64::try_from(messages.len())?, "{told}");
         ensure!(site.metric("weft_bmp_station_connected")? == 1, "{told}");
 
