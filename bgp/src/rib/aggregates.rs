@@ -120,8 +120,10 @@ impl Rib {
             others.partition(|net| self.aggregates.by_prefix.get(net).is_some_and(Aggregate::is_summary));
         // There is a route at every moment: the parts are told before the whole is taken back, and the whole before its parts are.
         self.export_inside(&parts);
-        while self.decide_dirty() {}
-        self.export_inside(&summaries);
+        if !summaries.is_empty() {
+            while self.decide_dirty() {}
+            self.export_inside(&summaries);
+        }
     }
 
     fn export_inside(&mut self, aggregates: &[IpNet]) {
