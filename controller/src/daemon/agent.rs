@@ -434,7 +434,7 @@ impl Agent {
         let handle = Transport::start(start, listeners, notices);
         handle.send(Command::Remember(dynamic::remembered(&self.run_dir))).await?;
         handle.send(Command::ResumeBfd(bfd::remembered(&self.run_dir))).await?;
-        // Recording begins before the first session does.
+        // Asked for before the first session is, so that little of that is missed.
         self.bgp = Some(Bgp { handle: handle.clone(), notices: received });
         self.want_mrt();
         handle.send(Command::Configure(Arc::clone(&plan.speaker))).await?;
