@@ -25,6 +25,9 @@ use weft_integration::wait::{stays, wait_until};
 const PATIENCE: Duration = Duration::from_secs(40);
 const UPLINK: &str = "uplink";
 
+/// How many router advertisements came.
+const HEARD: &str = "weft_router_advertisements_total{result=\"received\"}";
+
 /// The node number `index`, its addresses on `lo`, with its documents and without links.
 fn node(lab: &Lab, index: u8) -> Result<Node> {
     let name = format!("n{index}");
@@ -217,6 +220,13 @@ fn weftd_is_killed_under_frr_and_no_packet_is_lost() -> Result<()> {
     })
 }
 
+fn has_heard(node: &Node) -> Result<()> {
+    let (_, metrics) = node.weft.http("/metrics")?;
+    let mut counts = metrics.lines().filter_map(|line| line.strip_prefix(HEARD));
+    ensure!(counts.any(|count| count.trim() != "0"), "no {HEARD} but 0 in {metrics}");
+    Ok(())
+}
+
 /// Nothing but weftd at both ends: each finds the other by its advertisements.
 #[test]
 fn two_nodes_on_one_cable_find_each_other() -> Result<()> {
@@ -234,8 +244,8 @@ fn two_nodes_on_one_cable_find_each_other() -> Result<()> {
             found(0, &link.far)?;
             found(1, &link.near)
         })?;
-        let (_, metrics) = nodes[0].weft.http("/metrics")?;
-        ensure!(!metrics.contains("weft_router_advertisements_total{result=\"received\"} 0"), "{metrics}");
+        // Whoever is connected to first has the other's address before its advertisement.
+        wait_until("advertisements at both ends", PATIENCE, || nodes.iter().try_for_each(has_heard))?;
         let peer: Value = nodes[0].weft.json("peers %uplink")?;
         ensure!(peer[0]["name"] == "tor", "{peer}");
         let routes: Value = nodes[0].weft.json("routes --rib in --peer %uplink")?;
