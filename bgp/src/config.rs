@@ -107,7 +107,7 @@ pub struct PeerConfig {
     pub next_hop_mode: NextHopMode,
     /// Whether an eBGP peer's next hops may lie behind a gateway.
     pub ebgp_multihop: bool,
-    /// How both ends know each other. A change begins the session anew, as after a restart (RFC 4724).
+    /// How both ends know each other. A change begins the session anew, as after a restart (RFC 4724), unless a TCP-AO key stays.
     pub authentication: Authentication,
     /// How many hops away the peer is at most, where packets from farther away are dropped (GTSM, RFC 5082).
     pub ttl_security: Option<NonZeroU8>,
@@ -160,7 +160,7 @@ impl PeerConfig {
     /// What the sockets of its session must have.
     #[must_use]
     pub fn protection(&self) -> Protection {
-        Protection { password: self.authentication.password().cloned(), ttl_security: self.ttl_security }
+        Protection { signature: self.authentication.signature().cloned(), ttl_security: self.ttl_security }
     }
 
     /// The other end of the BFD session with this peer at `address`; none is wanted while there is to be no session, and none can be while

@@ -1,10 +1,11 @@
-//! What keeps others from passing for a peer, on real sockets: TCP-MD5 (RFC 2385) and GTSM (RFC 5082).
+//! What keeps others from passing for a peer, on real sockets: TCP-MD5 (RFC 2385), TCP-AO (RFC 5925) and GTSM (RFC 5082).
 
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test")]
 
 mod sim_support;
 mod transport_support;
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU8;
 use std::sync::Arc;
@@ -17,9 +18,11 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use transport_support::{Node, PATIENCE, RawPeer, announce, prefix};
 use weft_bgp::config::{PeerConfig, RangeConfig, RemoteAs, SpeakerConfig};
-use weft_bgp::protection::{Authentication, Password};
+use weft_bgp::protection::ao::{Algorithm, Key, KeyChain, NO_TCP_AO};
+use weft_bgp::protection::{Authentication, Password, Signature};
 use weft_bgp::session::State;
 use weft_bgp::speaker::EventKind;
+use weft_bgp::transport::{AoInUse, has_tcp_ao};
 
 const AS: [u32; 2] = [65001, 65002];
 
@@ -32,7 +35,18 @@ fn address(test: u8, n: u8) -> IpAddr {
 }
 
 fn md5(password: &str) -> Authentication {
-    Authentication::Md5(Password::new(password.as_bytes()).unwrap())
+    Authentication::Signed(Signature::Md5(Password::new(password.as_bytes()).unwrap()))
+}
+
+/// Keys by what we send, what we receive, and their secret.
+fn ao(keys: &[(u8, u8, &str)]) -> Authentication {
+    let key = |(send_id, receive_id, secret): &(u8, u8, &str)| {
+        let algorithm =
+            if send_id.max(receive_id) % 2 == 0 { Algorithm::AesCmac } else { Algorithm::HmacSha1 };
+        let secret = Password::new(secret.as_bytes()).unwrap();
+        Key { send_id: *send_id, receive_id: *receive_id, algorithm, secret }
+    };
+    Authentication::Signed(Signature::Ao(KeyChain::new(keys.iter().map(key).collect()).unwrap()))
 }
 
 /// Speaker `n` with one peer, at `remote`.
@@ -147,16 +161,16 @@ async fn tcp_md5_a_password_that_is_not_to_be_had_keeps_that_session_down_and_sa
     assert_eq!(status.last_error.unwrap().text, why);
 }
 
-/// A node with these peers, and a range whose password is `password`.
+/// A node with these peers, and a range that is signed like this.
 async fn ranged(
     test: u8,
     peers: impl IntoIterator<Item = (IpAddr, Authentication)>,
-    (range, password): (ipnet::IpNet, &str),
+    (range, how): (ipnet::IpNet, Authentication),
 ) -> (Node, SocketAddr) {
     let (node, port) = Node::listen(1, address(test, 0)).await;
     let any = PeerConfig { passive: true, remote_as: RemoteAs::External, ..peer(0, AS[0], AS[1]) };
     let with = |authentication| Arc::new(PeerConfig { authentication, ..any.clone() });
-    let all = RangeConfig { limit: 10, peer: with(md5(password)) };
+    let all = RangeConfig { limit: 10, peer: with(how) };
     node.configure(SpeakerConfig {
         peers: peers.into_iter().map(|(address, how)| (address.into(), with(how))).collect(),
         ranges: [(range, Arc::new(all))].into(),
@@ -183,7 +197,7 @@ async fn dialler(test: u8, n: u8, to: SocketAddr, authentication: Authentication
 #[tokio::test]
 async fn tcp_md5_a_range_has_a_key_and_those_who_are_named_have_their_own_or_none() {
     let peers = [(address(9, 2), md5("of the peer")), (address(9, 3), Authentication::None)];
-    let (mut node, local) = ranged(9, peers, (prefix_of(9), "of the range")).await;
+    let (mut node, local) = ranged(9, peers, (prefix_of(9), md5("of the range"))).await;
     let mut diallers = Vec::new();
     for (n, how) in [(1, md5("of the range")), (2, md5("of the peer")), (3, Authentication::None)] {
         diallers.push(dialler(9, n, local, how).await);
@@ -207,7 +221,7 @@ async fn tcp_md5_a_key_that_the_kernel_does_not_take_keeps_the_range_out_and_nob
     let unsigned = (1..count).map(|n| IpAddr::from(Ipv4Addr::from(0x0100_0001 + n * (0x7000_0000 / count))));
     let unsigned = unsigned.chain([address(10, 1)]).map(|address| (address, Authentication::None));
     let everybody = "0.0.0.0/0".parse().unwrap();
-    let (mut node, local) = ranged(10, unsigned, (everybody, "of the range")).await;
+    let (mut node, local) = ranged(10, unsigned, (everybody, md5("of the range"))).await;
     let refused = node
         .wait("the kernel to refuse a key", |known| {
             known.events.iter().any(|e| matches!(e.kind, EventKind::RangeRefused { .. }))
@@ -220,6 +234,200 @@ async fn tcp_md5_a_key_that_the_kernel_does_not_take_keeps_the_range_out_and_nob
     let _of_the_range = dialler(10, 254, local, md5("of the range")).await;
     tokio::time::sleep(SILENCE).await;
     assert!(node.handle.inspect(|s| s.peers().iter().all(|p| p.range.is_none())).await.unwrap());
+}
+
+/// Whether a test cannot run here, of which the reason is said whether or not output is captured.
+fn is_without_tcp_ao() -> bool {
+    let is_without = !has_tcp_ao();
+    if is_without {
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        let _ = writeln!(std::io::stderr(), "skipped: {name}: {NO_TCP_AO}");
+    }
+    is_without
+}
+
+/// A security option that cannot be had ends the session, at either end.
+#[tokio::test]
+async fn tcp_ao_on_a_kernel_without_it_is_refused_in_clear_words() {
+    if has_tcp_ao() {
+        println!("skipped: this kernel has TCP-AO");
+        return;
+    }
+    let ([mut a, b], sockets) = two(20).await;
+    let with = |n: usize| {
+        config(n, sockets[1 - n], sockets[n].ip(), |peer| peer.authentication = ao(&[(1, 1, "secret")]))
+    };
+    a.configure(with(0)).await;
+    b.configure(with(1)).await;
+    let mentions = |event: &weft_bgp::speaker::Event, what: &str| matches!(&event.kind, EventKind::Incident(i) if i.reason.text.contains(what) && i.reason.text.contains(NO_TCP_AO));
+    a.wait("both ways to be refused", |known| {
+        let is_told = |what: &str| known.events.iter().any(|event| mentions(event, what));
+        is_told("cannot connect") && is_told("a connection was refused")
+    })
+    .await;
+    for (node, other) in [(&a, 1), (&b, 0)] {
+        let peer = node.peer(sockets[other].ip()).await;
+        assert!(matches!(peer.state, State::Connect | State::Active | State::Idle), "{}", peer.state);
+        assert_eq!(peer.established_at, None);
+    }
+}
+
+/// Proves RFC 5925, RFC 5926.
+#[tokio::test]
+async fn tcp_ao_sessions_come_up_with_the_same_keys_whoever_dials() {
+    if is_without_tcp_ao() {
+        return;
+    }
+    for (test, dialler, keys) in [
+        (21, 0, [ao(&[(1, 1, "odd: HMAC-SHA-1-96")]), ao(&[(1, 1, "odd: HMAC-SHA-1-96")])]),
+        (22, 1, [ao(&[(2, 4, "even: AES-128-CMAC-96")]), ao(&[(4, 2, "even: AES-128-CMAC-96")])]),
+        (23, 0, [ao(&[(1, 2, "x"), (3, 4, "y")]), ao(&[(4, 3, "y"), (2, 1, "x")])]),
+    ] {
+        let ([mut a, mut b], sockets) = two(test).await;
+        let with = |n: usize| {
+            config(n, sockets[1 - n], sockets[n].ip(), |peer| {
+                peer.authentication = keys[n].clone();
+                peer.passive = n != dialler;
+            })
+        };
+        a.configure(with(0)).await;
+        b.configure(with(1)).await;
+        a.wait_route(prefixes(1)[0], sockets[1].ip()).await;
+        b.wait_route(prefixes(0)[0], sockets[0].ip()).await;
+    }
+}
+
+/// Proves RFC 5925.
+#[tokio::test]
+async fn tcp_ao_sessions_stay_down_with_other_keys_and_come_up_once_they_are_the_same() {
+    if is_without_tcp_ao() {
+        return;
+    }
+    let (tests, secret) = (24.., ao(&[(1, 1, "secret")]));
+    let others = [ao(&[(1, 1, "another")]), ao(&[(3, 3, "secret")]), md5("secret"), Authentication::None];
+    for (test, other) in tests.zip(others) {
+        let ([a, mut b], sockets) = two(test).await;
+        let with = |n: usize, how: &Authentication| {
+            config(n, sockets[1 - n], sockets[n].ip(), |peer| peer.authentication = how.clone())
+        };
+        a.configure(with(0, &secret)).await;
+        b.configure(with(1, &other)).await;
+        tokio::time::sleep(SILENCE).await;
+        assert_ne!(a.peer(sockets[1].ip()).await.state, State::Established, "{other:?}");
+        b.configure(with(1, &secret)).await;
+        b.wait_route(prefixes(0)[0], sockets[0].ip()).await;
+    }
+}
+
+/// The keys in use of the one session that a node has.
+async fn in_use(node: &Node) -> Option<(u8, u8)> {
+    let keys = node.handle.ao_keys().await.unwrap();
+    keys.values().next().map(|AoInUse { current, rnext, .. }| (*current, *rnext))
+}
+
+/// Proves RFC 5925.
+#[tokio::test]
+async fn tcp_ao_keys_are_rolled_over_while_the_session_lasts() {
+    if is_without_tcp_ao() {
+        return;
+    }
+    let ([mut a, mut b], sockets) = two(30).await;
+    let with = |n: usize, keys: &[(u8, u8, &str)]| {
+        config(n, sockets[1 - n], sockets[n].ip(), |peer| {
+            peer.authentication = ao(keys);
+            peer.timers.hold_time = Duration::from_secs(3);
+            peer.passive = n == 1;
+        })
+    };
+    let (old, new, newest) = ((1, 1, "old"), (2, 2, "new"), (1, 3, "newest"));
+    // What the other end has of the key with two IDs.
+    let mirrored = (3, 1, "newest");
+    a.configure(with(0, &[old])).await;
+    b.configure(with(1, &[old])).await;
+    let since = a.wait_established(sockets[1].ip()).await.established_at;
+    b.wait_established(sockets[0].ip()).await;
+    assert_eq!((in_use(&a).await, in_use(&b).await), (Some((1, 1)), Some((1, 1))));
+    // Each step at one end first, and long enough for what is signed wrongly to end the session.
+    let steps: [(usize, &[_], (u8, u8), (u8, u8)); 8] = [
+        (0, &[new, old], (1, 2), (1, 1)),
+        (1, &[old, new], (1, 2), (2, 1)),
+        (1, &[new, old], (2, 2), (2, 2)),
+        (0, &[new], (2, 2), (2, 2)),
+        (1, &[new], (2, 2), (2, 2)),
+        (0, &[newest, new], (2, 3), (2, 2)),
+        (1, &[mirrored, new], (1, 3), (3, 1)),
+        (0, &[newest], (1, 3), (3, 1)),
+    ];
+    for (index, (n, keys, at_a, at_b)) in steps.into_iter().enumerate() {
+        let node = if n == 0 { &a } else { &b };
+        node.configure(with(n, keys)).await;
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+        loop {
+            let now = (in_use(&a).await, in_use(&b).await);
+            if now == (Some(at_a), Some(at_b)) {
+                break;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "step {index}: {now:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(a.peer(sockets[1].ip()).await.established_at, since);
+    assert_eq!(a.peer(sockets[1].ip()).await.counters.flaps, 0);
+    // With no key that stays it is a restart.
+    b.configure(with(1, &[(7, 7, "another")])).await;
+    a.configure(with(0, &[(7, 7, "another")])).await;
+    a.wait("a session with other keys", |known| known.kernel.contains_key(&prefixes(1)[0])).await;
+    let patience = tokio::time::Instant::now() + PATIENCE;
+    while in_use(&a).await != Some((7, 7)) {
+        assert!(tokio::time::Instant::now() < patience, "no session with the new keys");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Proves RFC 5925.
+#[tokio::test]
+async fn tcp_ao_an_unsigned_connection_of_a_peer_with_keys_gets_nowhere() {
+    if is_without_tcp_ao() {
+        return;
+    }
+    let (node, local, remote) = passive(31, |peer| peer.authentication = ao(&[(1, 1, "secret")])).await;
+    if let Ok(Ok(mut early)) = timeout(SILENCE, connect(remote, local, 64)).await {
+        assert_eq!(early.read(&mut [0; 64]).await.unwrap_or(0), 0, "something is said to it");
+    }
+    assert!(timeout(SILENCE, connect(remote, local, 64)).await.is_err(), "an unsigned SYN is answered");
+    assert_eq!(node.peer(remote).await.state, State::Active);
+}
+
+/// Proves RFC 5925.
+#[tokio::test]
+async fn tcp_ao_a_range_has_keys_and_those_who_are_named_have_their_own_or_others_or_none() {
+    if is_without_tcp_ao() {
+        return;
+    }
+    let of_the_peer = ao(&[(1, 1, "of the peer")]);
+    let peers = [
+        (address(32, 2), of_the_peer.clone()),
+        (address(32, 3), Authentication::None),
+        (address(32, 4), md5("of the peer")),
+    ];
+    let of_the_range = ao(&[(1, 1, "of the range"), (2, 2, "the next")]);
+    let (mut node, local) = ranged(32, peers, (prefix_of(32), of_the_range.clone())).await;
+    let mut diallers = Vec::new();
+    for (n, how) in
+        [(1, of_the_range), (2, of_the_peer.clone()), (3, Authentication::None), (4, md5("of the peer"))]
+    {
+        diallers.push(dialler(32, n, local, how).await);
+        node.wait_established(address(32, n)).await;
+    }
+    for (n, how) in [(5, Authentication::None), (6, of_the_peer), (7, md5("of the range"))] {
+        diallers.push(dialler(32, n, local, how).await);
+    }
+    tokio::time::sleep(SILENCE).await;
+    let peers = node.handle.inspect(|speaker| speaker.peers()).await.unwrap();
+    let dynamic: Vec<_> = peers.iter().map(|peer| (peer.address, peer.range)).collect();
+    let expected = [(1, Some(prefix_of(32))), (2, None), (3, None), (4, None)];
+    assert_eq!(dynamic, expected.map(|(n, range)| (address(32, n).into(), range)));
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use weft_controller::api::json::{
 };
 use weft_controller::api::peer_detail::{
     CapabilityJson, ConfiguredTimersJson, ConnectionJson, MessageCountsJson, MessagesJson, NotificationJson,
-    NotificationsJson, OpenJson, OpensJson, PeerDetailJson,
+    NotificationsJson, OpenJson, OpensJson, PeerDetailJson, TcpAoJson, TcpAoKeyJson,
 };
 use weft_controller::api::{
     MonitoredRib, RejectedJson, ServicePrefixJson, ServicesStatusJson, StationErrorJson, StationJson,
@@ -117,6 +117,15 @@ fn detail() -> PeerDetailJson {
             keepalive_time: None,
             send_hold_time: Some(120),
             connect_retry_time: 5,
+        }),
+        tcp_ao: Some(TcpAoJson {
+            keys: vec![
+                TcpAoKeyJson { send_id: 2, receive_id: 3 },
+                TcpAoKeyJson { send_id: 1, receive_id: 1 },
+            ],
+            sends_with: Some(1),
+            asks_for: Some(3),
+            bad_segments: Some(4),
         }),
         timer_expiries: BTreeMap::from([
             ("hold".to_owned(), at(1_800_000_083)),

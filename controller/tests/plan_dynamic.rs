@@ -12,7 +12,7 @@ use std::fs;
 use ipnet::IpNet;
 use weft_bgp::bfd::Hops;
 use weft_bgp::config::{RangeConfig, RemoteAs};
-use weft_bgp::protection::Authentication;
+use weft_bgp::protection::{Authentication, Signature};
 use weft_bgp::types::Asn;
 use weft_controller::cluster::Cluster;
 use weft_controller::documents::load;
@@ -91,7 +91,10 @@ fn a_range_is_planned_like_a_peer_that_only_connects() {
         (*limit, peer.name.as_str(), peer.passive, peer.remote_as),
         (100, "rack", true, RemoteAs::External)
     );
-    assert!(matches!(peer.authentication, Authentication::Md5(_)) && peer.ttl_security.is_some());
+    assert!(
+        matches!(peer.authentication, Authentication::Signed(Signature::Md5(_)))
+            && peer.ttl_security.is_some()
+    );
     assert_eq!((peer.timers.hold_time.as_secs(), peer.max_prefixes.map(|max| max.limit)), (9, Some(10)));
     assert_eq!((peer.bfd.expect("BFD").hops, peer.source_address), (Hops::Single, None));
     // All of it is on that link.

@@ -12,7 +12,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use weft_bgp::config::{LimitAction, MaxPrefixes, PeerConfig};
-use weft_bgp::protection::Authentication;
+use weft_bgp::protection::ao::{Algorithm, NO_TCP_AO};
+use weft_bgp::protection::{Authentication, Signature};
 use weft_controller::api::json::DocumentError;
 use weft_controller::cluster::Cluster;
 use weft_controller::documents::{load, validate};
@@ -74,9 +75,15 @@ fn with_password(name: &str, address: &str, key: &str) -> String {
 }
 
 fn plan_of(node: &str, documents: &[&str]) -> NodePlan {
+    plan_on_kernel(true, node, documents)
+}
+
+/// On a kernel that has TCP-AO, or not.
+fn plan_on_kernel(tcp_ao: bool, node: &str, documents: &[&str]) -> NodePlan {
     let address = format!("192.0.2.{}/24", &node[1..]).parse().expect("an address");
     let facts = InterfaceFacts { index: 2, addresses: vec![address], mtu: 1500, ..<_>::default() };
-    let host = HostFacts { interfaces: [("eth0".to_owned(), facts)].into_iter().collect(), ..<_>::default() };
+    let interfaces = [("eth0".to_owned(), facts)].into();
+    let host = HostFacts { interfaces, tcp_ao, ..<_>::default() };
     plan(&read(documents).expect("good documents"), node, &host).expect("a plan")
 }
 
@@ -86,8 +93,8 @@ fn of<'a>(plan: &'a NodePlan, address: &str) -> &'a PeerConfig {
 }
 
 fn password_of<'a>(plan: &'a NodePlan, address: &str) -> Option<&'a str> {
-    let octets = of(plan, address).authentication.password()?.octets();
-    Some(std::str::from_utf8(octets).expect("a password of these tests"))
+    let Signature::Md5(password) = of(plan, address).authentication.signature()? else { return None };
+    Some(std::str::from_utf8(password.octets()).expect("a password of these tests"))
 }
 
 fn problems<'a>(plan: &'a NodePlan, code: &str) -> Vec<&'a str> {
@@ -270,6 +277,150 @@ fn a_limit_on_prefixes_makes_sense() {
         let limited = peer("p", &format!("peerIP: 192.0.2.101, asNumber: 65001, maxPrefixes: {{{spec}}}"));
         let (at, text) = error(&[NODES, &limited]);
         assert_eq!(at, format!("spec.maxPrefixes.{field}"));
+        assert!(text.contains(message), "{text}");
+    }
+}
+
+/// A key of `tcpAO`: its two IDs, and the key of the Secret.
+fn key((send, receive, key): (u8, u8, &str)) -> String {
+    format!("{{sendID: {send}, receiveID: {receive}, secretKeyRef: {{name: passwords, key: {key}}}}}")
+}
+
+fn with_keys(name: &str, address: &str, keys: &[(u8, u8, &str)]) -> String {
+    let keys = keys.iter().map(|k| key(*k)).collect::<Vec<_>>().join(", ");
+    peer(name, &format!("peerIP: {address}, asNumber: 65001, tcpAO: {{keys: [{keys}]}}"))
+}
+
+/// `1/2 secret`, of each key.
+fn keys_of(plan: &NodePlan, address: &str) -> Vec<String> {
+    let Some(Signature::Ao(keys)) = of(plan, address).authentication.signature() else { return Vec::new() };
+    let text = |key: &weft_bgp::protection::ao::Key| {
+        let secret = String::from_utf8_lossy(key.secret.octets());
+        format!("{}/{} {secret}", key.send_id, key.receive_id)
+    };
+    keys.iter().map(text).collect()
+}
+
+#[test]
+fn keys_of_tcp_ao_come_from_secrets_in_their_order() {
+    let tor = with_keys("tor", "192.0.2.101", &[(7, 8, "two"), (1, 1, "one")]);
+    let plan = plan_of("n1", &[NODES, SECRET, &tor]);
+    assert_eq!(keys_of(&plan, "192.0.2.101"), ["7/8 secret two", "1/1 secret one"]);
+    assert!(problems(&plan, "no-password").is_empty() && !of(&plan, "192.0.2.101").stays_down());
+    let aes = tor.replacen("sendID", "algorithm: AES-128-CMAC-96, sendID", 1);
+    let plan = plan_of("n1", &[NODES, SECRET, &aes]);
+    let Some(Signature::Ao(keys)) = of(&plan, "192.0.2.101").authentication.signature() else {
+        panic!("no keys")
+    };
+    let algorithms: Vec<_> = keys.iter().map(|key| key.algorithm).collect();
+    assert_eq!(algorithms, [Algorithm::AesCmac, Algorithm::HmacSha1]);
+    let shown = format!("{plan:?}");
+    assert!(!shown.contains("secret two") && !shown.contains("115, 101"), "a key is shown");
+}
+
+#[test]
+fn keys_of_tcp_ao_that_are_not_to_be_had_keep_the_session_down_and_say_why() {
+    let tor = with_keys("tor", "192.0.2.101", &[(1, 1, "one"), (2, 2, "three")]);
+    let plan = plan_of("n1", &[NODES, SECRET, &tor]);
+    assert!(of(&plan, "192.0.2.101").stays_down());
+    let text = "BGPPeer tor has no TCP-AO keys, and its sessions stay down: the Secret passwords has no three: it has empty, line, long, one, two";
+    assert_eq!(problems(&plan, "no-password"), [text]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("x.yaml"), [NODES, SECRET, &tor].join("\n---\n")).expect("a file");
+    let errors = validate(folder.path());
+    let found: Vec<_> = errors.iter().map(|error| error.field.as_deref()).collect();
+    assert_eq!(found, [Some("spec.tcpAO.keys[1].secretKeyRef.key")]);
+}
+
+#[test]
+fn a_kernel_without_tcp_ao_keeps_the_session_down_and_says_why() {
+    let tor = with_keys("tor", "192.0.2.101", &[(1, 1, "one")]);
+    let plan = plan_on_kernel(false, "n1", &[NODES, SECRET, &tor]);
+    assert_eq!(of(&plan, "192.0.2.101").authentication, Authentication::Unavailable(NO_TCP_AO.into()));
+    let text = format!("BGPPeer tor wants TCP-AO, and its sessions stay down: {NO_TCP_AO}");
+    assert_eq!(problems(&plan, "no-tcp-ao"), [text]);
+}
+
+#[test]
+fn the_mesh_has_keys_of_tcp_ao() {
+    let keys = format!("nodeMeshTCPAO: {{keys: [{}]}}", key((3, 3, "one")));
+    let plan = plan_of("n1", &[NODES, SECRET, &configuration("default", &keys)]);
+    assert_eq!(keys_of(&plan, "192.0.2.3"), ["3/3 secret one"]);
+}
+
+#[test]
+fn keys_of_tcp_ao_are_checked() {
+    let keys = |keys: &[(u8, u8, &str)]| keys.iter().map(|k| key(*k)).collect::<Vec<_>>().join(", ");
+    let many: Vec<_> = (0..9).map(|n| (n, n, "one")).collect();
+    let reference = "{secretKeyRef: {name: passwords, key: one}}";
+    for (document, field, message) in [
+        (with_keys("a", "192.0.2.101", &[]), "spec.tcpAO.keys", "there are 0 keys; write 1 to 8 keys"),
+        (with_keys("a", "192.0.2.101", &many), "spec.tcpAO.keys", "there are 9 keys; write 1 to 8 keys"),
+        (
+            with_keys("a", "192.0.2.101", &[(1, 1, "one"), (1, 2, "two")]),
+            "spec.tcpAO.keys[1].sendID",
+            "another key has the sendID 1 already",
+        ),
+        (
+            with_keys("a", "192.0.2.101", &[(1, 1, "one"), (2, 1, "two")]),
+            "spec.tcpAO.keys[1].receiveID",
+            "another key has the receiveID 1 already",
+        ),
+        (
+            with_keys("a", "192.0.2.101", &[(1, 1, "a/b")]),
+            "spec.tcpAO.keys[0].secretKeyRef.key",
+            "is not a key of a Secret",
+        ),
+        (
+            peer(
+                "a",
+                &format!(
+                    "peerIP: 192.0.2.101, asNumber: 65001, password: {reference}, tcpAO: {{keys: [{}]}}",
+                    keys(&[(1, 1, "one")])
+                ),
+            ),
+            "spec.tcpAO",
+            "password and tcpAO are both given; keep one of the two",
+        ),
+        (
+            peer("a", &format!("peerSelector: all(), tcpAO: {{keys: [{}]}}", keys(&[(1, 2, "one")]))),
+            "spec.tcpAO.keys[0].receiveID",
+            "the sendID 1 and the receiveID 2 differ: the node at the other end has the same keys, and signs with 1 too; write 1",
+        ),
+        (
+            configuration("default", &format!("nodeMeshTCPAO: {{keys: [{}]}}", keys(&[(1, 2, "one")]))),
+            "spec.nodeMeshTCPAO.keys[0].receiveID",
+            "the sendID 1 and the receiveID 2 differ",
+        ),
+        (
+            configuration(
+                "default",
+                &format!(
+                    "nodeMeshPassword: {reference}, nodeMeshTCPAO: {{keys: [{}]}}",
+                    keys(&[(1, 1, "one")])
+                ),
+            ),
+            "spec.nodeMeshTCPAO",
+            "nodeMeshPassword and nodeMeshTCPAO are both given",
+        ),
+        (
+            configuration("node.n1", &format!("nodeMeshTCPAO: {{keys: [{}]}}", keys(&[(1, 1, "one")]))),
+            "spec.nodeMeshTCPAO",
+            "nodeMeshTCPAO is for all nodes alike",
+        ),
+        (
+            with_keys("a", "192.0.2.101", &[(1, 1, "one")]).replace("sendID: 1", "sendID: 256"),
+            "spec.tcpAO.keys[0].sendID",
+            "256",
+        ),
+        (
+            with_keys("a", "192.0.2.101", &[(1, 1, "one")]).replace("sendID", "algorithm: MD5, sendID"),
+            "spec.tcpAO.keys[0].algorithm",
+            "HMAC-SHA-1-96",
+        ),
+    ] {
+        let (at, text) = error(&[NODES, &document]);
+        assert_eq!(at, field, "{text}");
         assert!(text.contains(message), "{text}");
     }
 }

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use self::framing::{Frame, Framer};
 use crate::config::PeerConfig;
 use crate::mrt::Encoding;
+use crate::protection::ao::KeyChain;
 use crate::role::Role;
 use crate::session::{Event, Fsm, Malformed, Outbox, State, Timer};
 use crate::status::{Direction, LastError, MessageCounters, Said};
@@ -397,6 +398,13 @@ pub enum IngressOutput {
     Close {
         /// Which.
         connection: ConnectionId,
+    },
+    /// Replace the TCP-AO keys of a connection (RFC 5925); if that fails, it is lost.
+    RollOver {
+        /// Which.
+        connection: ConnectionId,
+        /// All keys that it has from now on.
+        keys: KeyChain,
     },
     /// The session is Established.
     Up(Arc<Session>),

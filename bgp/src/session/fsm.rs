@@ -18,6 +18,7 @@ use super::state::State;
 use super::timer::{Deadlines, Timer};
 use crate::config::{LimitAction, PeerConfig};
 use crate::ingress::{Down, IncidentKind, IngressOutput, LocalRestart, Session};
+use crate::protection::ao::KeyChain;
 use crate::protection::{Authentication, NO_ANSWER};
 use crate::status::Direction;
 use crate::types::{ConnectionId, Family, PeerAddress, Reason};
@@ -159,8 +160,13 @@ impl Fsm {
             outbox.note_error(now, Direction::Local, None, why.as_str());
         } else if let Some(subcode) = self.config.as_ref().and_then(|old| self.reset_by(old, &config)) {
             self.stop_all(now, || Event::AutomaticStop { subcode, text: String::new() }, outbox);
-        } else if self.config.as_ref().is_some_and(|old| old.authentication != config.authentication) {
-            self.password_changed(now, outbox);
+        } else if let Some(old) =
+            self.config.as_ref().filter(|old| old.authentication != config.authentication)
+        {
+            match config.authentication.rollover(&old.authentication) {
+                Some(keys) => self.roll_over(keys, outbox),
+                None => self.password_changed(now, outbox),
+            }
         }
         self.config = Some(config);
         self.since.get_or_insert(now);
@@ -564,6 +570,14 @@ impl Fsm {
             outbox.incident(now, IncidentKind::Connection, reason, &Bytes::new());
         }
         self.abandon_all(outbox);
+    }
+
+    /// Connections go on with other keys. A dial has those of before, and is begun anew.
+    fn roll_over(&mut self, keys: &KeyChain, outbox: &mut Outbox) {
+        for connection in self.connections.ids() {
+            outbox.push(IngressOutput::RollOver { connection, keys: keys.clone() });
+        }
+        self.cancel_dial(outbox);
     }
 
     /// Closes all connections without NOTIFICATION, so that both ends keep what they were told until the next session (RFC 4724).

@@ -127,6 +127,7 @@ impl World {
             | Output::Aggregates(_)
             | Output::Neighbour { .. }
             | Output::Event(_)
+            | Output::RollOver { .. }
             | Output::Observation(_) => {}
         }
     }

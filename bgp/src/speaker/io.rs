@@ -14,6 +14,7 @@ use crate::config::{PeerConfig, SpeakerConfig};
 use crate::ingress::Incident;
 use crate::mrt::Observation;
 use crate::protection::Protection;
+use crate::protection::ao::KeyChain;
 use crate::session::{self, State};
 use crate::types::{ConnectionId, Family, FamilySet, PeerAddress, Reason};
 
@@ -199,6 +200,13 @@ pub enum Output {
     Close {
         /// Which.
         connection: ConnectionId,
+    },
+    /// Replace the TCP-AO keys of a connection (RFC 5925); one that cannot be given them is closed.
+    RollOver {
+        /// Which.
+        connection: ConnectionId,
+        /// All keys that it has from now on.
+        keys: KeyChain,
     },
     /// Best paths changed: what the kernel should do with these prefixes. After a restart, nothing before the first convergence.
     BestPaths(Vec<BestPathChange>),

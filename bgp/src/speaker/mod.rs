@@ -377,6 +377,9 @@ impl Speaker {
                     self.outputs.push_back(Output::Close { connection });
                 }
             }
+            IngressOutput::RollOver { connection, keys } => {
+                self.outputs.push_back(Output::RollOver { connection, keys });
+            }
             IngressOutput::Up(session) => self.up(now, address, session),
             IngressOutput::Down(down) => self.down(now, address, down),
             IngressOutput::Routes(batch) => {

@@ -1,6 +1,7 @@
 //! One TCP connection: made, read, written, closed.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -10,13 +11,16 @@ use ipnet::IpNet;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use super::keys::{self, Key};
+use super::keys::Key;
 use super::limits::Permit;
+use super::signature::{self, AoKeys, Observer, Signed};
 use super::{LINGER, sockopt};
-use crate::protection::{NO_ANSWER, Protection};
+use crate::protection::ao::KeyChain;
+use crate::protection::{NO_ANSWER, Protection, Signature};
 use crate::types::ConnectionId;
 
 /// How long a dial may take: a peer that drops SYNs must not hold the FSM's next attempt for minutes.
@@ -34,10 +38,18 @@ pub(super) enum Arrival {
     Listener { address: SocketAddr, state: Result<SocketAddr, String> },
     Accepted { stream: TcpStream, remote: SocketAddr, key: Option<Key> },
     KeyRefused { prefix: IpNet, error: String },
-    Dialled { connection: ConnectionId, result: io::Result<TcpStream> },
+    Dialled { connection: ConnectionId, result: io::Result<Socket> },
     Bytes { connection: ConnectionId, bytes: Bytes },
     Written { connection: ConnectionId, bytes: usize },
     Closed { connection: ConnectionId, error: Option<String> },
+}
+
+/// A connected socket.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) stream: TcpStream,
+    /// With TCP-AO.
+    pub(super) signed: Option<Signed>,
 }
 
 /// Opens a connection.
@@ -45,12 +57,19 @@ pub(super) async fn dial(
     source: Option<IpAddr>,
     remote: SocketAddr,
     protection: Protection,
-) -> io::Result<TcpStream> {
+) -> io::Result<Socket> {
     let ipv4 = remote.is_ipv4();
     let socket = if ipv4 { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    if let Some(password) = &protection.password {
-        keys::set(&socket, remote.ip().into(), password).map_err(io::Error::other)?;
-    }
+    let ao = match &protection.signature {
+        Some(Signature::Ao(keys)) => {
+            Some(AoKeys::dial(&socket, remote.ip(), keys).map_err(io::Error::other)?)
+        }
+        Some(md5) => {
+            signature::replace(&socket, remote.ip().into(), None, md5).map_err(io::Error::other)?;
+            None
+        }
+        None => None,
+    };
     if let Some(hops) = protection.ttl_security {
         sockopt::send_with_ttl_max(&socket, ipv4)?;
         sockopt::receive_from_within(&socket, ipv4, hops)?;
@@ -59,7 +78,11 @@ pub(super) async fn dial(
         socket.bind(SocketAddr::new(source, 0))?;
     }
     match timeout(CONNECT_TIMEOUT, socket.connect(remote)).await {
-        Ok(result) => result,
+        Ok(result) => {
+            let stream = result?;
+            let signed = ao.map(|keys| Signed::new(&stream, keys)).transpose()?;
+            Ok(Socket { stream, signed })
+        }
         Err(_) => {
             let (seconds, why) = (CONNECT_TIMEOUT.as_secs(), protection.silence());
             let text = format!("{NO_ANSWER} within {seconds} s{why}");
@@ -74,6 +97,10 @@ pub(super) async fn dial(
 pub(super) struct Link {
     /// What to write, in order.
     pub(super) queue: mpsc::Sender<Bytes>,
+    /// The TCP-AO keys that it is to have, once they are others.
+    pub(super) keys: watch::Sender<Option<KeyChain>>,
+    /// Which of them it uses.
+    pub(super) in_use: Observer,
     _open: oneshot::Sender<Infallible>,
 }
 
@@ -82,6 +109,7 @@ pub(super) struct Link {
 pub(super) struct Connection {
     id: ConnectionId,
     queue: mpsc::Receiver<Bytes>,
+    keys: watch::Receiver<Option<KeyChain>>,
     closing: oneshot::Receiver<Infallible>,
     arrivals: mpsc::Sender<Arrival>,
     /// `None`: we dialled.
@@ -97,8 +125,9 @@ pub(super) fn pair(
 ) -> (Link, Connection) {
     let (queue, queued) = mpsc::channel(queue_max);
     let (open, closing) = oneshot::channel();
-    let connection = Connection { id, queue: queued, closing, arrivals, _permit: permit };
-    (Link { queue, _open: open }, connection)
+    let (keys, wanted) = watch::channel(None);
+    let connection = Connection { id, queue: queued, keys: wanted, closing, arrivals, _permit: permit };
+    (Link { queue, keys, in_use: Observer::default(), _open: open }, connection)
 }
 
 impl Connection {
@@ -109,10 +138,12 @@ impl Connection {
 
     /// Moves bytes both ways until both ways are closed. Reading and writing never wait for each other, so that two speakers
     /// that fill each other's buffers at once do not block for ever.
-    pub(super) async fn run(self, mut stream: TcpStream) {
+    pub(super) async fn run(self, socket: Socket) {
+        let Socket { mut stream, signed } = socket;
         // Fails only on a socket that is dead already, which the first read tells.
         let _ = stream.set_nodelay(true);
-        let Self { id, mut queue, closing, arrivals, _permit } = self;
+        let Self { id, mut queue, keys, closing, arrivals, _permit } = self;
+        let signing = sign(id, signed, keys, &arrivals);
         let (read, mut write) = stream.split();
         let (reading, read_to_the_end) = oneshot::channel::<Infallible>();
         let receiving = async {
@@ -133,8 +164,31 @@ impl Connection {
         tokio::select! {
             _ = async { tokio::join!(receiving, transmitting) } => {}
             () = lingering => {}
+            () = signing => {}
         }
     }
+}
+
+/// Replaces TCP-AO keys as the driver asks for it; ends when that fails.
+async fn sign(
+    connection: ConnectionId,
+    signed: Option<Signed>,
+    mut wanted: watch::Receiver<Option<KeyChain>>,
+    arrivals: &mpsc::Sender<Arrival>,
+) {
+    let Some(mut signed) = signed else { return pending().await };
+    let error = loop {
+        let Ok(()) = wanted.changed().await else { return pending().await };
+        let Some(keys) = wanted.borrow_and_update().clone() else { continue };
+        let rolled_over = spawn_blocking(move || signed.roll_over(&keys).map(|()| signed)).await;
+        signed = match rolled_over {
+            Ok(Ok(signed)) => signed,
+            Ok(Err(error)) => break error,
+            Err(error) => break error.to_string(),
+        };
+    };
+    let error = Some(format!("it cannot go on with the peer's keys: {error}"));
+    report(arrivals, Arrival::Closed { connection, error }).await;
 }
 
 /// Reads until FIN or an error. Goes on when nobody listens any more: closing a socket with unread bytes sends RST, which would
@@ -200,7 +254,7 @@ mod tests {
         // A driver that is behind: one arrival fills its queue.
         let (arrivals, mut arrived) = mpsc::channel(1);
         let (link, connection) = pair(ConnectionId::Accepted(1), 8, arrivals, None);
-        let task = tokio::spawn(connection.run(stream));
+        let task = tokio::spawn(connection.run(Socket { stream, signed: None }));
         for word in ["first ", "second ", "last"] {
             peer.write_all(word.as_bytes()).await.unwrap();
             for _ in 0..100 {

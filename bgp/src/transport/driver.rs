@@ -15,11 +15,12 @@ use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{sleep_until, timeout};
 
 use super::bfd::{Sessions, Standings};
-use super::connection::{self, Arrival, Link};
+use super::connection::{self, Arrival, Link, Socket};
 use super::keys::{self, Key, Keys};
 use super::limits::{Limits, Permit};
 use super::notices::Notices;
 use super::recorder::Recorder;
+use super::signature::{self, AoInUse, Signed};
 use super::{Command, LINGER, Notice, Request, listener, sockopt};
 use crate::config::{PeerConfig, SpeakerConfig};
 use crate::mrt::Observation;
@@ -165,9 +166,21 @@ impl Driver {
             Request::Command(command) => self.obey(command),
             Request::Inspect(look) => look(&self.speaker),
             Request::Bfd(answer) => self.bfd.report(answer),
+            Request::AoKeys(answer) => {
+                // Whoever asked may have given up.
+                let _ = answer.send(self.ao_keys());
+            }
             Request::Stop(done) => return Some(done),
         }
         None
+    }
+
+    fn ao_keys(&self) -> BTreeMap<ConnectionId, AoInUse> {
+        let in_use = self.connections.iter().filter_map(|(id, connection)| match connection {
+            Connection::Open(link) => Some((*id, link.in_use.in_use()?)),
+            Connection::Dialling(_) => None,
+        });
+        in_use.collect()
     }
 
     /// Handles an arrival and those that wait behind it, while the time for that lasts.
@@ -223,14 +236,16 @@ impl Driver {
         let Some(permit) = self.limits.admit(remote.ip()) else {
             return self.feed(Input::Refused { remote });
         };
-        if let Some(caller) = self.speaker.caller(local, remote)
-            && let Err(error) = self.protect(caller, &stream, remote, key)
-        {
-            return self.feed(Input::Unprotected { caller, error });
-        }
+        let signed = match self.speaker.caller(local, remote) {
+            None => None,
+            Some(caller) => match self.protect(caller, &stream, remote, key) {
+                Ok(signed) => signed,
+                Err(error) => return self.feed(Input::Unprotected { caller, error }),
+            },
+        };
         self.accepted += 1;
-        let connection = ConnectionId::Accepted(self.accepted);
-        self.open(connection, stream, Some(permit), Input::Accepted { connection, local, remote });
+        let (connection, socket) = (ConnectionId::Accepted(self.accepted), Socket { stream, signed });
+        self.open(connection, socket, Some(permit), Input::Accepted { connection, local, remote });
     }
 
     /// Gives an accepted connection what its peer's sessions must have, and sees that it has been so from its first segment on.
@@ -240,14 +255,12 @@ impl Driver {
         stream: &TcpStream,
         remote: SocketAddr,
         key: Option<Key>,
-    ) -> Result<(), String> {
+    ) -> Result<Option<Signed>, String> {
         let Some(config) = self.speaker.caller_config(caller) else {
-            return Ok(());
+            return Ok(None);
         };
-        let Protection { password, ttl_security } = config.protection();
-        if key.transpose()? != password {
-            return Err("it does not have the TCP-MD5 key that the peer has now".into());
-        }
+        let Protection { signature, ttl_security } = config.protection();
+        let signed = signature::ensure(stream, remote.ip(), key, signature.as_ref())?;
         if let Some(hops) = ttl_security {
             let ipv4 = remote.is_ipv4();
             sockopt::send_with_ttl_max(stream, ipv4)
@@ -255,7 +268,7 @@ impl Driver {
                 .and_then(|()| sockopt::ensure_opened_within(stream, hops))
                 .map_err(|error| format!("GTSM: {error}"))?;
         }
-        Ok(())
+        Ok(signed)
     }
 
     /// A listener goes without the key of a peer, or of a range or a part of it: whoever connects from there is refused.
@@ -274,26 +287,29 @@ impl Driver {
         }
     }
 
-    fn dialled(&mut self, connection: ConnectionId, result: io::Result<TcpStream>) {
+    fn dialled(&mut self, connection: ConnectionId, result: io::Result<Socket>) {
         // The speaker may have closed it meanwhile; then the socket just goes.
         if self.connections.remove(&connection).is_none() {
             return;
         }
-        match result.and_then(|stream| Ok((stream.local_addr()?, stream))) {
-            Ok((local, stream)) => {
-                self.open(connection, stream, None, Input::Connected { connection, local });
+        match result.and_then(|socket| Ok((socket.stream.local_addr()?, socket))) {
+            Ok((local, socket)) => {
+                self.open(connection, socket, None, Input::Connected { connection, local });
             }
             Err(error) => self.feed(Input::ConnectFailed { connection, error: error.to_string() }),
         }
     }
 
     /// Hands a connection to the speaker, and gives it a task unless the speaker closes it at once.
-    fn open(&mut self, id: ConnectionId, stream: TcpStream, permit: Option<Permit>, input: Input) {
-        let (link, connection) = connection::pair(id, QUEUE_MAX, self.arrivals.clone(), permit);
+    fn open(&mut self, id: ConnectionId, socket: Socket, permit: Option<Permit>, input: Input) {
+        let (mut link, connection) = connection::pair(id, QUEUE_MAX, self.arrivals.clone(), permit);
+        if let Some(signed) = &socket.signed {
+            link.in_use = signed.observer();
+        }
         self.connections.insert(id, Connection::Open(link));
         self.feed(input);
         if self.connections.contains_key(&id) || connection.has_last_words() {
-            self.tasks.spawn(connection.run(stream));
+            self.tasks.spawn(connection.run(socket));
         }
     }
 
@@ -401,6 +417,11 @@ impl Driver {
             Output::Close { connection } => {
                 if let Some(Connection::Dialling(task)) = self.connections.remove(&connection) {
                     task.abort();
+                }
+            }
+            Output::RollOver { connection, keys } => {
+                if let Some(Connection::Open(link)) = self.connections.get(&connection) {
+                    link.keys.send_replace(Some(keys));
                 }
             }
             Output::BestPaths(changes) => self.notices.best_paths(changes),

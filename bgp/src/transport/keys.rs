@@ -1,53 +1,55 @@
-//! TCP-MD5 keys of the listeners: those that peers should have, and those that they have.
+//! Keys of the listeners, of TCP-MD5 and TCP-AO: those that peers should have, and those that they have.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use ipnet::IpNet;
 
-use super::sockopt;
+use super::signature;
 use crate::config::{PeerConfig, SpeakerConfig};
-use crate::protection::Password;
+use crate::protection::Signature;
 use crate::types::PeerAddress;
 
 /// The keys that listeners should have, by where peers connect from. Of the prefixes that hold an address the longest counts, for the kernel too.
-pub(super) type Keys = BTreeMap<IpNet, Password>;
+pub(super) type Keys = BTreeMap<IpNet, Signature>;
 
-/// What a listener has for an address: a key, or the kernel's words why not.
-pub(super) type Key = Result<Password, String>;
+/// What a listener has for an address: the prefix that it has it for, and a key, or the kernel's words why not.
+pub(super) type Key = (IpNet, Result<Signature, String>);
 
 /// The keys of a configuration. Two links may have one link-local address, and a listener one key for it: that of the first.
 pub(super) fn of(config: &SpeakerConfig) -> Keys {
     // Of a range; a peer that is named comes before one of its prefix.
-    let mut wanted: BTreeMap<IpNet, Option<&Password>> = BTreeMap::new();
+    let mut wanted: BTreeMap<IpNet, Option<&Signature>> = BTreeMap::new();
     for (peer, config) in config.peers.iter().filter(|(_, config)| !config.stays_down()) {
         if let Some(address) = address_of(*peer, config) {
-            wanted.entry(address.into()).or_insert(config.authentication.password());
+            wanted.entry(address.into()).or_insert(config.authentication.signature());
         }
     }
     for (range, config) in config.ranges.iter().filter(|(_, config)| !config.peer.stays_down()) {
-        wanted.entry(*range).or_insert(config.peer.authentication.password());
+        wanted.entry(*range).or_insert(config.peer.authentication.signature());
     }
     let mut keys = Keys::new();
-    for (prefix, password) in &wanted {
-        let Some(password) = password else { continue };
-        keys.extend(
-            without(*prefix, &holes(*prefix, &wanted)).into_iter().map(|part| (part, (*password).clone())),
-        );
+    for (prefix, signature) in &wanted {
+        let Some(signature) = signature else { continue };
+        let parts = without(*prefix, &holes(*prefix, signature, &wanted));
+        keys.extend(parts.into_iter().map(|part| (part, (*signature).clone())));
     }
     keys
 }
 
 /// What of a prefix its key must not be set for. The kernel has no exception from a key, and would drop what comes unsigned: around whoever
-/// has none the key is set in parts. A prefix within, where all are signed, takes care of itself by being longer.
-fn holes(prefix: IpNet, wanted: &BTreeMap<IpNet, Option<&Password>>) -> Vec<IpNet> {
+/// has none the key is set in parts. A prefix within, where all have TCP-MD5, takes care of itself by being longer. Keys of TCP-AO that meet
+/// in an address must not have an ID in common, and it has no key of TCP-MD5 beside them: around whoever has others they are set in parts.
+fn holes(prefix: IpNet, signature: &Signature, wanted: &BTreeMap<IpNet, Option<&Signature>>) -> Vec<IpNet> {
     let within = || wanted.iter().filter(move |(inner, _)| **inner != prefix && prefix.contains(*inner));
-    let unsigned: Vec<IpNet> =
-        within().filter(|(_, password)| password.is_none()).map(|(inner, _)| *inner).collect();
-    let has_unsigned = |inner: &IpNet| unsigned.iter().any(|other| inner.contains(other));
-    within().map(|(inner, _)| *inner).filter(has_unsigned).collect()
+    let is_apart = |inner: &Option<&Signature>| match (signature, inner) {
+        (Signature::Md5(_), Some(Signature::Md5(_))) => false,
+        (Signature::Md5(_), Some(Signature::Ao(_)) | None) | (Signature::Ao(_), _) => true,
+    };
+    let apart: Vec<IpNet> = within().filter(|(_, inner)| is_apart(inner)).map(|(inner, _)| *inner).collect();
+    let has_apart = |inner: &IpNet| apart.iter().any(|other| inner.contains(other));
+    within().map(|(inner, _)| *inner).filter(has_apart).collect()
 }
 
 /// A prefix without some of its parts.
@@ -69,28 +71,11 @@ pub(super) fn address_of(peer: PeerAddress, config: &PeerConfig) -> Option<IpAdd
     peer.ip().or(config.neighbour.map(IpAddr::V6))
 }
 
-/// Gives a socket the key of a prefix.
-///
-/// # Errors
-/// Why the kernel does not take it.
-pub(super) fn set(socket: &impl AsFd, prefix: IpNet, password: &Password) -> Result<(), String> {
-    sockopt::set_md5(socket, prefix, Some(password)).map_err(|error| explain(&error))
-}
-
-fn explain(error: &io::Error) -> String {
-    let why = match error.raw_os_error() {
-        Some(libc::ENOPROTOOPT) => ": it is built without TCP-MD5 (CONFIG_TCP_MD5SIG)",
-        Some(libc::ENOMEM) => ": more room for keys is given by the sysctl net.core.optmem_max",
-        _ => "",
-    };
-    format!("the kernel does not take the TCP-MD5 key ({error}){why}")
-}
-
 /// What a listener has.
 #[derive(Clone, Debug)]
 pub(super) struct KeysInForce {
     ipv4: bool,
-    keys: BTreeMap<IpNet, Key>,
+    keys: BTreeMap<IpNet, Result<Signature, String>>,
 }
 
 impl KeysInForce {
@@ -105,19 +90,20 @@ impl KeysInForce {
         let holding = (0..=longest.prefix_len()).rev();
         holding
             .filter_map(|length| IpNet::new(address, length).ok())
-            .find_map(|prefix| self.keys.get(&prefix.trunc()))
-            .cloned()
+            .find_map(|prefix| self.keys.get_key_value(&prefix.trunc()))
+            .map(|(prefix, key)| (*prefix, key.clone()))
     }
 
     /// Changes what differs on the socket; gives the keys that the kernel does not take, and why.
     ///
-    /// First it adds, so that no address which is to have a key is without one meanwhile; what found no room is tried again behind that.
+    /// First it adds, so that no address which is to have a key is without one meanwhile; what found no room, or met another key, is tried
+    /// again behind that.
     pub(super) fn put_in_force(&mut self, socket: &impl AsFd, wanted: &Keys) -> Vec<(IpNet, String)> {
         self.add(socket, wanted);
-        self.keys.retain(|prefix, _| {
+        self.keys.retain(|prefix, key| {
             let stays = wanted.contains_key(prefix);
             if !stays {
-                forget(socket, *prefix);
+                signature::forget(socket, *prefix, key.as_ref().ok());
             }
             stays
         });
@@ -126,14 +112,13 @@ impl KeysInForce {
 
     fn add(&mut self, socket: &impl AsFd, wanted: &Keys) -> Vec<(IpNet, String)> {
         let mut refused = Vec::new();
-        for (prefix, password) in wanted.iter().filter(|(prefix, _)| prefix.addr().is_ipv4() == self.ipv4) {
-            if self.keys.get(prefix).is_some_and(|key| key.as_ref() == Ok(password)) {
+        for (prefix, wanted) in wanted.iter().filter(|(prefix, _)| prefix.addr().is_ipv4() == self.ipv4) {
+            let has = self.keys.get(prefix).and_then(|key| key.as_ref().ok());
+            if has == Some(wanted) {
                 continue;
             }
-            let key = set(socket, *prefix, password).map(|()| password.clone());
+            let key = signature::replace(socket, *prefix, has, wanted).map(|()| wanted.clone());
             if let Err(error) = &key {
-                // That of before must not stay in force.
-                forget(socket, *prefix);
                 refused.push((*prefix, error.clone()));
             }
             self.keys.insert(*prefix, key);
@@ -142,32 +127,44 @@ impl KeysInForce {
     }
 }
 
-/// Takes the key of a prefix off a socket. That it has none is no error, and there is no other.
-fn forget(socket: &impl AsFd, prefix: IpNet) {
-    let _ = sockopt::set_md5(socket, prefix, None);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protection::{Password, ao};
 
     fn nets(text: &str) -> Vec<IpNet> {
         text.split_whitespace().map(|net| net.parse().unwrap()).collect()
     }
 
-    /// What [`of`] makes of prefixes with the passwords of these letters; `-`: none.
+    /// What is signed with a letter: TCP-AO with capitals.
+    fn signature(letter: &str) -> Signature {
+        let secret = Password::new(letter.as_bytes()).unwrap();
+        if letter.chars().all(char::is_lowercase) {
+            return Signature::Md5(secret);
+        }
+        let key = ao::Key { send_id: 1, receive_id: 1, algorithm: <_>::default(), secret };
+        Signature::Ao(ao::KeyChain::new(vec![key]).unwrap())
+    }
+
+    fn letter(signature: &Signature) -> String {
+        let octets = match signature {
+            Signature::Md5(password) => password.octets(),
+            Signature::Ao(keys) => keys.first().secret.octets(),
+        };
+        String::from_utf8(octets.to_vec()).unwrap()
+    }
+
+    /// What [`of`] makes of prefixes with the keys of these letters; `-`: none.
     fn keys(wanted: &str) -> Vec<String> {
         let words: Vec<&str> = wanted.split_whitespace().collect();
-        let passwords: Vec<Option<Password>> = words
-            .iter()
-            .map(|w| Some(&w[..1]).filter(|c| *c != "-").map(|c| Password::new(c.as_bytes()).unwrap()))
-            .collect();
-        let wanted: BTreeMap<IpNet, Option<&Password>> =
-            words.iter().zip(&passwords).map(|(w, p)| (w[1..].parse().unwrap(), p.as_ref())).collect();
-        let signed = wanted.iter().filter_map(|(prefix, password)| Some((*prefix, (*password)?)));
-        let parts = signed.flat_map(|(prefix, password)| {
-            let letter = String::from_utf8(password.octets().to_vec()).unwrap();
-            without(prefix, &holes(prefix, &wanted)).into_iter().map(move |part| format!("{letter}{part}"))
+        let signatures: Vec<Option<Signature>> =
+            words.iter().map(|w| Some(&w[..1]).filter(|c| *c != "-").map(signature)).collect();
+        let wanted: BTreeMap<IpNet, Option<&Signature>> =
+            words.iter().zip(&signatures).map(|(w, s)| (w[1..].parse().unwrap(), s.as_ref())).collect();
+        let signed = wanted.iter().filter_map(|(prefix, signature)| Some((*prefix, (*signature)?)));
+        let parts = signed.flat_map(|(prefix, signature)| {
+            let parts = without(prefix, &holes(prefix, signature, &wanted)).into_iter();
+            parts.map(move |part| format!("{}{part}", letter(signature)))
         });
         parts.collect()
     }
@@ -192,18 +189,29 @@ mod tests {
     }
 
     #[test]
+    fn no_key_of_tcp_ao_meets_another() {
+        assert_eq!(keys("A10.0.0.0/31 B10.0.0.1/32"), ["A10.0.0.0/32", "B10.0.0.1/32"]);
+        assert_eq!(keys("A10.0.0.0/31 b10.0.0.1/32"), ["A10.0.0.0/32", "b10.0.0.1/32"]);
+        assert_eq!(keys("a10.0.0.0/31 B10.0.0.1/32"), ["a10.0.0.0/32", "B10.0.0.1/32"]);
+        assert_eq!(
+            keys("a10.0.0.0/29 b10.0.0.0/30 C10.0.0.1/32 -10.0.0.4/32").join(" "),
+            "a10.0.0.5/32 a10.0.0.6/31 b10.0.0.0/32 C10.0.0.1/32 b10.0.0.2/31"
+        );
+    }
+
+    #[test]
     fn the_key_of_an_address_is_that_of_the_longest_prefix() {
-        let key = |letter: &str| Ok(Password::new(letter.as_bytes()).unwrap());
         let prefix = |text: &str| text.parse::<IpNet>().unwrap();
         let keys = [
-            (prefix("10.0.0.0/8"), key("a")),
-            (prefix("10.1.2.3/32"), key("b")),
+            (prefix("10.0.0.0/8"), Ok(signature("a"))),
+            (prefix("10.1.2.3/32"), Ok(signature("B"))),
             (prefix("10.1.0.0/16"), Err("no".into())),
         ];
-        let keys = KeysInForce { ipv4: true, keys: keys.into() };
-        assert_eq!(keys.key([10, 2, 0, 1].into()), Some(key("a")));
-        assert_eq!(keys.key([10, 1, 2, 3].into()), Some(key("b")));
-        assert_eq!(keys.key([10, 1, 2, 4].into()), Some(Err("no".into())));
-        assert_eq!(keys.key([11, 0, 0, 1].into()), None);
+        let in_force = KeysInForce { ipv4: true, keys: keys.clone().into() };
+        let [a, b, no] = keys.map(Some);
+        assert_eq!(in_force.key([10, 2, 0, 1].into()), a);
+        assert_eq!(in_force.key([10, 1, 2, 3].into()), b);
+        assert_eq!(in_force.key([10, 1, 2, 4].into()), no);
+        assert_eq!(in_force.key([11, 0, 0, 1].into()), None);
     }
 }

@@ -23,13 +23,14 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::recorder::{Recorder, Records};
+pub use self::signature::{AoInUse, has_tcp_ao};
 
 use self::bfd::BfdReport;
 use self::driver::Driver;
 use crate::bfd::{Remote, Resumption};
 use crate::config::SpeakerConfig;
 use crate::speaker::{BestPathChange, Event, Refresh, Resolution, Speaker, SpeakerStart, TrackedNextHop};
-use crate::types::PeerAddress;
+use crate::types::{ConnectionId, PeerAddress};
 
 pub mod bfd;
 mod connection;
@@ -39,6 +40,7 @@ mod limits;
 mod listener;
 mod notices;
 mod recorder;
+mod signature;
 mod sockopt;
 
 /// How long [`Handle::stop`] and a closing connection wait for the peer to take the last bytes.
@@ -153,6 +155,7 @@ enum Request {
     Command(Command),
     Inspect(Inspection),
     Bfd(oneshot::Sender<BfdReport>),
+    AoKeys(oneshot::Sender<BTreeMap<ConnectionId, AoInUse>>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -196,6 +199,16 @@ impl Handle {
     pub async fn bfd(&self) -> Result<BfdReport, Stopped> {
         let (answer, answered) = oneshot::channel();
         self.requests.send(Request::Bfd(answer)).await.map_err(|_| Stopped)?;
+        answered.await.map_err(|_| Stopped)
+    }
+
+    /// Which keys the connections use that are signed with TCP-AO.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn ao_keys(&self) -> Result<BTreeMap<ConnectionId, AoInUse>, Stopped> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::AoKeys(answer)).await.map_err(|_| Stopped)?;
         answered.await.map_err(|_| Stopped)
     }
 

@@ -1,4 +1,4 @@
-//! The socket options that no library has: TCP-MD5 keys, the least TTL of what is received, the SYN that began a connection.
+//! The socket options that no library has: the keys of TCP-MD5 and TCP-AO, the least TTL of what is received, the SYN that began a connection.
 
 #![expect(unsafe_code, reason = "setsockopt(2) and getsockopt(2) take pointers")]
 
@@ -10,7 +10,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use ipnet::IpNet;
 use libc::{c_int, socklen_t};
 
+use super::signature::AoInUse;
 use crate::protection::Password;
+use crate::protection::ao::{Algorithm, Key};
 
 /// The TTL, or hop limit, that GTSM sends with (RFC 5082 section 3).
 pub(super) const TTL_MAX: u8 = 255;
@@ -20,6 +22,24 @@ const ADDRESS_LENGTH: usize = 128;
 
 /// That a key is for a prefix (`TCP_MD5SIG_FLAG_PREFIX`).
 const FLAG_PREFIX: u8 = 1;
+
+/// `TCP_AO_ADD_KEY`, `TCP_AO_DEL_KEY` and `TCP_AO_INFO` of linux/tcp.h.
+const AO_ADD_KEY: c_int = 38;
+const AO_DEL_KEY: c_int = 39;
+const AO_INFO: c_int = 40;
+
+/// `TCP_AO_MAXKEYLEN`.
+const AO_KEY_MAX: usize = 80;
+
+/// `struct tcp_ao_info_opt`.
+const AO_INFO_LENGTH: usize = 48;
+
+/// The octets of the MAC of both algorithms (RFC 5926 section 3.2).
+const AO_MAC_LENGTH: u8 = 12;
+
+/// The first two bit fields of the structures of TCP-AO.
+const AO_SET_CURRENT: u32 = bit_field(0);
+const AO_SET_RNEXT: u32 = bit_field(1);
 
 /// The longest IP and TCP header that a SYN can have: IPv6 extension headers are not among what is kept of it.
 const SYN_MAX: usize = 256;
@@ -54,6 +74,85 @@ pub(super) fn set_md5(socket: &impl AsFd, peers: IpNet, password: Option<&Passwo
     value.extend(key);
     value.resize(ADDRESS_LENGTH + 8 + Password::MAX, 0);
     set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG_EXT, &value)
+}
+
+/// Bit field number `n`, of one bit as those before it, of a `u32`: compilers begin with the least bit where the least octet is first.
+const fn bit_field(n: u32) -> u32 {
+    if cfg!(target_endian = "little") { 1 << n } else { 1 << (31 - n) }
+}
+
+/// Adds a TCP-AO key for the addresses of a prefix. No key that is there may have one of its IDs for any of them. `preferred`: we sign with
+/// it and ask the peer for it; not of a socket that listens.
+pub(super) fn add_ao_key(socket: &impl AsFd, peers: IpNet, key: &Key, preferred: bool) -> io::Result<()> {
+    let algorithm: &[u8] = match key.algorithm {
+        Algorithm::HmacSha1 => b"hmac(sha1)",
+        Algorithm::AesCmac => b"cmac(aes128)",
+    };
+    let secret = key.secret.octets();
+    let length = u8::try_from(secret.len()).map_err(io::Error::other)?;
+    let flags = if preferred { AO_SET_CURRENT | AO_SET_RNEXT } else { 0 };
+    // struct tcp_ao_add: address, name of the algorithm, interface, flags, padding, prefix length, SendID, RecvID, length of the MAC, flags of
+    // the key, length of the key, key.
+    let mut value = Vec::with_capacity(ADDRESS_LENGTH + 80 + AO_KEY_MAX);
+    value.extend(socket_address(peers.addr()));
+    value.extend(algorithm);
+    value.resize(ADDRESS_LENGTH + 64, 0);
+    value.extend(0_u32.to_ne_bytes());
+    value.extend(flags.to_ne_bytes());
+    value.extend([0, 0]);
+    value.extend([peers.prefix_len(), key.send_id, key.receive_id, AO_MAC_LENGTH, 0, length]);
+    value.extend(secret);
+    value.resize(ADDRESS_LENGTH + 80 + AO_KEY_MAX, 0);
+    set(socket, libc::IPPROTO_TCP, AO_ADD_KEY, &value)
+}
+
+/// Takes a TCP-AO key off. One that a connection uses is replaced by another that it has, `instead`.
+pub(super) fn remove_ao_key(
+    socket: &impl AsFd,
+    peers: IpNet,
+    key: &Key,
+    instead: Option<(AoInUse, &Key)>,
+) -> io::Result<()> {
+    let (mut flags, mut current, mut rnext) = (0, 0, 0);
+    if let Some((in_use, other)) = instead {
+        if in_use.current == key.send_id {
+            (flags, current) = (flags | AO_SET_CURRENT, other.send_id);
+        }
+        if in_use.rnext == key.receive_id {
+            (flags, rnext) = (flags | AO_SET_RNEXT, other.receive_id);
+        }
+    }
+    // struct tcp_ao_del: address, interface, flags, padding, prefix length, SendID, RecvID, that of the key to sign with, that of the key to
+    // ask for, flags of the key.
+    let mut value = Vec::with_capacity(ADDRESS_LENGTH + 16);
+    value.extend(socket_address(peers.addr()));
+    value.extend(0_u32.to_ne_bytes());
+    value.extend(flags.to_ne_bytes());
+    value.extend([0, 0]);
+    value.extend([peers.prefix_len(), key.send_id, key.receive_id, current, rnext, 0]);
+    set(socket, libc::IPPROTO_TCP, AO_DEL_KEY, &value)
+}
+
+/// Has a connection ask the peer to sign with this key.
+pub(super) fn ask_for_ao_key(socket: &impl AsFd, key: &Key) -> io::Result<()> {
+    let mut value = Vec::with_capacity(AO_INFO_LENGTH);
+    value.extend(AO_SET_RNEXT.to_ne_bytes());
+    value.extend([0, 0, 0, key.receive_id]);
+    value.resize(AO_INFO_LENGTH, 0);
+    set(socket, libc::IPPROTO_TCP, AO_INFO, &value)
+}
+
+/// What a connection uses of its TCP-AO keys; an error where it has none (`ENOENT`).
+pub(super) fn ao_in_use(socket: &impl AsFd) -> io::Result<AoInUse> {
+    let mut value = [0; AO_INFO_LENGTH];
+    get(socket, libc::IPPROTO_TCP, AO_INFO, &mut value)?;
+    // struct tcp_ao_info_opt: flags, padding, that of the key to sign with, that of the key to ask for, segments: good, bad, of no key, ...
+    let [_, _, _, _, _, _, current, rnext, counts @ ..] = value;
+    let count = |n: usize| {
+        let octets = counts.get(n * 8..).and_then(|octets| octets.first_chunk());
+        octets.copied().map_or(0, u64::from_ne_bytes)
+    };
+    Ok(AoInUse { current, rnext, bad: count(1).saturating_add(count(2)).saturating_add(count(3)) })
 }
 
 /// An address without port, as `struct sockaddr_in` or `sockaddr_in6`, filled up.

@@ -8,6 +8,7 @@
 )]
 
 mod add_path;
+mod authentication;
 mod clear;
 mod collision;
 mod establish;

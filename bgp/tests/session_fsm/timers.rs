@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use weft_bgp::ingress::{Down, IngressInput, IngressOutput};
-use weft_bgp::protection::{Authentication, Password};
+use weft_bgp::protection::Authentication;
 use weft_bgp::session::{State, Timer};
 use weft_bgp::wire::Message;
 use weft_bgp::wire::error::ErrorCode;
 use weft_bgp::wire::notification::Notification;
 use weft_bgp::wire::open::Open;
 
+use crate::authentication::{ao, md5};
 use crate::pair::{Pair, Side, peer_config};
 use crate::solo::{Solo, open};
 
@@ -40,13 +41,15 @@ fn connect_retry_dials_again_and_gives_the_old_dial_up() {
 #[test]
 fn a_dial_without_an_answer_is_told_with_the_reason_that_it_mostly_has() {
     let mut config = peer_config(65001, 65002);
-    for (password, text) in [
-        (None, "cannot connect: no answer"),
-        (Some("secret"), "cannot connect: no answer: most often the other end has another password, or none"),
+    for (authentication, text) in [
+        (Authentication::None, "cannot connect: no answer"),
+        (md5("secret"), "cannot connect: no answer: most often the other end has another password, or none"),
+        (
+            ao(&[(1, "secret")]),
+            "cannot connect: no answer: most often the other end does not have the first of the TCP-AO keys, or has none",
+        ),
     ] {
-        if let Some(password) = password {
-            config.authentication = Authentication::Md5(Password::new(password.as_bytes()).unwrap());
-        }
+        config.authentication = authentication;
         let mut solo = Solo::new(config.clone());
         solo.run_for(Duration::from_secs(6));
         assert_eq!(solo.ingress.last_error().expect("an error").text, text);
@@ -54,15 +57,6 @@ fn a_dial_without_an_answer_is_told_with_the_reason_that_it_mostly_has() {
             |output: &IngressOutput| matches!(output, IngressOutput::Incident(i) if i.reason.text == text);
         assert_eq!(solo.count(told), 1);
     }
-}
-
-#[test]
-fn a_changed_password_is_told() {
-    let mut config = peer_config(65001, 65002);
-    let (mut solo, _) = Solo::established(config.clone(), open());
-    config.authentication = Authentication::Md5(Password::new(b"secret").unwrap());
-    solo.input(IngressInput::Configure(config.into()));
-    assert_eq!(solo.ingress.last_error().expect("an error").text, "the password has changed");
 }
 
 /// The reason of a drain is what people look for at the peers.

@@ -62,6 +62,10 @@ pub struct BGPConfigurationSpec {
     /// Sessions of BGPPeers have their own.
     #[serde(default)]
     pub node_mesh_password: Option<PasswordSource>,
+    /// The keys that the sessions of the node-to-node mesh are signed with (TCP-AO, RFC 5925), in `default` only and not beside
+    /// `nodeMeshPassword`; none unless given. The IDs of a key are the same, as every node is at both ends.
+    #[serde(default, rename = "nodeMeshTCPAO")]
+    pub node_mesh_tcp_ao: Option<TcpAoSpec>,
     /// How to choose the node address; unless given the first `InternalIP` of the Node that is on a local interface.
     #[serde(default)]
     pub node_address: Option<NodeAddress>,
@@ -268,6 +272,9 @@ pub struct BGPPeerSpec {
     /// The password that the session is signed with (TCP-MD5, RFC 2385); none unless given.
     #[serde(default)]
     pub password: Option<PasswordSource>,
+    /// The keys that the session is signed with (TCP-AO, RFC 5925); none unless given. Not beside `password`.
+    #[serde(default, rename = "tcpAO")]
+    pub tcp_ao: Option<TcpAoSpec>,
     /// How many hops away the peer is at most, 1 to 254; 1: on the link (GTSM, RFC 5082). We send with a TTL of 255, and what comes with less
     /// than 256 minus the hops is dropped unread, so that the peer must send with 255 too. Unless given the TTL is not looked at. Not with
     /// `ebgpMultihop`.
@@ -396,6 +403,45 @@ pub enum MaxPrefixesAction {
 pub struct PasswordSource {
     /// A key of a Secret, in the Namespace that weftd runs in.
     pub secret_key_ref: SecretKeyRef,
+}
+
+/// The keys of TCP-AO (RFC 5925).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TcpAoSpec {
+    /// All keys. We open connections with the first and ask the peer to sign with it, and sign with another if the peer asks for that. While
+    /// one key stays, the others change without an end of the session.
+    #[schemars(length(min = 1, max = 8))]
+    pub keys: Vec<TcpAoKey>,
+}
+
+/// A key of TCP-AO: a master key tuple (RFC 5925 section 3.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TcpAoKey {
+    /// The KeyID of what we sign with it: 0 to 255, in no other key. It is the other end's `receiveID`.
+    #[serde(rename = "sendID")]
+    pub send_id: u8,
+    /// The KeyID of what the peer signs with it: 0 to 255, in no other key. It is the other end's `sendID`.
+    #[serde(rename = "receiveID")]
+    pub receive_id: u8,
+    /// How segments are signed; `HMAC-SHA-1-96` unless given.
+    #[serde(default)]
+    pub algorithm: TcpAoAlgorithm,
+    /// The master key: a key of a Secret, in the Namespace that weftd runs in.
+    pub secret_key_ref: SecretKeyRef,
+}
+
+/// The algorithms that every TCP-AO has (RFC 5926).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TcpAoAlgorithm {
+    /// SHA-1, with a MAC of 96 bits.
+    #[default]
+    #[serde(rename = "HMAC-SHA-1-96")]
+    HmacSha1,
+    /// AES, with a MAC of 96 bits.
+    #[serde(rename = "AES-128-CMAC-96")]
+    AesCmac,
 }
 
 /// A value of a Secret.

@@ -83,6 +83,24 @@ const RULES: &[Rule] = &[
         "ttlSecurity: keep one of ttlSecurity and ebgpMultihop",
     ),
     (
+        "BGPConfiguration",
+        "/properties/spec",
+        "!has(self.nodeMeshTCPAO) || !has(self.nodeMeshPassword)",
+        "nodeMeshTCPAO: keep one of nodeMeshTCPAO and nodeMeshPassword",
+    ),
+    (
+        "BGPConfiguration",
+        "/properties/spec/properties/nodeMeshTCPAO",
+        "self.keys.all(key, key.sendID == key.receiveID)",
+        "keys: the sendID and the receiveID of a key are one between nodes, which have the same keys",
+    ),
+    (
+        "BGPPeer",
+        "/properties/spec",
+        "!has(self.tcpAO) || !has(self.password)",
+        "tcpAO: keep one of tcpAO and password",
+    ),
+    (
         "BGPPeer",
         "/properties/spec/properties/maxPrefixes",
         "has(self.restartAfter) == (has(self.action) && self.action == 'Restart')",

@@ -98,6 +98,8 @@ pub struct MaxPrefixesJson {
 pub enum AuthenticationJson {
     /// TCP-MD5 (RFC 2385).
     TcpMd5,
+    /// TCP-AO (RFC 5925).
+    TcpAo,
     /// By something that is not to be had, so that the session stays down.
     Unavailable,
 }

@@ -22,10 +22,38 @@ pub struct PeerDetailJson {
     pub configured_timers: Option<ConfiguredTimersJson>,
     /// When the timers that run expire: `connect-retry`, `hold`, `keepalive`, `delay-open`, `idle-hold`.
     pub timer_expiries: BTreeMap<String, Timestamp>,
+    /// The keys, where the session is signed with TCP-AO.
+    #[serde(rename = "tcpAO")]
+    pub tcp_ao: Option<TcpAoJson>,
     /// Messages since the daemon started.
     pub messages: MessagesJson,
     /// The last NOTIFICATIONs.
     pub notifications: NotificationsJson,
+}
+
+/// The keys of TCP-AO (RFC 5925).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TcpAoJson {
+    /// All of them, by preference.
+    pub keys: Vec<TcpAoKeyJson>,
+    /// The `sendID` of the key that we sign with; null: there is no session.
+    pub sends_with: Option<u8>,
+    /// The `receiveID` of the key that we ask the peer to sign with; null: there is no session.
+    pub asks_for: Option<u8>,
+    /// How many segments of the connection were dropped as they were not signed as they should be; null: there is no session.
+    pub bad_segments: Option<u64>,
+}
+
+/// The IDs of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcpAoKeyJson {
+    /// Of what we sign with it.
+    #[serde(rename = "sendID")]
+    pub send_id: u8,
+    /// Of what the peer signs with it.
+    #[serde(rename = "receiveID")]
+    pub receive_id: u8,
 }
 
 /// A TCP connection.

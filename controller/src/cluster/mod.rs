@@ -15,7 +15,7 @@ use crate::api::{
 mod secrets;
 mod services;
 
-pub use secrets::Secret;
+pub use secrets::{Secret, Signing};
 pub use services::{EndpointNodes, EndpointSlice, Service, TrafficPolicy};
 
 /// The objects, by name; those of a Namespace by `NAMESPACE/NAME`.

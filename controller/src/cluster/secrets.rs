@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use weft_bgp::protection::{Authentication, Password};
+use weft_bgp::protection::ao::{Algorithm, Key, KeyChain};
+use weft_bgp::protection::{Authentication, Password, Signature};
 
 use super::Cluster;
-use crate::api::SecretKeyRef;
+use crate::api::{SecretKeyRef, TcpAoAlgorithm, TcpAoKey, TcpAoSpec};
 
 /// A `v1` Secret.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -21,23 +22,67 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// What sessions are signed with, by the Secrets that have it.
+#[derive(Clone, Copy, Debug)]
+pub enum Signing<'a> {
+    /// A password (TCP-MD5).
+    Password(&'a SecretKeyRef),
+    /// Keys (TCP-AO).
+    TcpAo(&'a TcpAoSpec),
+}
+
+impl<'a> Signing<'a> {
+    /// Of the two, which are not written both.
+    pub(crate) fn of(password: Option<&'a SecretKeyRef>, keys: Option<&'a TcpAoSpec>) -> Option<Self> {
+        keys.map(Self::TcpAo).or(password.map(Self::Password))
+    }
+
+    /// The Secrets.
+    pub(crate) fn references(self) -> impl Iterator<Item = &'a SecretKeyRef> {
+        let (password, keys) = match self {
+            Self::Password(reference) => (Some(reference), &[][..]),
+            Self::TcpAo(spec) => (None, spec.keys.as_slice()),
+        };
+        password.into_iter().chain(keys.iter().map(|key| &key.secret_key_ref))
+    }
+}
+
 impl Cluster {
-    /// How sessions know each other that have the password of this Secret.
+    /// How sessions know each other that are signed like this.
     #[must_use]
-    pub fn authentication(&self, reference: &SecretKeyRef) -> Authentication {
+    pub fn authentication(&self, signing: Signing<'_>) -> Authentication {
+        let signature = match signing {
+            Signing::Password(reference) => self.secret(reference, "password").map(Signature::Md5),
+            Signing::TcpAo(spec) => self.key_chain(spec).map(Signature::Ao),
+        };
+        signature.map_or_else(Authentication::Unavailable, Authentication::Signed)
+    }
+
+    fn key_chain(&self, spec: &TcpAoSpec) -> Result<KeyChain, String> {
+        let key = |key: &TcpAoKey| {
+            let algorithm = match key.algorithm {
+                TcpAoAlgorithm::HmacSha1 => Algorithm::HmacSha1,
+                TcpAoAlgorithm::AesCmac => Algorithm::AesCmac,
+            };
+            let secret = self.secret(&key.secret_key_ref, "key")?;
+            Ok(Key { send_id: key.send_id, receive_id: key.receive_id, algorithm, secret })
+        };
+        let keys = spec.keys.iter().map(key).collect::<Result<_, String>>()?;
+        KeyChain::new(keys).map_err(|why| format!("tcpAO {why}"))
+    }
+
+    /// The value that is to be a `what`.
+    pub(crate) fn secret(&self, reference: &SecretKeyRef, what: &str) -> Result<Password, String> {
         let SecretKeyRef { name, key } = reference;
         let Some(secret) = self.secrets.get(name) else {
-            return Authentication::Unavailable(format!("there is no Secret {name} that weftd may read"));
+            return Err(format!("there is no Secret {name} that weftd may read"));
         };
         let Some(value) = secret.values.get(key) else {
             let keys: BTreeSet<&str> = secret.values.keys().map(String::as_str).collect();
             let keys = keys.into_iter().take(5).collect::<Vec<_>>().join(", ");
             let keys = if keys.is_empty() { "nothing".to_owned() } else { keys };
-            return Authentication::Unavailable(format!("the Secret {name} has no {key}: it has {keys}"));
+            return Err(format!("the Secret {name} has no {key}: it has {keys}"));
         };
-        match Password::new(value) {
-            Ok(password) => Authentication::Md5(password),
-            Err(why) => Authentication::Unavailable(format!("the password {key} of the Secret {name} {why}")),
-        }
+        Password::new(value).map_err(|why| format!("the {what} {key} of the Secret {name} {why}"))
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use jiff::Timestamp;
 
 use super::tables::{age, or_none};
-use crate::api::peer_detail::{MessageCountsJson, NotificationJson, OpenJson, PeerDetailJson};
+use crate::api::peer_detail::{MessageCountsJson, NotificationJson, OpenJson, PeerDetailJson, TcpAoJson};
 
 /// Connection, timers, what was said, and how much.
 pub(super) fn lines(detail: &PeerDetailJson, now: Timestamp) -> String {
@@ -15,6 +15,9 @@ pub(super) fn lines(detail: &PeerDetailJson, now: Timestamp) -> String {
     };
     line("Last established", detail.last_established.map_or_else(|| "never".to_owned(), |at| ago(at, now)));
     line("Flaps", detail.flaps.to_string());
+    if let Some(keys) = &detail.tcp_ao {
+        line("TCP-AO keys", tcp_ao(keys));
+    }
     let connection = detail.connection.map(|c| format!("{} to {}", c.local, c.remote));
     line("Connection", or_none(connection));
     if let Some(timers) = detail.configured_timers {
@@ -58,6 +61,16 @@ pub(super) fn lines(detail: &PeerDetailJson, now: Timestamp) -> String {
         if let Some(last) = last.as_ref().filter(|last| !last.data.is_empty()) {
             line("", format!("data {}", last.data));
         }
+    }
+    text
+}
+
+/// `2/2, 1/1 (sent/received); signs with 2, asks for 2; 0 bad segments`.
+fn tcp_ao(TcpAoJson { keys, sends_with, asks_for, bad_segments }: &TcpAoJson) -> String {
+    let ids = keys.iter().map(|key| format!("{}/{}", key.send_id, key.receive_id));
+    let mut text = format!("{} (sent/received)", super::tables::list(ids, ", "));
+    if let (Some(sends), Some(asks), Some(bad)) = (sends_with, asks_for, bad_segments) {
+        let _ = write!(text, "; signs with {sends}, asks for {asks}; {bad} bad segments");
     }
     text
 }

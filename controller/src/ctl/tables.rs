@@ -348,6 +348,7 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
 fn authentication_of(authentication: AuthenticationJson) -> &'static str {
     match authentication {
         AuthenticationJson::TcpMd5 => "TCP-MD5",
+        AuthenticationJson::TcpAo => "TCP-AO",
         AuthenticationJson::Unavailable => "unavailable, so that the session stays down",
     }
 }

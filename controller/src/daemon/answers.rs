@@ -17,7 +17,8 @@ use weft_bgp::status::{
     PeerStatus, RangeStatus, Rejections, RibView, RouteSelect, RouteStatus, SpeakerCounters,
 };
 use weft_bgp::transport::bfd::BfdReport;
-use weft_bgp::transport::{Handle, Stopped};
+use weft_bgp::transport::{AoInUse, Handle, Stopped};
+use weft_bgp::types::ConnectionId;
 use weft_bgp::types::PeerAddress;
 use weft_routing::nft;
 use weft_routing::sync::{Counters, Engine, FibEntry, RouteState};
@@ -166,6 +167,7 @@ struct SpeakerView {
     peers: Vec<PeerStatus>,
     ranges: Vec<RangeStatus>,
     bfd: BfdReport,
+    ao_keys: BTreeMap<ConnectionId, AoInUse>,
     counters: SpeakerCounters,
     stations: Vec<StationStatus>,
     rejected: BTreeMap<(String, Rejection), (usize, IpNet)>,
@@ -183,7 +185,8 @@ impl Inquiry {
     async fn speaker(&self) -> SpeakerView {
         let Some(bgp) = &self.bgp else { return SpeakerView::default() };
         let bfd = bgp.bfd().await.unwrap_or_default();
-        SpeakerView { bfd, ..bgp.inspect(SpeakerView::of).await.unwrap_or_default() }
+        let ao_keys = bgp.ao_keys().await.unwrap_or_default();
+        SpeakerView { bfd, ao_keys, ..bgp.inspect(SpeakerView::of).await.unwrap_or_default() }
     }
 
     /// What the kernel's engine says. It may be busy writing, so that it is asked on a thread that may wait.
@@ -203,9 +206,7 @@ impl Inquiry {
         let peers: Vec<_> = speaker
             .peers
             .iter()
-            .map(|p| {
-                (view::peer(p, &speaker.bfd, &now), p.config.shutdown.is_some() || dynamic::is_passing(p))
-            })
+            .map(|p| (speaker.peer(p, &now), p.config.shutdown.is_some() || dynamic::is_passing(p)))
             .collect();
         let behind_gateway = known.nodes_behind_gateway();
         let mut found = known.found();
@@ -312,6 +313,7 @@ impl SpeakerView {
             peers,
             ranges: speaker.ranges(),
             bfd: BfdReport::default(),
+            ao_keys: BTreeMap::new(),
             counters: speaker.counters(),
             stations: speaker.stations(),
             rejected,
@@ -325,7 +327,12 @@ impl SpeakerView {
 
     fn peers_json(&self) -> Vec<PeerJson> {
         let now = Moment::now();
-        self.peers.iter().map(|peer| view::peer(peer, &self.bfd, &now)).collect()
+        self.peers.iter().map(|peer| self.peer(peer, &now)).collect()
+    }
+
+    fn peer(&self, peer: &PeerStatus, now: &Moment) -> PeerJson {
+        let in_use = peer.session.as_ref().and_then(|session| self.ao_keys.get(&session.connection));
+        view::peer(peer, &self.bfd, in_use, now)
     }
 }
 

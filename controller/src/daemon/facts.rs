@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv6Net};
+use weft_bgp::transport::has_tcp_ao;
 use weft_routing::netlink::{Link, Mac};
 use weft_routing::resolve::Topology;
 use weft_routing::route::Action;
@@ -37,7 +38,7 @@ pub(super) fn of(topology: &Topology) -> HostFacts {
             (link.name.clone(), facts)
         })
         .collect();
-    HostFacts { interfaces, ..HostFacts::default() }
+    HostFacts { interfaces, tcp_ao: has_tcp_ao(), ..HostFacts::default() }
 }
 
 fn links_with_advertised_default_route(topology: &Topology) -> BTreeSet<u32> {

@@ -252,8 +252,18 @@ impl Scrape {
         gauges(encoder, "bgp_peer_state", "1 Idle to 6 Established, as bgpPeerState of RFC 4273", states)?;
         let signed = self.peers.iter().filter_map(|(peer, _)| Some((labels(peer), peer.authentication?)));
         let signed = signed.map(|(peer, how)| (peer, u64::from(how != AuthenticationJson::Unavailable)));
-        let help = "Peers with a password: 1, or 0 where it is not to be had and the session stays down";
+        let help = "Peers with a password or TCP-AO keys: 1, or 0 where they are not to be had and the session stays down";
         gauges(encoder, "bgp_peer_authenticated", help, signed)?;
+        let ao =
+            || self.peers.iter().filter_map(|(peer, _)| Some((labels(peer), peer.detail.tcp_ao.as_ref()?)));
+        let sends = ao().filter_map(|(peer, keys)| Some((peer, keys.sends_with?.into())));
+        gauges(encoder, "bgp_peer_tcp_ao_send_id", "The ID of the TCP-AO key that we sign with", sends)?;
+        let asks = ao().filter_map(|(peer, keys)| Some((peer, keys.asks_for?.into())));
+        let help = "The ID of the TCP-AO key that we ask the peer to sign with";
+        gauges(encoder, "bgp_peer_tcp_ao_receive_id", help, asks)?;
+        let bad = ao().filter_map(|(peer, keys)| Some((peer, keys.bad_segments?)));
+        let help = "Segments of the connection that were not signed as they should be, and dropped";
+        gauges(encoder, "bgp_peer_tcp_ao_bad_segments", help, bad)?;
         let near = self.peers.iter().filter_map(|(peer, _)| Some((labels(peer), peer.ttl_security?.into())));
         gauges(
             encoder,
@@ -487,6 +497,7 @@ mod tests {
         BfdJson, ConfigStatusJson, DrainJson, FamilyJson, FibStatusJson, IpamStatusJson, MaxPrefixesJson,
         MrtJson, PeerCountJson, Problem, SpoofedJson,
     };
+    use crate::api::peer_detail::{PeerDetailJson, TcpAoJson};
     use crate::api::{RejectedJson, ServicesStatusJson};
 
     fn scrape() -> Scrape {
@@ -533,7 +544,15 @@ mod tests {
             ttl_security: Some(1),
             max_prefixes: Some(MaxPrefixesJson { limit: 1000, warning: 750, exceeded: false }),
             last_error: None,
-            detail: crate::api::peer_detail::PeerDetailJson::default(),
+            detail: PeerDetailJson {
+                tcp_ao: Some(TcpAoJson {
+                    keys: Vec::new(),
+                    sends_with: Some(1),
+                    asks_for: Some(2),
+                    bad_segments: Some(3),
+                }),
+                ..<_>::default()
+            },
             route_reflector_client: true,
         };
         let block = IpamBlockJson {

@@ -415,7 +415,7 @@ mod tests {
         for (remedy, expected) in [
             (remedy(Local, None, silent, signed), "compare the password"),
             (remedy(Local, None, silent, |p| p.ttl_security = Some(1)), "TTL security on too"),
-            (remedy(Local, None, silent, |_| ()), "set password or ttlSecurity"),
+            (remedy(Local, None, silent, |_| ()), "set password, tcpAO or ttlSecurity"),
             (remedy(Local, None, "cannot connect: refused", signed), "know this node as a peer of AS 64601"),
             (remedy(Sent, Some((6, 10)), "Cease/BFD Down", |_| ()), "packets of BFD"),
             (remedy(Received, Some((6, 9)), &format!("{reset}BFD Down"), |_| ()), "packets of BFD"),

@@ -26,11 +26,16 @@ fn silence(peer: &PeerJson) -> String {
         (Some(AuthenticationJson::TcpMd5), _) => {
             "compare the password of the BGPPeer with the other end's: a segment with another one, or none, is dropped without an answer".to_owned()
         }
+        (Some(AuthenticationJson::TcpAo), _) => {
+            "compare tcpAO of the BGPPeer with the other end's keys: it must have the first of them, with sendID and receiveID the other way round, the \
+             same algorithm and the same secret; a segment that is signed otherwise is dropped without an answer"
+                .to_owned()
+        }
         (_, Some(hops)) => format!(
             "see that the other end has its TTL security on too (it must send with a TTL of 255) and is {hops} hops away at most"
         ),
-        _ => "see that it is reachable and nothing filters TCP port 179; where the other end has a password or TTL security for this node, set \
-              password or ttlSecurity of the BGPPeer"
+        _ => "see that it is reachable and nothing filters TCP port 179; where the other end has a password, TCP-AO keys or TTL security for this node, \
+              set password, tcpAO or ttlSecurity of the BGPPeer"
             .to_owned(),
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use weft_bgp::bfd::{Diagnostic, Hops, State as BfdState};
 use weft_bgp::config::{MaxPrefixes, RemoteAs};
-use weft_bgp::protection::Authentication;
+use weft_bgp::protection::{Authentication, Signature};
 use weft_bgp::status::{Direction, FamilyStatus, LastError, PathStatus, PeerStatus, RouteStatus};
+use weft_bgp::transport::AoInUse;
 use weft_bgp::transport::bfd::BfdReport;
 use weft_bgp::types::PeerAddress;
 use weft_bgp::wire::attributes::{AsPath, Origin, SegmentKind};
@@ -25,7 +26,12 @@ mod peer_detail;
 const BGP_PORT: u16 = 179;
 
 /// One peer.
-pub(super) fn peer(status: &PeerStatus, bfd: &BfdReport, now: &Moment) -> PeerJson {
+pub(super) fn peer(
+    status: &PeerStatus,
+    bfd: &BfdReport,
+    ao_keys: Option<&AoInUse>,
+    now: &Moment,
+) -> PeerJson {
     let config = &status.config;
     let session = status.session.as_deref();
     let total = |count: fn(&FamilyStatus) -> usize| status.families.iter().map(|f| count(f) as u64).sum();
@@ -73,15 +79,16 @@ pub(super) fn peer(status: &PeerStatus, bfd: &BfdReport, now: &Moment) -> PeerJs
         per_family: status.families.iter().map(|f| (f.family, family(f))).collect(),
         bfd: bfd_session(status, bfd, now),
         graceful_restart: graceful_restart(status, now),
-        authentication: match config.authentication {
+        authentication: match &config.authentication {
             Authentication::None => None,
-            Authentication::Md5(_) => Some(AuthenticationJson::TcpMd5),
+            Authentication::Signed(Signature::Md5(_)) => Some(AuthenticationJson::TcpMd5),
+            Authentication::Signed(Signature::Ao(_)) => Some(AuthenticationJson::TcpAo),
             Authentication::Unavailable(_) => Some(AuthenticationJson::Unavailable),
         },
         ttl_security: config.ttl_security.map(u8::from),
         max_prefixes: max_prefixes(status),
         last_error: status.last_error.as_ref().map(|error| last_error(error, now)),
-        detail: peer_detail::detail(status, now),
+        detail: peer_detail::detail(status, ao_keys, now),
     }
 }
 

@@ -14,7 +14,7 @@ use super::session::{Origin, Place, Wanted};
 use super::settings::{SettingsByNode, node_configuration_name};
 use crate::api::json::Problem;
 use crate::api::{AllowedUse, NodeAddress, PeerAs, SourceAddress};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Signing};
 
 /// How many nodes a full mesh carries without a word: each has a session with every other.
 const MESH_MAX: usize = 100;
@@ -81,17 +81,37 @@ pub(super) fn no_peer_as(session: &Wanted<'_>) -> Problem {
     )
 }
 
-pub(super) fn no_password(session: &Wanted<'_>, authentication: &Authentication) -> Option<Problem> {
+/// What a session is signed with is not to be had.
+pub(super) fn unsigned(
+    session: &Wanted<'_>,
+    context: &Context<'_>,
+    authentication: &Authentication,
+) -> Option<Problem> {
     let Authentication::Unavailable(why) = authentication else { return None };
-    let (who, field) = match session.peer() {
-        Some(peer) => (format!("BGPPeer {peer}"), "password"),
-        None => ("the node-to-node mesh".to_owned(), "nodeMeshPassword"),
+    let (who, [password, keys]) = match session.peer() {
+        Some(peer) => (format!("BGPPeer {peer}"), ["password", "tcpAO"]),
+        None => ("the node-to-node mesh".to_owned(), ["nodeMeshPassword", "nodeMeshTCPAO"]),
     };
-    Some(Problem::error(
-        "no-password",
-        format!("{who} has no password, and its sessions stay down: {why}"),
-        format!("put a password of 1 to {} octets there, or correct {field}.secretKeyRef", Password::MAX),
-    ))
+    let max = Password::MAX;
+    Some(match session.signing(&context.settings) {
+        Some(Signing::TcpAo(_)) if !context.host.tcp_ao => Problem::error(
+            "no-tcp-ao",
+            format!("{who} wants TCP-AO, and its sessions stay down: {why}"),
+            format!(
+                "run another kernel on this node, or write {password} in the place of {keys}, at both ends"
+            ),
+        ),
+        Some(Signing::TcpAo(_)) => Problem::error(
+            "no-password",
+            format!("{who} has no TCP-AO keys, and its sessions stay down: {why}"),
+            format!("put a key of 1 to {max} octets there, or correct the secretKeyRef in {keys}.keys"),
+        ),
+        Some(Signing::Password(_)) | None => Problem::error(
+            "no-password",
+            format!("{who} has no password, and its sessions stay down: {why}"),
+            format!("put a password of 1 to {max} octets there, or correct {password}.secretKeyRef"),
+        ),
+    })
 }
 
 /// Everything about the node as a whole.

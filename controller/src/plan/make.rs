@@ -13,6 +13,7 @@ use weft_bgp::config::{
     SpeakerConfig,
 };
 use weft_bgp::protection::Authentication;
+use weft_bgp::protection::ao::NO_TCP_AO;
 use weft_bgp::role::Role;
 use weft_bgp::types::{Family, FamilySet, Interface, PeerAddress};
 
@@ -28,7 +29,7 @@ use crate::api::{
     AddPathSend, AddPathSpec, AdvertiseNodeAddress, Aggregate, MaxPrefixesAction, MaxPrefixesSpec,
     NextHopMode, PeerAs, PeerRole, SEND_MAX, SourceAddress,
 };
-use crate::cluster::{Cluster, Node};
+use crate::cluster::{Cluster, Node, Signing};
 
 /// The MTU where no interface says otherwise: Ethernet's.
 const DEFAULT_MTU: u32 = 1500;
@@ -156,7 +157,7 @@ fn peers(context: &Context<'_>, sessions: &[Wanted<'_>]) -> (Peers, Vec<Problem>
         match peer(context, &policies, session) {
             Err(problem) => problems.push(problem),
             Ok((address, config)) => {
-                problems.extend(peers.add(session, address, config));
+                problems.extend(peers.add(context, session, address, config));
             }
         }
     }
@@ -165,7 +166,13 @@ fn peers(context: &Context<'_>, sessions: &[Wanted<'_>]) -> (Peers, Vec<Problem>
 
 impl Peers {
     /// Adds a session. Who is there already stays; a BGPPeer that is too late is told of.
-    fn add(&mut self, session: &Wanted<'_>, address: PeerAddress, config: PeerConfig) -> Vec<Problem> {
+    fn add(
+        &mut self,
+        context: &Context<'_>,
+        session: &Wanted<'_>,
+        address: PeerAddress,
+        config: PeerConfig,
+    ) -> Vec<Problem> {
         let first = match session.range {
             Some(range) => self.ranges.get(&range).map(|range| &range.peer),
             None => self.named.get(&address),
@@ -177,7 +184,7 @@ impl Peers {
             (Some(_), _) => return Vec::new(),
             (None, _) => {}
         }
-        let problem = diagnose::no_password(session, &config.authentication);
+        let problem = diagnose::unsigned(session, context, &config.authentication);
         let config = Arc::new(config);
         match session.range {
             Some(range) => {
@@ -233,9 +240,7 @@ fn peer(
         },
         // Sessions between nodes are between node addresses, wherever those are.
         ebgp_multihop: session.node.is_some() || spec.is_some_and(|s| s.ebgp_multihop),
-        authentication: session
-            .password(settings)
-            .map_or(Authentication::None, |reference| context.cluster.authentication(reference)),
+        authentication: authentication(context, session),
         ttl_security: spec.and_then(|s| s.ttl_security),
         max_prefixes: spec.and_then(|s| s.max_prefixes).map(max_prefixes),
         passive: session.range.is_some() || spec.is_some_and(|s| s.passive == Some(true)),
@@ -261,6 +266,15 @@ fn peer(
     };
     config.bfd = bfd::session(context, session, address, &config);
     Ok((address, config))
+}
+
+/// How the ends of a session know each other; what this kernel has not is not to be had.
+fn authentication(context: &Context<'_>, session: &Wanted<'_>) -> Authentication {
+    match session.signing(&context.settings) {
+        None => Authentication::None,
+        Some(Signing::TcpAo(_)) if !context.host.tcp_ao => Authentication::Unavailable(NO_TCP_AO.into()),
+        Some(signing) => context.cluster.authentication(signing),
+    }
 }
 
 fn max_prefixes(spec: MaxPrefixesSpec) -> MaxPrefixes {

@@ -52,6 +52,8 @@ pub struct HostFacts {
     pub drain: Option<Drain>,
     /// The router that was found on each link, by the index of its interface.
     pub routers: BTreeMap<u32, Ipv6Addr>,
+    /// Whether the kernel has TCP-AO.
+    pub tcp_ao: bool,
 }
 
 /// One interface.

@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use super::NodeAddresses;
 use super::address::declared;
 use super::settings::{Settings, SettingsByNode};
-use crate::api::{BGPPeerSpec, Labels, PeerAs, SecretKeyRef, Selector};
-use crate::cluster::{Cluster, Node, Object};
+use crate::api::{BGPPeerSpec, Labels, PeerAs, Selector};
+use crate::cluster::{Cluster, Node, Object, Signing};
 
 /// A session that the documents ask for.
 #[derive(Clone, Debug)]
@@ -105,11 +105,11 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// The password of the session, with what holds for this node.
-    pub(crate) fn password(&self, settings: &'a Settings) -> Option<&'a SecretKeyRef> {
+    /// What the session is signed with, with what holds for this node.
+    pub(crate) fn signing(&self, settings: &'a Settings) -> Option<Signing<'a>> {
         match self.origin {
-            Origin::Peer(_, spec) => spec.password.as_ref().map(|password| &password.secret_key_ref),
-            Origin::Mesh => settings.node_mesh_password.as_ref(),
+            Origin::Peer(_, spec) => signing(spec),
+            Origin::Mesh => settings.mesh_signing(),
         }
     }
 
@@ -182,18 +182,21 @@ pub(super) fn reflects(cluster: &Cluster, node: &Node) -> bool {
         .any(|spec| spec.route_reflector_client && selects(&spec.node_selector, &node.labels))
 }
 
-/// The Secrets that the sessions of a node have their passwords in.
+fn signing(spec: &BGPPeerSpec) -> Option<Signing<'_>> {
+    Signing::of(spec.password.as_ref().map(|password| &password.secret_key_ref), spec.tcp_ao.as_ref())
+}
+
+/// The Secrets that the sessions of a node have their passwords and keys in.
 pub(crate) fn secrets_of(cluster: &Cluster, name: &str) -> BTreeSet<String> {
     let Some(node) = cluster.nodes.get(name) else { return BTreeSet::new() };
     let concerns = |spec: &&Arc<BGPPeerSpec>| {
         selects(&spec.node_selector, &node.labels)
             || spec.peer_selector.as_ref().is_some_and(|selector| selector.matches(&node.labels))
     };
-    let of_peers = cluster.peers.values().filter(concerns).filter_map(|spec| spec.password.as_ref());
+    let of_peers = cluster.peers.values().filter(concerns).filter_map(|spec| signing(spec));
     let settings = Settings::of(cluster, name);
-    let of_mesh = settings.node_mesh_password.filter(|_| settings.mesh && !node.opts_out_of_mesh());
-    let names = of_peers.map(|password| &password.secret_key_ref.name).cloned();
-    names.chain(of_mesh.map(|reference| reference.name)).collect()
+    let of_mesh = settings.mesh_signing().filter(|_| settings.mesh && !node.opts_out_of_mesh());
+    of_peers.chain(of_mesh).flat_map(Signing::references).map(|reference| reference.name.clone()).collect()
 }
 
 /// Whether what a node should be can depend on which of the two another node, or a Namespace, is: whether anything selects them by their

@@ -10,9 +10,9 @@ use weft_bgp::types::Asn;
 
 use crate::api::{
     AdvertiseNodeAddress, BGPConfigurationSpec, BGPPeerSpec, BmpStation, Cidr, GracefulRestartSpec, MrtSpec,
-    NodeAddress, PrefixAdvertisement, SecretKeyRef, ServiceAggregation, ServiceRange,
+    NodeAddress, PrefixAdvertisement, SecretKeyRef, ServiceAggregation, ServiceRange, TcpAoSpec,
 };
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Signing};
 
 /// The AS of a node that no BGPConfiguration gives one.
 const DEFAULT_ASN: Asn = Asn(64512);
@@ -40,6 +40,7 @@ pub(crate) struct Settings {
     pub(crate) router_id: Option<Ipv4Addr>,
     pub(crate) cluster_id: Option<Ipv4Addr>,
     pub(crate) node_mesh_password: Option<SecretKeyRef>,
+    pub(crate) node_mesh_tcp_ao: Option<TcpAoSpec>,
     pub(crate) node_address: Option<NodeAddress>,
     pub(crate) advertise_node_address: AdvertiseNodeAddress,
     pub(crate) hold_time: Duration,
@@ -105,6 +106,11 @@ impl Settings {
         Self::merged(own, default)
     }
 
+    /// What the sessions of the mesh are signed with.
+    pub(crate) fn mesh_signing(&self) -> Option<Signing<'_>> {
+        Signing::of(self.node_mesh_password.as_ref(), self.node_mesh_tcp_ao.as_ref())
+    }
+
     fn merged(own: Option<&BGPConfigurationSpec>, default: Option<&BGPConfigurationSpec>) -> Self {
         fn first<T>(
             specs: [Option<&BGPConfigurationSpec>; 2],
@@ -124,6 +130,7 @@ impl Settings {
             router_id: first(specs, |s| s.router_id).map(|id| id.get()),
             cluster_id: first(specs, |s| s.route_reflector_cluster_id).map(|id| id.get()),
             node_mesh_password: first(specs, |s| s.node_mesh_password.clone()).map(|p| p.secret_key_ref),
+            node_mesh_tcp_ao: first(specs, |s| s.node_mesh_tcp_ao.clone()),
             node_address: first(specs, |s| s.node_address.clone()),
             advertise_node_address: first(specs, |s| s.advertise_node_address).unwrap_or_default(),
             hold_time: first(specs, |s| s.hold_time).map_or(Timers::default().hold_time, |d| d.0),

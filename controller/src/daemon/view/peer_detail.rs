@@ -3,21 +3,24 @@
 use std::time::Duration;
 
 use weft_bgp::config::Timers;
+use weft_bgp::protection::ao::Key;
+use weft_bgp::protection::{Authentication, Signature};
 use weft_bgp::session::Timer;
 use weft_bgp::status::{Dialogue, MessageCounters, PeerStatus, SaidNotification};
+use weft_bgp::transport::AoInUse;
 use weft_bgp::wire::capability::Capability;
 use weft_bgp::wire::header::HEADER_LENGTH;
 use weft_bgp::wire::open::Open;
 
 use crate::api::peer_detail::{
     CapabilityJson, ConfiguredTimersJson, ConnectionJson, MessageCountsJson, MessagesJson, NotificationJson,
-    NotificationsJson, OpenJson, OpensJson, PeerDetailJson,
+    NotificationsJson, OpenJson, OpensJson, PeerDetailJson, TcpAoJson, TcpAoKeyJson,
 };
 use crate::daemon::clock::Moment;
 use crate::daemon::events::hexadecimal;
 
 /// What is known of a peer beyond how it is.
-pub(super) fn detail(status: &PeerStatus, now: &Moment) -> PeerDetailJson {
+pub(super) fn detail(status: &PeerStatus, ao_keys: Option<&AoInUse>, now: &Moment) -> PeerDetailJson {
     let said = &status.said;
     let dialogue = said.dialogue.as_ref();
     let notified = |last: &Option<SaidNotification>| last.as_ref().map(|last| notification(last, now));
@@ -35,12 +38,24 @@ pub(super) fn detail(status: &PeerStatus, now: &Moment) -> PeerDetailJson {
             .iter()
             .map(|(timer, at)| (name(*timer).to_owned(), now.timestamp_of(*at)))
             .collect(),
+        tcp_ao: tcp_ao(&status.config.authentication, ao_keys),
         messages: messages(&status.counters),
         notifications: NotificationsJson {
             sent: notified(&said.notification_sent),
             received: notified(&said.notification_received),
         },
     }
+}
+
+fn tcp_ao(authentication: &Authentication, in_use: Option<&AoInUse>) -> Option<TcpAoJson> {
+    let Some(Signature::Ao(keys)) = authentication.signature() else { return None };
+    let key = |key: &Key| TcpAoKeyJson { send_id: key.send_id, receive_id: key.receive_id };
+    Some(TcpAoJson {
+        keys: keys.iter().map(key).collect(),
+        sends_with: in_use.map(|in_use| in_use.current),
+        asks_for: in_use.map(|in_use| in_use.rnext),
+        bad_segments: in_use.map(|in_use| in_use.bad),
+    })
 }
 
 /// An OPEN as it went over the wire; none: there was none, or one that cannot be read.

@@ -7,17 +7,18 @@ mod mrt;
 mod policy;
 mod services;
 mod spec;
+mod tcp_ao;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use weft_bgp::protection::{Authentication, Password};
+use weft_bgp::protection::Password;
 
 use super::{Origin, Parsed};
+use crate::api::Invalid;
 use crate::api::json::DocumentError;
-use crate::api::{Invalid, PasswordSource};
-use crate::cluster::{Cluster, Kind, Object};
+use crate::cluster::{Cluster, Kind, Object, Signing};
 use crate::plan::{Place, wanted};
 
 /// The faults of each object by itself.
@@ -106,15 +107,17 @@ fn dangling(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<Document
             Invalid::new(format!("there is no BFDProfile {name}"), "add its document, or correct the name");
         Some(object.error("spec.bfdProfile", invalid))
     };
-    let no_password = |object: &Parsed, field: &str, source: &Option<PasswordSource>| {
-        let source = source.as_ref().filter(|_| matches!(scope, Scope::Beforehand))?;
-        no_password(object, field, source, cluster)
+    let no_secrets = |object: &Parsed, field: &str, signing: Option<Signing<'_>>| {
+        let signing = signing.filter(|_| matches!(scope, Scope::Beforehand));
+        signing.map(|signing| no_secrets(object, field, signing, cluster)).unwrap_or_default()
     };
     let mut errors = Vec::new();
     for object in parsed {
         match &object.object {
             Object::BgpPeer(spec) => {
-                errors.extend(no_password(object, "password", &spec.password));
+                let password = spec.password.as_ref().map(|password| &password.secret_key_ref);
+                errors.extend(no_secrets(object, "password", password.map(Signing::Password)));
+                errors.extend(no_secrets(object, "tcpAO", spec.tcp_ao.as_ref().map(Signing::TcpAo)));
                 errors.extend(no_profile(object, &spec.bfd_profile));
                 let missing =
                     spec.filters.iter().enumerate().filter(|(_, f)| !cluster.filters.contains_key(*f));
@@ -128,7 +131,10 @@ fn dangling(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<Document
             }
             Object::BgpConfiguration(spec) => {
                 errors.extend(policy::dangling(object, cluster));
-                errors.extend(no_password(object, "nodeMeshPassword", &spec.node_mesh_password));
+                let password = spec.node_mesh_password.as_ref().map(|password| &password.secret_key_ref);
+                errors.extend(no_secrets(object, "nodeMeshPassword", password.map(Signing::Password)));
+                let keys = spec.node_mesh_tcp_ao.as_ref().map(Signing::TcpAo);
+                errors.extend(no_secrets(object, "nodeMeshTCPAO", keys));
                 errors.extend(no_profile(object, &spec.bfd_profile));
                 if let Some(node) = object.name.strip_prefix("node.") {
                     errors.extend(no_node(object, "metadata.name", node));
@@ -153,22 +159,26 @@ fn dangling(parsed: &[Parsed], cluster: &Cluster, scope: &Scope) -> Vec<Document
     errors
 }
 
-/// A password that is not there, or that the kernel would not take: the session of it stays down, and no other is concerned.
-fn no_password(
-    object: &Parsed,
-    field: &str,
-    PasswordSource { secret_key_ref: reference }: &PasswordSource,
-    cluster: &Cluster,
-) -> Option<DocumentError> {
-    let at = |part: &str| format!("spec.{field}.secretKeyRef.{part}");
-    if !cluster.secrets.contains_key(&reference.name) {
-        let message = format!("there is no Secret {}", reference.name);
-        let invalid = Invalid::new(message, "add its document, or correct the name");
-        return Some(object.error(&at("name"), invalid));
+/// Passwords and keys that are not there, or that the kernel would not take: the session of them stays down, and no other is concerned.
+fn no_secrets(object: &Parsed, field: &str, signing: Signing<'_>, cluster: &Cluster) -> Vec<DocumentError> {
+    let (what, indexed) = match signing {
+        Signing::Password(_) => ("password", false),
+        Signing::TcpAo(_) => ("key", true),
+    };
+    let mut errors = Vec::new();
+    for (index, reference) in signing.references().enumerate() {
+        let list = if indexed { format!("{field}.keys[{index}]") } else { field.to_owned() };
+        let at = |part: &str| format!("spec.{list}.secretKeyRef.{part}");
+        if !cluster.secrets.contains_key(&reference.name) {
+            let message = format!("there is no Secret {}", reference.name);
+            let invalid = Invalid::new(message, "add its document, or correct the name");
+            errors.push(object.error(&at("name"), invalid));
+        } else if let Err(why) = cluster.secret(reference, what) {
+            let remedy = format!("put a {what} of 1 to {} octets there, or correct the key", Password::MAX);
+            errors.push(object.error(&at("key"), Invalid::new(why, remedy)));
+        }
     }
-    let Authentication::Unavailable(why) = cluster.authentication(reference) else { return None };
-    let remedy = format!("put a password of 1 to {} octets there, or correct the key", Password::MAX);
-    Some(object.error(&at("key"), Invalid::new(why, remedy)))
+    errors
 }
 
 /// A prefix that must not overlap with others of its sort.

@@ -60,6 +60,7 @@ pub(super) fn configuration(name: &str, spec: &BGPConfigurationSpec) -> Faults {
     graceful_restart(&mut faults, spec.graceful_restart);
     super::bmp::stations(&mut faults, spec.bmp.as_deref().unwrap_or_default());
     password(&mut faults, "nodeMeshPassword", spec.node_mesh_password.as_ref());
+    super::tcp_ao::configuration(&mut faults, name, spec);
     if spec.drain_time.is_some_and(|time| time.0 > DRAIN_MAX) {
         fault(&mut faults, "drainTime", "the time is longer than 1h", "write 0s to 1h");
     }
@@ -113,6 +114,7 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
         fault(&mut faults, "gracefulRestart.longLivedTime", message, "write enabled: true, or leave it out");
     }
     password(&mut faults, "password", spec.password.as_ref());
+    super::tcp_ao::peer(&mut faults, spec);
     for (index, filter) in spec.filters.iter().enumerate() {
         if spec.filters.iter().take(index).any(|other| other == filter) {
             let message = format!("the BGPFilter {filter} is there already: what it decides is decided");
@@ -392,7 +394,13 @@ fn add_path(faults: &mut Faults, spec: Option<AddPathSpec>) {
 
 /// Whether the Secret is there is not asked here: that is between objects.
 fn password(faults: &mut Faults, field: &str, source: Option<&PasswordSource>) {
-    let Some(PasswordSource { secret_key_ref: SecretKeyRef { name, key } }) = source else { return };
+    if let Some(PasswordSource { secret_key_ref: reference }) = source {
+        secret_key_ref(faults, field, reference);
+    }
+}
+
+/// What is wrong with the `secretKeyRef` of a field.
+pub(super) fn secret_key_ref(faults: &mut Faults, field: &str, SecretKeyRef { name, key }: &SecretKeyRef) {
     if !fit_name(name) {
         let message = format!("\"{name}\" is not the name of a Secret");
         fault(faults, &format!("{field}.secretKeyRef.name"), message, NAME_REMEDY);

@@ -1,9 +1,13 @@
-//! What a session asks of its sockets so that nobody else can pass for the peer: a TCP-MD5 key (RFC 2385), and that the peer is near
-//! (GTSM, RFC 5082).
+//! What a session asks of its sockets so that nobody else can pass for the peer: that segments are signed, by TCP-MD5 (RFC 2385) or
+//! TCP-AO (RFC 5925), and that the peer is near (GTSM, RFC 5082).
+
+pub mod ao;
 
 use std::fmt;
 use std::num::NonZeroU8;
 use std::sync::Arc;
+
+use self::ao::KeyChain;
 
 /// A password that segments are signed with. It is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,25 +45,45 @@ impl fmt::Debug for Password {
     }
 }
 
+/// What segments are signed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signature {
+    /// TCP-MD5 (RFC 2385).
+    Md5(Password),
+    /// TCP-AO (RFC 5925).
+    Ao(KeyChain),
+}
+
 /// How the ends of a session know each other beside their addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Authentication {
     /// Not at all.
     #[default]
     None,
-    /// Every segment is signed with this (RFC 2385).
-    Md5(Password),
+    /// Every segment is signed.
+    Signed(Signature),
     /// By something that is not to be had: the session stays down, and this says why.
     Unavailable(String),
 }
 
 impl Authentication {
-    /// The TCP-MD5 password.
+    /// What segments are signed with.
     #[must_use]
-    pub fn password(&self) -> Option<&Password> {
+    pub fn signature(&self) -> Option<&Signature> {
         match self {
-            Self::Md5(password) => Some(password),
+            Self::Signed(signature) => Some(signature),
             Self::None | Self::Unavailable(_) => None,
+        }
+    }
+
+    /// The keys that a session with those of `before` goes on with; none: it cannot, as no key is in both.
+    #[must_use]
+    pub fn rollover(&self, before: &Self) -> Option<&KeyChain> {
+        match (before, self) {
+            (Self::Signed(Signature::Ao(before)), Self::Signed(Signature::Ao(now))) => {
+                now.common(before).map(|_| now)
+            }
+            _ => None,
         }
     }
 }
@@ -67,8 +91,8 @@ impl Authentication {
 /// What the socket of a session is to have before anything is said or believed on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Protection {
-    /// The TCP-MD5 password.
-    pub password: Option<Password>,
+    /// What segments are signed with.
+    pub signature: Option<Signature>,
     /// How many hops away the peer is at most, if that is checked; 1: on the link.
     pub ttl_security: Option<NonZeroU8>,
 }
@@ -80,8 +104,11 @@ impl Protection {
     /// Why a peer that is there may not answer: what is to be said behind [`NO_ANSWER`].
     #[must_use]
     pub fn silence(&self) -> &'static str {
-        match (&self.password, self.ttl_security) {
-            (Some(_), _) => ": most often the other end has another password, or none",
+        match (&self.signature, self.ttl_security) {
+            (Some(Signature::Md5(_)), _) => ": most often the other end has another password, or none",
+            (Some(Signature::Ao(_)), _) => {
+                ": most often the other end does not have the first of the TCP-AO keys, or has none"
+            }
             (None, Some(_)) => {
                 ": most often the other end is farther away than ttlSecurity, or does not send with a TTL of 255"
             }
@@ -104,7 +131,7 @@ mod tests {
             assert_eq!(Password::new(octets).map(|_| ()), Err(fault.to_owned()));
         }
         let password = Password::new(&[b'x'; 80]).unwrap();
-        let shown = format!("{:?} {:?}", password, Authentication::Md5(password.clone()));
+        let shown = format!("{:?} {:?}", password, Authentication::Signed(Signature::Md5(password.clone())));
         assert!(!shown.contains('x') && !shown.contains("120"), "{shown}");
     }
 }
