@@ -68,6 +68,16 @@ const RFCS: &[(u16, &str, State)] = &[
     (5881, "Bidirectional Forwarding Detection (BFD) for IPv4 and IPv6 (Single Hop)", Partly("no echo")),
     (5882, "Generic Application of Bidirectional Forwarding Detection (BFD)", Partly("for BGP")),
     (5883, "Bidirectional Forwarding Detection (BFD) for Multihop Paths", Full),
+    (
+        5925,
+        "The TCP Authentication Option",
+        Partly("the kernel's, Linux 6.7 and later with CONFIG_TCP_AO; other options are always signed too"),
+    ),
+    (
+        5926,
+        "Cryptographic Algorithms for the TCP Authentication Option (TCP-AO)",
+        Partly("the kernel's: HMAC-SHA-1-96 and AES-128-CMAC-96"),
+    ),
     (6286, "Autonomous-System-Wide Unique BGP Identifier for BGP-4", Full),
     (
         6396,
