@@ -348,7 +348,8 @@ async fn tcp_ao_keys_are_rolled_over_while_the_session_lasts() {
     b.wait_established(sockets[0].ip()).await;
     assert_eq!((in_use(&a).await, in_use(&b).await), (Some((1, 1)), Some((1, 1))));
     // Each step at one end first, and long enough for what is signed wrongly to end the session.
-    let steps: [(usize, &[_], (u8, u8), (u8, u8)); 8] = [
+    type Step<'a> = (usize, &'a [(u8, u8, &'a str)], (u8, u8), (u8, u8));
+    let steps: [Step<'_>; 8] = [
         (0, &[new, old], (1, 2), (1, 1)),
         (1, &[old, new], (1, 2), (2, 1)),
         (1, &[new, old], (2, 2), (2, 2)),

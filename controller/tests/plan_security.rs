@@ -320,10 +320,16 @@ fn keys_of_tcp_ao_come_from_secrets_in_their_order() {
 
 #[test]
 fn keys_of_tcp_ao_that_are_not_to_be_had_keep_the_session_down_and_say_why() {
-    let tor = with_keys("tor", "192.0.2.101", &[(1, 1, "one"), (2, 2, "three")]);
+    let why = "the Secret passwords has no three: it has empty, line, long, one, two";
+    let tor = with_keys("tor", "192.0.2.101", &[(2, 2, "three")]);
     let plan = plan_of("n1", &[NODES, SECRET, &tor]);
     assert!(of(&plan, "192.0.2.101").stays_down());
-    let text = "BGPPeer tor has no TCP-AO keys, and its sessions stay down: the Secret passwords has no three: it has empty, line, long, one, two";
+    let text = format!("BGPPeer tor has no TCP-AO keys, and its sessions stay down: {why}");
+    assert_eq!(problems(&plan, "no-password"), [text]);
+    let tor = with_keys("tor", "192.0.2.101", &[(1, 1, "one"), (2, 2, "three")]);
+    let plan = plan_of("n1", &[NODES, SECRET, &tor]);
+    assert_eq!(keys_of(&plan, "192.0.2.101"), ["1/1 secret one"], "it goes on with what is there");
+    let text = format!("BGPPeer tor goes without 1 of its TCP-AO keys: {why}");
     assert_eq!(problems(&plan, "no-password"), [text]);
     let folder = tempfile::tempdir().expect("a temporary folder");
     fs::write(folder.path().join("x.yaml"), [NODES, SECRET, &tor].join("\n---\n")).expect("a file");

@@ -32,8 +32,7 @@ impl Pair {
     fn new(lab: &Lab) -> Result<Self> {
         let node = |index: u8| {
             let own = node::loopback(&[Family::V4], index);
-            let node =
-                Node::new(lab, &format!("n{index}"), own.clone(), node::blocks(&[Family::V4], index))?;
+            let node = Node::new(lab, &format!("n{index}"), own.clone(), node::blocks(&[Family::V4], index))?;
             node.namespace.ip(&format!("addr add {} dev lo", own[0]))?;
             Ok::<_, anyhow::Error>(node)
         };

@@ -33,6 +33,12 @@ pub struct Key {
     pub secret: Password,
 }
 
+impl Key {
+    fn meets(&self, other: &Self) -> bool {
+        self.send_id == other.send_id || self.receive_id == other.receive_id
+    }
+}
+
 /// The keys of a session, 1 to [`Self::MAX`], by the order of preference: we sign with the first until the peer asks for another,
 /// and ask the peer to sign with the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,18 +84,22 @@ impl KeyChain {
         std::iter::once(&self.0.0).chain(&self.0.1)
     }
 
-    /// The key, as preferred as can be, that is in both: a connection goes on with it while the others are replaced.
+    /// The key, as preferred as can be, with which a connection that has the keys of `before` goes on while the others are replaced. None: there
+    /// is no such key, or an ID means another key now, which the other end may still have under it.
     #[must_use]
-    pub fn common(&self, other: &Self) -> Option<&Key> {
-        self.iter().find(|key| other.iter().any(|of_other| of_other == *key))
+    pub fn staying(&self, before: &Self) -> Option<&Key> {
+        let is_reused = |key: &Key| before.iter().any(|old| old != key && old.meets(key));
+        if self.iter().any(is_reused) {
+            return None;
+        }
+        self.iter().find(|key| before.iter().any(|old| old == *key))
     }
 
     /// What makes this chain of `keys`, in an order that the kernel takes: no two keys have an ID in common at any time (RFC 5925
     /// section 3.1), and what can be added is there before anything goes.
     pub fn steps_from<'a>(&'a self, keys: impl Iterator<Item = &'a Key> + Clone) -> Vec<Step<'a>> {
-        let meet = |a: &Key, b: &Key| a.send_id == b.send_id || a.receive_id == b.receive_id;
         let missing = self.iter().filter(|key| keys.clone().all(|has| has != *key));
-        let (late, early): (Vec<_>, Vec<_>) = missing.partition(|key| keys.clone().any(|has| meet(has, key)));
+        let (late, early): (Vec<_>, Vec<_>) = missing.partition(|key| keys.clone().any(|has| has.meets(key)));
         let unwanted = keys.filter(|has| self.iter().all(|key| key != *has));
         let early = early.into_iter().map(Step::Add);
         early.chain(unwanted.map(Step::Remove)).chain(late.into_iter().map(Step::Add)).collect()
@@ -179,12 +189,15 @@ mod tests {
 
     #[test]
     fn a_session_goes_on_with_the_most_preferred_key_that_stays() {
-        let common = |has: &str, wanted: &str| {
-            chain(wanted).common(&chain(has)).map(|key| (key.send_id, key.receive_id))
+        let staying = |has: &str, wanted: &str| {
+            chain(wanted).staying(&chain(has)).map(|key| (key.send_id, key.receive_id))
         };
-        assert_eq!(common("1/1a 2/2b", "3/3c 2/2b 1/1a"), Some((2, 2)));
-        assert_eq!(common("1/1a", "1/1b"), None, "the same IDs, another secret");
+        assert_eq!(staying("1/1a 2/2b", "3/3c 2/2b 1/1a"), Some((2, 2)));
+        assert_eq!(staying("1/1a", "1/1b"), None, "the same IDs, another secret");
+        assert_eq!(staying("1/1a 2/2b", "1/1c 2/2b"), None, "the peer may still sign with the old one");
+        assert_eq!(staying("1/1a 2/2b", "1/3c 2/2b"), None);
+        assert_eq!(staying("2/2b", "1/3c 2/2b"), Some((2, 2)), "an ID that was not in use");
         let aes = KeyChain::new(vec![Key { algorithm: Algorithm::AesCmac, ..key("1/1a") }]).unwrap();
-        assert_eq!(aes.common(&chain("1/1a")), None);
+        assert_eq!(aes.staying(&chain("1/1a")), None);
     }
 }

@@ -76,12 +76,12 @@ impl Authentication {
         }
     }
 
-    /// The keys that a session with those of `before` goes on with; none: it cannot, as no key is in both.
+    /// The keys that a session with those of `before` goes on with; none: it cannot ([`KeyChain::staying`]).
     #[must_use]
     pub fn rollover(&self, before: &Self) -> Option<&KeyChain> {
         match (before, self) {
             (Self::Signed(Signature::Ao(before)), Self::Signed(Signature::Ao(now))) => {
-                now.common(before).map(|_| now)
+                now.staying(before).map(|_| now)
             }
             _ => None,
         }

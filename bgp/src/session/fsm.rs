@@ -148,7 +148,8 @@ impl Fsm {
         let stays_over_limit = self.over_limit
             && self.config.as_ref().is_some_and(|old| {
                 old.max_prefixes == config.max_prefixes
-                    && old.authentication == config.authentication
+                    && (old.authentication == config.authentication
+                        || config.authentication.rollover(&old.authentication).is_some())
                     && !old.stays_down()
                     && self.reset_by(old, &config).is_none()
             });

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
@@ -31,6 +31,9 @@ const READ_MAX: usize = 64 * 1024;
 
 /// How many buffers one write takes at most.
 const SLICES_MAX: usize = 64;
+
+/// How many changes of its keys a connection may have before it.
+const ROLLOVERS_MAX: usize = 16;
 
 /// What reaches the driver from the sockets.
 #[derive(Debug)]
@@ -97,8 +100,8 @@ pub(super) async fn dial(
 pub(super) struct Link {
     /// What to write, in order.
     pub(super) queue: mpsc::Sender<Bytes>,
-    /// The TCP-AO keys that it is to have, once they are others.
-    pub(super) keys: watch::Sender<Option<KeyChain>>,
+    /// The TCP-AO keys that it is to have, one chain after the other: with each it goes on from the one before.
+    pub(super) keys: mpsc::Sender<KeyChain>,
     /// Which of them it uses.
     pub(super) in_use: Observer,
     _open: oneshot::Sender<Infallible>,
@@ -109,7 +112,7 @@ pub(super) struct Link {
 pub(super) struct Connection {
     id: ConnectionId,
     queue: mpsc::Receiver<Bytes>,
-    keys: watch::Receiver<Option<KeyChain>>,
+    keys: mpsc::Receiver<KeyChain>,
     closing: oneshot::Receiver<Infallible>,
     arrivals: mpsc::Sender<Arrival>,
     /// `None`: we dialled.
@@ -125,7 +128,7 @@ pub(super) fn pair(
 ) -> (Link, Connection) {
     let (queue, queued) = mpsc::channel(queue_max);
     let (open, closing) = oneshot::channel();
-    let (keys, wanted) = watch::channel(None);
+    let (keys, wanted) = mpsc::channel(ROLLOVERS_MAX);
     let connection = Connection { id, queue: queued, keys: wanted, closing, arrivals, _permit: permit };
     (Link { queue, keys, in_use: Observer::default(), _open: open }, connection)
 }
@@ -173,13 +176,17 @@ impl Connection {
 async fn sign(
     connection: ConnectionId,
     signed: Option<Signed>,
-    mut wanted: watch::Receiver<Option<KeyChain>>,
+    mut wanted: mpsc::Receiver<KeyChain>,
     arrivals: &mpsc::Sender<Arrival>,
 ) {
     let Some(mut signed) = signed else { return pending().await };
+    let mut first = signed.take_pending();
     let error = loop {
-        let Ok(()) = wanted.changed().await else { return pending().await };
-        let Some(keys) = wanted.borrow_and_update().clone() else { continue };
+        let next = match first.take() {
+            Some(keys) => Some(keys),
+            None => wanted.recv().await,
+        };
+        let Some(keys) = next else { return pending().await };
         let rolled_over = spawn_blocking(move || signed.roll_over(&keys).map(|()| signed)).await;
         signed = match rolled_over {
             Ok(Ok(signed)) => signed,

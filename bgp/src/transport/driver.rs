@@ -420,8 +420,9 @@ impl Driver {
                 }
             }
             Output::RollOver { connection, keys } => {
-                if let Some(Connection::Open(link)) = self.connections.get(&connection) {
-                    link.keys.send_replace(Some(keys));
+                let Some(Connection::Open(link)) = self.connections.get(&connection) else { return };
+                if let Err(mpsc::error::TrySendError::Full(_)) = link.keys.try_send(keys) {
+                    self.fail(connection, "the queue of changes of its TCP-AO keys is full");
                 }
             }
             Output::BestPaths(changes) => self.notices.best_paths(changes),
@@ -454,11 +455,14 @@ impl Driver {
     fn write(&mut self, connection: ConnectionId, bytes: Bytes) {
         let Some(Connection::Open(link)) = self.connections.get(&connection) else { return };
         if let Err(mpsc::error::TrySendError::Full(_)) = link.queue.try_send(bytes) {
-            self.connections.remove(&connection);
-            let error = Some("the queue of messages to the peer is full".to_owned());
-            self.inputs.push_back(Input::Closed { connection, error });
+            self.fail(connection, "the queue of messages to the peer is full");
         }
         // A queue that is closed belongs to a connection whose end is on its way here.
+    }
+
+    fn fail(&mut self, connection: ConnectionId, error: &str) {
+        self.connections.remove(&connection);
+        self.inputs.push_back(Input::Closed { connection, error: Some(error.to_owned()) });
     }
 
     async fn stop(mut self) {

@@ -1,7 +1,7 @@
 //! Keys of the listeners, of TCP-MD5 and TCP-AO: those that peers should have, and those that they have.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
 use ipnet::IpNet;
@@ -43,13 +43,24 @@ pub(super) fn of(config: &SpeakerConfig) -> Keys {
 /// in an address must not have an ID in common, and it has no key of TCP-MD5 beside them: around whoever has others they are set in parts.
 fn holes(prefix: IpNet, signature: &Signature, wanted: &BTreeMap<IpNet, Option<&Signature>>) -> Vec<IpNet> {
     let within = || wanted.iter().filter(move |(inner, _)| **inner != prefix && prefix.contains(*inner));
+    let is_whole =
+        !matches!(signature, Signature::Ao(_)) || prefix.prefix_len() == 0 && within().next().is_none();
     let is_apart = |inner: &Option<&Signature>| match (signature, inner) {
         (Signature::Md5(_), Some(Signature::Md5(_))) => false,
         (Signature::Md5(_), Some(Signature::Ao(_)) | None) | (Signature::Ao(_), _) => true,
     };
     let apart: Vec<IpNet> = within().filter(|(_, inner)| is_apart(inner)).map(|(inner, _)| *inner).collect();
     let has_apart = |inner: &IpNet| apart.iter().any(|other| inner.contains(other));
-    within().map(|(inner, _)| *inner).filter(has_apart).collect()
+    let others = within().map(|(inner, _)| *inner).filter(has_apart);
+    others.chain((!is_whole).then(|| unspecified(prefix)).filter(|nobody| prefix.contains(nobody))).collect()
+}
+
+/// The address that is nobody's. The kernel takes a key of TCP-AO for a prefix that begins with it only if that is all addresses.
+fn unspecified(prefix: IpNet) -> IpNet {
+    match prefix {
+        IpNet::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED).into(),
+        IpNet::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED).into(),
+    }
 }
 
 /// A prefix without some of its parts.
@@ -96,8 +107,8 @@ impl KeysInForce {
 
     /// Changes what differs on the socket; gives the keys that the kernel does not take, and why.
     ///
-    /// First it adds, so that no address which is to have a key is without one meanwhile; what found no room, or met another key, is tried
-    /// again behind that.
+    /// First it adds, so that no address which is to have a key is without one meanwhile; what found no room, or met another key of TCP-AO, is
+    /// tried again behind that. Whoever connects between the two is accepted by the key that is there behind them, and has none: it is refused.
     pub(super) fn put_in_force(&mut self, socket: &impl AsFd, wanted: &Keys) -> Vec<(IpNet, String)> {
         self.add(socket, wanted);
         self.keys.retain(|prefix, key| {
@@ -195,8 +206,17 @@ mod tests {
         assert_eq!(keys("a10.0.0.0/31 B10.0.0.1/32"), ["a10.0.0.0/32", "B10.0.0.1/32"]);
         assert_eq!(
             keys("a10.0.0.0/29 b10.0.0.0/30 C10.0.0.1/32 -10.0.0.4/32").join(" "),
-            "a10.0.0.5/32 a10.0.0.6/31 b10.0.0.0/32 C10.0.0.1/32 b10.0.0.2/31"
+            "a10.0.0.5/32 a10.0.0.6/31 b10.0.0.0/32 b10.0.0.2/31 C10.0.0.1/32"
         );
+    }
+
+    #[test]
+    fn no_part_of_tcp_ao_begins_with_nobodys_address() {
+        assert_eq!(keys("A0.0.0.0/0"), ["A0.0.0.0/0"]);
+        assert_eq!(keys("A0.0.0.0/30"), ["A0.0.0.1/32", "A0.0.0.2/31"]);
+        let parts = keys("A0.0.0.0/0 B10.0.0.1/32");
+        assert!(parts.len() == 59 && parts.iter().all(|part| !part.contains("A0.0.0.0/")), "{parts:?}");
+        assert_eq!(keys("a0.0.0.0/30 -0.0.0.2/31"), ["a0.0.0.0/31"], "TCP-MD5 does not mind");
     }
 
     #[test]

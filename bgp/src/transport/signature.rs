@@ -49,13 +49,10 @@ pub(super) fn replace(
                 }
             };
             let before = before.into_iter().flat_map(KeyChain::iter);
-            keys.steps_from(before)
-                .into_iter()
-                .try_for_each(|step| match step {
-                    Step::Add(key) => sockopt::add_ao_key(socket, prefix, key, false),
-                    Step::Remove(key) => sockopt::remove_ao_key(socket, prefix, key, None),
-                })
-                .map_err(|error| explain_ao(&error))
+            keys.steps_from(before).into_iter().try_for_each(|step| match step {
+                Step::Add(key) => add(socket, prefix, key, false),
+                Step::Remove(key) => removed(sockopt::remove_ao_key(socket, prefix, key)),
+            })
         }
     };
     if result.is_err() {
@@ -73,7 +70,7 @@ pub(super) fn forget(socket: &impl AsFd, prefix: IpNet, has: Option<&Signature>)
         }
         Some(Signature::Ao(keys)) => {
             for key in keys.iter() {
-                let _ = sockopt::remove_ao_key(socket, prefix, key, None);
+                let _ = sockopt::remove_ao_key(socket, prefix, key);
             }
         }
         None => {}
@@ -81,7 +78,7 @@ pub(super) fn forget(socket: &impl AsFd, prefix: IpNet, has: Option<&Signature>)
 }
 
 /// Sees that an accepted connection is signed as it should be, and has been so from its first segment on: that the listener had such a
-/// key for it, whatever it was given since.
+/// key for it, whatever it was given since. Its task gives it the TCP-AO keys that it is to have now.
 ///
 /// # Errors
 /// Why it is not. It is to be closed then.
@@ -100,13 +97,14 @@ pub(super) fn ensure(
             Ok(None)
         }
         (Some((prefix, Signature::Ao(has))), Some(Signature::Ao(wanted))) => {
+            ensure_ao(connection)?;
+            wanted.staying(&has).ok_or(NO_KEY_STAYS)?;
             let keys = AoKeys::of(remote.into(), prefix, &has);
-            let mut signed = Signed::new(connection, keys).map_err(|error| error.to_string())?;
-            signed.roll_over(wanted)?;
-            Ok(Some(signed))
+            let signed = Signed::new(connection, keys).map_err(|error| error.to_string())?;
+            Ok(Some(Signed { pending: Some(wanted.clone()), ..signed }))
         }
         (_, Some(Signature::Md5(_))) => Err("it does not have the TCP-MD5 key that the peer has now".into()),
-        (_, Some(Signature::Ao(_))) => Err("it does not have the TCP-AO keys that the peer has now".into()),
+        (_, Some(Signature::Ao(_))) => Err(NO_KEY_STAYS.into()),
         (Some(_), None) => Err("it has a key, and the peer has none now".into()),
     }
 }
@@ -119,13 +117,40 @@ fn explain_md5(error: &io::Error) -> String {
     format!("the kernel does not take the TCP-MD5 key ({error}){why}")
 }
 
-fn explain_ao(error: &io::Error) -> String {
-    let why = match error.raw_os_error() {
-        Some(libc::ENOPROTOOPT) => return NO_TCP_AO.to_owned(),
-        Some(libc::ENOENT) => ": it is built without the algorithm (CONFIG_CRYPTO_SHA1, CONFIG_CRYPTO_CMAC)",
-        _ => advice(error),
-    };
-    format!("the kernel does not take the TCP-AO keys ({error}){why}")
+/// What is said of a connection that cannot go on with the keys of the peer.
+const NO_KEY_STAYS: &str = "it has none of the TCP-AO keys that the peer has now";
+
+fn add(socket: &impl AsFd, prefix: IpNet, key: &Key, preferred: bool) -> Result<(), String> {
+    sockopt::add_ao_key(socket, prefix, key, preferred).map_err(|error| {
+        let why = match error.raw_os_error() {
+            Some(libc::ENOPROTOOPT) => return NO_TCP_AO.to_owned(),
+            Some(libc::ENOENT) => {
+                ": it is built without the algorithm (CONFIG_CRYPTO_SHA1, CONFIG_CRYPTO_CMAC)"
+            }
+            _ => advice(&error),
+        };
+        format!("the kernel does not take the TCP-AO key {} ({error}){why}", key.send_id)
+    })
+}
+
+/// One that is not there is removed.
+fn removed(result: io::Result<()>) -> Result<(), String> {
+    match result {
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+            Err(format!("the kernel does not let go of a TCP-AO key ({error})"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn ensure_ao(connection: &impl AsFd) -> Result<(), String> {
+    match sockopt::ao_in_use(connection) {
+        Ok(_) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+            Err("it is not signed with TCP-AO".to_owned())
+        }
+        Err(error) => Err(format!("the kernel does not say whether it is signed with TCP-AO ({error})")),
+    }
 }
 
 fn advice(error: &io::Error) -> &'static str {
@@ -162,7 +187,7 @@ impl AoKeys {
     pub(super) fn dial(socket: &impl AsFd, remote: IpAddr, keys: &KeyChain) -> Result<Self, String> {
         let remote = IpNet::from(remote);
         for (index, key) in keys.iter().enumerate() {
-            sockopt::add_ao_key(socket, remote, key, index == 0).map_err(|error| explain_ao(&error))?;
+            add(socket, remote, key, index == 0)?;
         }
         Ok(Self::of(remote, remote, keys))
     }
@@ -172,48 +197,60 @@ impl AoKeys {
     }
 
     fn roll_over(&mut self, connection: &impl AsFd, wanted: &KeyChain) -> Result<(), String> {
-        let in_use = sockopt::ao_in_use(connection).map_err(|error| match error.raw_os_error() {
-            Some(libc::ENOENT) => "it is not signed with TCP-AO".to_owned(),
-            _ => explain_ao(&error),
-        })?;
+        ensure_ao(connection)?;
         let has: Vec<Key> = self.keys.iter().map(|(_, key)| key.clone()).collect();
-        let Some(stays) = wanted.iter().find(|key| has.contains(key)) else {
-            return Err("it has none of the TCP-AO keys that the peer has now".to_owned());
-        };
+        let stays = wanted.iter().find(|key| has.contains(key)).ok_or(NO_KEY_STAYS)?;
         for step in wanted.steps_from(has.iter()) {
-            self.take(connection, step, (in_use, stays)).map_err(|error| explain_ao(&error))?;
+            match step {
+                Step::Add(key) => {
+                    add(connection, self.remote, key, false)?;
+                    self.keys.push((self.remote, key.clone()));
+                }
+                Step::Remove(key) => self.remove(connection, key, stays)?,
+            }
         }
-        sockopt::ask_for_ao_key(connection, wanted.first()).map_err(|error| explain_ao(&error))
+        sockopt::ask_for_ao_key(connection, wanted.first())
+            .map_err(|error| format!("the kernel does not ask the peer for a TCP-AO key ({error})"))
     }
 
-    fn take(&mut self, connection: &impl AsFd, step: Step<'_>, instead: (AoInUse, &Key)) -> io::Result<()> {
-        match step {
-            Step::Add(key) => {
-                sockopt::add_ao_key(connection, self.remote, key, false)?;
-                self.keys.push((self.remote, key.clone()));
-            }
-            Step::Remove(key) => {
-                let prefixes = self.keys.iter().filter(|(_, has)| has == key).map(|(prefix, _)| *prefix);
-                for prefix in prefixes {
-                    sockopt::remove_ao_key(connection, prefix, key, Some(instead))?;
+    fn remove(&mut self, connection: &impl AsFd, key: &Key, instead: &Key) -> Result<(), String> {
+        for (prefix, _) in self.keys.iter().filter(|(_, has)| has == key) {
+            // The peer may ask for the key at that moment, and then it is in use.
+            let mut attempts =
+                (0..REMOVE_ATTEMPTS).map(|_| sockopt::replace_ao_key(connection, *prefix, key, instead));
+            let is_over = |result: &io::Result<()>| {
+                result.as_ref().err().and_then(io::Error::raw_os_error) != Some(libc::EBUSY)
+            };
+            match attempts.find(is_over) {
+                Some(result) => removed(result)?,
+                None => {
+                    return Err(format!(
+                        "the kernel does not let go of the TCP-AO key {}: it is in use",
+                        key.send_id
+                    ));
                 }
-                self.keys.retain(|(_, has)| has != key);
             }
         }
+        self.keys.retain(|(_, has)| has != key);
         Ok(())
     }
 }
+
+/// How often a key that a connection has begun to use is tried to be removed.
+const REMOVE_ATTEMPTS: usize = 3;
 
 /// A connection that is signed with TCP-AO. It has a descriptor of its own, with which the connection is open as long as it is there.
 #[derive(Debug)]
 pub(super) struct Signed {
     socket: Arc<OwnedFd>,
     keys: AoKeys,
+    /// Those that it is to have before all others.
+    pending: Option<KeyChain>,
 }
 
 impl Signed {
     pub(super) fn new(connection: &impl AsFd, keys: AoKeys) -> io::Result<Self> {
-        Ok(Self { socket: Arc::new(connection.as_fd().try_clone_to_owned()?), keys })
+        Ok(Self { socket: Arc::new(connection.as_fd().try_clone_to_owned()?), keys, pending: None })
     }
 
     /// Makes these the keys of the connection, which goes on; the peer is asked for the first. To remove one takes the kernel some
@@ -223,6 +260,11 @@ impl Signed {
     /// Why it cannot have them: it is not signed, no key stays that it could go on with, or the kernel's words. It is to be closed then.
     pub(super) fn roll_over(&mut self, wanted: &KeyChain) -> Result<(), String> {
         self.keys.roll_over(&self.socket, wanted)
+    }
+
+    /// The keys that it is to have before anybody asks for others.
+    pub(super) fn take_pending(&mut self) -> Option<KeyChain> {
+        self.pending.take()
     }
 
     /// What tells which keys it uses, as long as it is there.

@@ -37,9 +37,12 @@ const AO_INFO_LENGTH: usize = 48;
 /// The octets of the MAC of both algorithms (RFC 5926 section 3.2).
 const AO_MAC_LENGTH: u8 = 12;
 
-/// The first two bit fields of the structures of TCP-AO.
+/// The first two bit fields of the three structures of TCP-AO.
 const AO_SET_CURRENT: u32 = bit_field(0);
 const AO_SET_RNEXT: u32 = bit_field(1);
+
+/// Of `struct tcp_ao_del`: the kernel need not wait until nobody looks at the key, as nobody signs with one of a socket that listens.
+const AO_DEL_ASYNC: u32 = bit_field(2);
 
 /// The longest IP and TCP header that a SYN can have: IPv6 extension headers are not among what is kept of it.
 const SYN_MAX: usize = 256;
@@ -106,22 +109,45 @@ pub(super) fn add_ao_key(socket: &impl AsFd, peers: IpNet, key: &Key, preferred:
     set(socket, libc::IPPROTO_TCP, AO_ADD_KEY, &value)
 }
 
-/// Takes a TCP-AO key off. One that a connection uses is replaced by another that it has, `instead`.
-pub(super) fn remove_ao_key(
+/// Takes a TCP-AO key off a socket that is not connected. It may listen.
+pub(super) fn remove_ao_key(socket: &impl AsFd, peers: IpNet, key: &Key) -> io::Result<()> {
+    match delete_ao_key(socket, peers, key, AO_DEL_ASYNC, [0, 0]) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            delete_ao_key(socket, peers, key, 0, [0, 0])
+        }
+        result => result,
+    }
+}
+
+/// Takes a TCP-AO key off a connection, which goes on with another that it has, `instead`, where it uses this one. The kernel takes
+/// milliseconds for it.
+pub(super) fn replace_ao_key(
+    connection: &impl AsFd,
+    peers: IpNet,
+    key: &Key,
+    instead: &Key,
+) -> io::Result<()> {
+    let in_use = ao_in_use(connection)?;
+    let (mut flags, mut others) = (0, [0, 0]);
+    if in_use.current == key.send_id {
+        flags |= AO_SET_CURRENT;
+        others[0] = instead.send_id;
+    }
+    if in_use.rnext == key.receive_id {
+        flags |= AO_SET_RNEXT;
+        others[1] = instead.receive_id;
+    }
+    delete_ao_key(connection, peers, key, flags, others)
+}
+
+/// `others`: the SendID to sign with, and the RecvID to ask for, from now on, as far as `flags` say so.
+fn delete_ao_key(
     socket: &impl AsFd,
     peers: IpNet,
     key: &Key,
-    instead: Option<(AoInUse, &Key)>,
+    flags: u32,
+    [current, rnext]: [u8; 2],
 ) -> io::Result<()> {
-    let (mut flags, mut current, mut rnext) = (0, 0, 0);
-    if let Some((in_use, other)) = instead {
-        if in_use.current == key.send_id {
-            (flags, current) = (flags | AO_SET_CURRENT, other.send_id);
-        }
-        if in_use.rnext == key.receive_id {
-            (flags, rnext) = (flags | AO_SET_RNEXT, other.receive_id);
-        }
-    }
     // struct tcp_ao_del: address, interface, flags, padding, prefix length, SendID, RecvID, that of the key to sign with, that of the key to
     // ask for, flags of the key.
     let mut value = Vec::with_capacity(ADDRESS_LENGTH + 16);

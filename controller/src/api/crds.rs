@@ -94,6 +94,8 @@ const RULES: &[Rule] = &[
         "self.keys.all(key, key.sendID == key.receiveID)",
         "keys: the sendID and the receiveID of a key are one between nodes, which have the same keys",
     ),
+    ("BGPConfiguration", "/properties/spec/properties/nodeMeshTCPAO", UNIQUE_IDS, UNIQUE_IDS_WORDS),
+    ("BGPPeer", "/properties/spec/properties/tcpAO", UNIQUE_IDS, UNIQUE_IDS_WORDS),
     (
         "BGPPeer",
         "/properties/spec",
@@ -192,6 +194,8 @@ const RULES: &[Rule] = &[
 
 const UNEVEN: &str = "!has(self.holdTime) || !has(self.keepaliveTime) || duration(self.keepaliveTime) < duration(self.holdTime)";
 const KEEPALIVE: &str = "keepaliveTime must be shorter than holdTime: a third or less, or leave it out";
+const UNIQUE_IDS: &str = "self.keys.all(key, self.keys.exists_one(other, other.sendID == key.sendID) && self.keys.exists_one(other, other.receiveID == key.receiveID))";
+const UNIQUE_IDS_WORDS: &str = "keys: give each its own sendID and its own receiveID";
 const RULE_CIDR: &str =
     "has(self.cidr) == has(self.matchOperator) && (!has(self.prefixLength) || has(self.cidr))";
 const RULE_CIDR_WORDS: &str = "cidr and matchOperator belong together, and prefixLength to both";

@@ -65,10 +65,19 @@ impl Cluster {
                 TcpAoAlgorithm::AesCmac => Algorithm::AesCmac,
             };
             let secret = self.secret(&key.secret_key_ref, "key")?;
-            Ok(Key { send_id: key.send_id, receive_id: key.receive_id, algorithm, secret })
+            Ok::<_, String>(Key { send_id: key.send_id, receive_id: key.receive_id, algorithm, secret })
         };
-        let keys = spec.keys.iter().map(key).collect::<Result<_, String>>()?;
-        KeyChain::new(keys).map_err(|why| format!("tcpAO {why}"))
+        let (keys, missing): (Vec<_>, Vec<_>) = spec.keys.iter().map(key).partition(Result::is_ok);
+        match missing.into_iter().find_map(Result::err) {
+            Some(why) if keys.is_empty() => Err(why),
+            _ => KeyChain::new(keys.into_iter().flatten().collect()).map_err(|why| format!("tcpAO {why}")),
+        }
+    }
+
+    /// Why a session that is signed like this goes without some of its keys: with any that is there it is signed.
+    pub(crate) fn missing_keys(&self, spec: &TcpAoSpec) -> Vec<String> {
+        let secrets = spec.keys.iter().map(|key| self.secret(&key.secret_key_ref, "key"));
+        secrets.filter_map(Result::err).collect()
     }
 
     /// The value that is to be a `what`.

@@ -81,18 +81,28 @@ pub(super) fn no_peer_as(session: &Wanted<'_>) -> Problem {
     )
 }
 
-/// What a session is signed with is not to be had.
+/// What a session is signed with is not to be had, or not all of it.
 pub(super) fn unsigned(
     session: &Wanted<'_>,
     context: &Context<'_>,
     authentication: &Authentication,
 ) -> Option<Problem> {
-    let Authentication::Unavailable(why) = authentication else { return None };
     let (who, [password, keys]) = match session.peer() {
         Some(peer) => (format!("BGPPeer {peer}"), ["password", "tcpAO"]),
         None => ("the node-to-node mesh".to_owned(), ["nodeMeshPassword", "nodeMeshTCPAO"]),
     };
     let max = Password::MAX;
+    let Authentication::Unavailable(why) = authentication else {
+        let Some(Signing::TcpAo(spec)) = session.signing(&context.settings) else { return None };
+        let missing = context.cluster.missing_keys(spec);
+        let why = missing.first()?;
+        let count = missing.len();
+        return Some(Problem::warning(
+            "no-password",
+            format!("{who} goes without {count} of its TCP-AO keys: {why}"),
+            format!("put a key of 1 to {max} octets there, or correct the secretKeyRef in {keys}.keys"),
+        ));
+    };
     Some(match session.signing(&context.settings) {
         Some(Signing::TcpAo(_)) if !context.host.tcp_ao => Problem::error(
             "no-tcp-ao",
