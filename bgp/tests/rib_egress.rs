@@ -14,11 +14,12 @@ use rib_support::*;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
-use weft_bgp::config::Origination;
+use weft_bgp::config::{NextHopMode, Origination, PeerConfig};
 use weft_bgp::egress::{CREDIT, EgressInput};
 use weft_bgp::ingress::Down;
 use weft_bgp::policy::Community;
 use weft_bgp::rib::RibInput;
+use weft_bgp::status::{RibView, RouteSelect};
 use weft_bgp::types::{Asn, Family, FamilySet, PeerId};
 use weft_bgp::wire::attributes::{GRACEFUL_SHUTDOWN, UnknownAttribute};
 
@@ -135,6 +136,53 @@ fn prefixes_that_come_and_go_while_a_peer_does_not_read_leave_nothing() {
     assert!(lab.rib.is_empty());
     let group = lab.group_of[&PeerId(3)];
     assert_eq!(lab.egresses[&group].advertised(PeerId(3), Family::Ipv4Unicast), 0);
+}
+
+/// Two internal peers are told the same: what leads to one of them is told to the other alone, whatever they were told before.
+/// Proves RFC 4271 5.1.3.
+#[test]
+fn a_route_is_not_told_to_its_next_hop() {
+    let mut lab = Lab::advertising();
+    lab.peer(1, config());
+    lab.up(session(1, Asn(65001)));
+    for peer in [2, 3] {
+        lab.peer(peer, config());
+        lab.up(session(peer, OWN));
+    }
+    let prefix = net("10.0.0.0/24");
+    let reason = |lab: &Lab, peer| {
+        let view = RibView::Out(address(peer).into());
+        let path = lab.rib.routes(view, RouteSelect::Exact(prefix)).remove(0).paths.remove(0);
+        (path.valid, path.reason.code.into_owned())
+    };
+    for (next_hop, told, untold) in [("192.0.2.2", 3, 2), ("192.0.2.3", 2, 3)] {
+        lab.announce(1, attributes(&[65001], next_hop), &[prefix]);
+        lab.read_all();
+        assert_eq!(lab.sink(told).table[&prefix].next_hop, ip(next_hop));
+        assert!(lab.sink(untold).table.is_empty(), "{next_hop} is {untold} itself");
+        assert_eq!(reason(&lab, told), (true, "advertised".to_owned()));
+        assert_eq!(reason(&lab, untold), (false, "peer-next-hop".to_owned()));
+    }
+    assert_eq!(lab.egresses.len(), 2, "the two are told the same but for that");
+    lab.announce(1, attributes(&[65001], "192.0.2.9"), &[prefix]);
+    lab.read_all();
+    assert!([2, 3].iter().all(|peer| lab.sink(*peer).table.contains_key(&prefix)));
+}
+
+/// An external peer whose next hops are kept is told a third one's, and not its own.
+/// Proves RFC 4271 5.1.3.
+#[test]
+fn a_route_of_a_third_party_is_not_told_to_that_third_party() {
+    let mut lab = Lab::advertising();
+    for (peer, asn) in [(1, 65001), (2, 65002), (3, 65003)] {
+        lab.peer(peer, PeerConfig { next_hop_mode: NextHopMode::Keep, ..config() });
+        lab.up(session(peer, Asn(asn)));
+    }
+    let prefix = net("10.0.0.0/24");
+    lab.announce(1, attributes(&[65001], "192.0.2.2"), &[prefix]);
+    lab.read_all();
+    assert!(lab.sink(2).table.is_empty());
+    assert_eq!(lab.sink(3).table[&prefix].next_hop, ip("192.0.2.2"));
 }
 
 /// Proves RFC 2918 4.

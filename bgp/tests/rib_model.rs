@@ -73,6 +73,15 @@ fn remote_as(peer: u32) -> Asn {
     }
 }
 
+/// The next hops of routes: one of IPv4 is a peer.
+fn next_hop(family: Family, number: u8) -> IpAddr {
+    match (family, number) {
+        (Family::Ipv4Unicast, 2) => address(4),
+        (Family::Ipv4Unicast, _) => Ipv4Addr::new(192, 0, 2, 100 + number).into(),
+        (Family::Ipv6Unicast, _) => ip(&format!("2001:db8::{}", 100 + number)),
+    }
+}
+
 fn prefixes() -> Vec<IpNet> {
     ["10.0.0.0/24", "10.0.1.0/24", "10.1.0.0/16", "192.168.0.0/16", "2001:db8:1::/48", "2001:db8:2::/48"]
         .map(net)
@@ -102,10 +111,7 @@ impl Announcement {
         if self.own_as {
             asns.push(OWN.0);
         }
-        let next_hop = match family {
-            Family::Ipv4Unicast => format!("192.0.2.{}", 100 + self.next_hop),
-            Family::Ipv6Unicast => format!("2001:db8::{}", 100 + self.next_hop),
-        };
+        let next_hop = next_hop(family, self.next_hop).to_string();
         let reflected = |n| !external && self.reflected == n;
         PathAttributes {
             originator_id: match self.reflected {
@@ -208,7 +214,7 @@ fn rewriting(number: u8) -> Verdict {
             Operation::RemoveCommunity(Community::Standard(0xFFFF_0000)),
             Operation::SetLocalPreference(200),
         ],
-        _ => vec![Operation::SetNextHop(ip("192.0.2.102"))],
+        _ => vec![Operation::SetNextHop(address(4))],
     };
     Verdict::AcceptWith(operations.into())
 }
@@ -233,7 +239,7 @@ fn rewritten(verdict: &Verdict, mut attributes: PathAttributes) -> PathAttribute
             communities.push(0xFFFF_FF01);
             attributes.local_pref = Some(200);
         }
-        _ => attributes.next_hop = ip("192.0.2.102"),
+        _ => attributes.next_hop = address(4),
     }
     let communities: BTreeSet<u32> = attributes.communities.drain(..).collect();
     attributes.communities = communities.into_iter().collect();
@@ -410,10 +416,11 @@ impl Model {
     /// What a peer is told of a path to a prefix.
     fn told(&self, peer: u32, prefix: &IpNet, best: Option<&ModelPath>) -> Option<PathAttributes> {
         let (from, ..) = best?;
-        self.tellable(peer, prefix, best).filter(|_| *from != Some(peer))
+        let told = self.tellable(peer, prefix, best)?;
+        (*from != Some(peer) && told.next_hop != address(peer)).then_some(told)
     }
 
-    /// The same, told or not to the one that it came from.
+    /// The same, told or not to the one that it came from, or leads to.
     fn tellable(&self, peer: u32, prefix: &IpNet, best: Option<&ModelPath>) -> Option<PathAttributes> {
         let (from, attributes, ..) = best?;
         let external = is_external(peer);
@@ -469,7 +476,7 @@ impl Model {
             PathChoice::All => self.eligible(prefix, local),
             PathChoice::Multipath => self.decide(prefix, local),
         };
-        // Of as many as may be told; the one that it tells itself is one of them.
+        // Of as many as may be told; what it tells itself, or would lead to it, is among them.
         let tellable = paths.iter().filter(|path| self.tellable(peer, prefix, Some(path)).is_some());
         tellable.take(send.limit.into()).filter_map(|path| self.told(peer, prefix, Some(path))).collect()
     }
@@ -665,11 +672,7 @@ impl Both {
     }
 
     fn next_hop(&mut self, family: Family, number: u8, default_route: bool, resolution: u8) {
-        let address: IpAddr = match family {
-            Family::Ipv4Unicast => Ipv4Addr::new(192, 0, 2, 100 + number).into(),
-            Family::Ipv6Unicast => ip(&format!("2001:db8::{}", 100 + number)),
-        };
-        let next_hop = TrackedNextHop { address, default_route, link: None };
+        let next_hop = TrackedNextHop { address: next_hop(family, number), default_route, link: None };
         let resolution = match resolution {
             0 => Resolution::Unresolved,
             1 => Resolution::Gateway { metric: 10 },

@@ -8,6 +8,7 @@ use super::peer::Peer;
 use super::{Advertised, Change, PathKey};
 use crate::arena::intern::{Id, Interner};
 use crate::arena::prefixes::{PrefixId, PrefixTable};
+use crate::ingress::Session;
 use crate::types::PeerId;
 use crate::wire::attributes::PathAttributes;
 
@@ -54,6 +55,13 @@ impl AdjRibOut {
 
     pub(super) fn set(&self, id: SetId) -> &Set {
         self.sets.get(id)
+    }
+
+    /// With which attributes a peer is told a route; none: it is not told it, as it comes from the peer, or leads to it (RFC 4271
+    /// section 5.1.3).
+    pub(super) fn told_to(&self, peer: PeerId, session: &Session, route: Route) -> Option<SetId> {
+        let leads_there = session.is_next_hop_of(&self.set(route.set).attributes);
+        (route.from != Some(peer) && !leads_there).then_some(route.set)
     }
 
     /// The place behind the last change.

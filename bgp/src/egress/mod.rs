@@ -111,7 +111,7 @@ pub struct Change {
 pub struct Advertised {
     /// After export.
     pub attributes: Arc<PathAttributes>,
-    /// From whom it was learned: it is not sent back there. None: our own.
+    /// From whom it was learned: it is not sent back there, nor to the peer that is its next hop. None: our own.
     pub from: Option<PeerId>,
 }
 
@@ -230,7 +230,8 @@ impl Egress {
     pub fn route(&self, peer: PeerId, key: &PathKey) -> Option<&Arc<PathAttributes>> {
         let slots = self.table.slots();
         let route = slots.get(slots.find(key)?).route?;
-        (route.from != Some(peer)).then(|| &self.table.set(route.set).attributes)
+        let session = self.peers.get(&peer)?.session();
+        self.table.told_to(peer, session, route).map(|set| &self.table.set(set).attributes)
     }
 
     /// All that the group is told.

@@ -219,7 +219,7 @@ fn actions(
         if matches!(position, Position::Walk(_)) && !peer.wants(*prefix, &key, slot) {
             continue;
         }
-        let set = slot.route.filter(|route| route.from != Some(id)).map(|route| route.set);
+        let set = slot.route.and_then(|route| table.told_to(id, peer.session(), route));
         if set.is_some() || peer.was_told(*prefix) {
             let says = set.map_or(Says::Withdraw, Says::Announce);
             actions.push(Action { family: Family::of(&key.prefix), says, prefix: *prefix });

@@ -151,9 +151,9 @@ impl Peer {
         for (key, attributes) in handover.told {
             let (id, route) = table.claim(key);
             peer.tell(id, Family::of(&key.prefix));
-            if let (Some(route), Some(attributes)) = (route, attributes)
-                && route.from != Some(handover.peer)
-                && table.set(route.set).attributes == attributes
+            let set = route.and_then(|route| table.told_to(handover.peer, &peer.session, route));
+            if let (Some(set), Some(attributes)) = (set, attributes)
+                && table.set(set).attributes == attributes
             {
                 known.insert(id.index());
             }

@@ -483,6 +483,11 @@ impl Session {
             !add_path.is_empty() && update::family_of(message).is_some_and(|f| add_path.contains(f));
         Encoding { four_octet_as: self.four_octet_as, add_path: identified }
     }
+
+    /// Whether the peer, by the address that it has on the session, is the next hop of what it would be told (RFC 4271 section 5.1.3).
+    pub(crate) fn is_next_hop_of(&self, told: &PathAttributes) -> bool {
+        told.next_hop == self.remote
+    }
 }
 
 /// The families whose prefixes have path identifiers on a session, by direction (RFC 7911 section 4).

@@ -13,6 +13,7 @@ use super::decision::{Candidate, Candidates};
 use super::export::Exporter;
 use super::holdings::Path;
 use super::loc::{Best, Decided, Destination};
+use super::query::peer_next_hop;
 use crate::arena::prefixes::PrefixId;
 use crate::config::{AddPathSend, PathChoice};
 use crate::egress::{Advertised, Change, PathKey};
@@ -115,6 +116,10 @@ impl Rib {
                 Ok(_) if path.source.is_of(id) => {
                     room -= 1;
                     Err(Reason::new("split-horizon", "the path was learned from this peer"))
+                }
+                Ok(told) if self.leads_to(id, &told) => {
+                    room -= 1;
+                    Err(peer_next_hop(told.next_hop))
                 }
                 exported => exported,
             };

@@ -221,8 +221,8 @@ impl Exporter {
         self.terms.add_path.filter(|(_, families)| families.contains(family)).map(|(send, _)| send)
     }
 
-    /// Whether a best path is told to these peers, and what policy does to its attributes then. It is not told to the one it came from
-    /// either: that is the third stage's part.
+    /// Whether a best path is told to these peers, and what policy does to its attributes then. It is told neither to the one it came
+    /// from nor to the one it leads to: that is the third stage's part.
     ///
     /// # Errors
     /// Why not.

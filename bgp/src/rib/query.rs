@@ -1,5 +1,6 @@
 //! What the RIB says of itself. Reasons are worded here, when somebody asks: paths only keep codes.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -319,6 +320,7 @@ impl Rib {
         }
         match self.exported(prefix, best, exporter)? {
             Err(reason) => status.reason = reason,
+            Ok(told) if self.leads_to(id, &told) => status.reason = peer_next_hop(told.next_hop),
             Ok(told) => {
                 status.attributes = told;
                 (status.valid, status.best) = (true, true);
@@ -326,6 +328,12 @@ impl Rib {
             }
         }
         Some(status)
+    }
+
+    /// Whether what a peer would be told leads to itself: the third stage keeps it from that peer alone.
+    pub(super) fn leads_to(&self, id: PeerId, told: &PathAttributes) -> bool {
+        let session = self.holdings.peers.get(&id).and_then(Peer::established);
+        session.is_some_and(|session| session.is_next_hop_of(told))
     }
 
     /// What the peers of a group are told a path with, or why they are not told it. None: its peer is gone, and it is about to go.
@@ -344,6 +352,11 @@ impl Rib {
         let told = |operations| exporter.rewrite(Family::of(&prefix), &from, attributes, operations);
         Some(admitted.map(|operations| Arc::new(told(operations))).map_err(Withheld::reason))
     }
+}
+
+pub(super) fn peer_next_hop(next_hop: IpAddr) -> Reason {
+    let text = format!("the next hop {next_hop} is the peer itself (RFC 4271 section 5.1.3)");
+    Reason::new("peer-next-hop", text)
 }
 
 /// The attributes as they were taken in: with the LOCAL_PREF that we give a path that is about to go.
