@@ -14,9 +14,9 @@ use rib_support::*;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
-use weft_bgp::config::{NextHopMode, Origination, PeerConfig};
+use weft_bgp::config::{AddPath, AddPathSend, NextHopMode, Origination, PathChoice, PeerConfig};
 use weft_bgp::egress::{CREDIT, EgressInput};
-use weft_bgp::ingress::Down;
+use weft_bgp::ingress::{AddPathFamilies, Down, Session};
 use weft_bgp::policy::Community;
 use weft_bgp::rib::RibInput;
 use weft_bgp::status::{RibView, RouteSelect};
@@ -87,16 +87,46 @@ fn peers_at_one_place_share_their_bytes() {
     assert_eq!(a.as_ptr(), b.as_ptr());
 }
 
+/// After a restart, of a peer that is told the best path alone and of one that is told several.
+/// Proves RFC 4724 4.1.
 #[test]
-fn nothing_is_told_before_advertise() {
+fn what_we_originate_is_told_at_once_and_what_was_learned_when_all_is_there() {
+    let several = AddPathSend { paths: PathChoice::All, limit: 8 };
+    let send = AddPathFamilies { send: FamilySet::all(), ..<_>::default() };
     let mut lab = Lab::new();
     lab.configure(false, 1, [net("10.0.0.0/24")]);
-    lab.peer(1, config());
-    lab.up(session(1, Asn(65001)));
-    assert!(lab.sink(1).unread.is_empty());
-    lab.input(weft_bgp::rib::RibInput::Advertise);
+    for (peer, asn) in [(1, 65001), (2, 65002)] {
+        lab.peer(peer, config());
+        lab.up(session(peer, Asn(asn)));
+    }
+    let with = AddPath { send: Some(several), receive: false };
+    lab.peer(3, PeerConfig { add_path: with, ..config() });
+    lab.up(Session { add_path: send, ..session(3, Asn(65003)) });
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &[net("10.0.1.0/24"), net("10.0.0.0/24")]);
     lab.read_all();
-    assert_eq!((lab.sink(1).table.len(), lab.sink(1).end_of_rib.len()), (1, 2));
+    let ends = |lab: &Lab| [1, 2, 3].map(|peer| lab.sink(peer).end_of_rib.len());
+    assert_eq!(lab.sink(2).table.keys().collect::<Vec<_>>(), [&net("10.0.0.0/24")]);
+    assert_eq!(lab.sink(3).several.keys().collect::<Vec<_>>(), [&(net("10.0.0.0/24"), 1)]);
+    assert_eq!(ends(&lab), [0; 3], "there is more to come");
+    let view = RibView::Out(address(2).into());
+    let learned = lab.rib.routes(view, RouteSelect::Exact(net("10.0.1.0/24"))).remove(0).paths.remove(0);
+    assert_eq!((learned.valid, &*learned.reason.code), (false, "deferred"));
+
+    // The policy is another, and with it the update group: it is still too soon.
+    lab.peer(2, PeerConfig { next_hop_mode: NextHopMode::Own, ..config() });
+    lab.read_all();
+    assert_eq!((lab.sink(2).table.len(), ends(&lab)), (1, [0; 3]));
+
+    lab.input(RibInput::Advertise);
+    let before = lab.sink(2).announced;
+    lab.read_all();
+    assert_eq!((lab.sink(1).table.len(), lab.sink(2).table.len(), lab.sink(3).several.len()), (1, 2, 3));
+    assert_eq!(ends(&lab), [2; 3]);
+    assert_eq!(lab.sink(2).announced - before, 1, "what was told is not told again");
+    lab.peer(4, config());
+    lab.up(session(4, Asn(65004)));
+    lab.read_all();
+    assert_eq!((lab.sink(4).table.len(), lab.sink(4).end_of_rib.len()), (2, 2));
 }
 
 #[test]

@@ -90,14 +90,19 @@ fn all_of_a_mesh_restart_at_once_and_no_route_moves() {
     });
 }
 
+/// It is in the middle of a line: what lies behind it goes, as it forwards nothing there any more.
 /// Proves RFC 4724 4.2.
 #[test]
 fn a_host_that_lost_its_routes_is_not_helped() {
     for_seeds("a_host_that_lost_its_routes_is_not_helped", 20, |seed| {
-        let (mut world, mut dice, topology, ids) = fabric(seed, 7);
+        let (mut world, mut dice) = (World::new(seed), Dice::new(seed));
+        let size = 3 + dice.roll(5);
+        let topology = Topology { size, links: (1..size).map(|n| (n - 1, n)).collect() };
+        let ids = topology.build(&mut world, asn, |_, _| {});
+        world.run_until_quiet(LIMIT).unwrap();
         let before: Vec<_> = ids.iter().map(|id| routes(&world, *id)).collect();
-        let victim = dice.roll(topology.size);
-        let helper = topology.neighbours(victim).next().unwrap();
+        let victim = 1 + dice.roll(size - 2);
+        let helper = victim - 1;
         world.kill(ids[victim]);
         world.run_for(seconds(1)).unwrap();
         let since = world.elapsed();
@@ -162,6 +167,40 @@ fn a_dead_peer_holds_a_restart_no_longer_than_five_seconds() {
         assert!(world.converged(ids[0]));
         let left: Vec<_> = world.kernel(ids[0]).keys().copied().collect();
         assert_eq!(left, prefixes(3));
+    });
+}
+
+/// Two peers that do no graceful restart, and one that is dead: of who restarts they know the own prefixes as soon as they have a session,
+/// what one of them told it only when the dead one is waited for no longer.
+/// Proves RFC 4724 4.1.
+#[test]
+fn a_dead_peer_holds_nothing_of_our_own() {
+    for_seeds("a_dead_peer_holds_nothing_of_our_own", 10, |seed| {
+        let mut world = World::new(seed);
+        let star = Topology { size: 4, links: (1..4).map(|n| (0, n)).collect() };
+        let ids = star.build(&mut world, asn, |n, config| {
+            if n == 1 || n == 2 {
+                config.peers.values_mut().for_each(|peer| Arc::make_mut(peer).graceful_restart = None);
+            }
+        });
+        world.run_until_quiet(LIMIT).unwrap();
+        world.cut(ids[0], ids[3]);
+        world.kill(ids[0]);
+        world.run_for(seconds(300)).unwrap();
+        let known = |world: &World| [1, 2].map(|n| world.kernel(ids[n]).keys().copied().collect::<Vec<_>>());
+        assert_eq!(known(&world), [vec![], vec![]], "who does no graceful restart forgets it");
+        world.restart(ids[0], restarting(0), true);
+        world.run_for(Duration::from_millis(2000)).unwrap();
+        assert!(established(&world, ids[0]) == 2 && !world.converged(ids[0]));
+        assert_eq!(known(&world), [prefixes(0).to_vec(), prefixes(0).to_vec()]);
+        world.run_for(Duration::from_millis(3200)).unwrap();
+        assert!(world.converged(ids[0]));
+        let both = |n| [prefixes(0), prefixes(n)].concat();
+        let sorted = |mut all: Vec<_>| {
+            all.sort_unstable();
+            all
+        };
+        assert_eq!(known(&world), [sorted(both(2)), sorted(both(1))]);
     });
 }
 

@@ -55,6 +55,8 @@ pub enum EgressInput {
     },
     /// A peer comes from another group, with what it has been told there: it is told the difference.
     Adopt(Box<Handover>),
+    /// Whether more is to come before the peers get End-of-RIB (RFC 4724 section 4.1). It is not, unless this says so.
+    Defer(bool),
     /// The Adj-RIB-Out changes, after export policy and attribute rewriting.
     Changes(Vec<Change>),
     /// A peer wants a family again, from the start (RFC 2918); between a beginning and an end where that was agreed on (RFC 7313).
@@ -144,6 +146,8 @@ pub struct Egress {
     credit: usize,
     table: AdjRibOut,
     peers: BTreeMap<PeerId, Peer>,
+    /// Whether End-of-RIB waits.
+    deferring: bool,
     outputs: VecDeque<EgressOutput>,
 }
 
@@ -167,6 +171,7 @@ impl Egress {
             credit: credit.max(1),
             table: AdjRibOut::default(),
             peers: BTreeMap::new(),
+            deferring: false,
             outputs: VecDeque::new(),
         }
     }
@@ -189,6 +194,11 @@ impl Egress {
             EgressInput::Adopt(handover) => {
                 let (id, peer) = Peer::adopt(*handover, &mut self.table);
                 self.peers.insert(id, peer);
+            }
+            EgressInput::Defer(defer) => {
+                self.deferring = defer;
+                let end = self.table.end();
+                self.peers.values_mut().for_each(|peer| peer.ends_at(end));
             }
             EgressInput::Changes(changes) => self.change(changes),
             EgressInput::Refresh { peer, family } => {

@@ -136,7 +136,7 @@ impl Egress {
     /// Sends what is due between UPDATEs: End-of-RIB, the beginnings and the ends of refreshes; says whether anything was.
     fn send_markers(&mut self) -> bool {
         for (id, peer) in &mut self.peers {
-            while let Some((marker, families)) = peer.take_marker(self.credit) {
+            while let Some((marker, families)) = peer.take_marker(self.credit, self.deferring) {
                 let (mut bytes, mut messages) = (BytesMut::new(), 0);
                 for family in families.iter() {
                     match marker.subtype() {

@@ -223,9 +223,14 @@ impl Peer {
             (Some(next), Some(walk)) => walk.next = next,
             _ => {
                 self.walk = None;
-                self.end_of_rib.1 = end;
+                self.ends_at(end);
             }
         }
+    }
+
+    /// What stands in the journal before this comes before its End-of-RIB.
+    pub(super) fn ends_at(&mut self, end: Place) {
+        self.end_of_rib.1 = end;
     }
 
     /// Goes on behind what was read of the journal.
@@ -234,12 +239,12 @@ impl Peer {
     }
 
     /// The marker that is due, and of which families; it is due no more then. Nothing of a refresh is sent before its beginning, as both
-    /// wait for room.
-    pub(super) fn take_marker(&mut self, credit: usize) -> Option<(Marker, FamilySet)> {
+    /// wait for room, and nothing ends while `deferring`.
+    pub(super) fn take_marker(&mut self, credit: usize, deferring: bool) -> Option<(Marker, FamilySet)> {
         if self.outstanding >= credit {
             return None;
         }
-        let told = self.walk.is_none() && self.place >= self.end_of_rib.1;
+        let told = !deferring && self.walk.is_none() && self.place >= self.end_of_rib.1;
         let Refresh { begins, ends } = &mut self.refresh;
         let (marker, families) = if !begins.is_empty() {
             *ends = ends.union(*begins);

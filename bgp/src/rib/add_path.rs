@@ -79,6 +79,9 @@ fn is_chosen(send: AddPathSend, candidate: &Candidate) -> bool {
 impl Decided<'_> {
     /// What peers are told of a path, if they are.
     fn told(&self, prefix: IpNet, path: &Path, exporter: &Exporter) -> Option<Advertised> {
+        if !self.tells(path.source) {
+            return None;
+        }
         let from = self.holdings.provenance(Best { source: path.source, attributes: path.attributes })?;
         let attributes = &self.holdings.attributes.get(path.attributes).attributes;
         let operations = exporter.admit(prefix, &from, attributes).ok()?;

@@ -142,6 +142,8 @@ impl Terms {
 /// Why a best path is not told to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Withheld<'a> {
+    /// We have restarted, and it was learned.
+    Deferred,
     /// The session does not carry the family.
     Family(Family),
     /// Learned over iBGP, the peer is internal too, and neither is our client (RFC 4271 section 9.2, RFC 4456 section 6).
@@ -163,6 +165,10 @@ pub(super) enum Withheld<'a> {
 impl Withheld<'_> {
     pub(super) fn reason(self) -> Reason {
         match self {
+            Self::Deferred => Reason::new(
+                "deferred",
+                "learned, and weftd has restarted: such paths are told once the other peers have told their tables (RFC 4724 section 4.1)",
+            ),
             Self::Family(family) => {
                 Reason::new("family-not-negotiated", format!("the session does not carry {family}"))
             }

@@ -29,20 +29,23 @@ struct Group {
     told: BitSet,
     /// The paths that are in it, of families whose peers are told several.
     several: Several,
-    /// How far its Adj-RIB-Out has been filled for the first time; none: it is complete.
+    /// How far its Adj-RIB-Out has been filled; none: it is complete.
     filled: Option<usize>,
+    /// Whether End-of-RIB waits for what was learned.
+    deferring: bool,
     /// The peers that join once it is complete and nothing is dirty.
     waiting: BTreeSet<PeerId>,
     members: BTreeSet<PeerId>,
 }
 
 impl Group {
-    fn new(terms: Terms) -> Self {
+    fn new(terms: Terms, deferring: bool) -> Self {
         Self {
             exporter: Exporter::new(terms),
             told: BitSet::default(),
             several: Several::default(),
             filled: Some(0),
+            deferring,
             waiting: BTreeSet::new(),
             members: BTreeSet::new(),
         }
@@ -61,7 +64,8 @@ impl Group {
                 continue;
             }
             let key = PathKey { prefix, path_id: 0 };
-            let best = table.get(*id).best().and_then(|best| Some((best, holdings.provenance(best)?)));
+            let best = table.get(*id).best().filter(|best| decided.tells(best.source));
+            let best = best.and_then(|best| Some((best, holdings.provenance(best)?)));
             let admitted = best.and_then(|(best, from)| {
                 let attributes = &holdings.attributes.get(best.attributes).attributes;
                 let operations = self.exporter.admit(prefix, &from, attributes).ok()?;
@@ -108,8 +112,9 @@ impl Rib {
 
     /// What is told, to whom, and how.
     fn apart(&mut self) -> (Decided<'_>, &mut BTreeMap<GroupId, Group>, &mut VecDeque<RibOutput>) {
-        let Self { table, holdings, aggregates, settings, groups, outputs, .. } = self;
-        (Decided { table, holdings, aggregates, max_paths: settings.max_paths }, &mut groups.groups, outputs)
+        let Self { table, holdings, aggregates, settings, advertising, groups, outputs, .. } = self;
+        let (max_paths, advertising) = (settings.max_paths, *advertising);
+        (Decided { table, holdings, aggregates, max_paths, advertising }, &mut groups.groups, outputs)
     }
 
     /// Tells every group anew of the paths that are this peer's, as something that the peer is to us has changed.
@@ -122,10 +127,11 @@ impl Rib {
         self.export(&ids, &ids);
     }
 
-    /// Lets announcements flow.
+    /// Lets announcements flow: to what we originate comes what was learned.
     pub(super) fn advertise(&mut self) {
         self.advertising = true;
-        self.join_groups();
+        let deferring = self.groups.groups.values_mut().filter(|group| group.deferring);
+        deferring.for_each(|group| group.filled = Some(0));
     }
 
     /// Brings every Established peer to the group of its terms.
@@ -137,7 +143,7 @@ impl Rib {
     /// Brings an Established peer to the group of its terms, if it is not there yet. The group that it was in keeps it until the
     /// other one's table is complete.
     pub(super) fn join_group(&mut self, id: PeerId) {
-        let Some(peer) = self.holdings.peers.get_mut(&id).filter(|_| self.advertising) else { return };
+        let Some(peer) = self.holdings.peers.get_mut(&id) else { return };
         let Some(session) = peer.established() else { return };
         let cluster_id = self.settings.cluster_id.unwrap_or(self.settings.router_id);
         let terms = Terms::new(&peer.config, session, cluster_id);
@@ -148,7 +154,11 @@ impl Rib {
             None => {
                 let target = GroupId(groups.next);
                 groups.next += 1;
-                groups.groups.insert(target, Group::new(terms));
+                let deferring = !self.advertising;
+                groups.groups.insert(target, Group::new(terms, deferring));
+                if deferring {
+                    self.outputs.push_back(RibOutput::Egress(target, EgressInput::Defer(true)));
+                }
                 target
             }
         };
@@ -186,7 +196,7 @@ impl Rib {
         }
     }
 
-    /// Fills a new group's table a piece further, or lets peers join one that is complete; says whether there was anything to do.
+    /// Fills a group's table a piece further, or lets peers join one that is complete; says whether there was anything to do.
     pub(super) fn serve_groups(&mut self) -> bool {
         let found = self.groups.groups.iter_mut().find(|(_, g)| g.filled.is_some() || !g.waiting.is_empty());
         let Some((id, group)) = found else { return false };
@@ -203,6 +213,9 @@ impl Rib {
         let changes = group.changes(&ids, &decided);
         if !changes.is_empty() {
             outputs.push_back(RibOutput::Egress(id, EgressInput::Changes(changes)));
+        }
+        if group.filled.is_none() && decided.advertising && std::mem::take(&mut group.deferring) {
+            outputs.push_back(RibOutput::Egress(id, EgressInput::Defer(false)));
         }
         true
     }

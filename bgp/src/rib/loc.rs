@@ -156,6 +156,7 @@ impl Rib {
             holdings: &self.holdings,
             aggregates: &self.aggregates,
             max_paths: self.settings.max_paths,
+            advertising: self.advertising,
         }
     }
 
@@ -217,9 +218,17 @@ pub(super) struct Decided<'a> {
     pub(super) holdings: &'a Holdings,
     pub(super) aggregates: &'a Aggregates,
     pub(super) max_paths: u16,
+    /// Whether peers are told what was learned.
+    pub(super) advertising: bool,
 }
 
 impl Decided<'_> {
+    /// Whether peers are told of paths from there yet. After a restart what was learned may not be all that there is; what we originate
+    /// comes before it whatever is learned besides.
+    pub(super) fn tells(&self, source: Source) -> bool {
+        self.advertising || source == Source::LOCAL
+    }
+
     /// The eligible paths of a prefix, decided on.
     pub(super) fn candidates(&self, id: PrefixId) -> Candidates {
         let paths = self.table.get(id).paths.iter().enumerate();

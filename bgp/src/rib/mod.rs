@@ -138,8 +138,8 @@ pub enum RibInput {
         /// The Loc-RIB.
         loc_rib: bool,
     },
-    /// From now on announcements flow. Until then (after a restart, RFC 4724 section 4.1) routes are taken in and decided on, but no
-    /// peer is told anything.
+    /// From now on announcements flow. Until then (after a restart, RFC 4724 section 4.1) routes are taken in and decided on, but peers
+    /// are told what we originate alone, and no End-of-RIB.
     Advertise,
     /// A deadline may have passed: stale routes whose time is up.
     Tick,
@@ -223,7 +223,7 @@ pub struct Rib {
     /// The own addresses, link-local ones with their link, and how many peers' sessions or configurations say so: no next hop to
     /// believe in.
     own_addresses: BTreeMap<(IpAddr, Option<u32>), usize>,
-    /// Whether peers are told anything yet.
+    /// Whether peers are told what was learned.
     advertising: bool,
     /// The prefixes to decide on, each once.
     dirty: VecDeque<PrefixId>,
@@ -239,7 +239,7 @@ impl Default for Rib {
 }
 
 impl Rib {
-    /// An empty RIB that knows no peers and tells nobody anything until [`RibInput::Advertise`].
+    /// An empty RIB that knows no peers and tells nobody what it learns until [`RibInput::Advertise`].
     #[must_use]
     pub fn new() -> Self {
         Self {

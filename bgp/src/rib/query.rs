@@ -301,10 +301,7 @@ impl Rib {
                 .path(best.source)
                 .zip(source)
                 .is_some_and(|(path, peer)| peer.is_stale(Family::of(&prefix), path)),
-            reason: Reason::new(
-                "no-session",
-                "the peer is told nothing before its session is Established and we have converged",
-            ),
+            reason: Reason::new("no-session", "the peer is told nothing before its session is Established"),
         }
     }
 
@@ -345,7 +342,8 @@ impl Rib {
     ) -> Option<Result<Arc<PathAttributes>, Reason>> {
         let from = self.holdings.provenance(best)?;
         let attributes = &self.holdings.attributes.get(best.attributes).attributes;
-        let admitted = exporter.admit(prefix, &from, attributes).and_then(|operations| {
+        let may = self.decided().tells(best.source).then_some(()).ok_or(Withheld::Deferred);
+        let admitted = may.and_then(|()| exporter.admit(prefix, &from, attributes)).and_then(|operations| {
             let summary = self.aggregates.summary(&prefix, exporter, &self.table, &self.holdings);
             summary.map_or(Ok(operations), |net| Err(Withheld::Summarized(net)))
         });

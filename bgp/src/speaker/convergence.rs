@@ -28,7 +28,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// cannot be expected to come.
 ///
 /// Before that comes the end of the deferral: a peer that restarts itself (R bit) may wait for us, so what we have to say must not
-/// wait for it.
+/// wait for it. What we originate waits for nobody: nothing that a peer may tell changes it. The rest of the table, and End-of-RIB, do.
 #[derive(Debug)]
 pub(super) struct Convergence {
     /// After a restart a failed dial proves little: the peer may not have noticed yet that the old session is gone.

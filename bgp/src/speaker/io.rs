@@ -23,8 +23,8 @@ use crate::types::{ConnectionId, Family, FamilySet, PeerAddress, Reason};
 pub struct SpeakerStart {
     /// Of all its jitter.
     pub seed: u64,
-    /// Whether it takes over from a process that died: helpers are told so (RFC 4724, R bit), and nothing is announced before the
-    /// first convergence.
+    /// Whether it takes over from a process that died: helpers are told so (RFC 4724, R bit), and nothing that was learned is announced,
+    /// nor End-of-RIB, before the others have told their tables.
     pub restarting: bool,
     /// The families whose kernel routes were kept meanwhile (F bit).
     pub forwarding: FamilySet,

@@ -77,7 +77,7 @@ pub struct Speaker {
     /// The groups that may have something to send.
     stirred: BTreeSet<GroupId>,
     convergence: Convergence,
-    /// Whether peers are told nothing yet (RFC 4724 section 4.1).
+    /// Whether peers are told nothing that was learned yet (RFC 4724 section 4.1).
     deferring: bool,
     /// After a restart, until the first convergence: what the kernel holds is better than what the first peers to come back know.
     held: Option<BTreeMap<IpNet, NextHops>>,
