@@ -113,7 +113,8 @@ pub struct FamilyStatus {
     pub advertised: usize,
     /// Kept while it restarts.
     pub stale: usize,
-    /// Paths that were refused in this session, as the peer had told as many of their prefixes as it may (RFC 7911).
+    /// Paths that were refused in this session, as the peer had told as many of their prefixes as it may (RFC 7911), since it was last
+    /// asked for what there is room for.
     pub refused: u64,
     /// Whether these are long-lived stale (RFC 9494).
     pub long_lived: bool,

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use rib_support::*;
 use weft_bgp::config::{AddPath, AddPathSend, MaxPrefixes, PathChoice, PeerConfig};
 use weft_bgp::ingress::{AddPathFamilies, Down, Session};
-use weft_bgp::rib::RibInput;
+use weft_bgp::rib::{RibInput, Timer};
 use weft_bgp::status::{PathStatus, RibView, RouteSelect};
 use weft_bgp::types::{Asn, Family, FamilySet, PeerId};
 use weft_bgp::wire::attributes::PathAttributes;
@@ -221,6 +221,50 @@ fn a_peer_has_so_many_paths_of_a_prefix_and_no_more() {
     lab.down(1, Down::Death);
     lab.up(telling(1));
     assert_eq!((status(&lab, 0).received, status(&lab, 0).refused), (0, 0));
+}
+
+/// What was refused comes back when there is room: the peer is asked, once in a while however many paths go.
+/// Proves RFC 2918 3, RFC 7911.
+#[test]
+fn what_was_refused_is_asked_for_when_there_is_room() {
+    let mut lab = Lab::advertising();
+    teller(&mut lab, 1);
+    let tell = |lab: &mut Lab, ids: std::ops::Range<u32>| {
+        ids.for_each(|id| lab.path(1, id, Some(over(100)), &[prefix()]));
+    };
+    tell(&mut lab, 0..PATHS_MAX);
+    lab.path(1, 5, None, &[prefix()]);
+    assert_eq!(lab.rib.next_deadline(), None, "nothing was refused");
+    tell(&mut lab, 0..PATHS_MAX + 2);
+    let refused = |lab: &Lab| lab.rib.family_status(PeerId(1), FamilySet::all())[0].refused;
+    lab.path(1, PATHS_MAX, None, &[prefix()]);
+    assert_eq!((refused(&lab), lab.rib.next_deadline()), (2, None), "what is not there makes no room");
+    lab.path(1, 0, None, &[prefix()]);
+    let at = lab.now + Duration::from_secs(30);
+    assert_eq!(lab.rib.next_deadline(), Some((at, Timer::AskAgain(PeerId(1)))));
+    lab.now += Duration::from_secs(29);
+    lab.path(1, 1, None, &[prefix()]);
+    lab.input(RibInput::Tick);
+    assert_eq!((lab.asked.len(), lab.rib.next_deadline().unwrap().0), (0, at), "once for both");
+    lab.now = at;
+    lab.input(RibInput::Tick);
+    assert_eq!(lab.asked, [(PeerId(1), Family::Ipv4Unicast)]);
+    tell(&mut lab, 2..PATHS_MAX + 2);
+    let ids: Vec<_> =
+        shown(&lab, RibView::In(address(1).into())).into_iter().filter_map(|path| path.path_id).collect();
+    assert_eq!(ids, (2..PATHS_MAX + 2).collect::<Vec<_>>());
+    assert_eq!((refused(&lab), lab.rib.next_deadline()), (0, None));
+
+    // Another session begins anew, and whoever does not know the message is not asked.
+    tell(&mut lab, 0..PATHS_MAX + 1);
+    lab.path(1, 7, None, &[prefix()]);
+    assert!(lab.rib.next_deadline().is_some());
+    lab.down(1, Down::Death);
+    lab.up(Session { route_refresh: false, ..telling(1) });
+    assert_eq!(lab.rib.next_deadline(), None);
+    tell(&mut lab, 0..PATHS_MAX + 1);
+    lab.path(1, 7, None, &[prefix()]);
+    assert_eq!((refused(&lab), lab.rib.next_deadline()), (1, None));
 }
 
 /// A peer that restarts need not call its paths as before: stale ones make room, and End-of-RIB takes those that are left.

@@ -78,7 +78,7 @@ impl Ingress {
             IngressInput::Restart(restart) => fsm.set_restart(restart),
             IngressInput::Cease { subcode, text } => fsm.cease(now, subcode, &text, outbox),
             IngressInput::Reset => fsm.reset(now, outbox),
-            IngressInput::AskRefresh => fsm.ask_refresh(outbox),
+            IngressInput::AskRefresh(families) => fsm.ask_refresh(families, outbox),
             IngressInput::OverLimit { family } => fsm.over_limit(now, family, outbox),
             IngressInput::Observe(observed) => outbox.observed = observed,
             IngressInput::Stop => fsm.finish(now, outbox),
@@ -348,8 +348,8 @@ pub enum IngressInput {
     },
     /// End the session with a Cease/Administrative Reset, and start again at once.
     Reset,
-    /// Ask for all of the peer's routes again, if it knows ROUTE-REFRESH (RFC 2918).
-    AskRefresh,
+    /// Ask for all of the peer's routes of these families again, if it knows ROUTE-REFRESH (RFC 2918).
+    AskRefresh(FamilySet),
     /// The peer has told more prefixes of a family than it may: end the session, and keep it down as its configuration says.
     OverLimit {
         /// The family.

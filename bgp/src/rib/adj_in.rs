@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ipnet::IpNet;
 use rustc_hash::FxHashSet;
@@ -25,7 +26,7 @@ pub(super) const DUPLICATE_ORIGIN: &str = "duplicate-origin";
 
 impl Rib {
     /// Takes the routes of an Established session. What comes after its end is dropped.
-    pub(super) fn receive(&mut self, peer: PeerId, batch: &RouteBatch) {
+    pub(super) fn receive(&mut self, now: Instant, peer: PeerId, batch: &RouteBatch) {
         let Some(Link::Up(session)) = self.holdings.peers.get(&peer).map(|p| p.link.clone()) else { return };
         for run in &batch.runs {
             if self.is_full(peer) {
@@ -35,7 +36,11 @@ impl Rib {
             let family = nlri.peek().map(|(prefix, _)| Family::of(prefix));
             match &run.attributes {
                 Some(attributes) => self.announce(peer, &session, attributes, nlri),
-                None => nlri.for_each(|(prefix, path_id)| self.withdraw(prefix, Source::of(peer, path_id))),
+                None => nlri.for_each(|(prefix, path_id)| {
+                    let source = Source::of(peer, path_id);
+                    self.note_room(now, peer, &session, prefix, source);
+                    self.withdraw(prefix, source);
+                }),
             }
             if let Some(family) = family {
                 self.check_limit(peer, family);

@@ -103,8 +103,10 @@ pub(super) struct AdjRibIn {
     pub(super) stale: usize,
     pub(super) own_as: usize,
     pub(super) duplicate_origin: usize,
-    /// Paths of this session that were refused, as the peer had told too many of their prefixes.
+    /// Paths of this session that were refused, as the peer had told too many of their prefixes, since it was last asked for its table.
     pub(super) refused: u64,
+    /// When the peer is asked to tell its table again, as one of its prefixes has room since some were refused.
+    pub(super) ask_at: Option<Instant>,
     pub(super) level: Level,
     /// How long its stale paths are kept, while there may be any.
     pub(super) retention: Option<Retention>,

@@ -1,5 +1,7 @@
 //! How many prefixes a peer may tell, and how many paths of each.
 
+use std::time::{Duration, Instant};
+
 use ipnet::IpNet;
 
 use super::holdings::{Path, Source};
@@ -9,6 +11,10 @@ use crate::types::{Family, PeerId};
 
 /// How many paths of one prefix a peer may have: what is decided on a prefix looks at all of them.
 pub(super) const PATHS_MAX: usize = 64;
+
+/// How long a peer's prefix has had room for paths that were refused when the peer is asked for its table: it is asked no more often, and
+/// what takes the room in the same breath has come by then.
+const ASK_AFTER: Duration = Duration::from_secs(30);
 
 /// How a peer's Adj-RIB-In of one family stands with its limit, as it was told last. In order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +78,42 @@ impl Rib {
         false
     }
 
+    /// A path is about to be withdrawn. If that makes room in a full prefix, of which some may have been refused, the peer is asked for its
+    /// table after a while: which they were is not remembered.
+    pub(super) fn note_room(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        session: &Session,
+        prefix: IpNet,
+        source: Source,
+    ) {
+        let family = Family::of(&prefix);
+        let Some(peer) = self.holdings.peers.get_mut(&id).filter(|_| session.route_refresh) else { return };
+        let adj = peer.adj_rib_in_mut(family);
+        if adj.refused == 0 || adj.ask_at.is_some() {
+            return;
+        }
+        let destination = self.table.find(&prefix.trunc()).map(|id| self.table.get(id));
+        if destination.is_some_and(|d| d.paths_of(id).len() >= PATHS_MAX && d.path(source).is_some()) {
+            adj.ask_at = Some(now + ASK_AFTER);
+        }
+    }
+
+    /// Asks the peers for their tables of whom that is due. What is refused is counted anew then.
+    pub(super) fn ask_again(&mut self, now: Instant) {
+        for (id, peer) in &mut self.holdings.peers {
+            let is_up = peer.established().is_some();
+            for family in Family::ALL {
+                let adj = peer.adj_rib_in_mut(family);
+                if adj.ask_at.take_if(|at| *at <= now).is_some() && is_up {
+                    adj.refused = 0;
+                    self.outputs.push_back(RibOutput::AskRefresh { peer: *id, family });
+                }
+            }
+        }
+    }
+
     /// Begins anew: the session is another, or the limit.
     pub(super) fn reset_limits(&mut self, id: PeerId) {
         if let Some(peer) = self.holdings.peers.get_mut(&id) {
@@ -82,7 +124,9 @@ impl Rib {
     /// Begins to count anew what is refused: the session is another.
     pub(super) fn reset_refused(&mut self, id: PeerId) {
         if let Some(peer) = self.holdings.peers.get_mut(&id) {
-            Family::ALL.into_iter().for_each(|family| peer.adj_rib_in_mut(family).refused = 0);
+            for adj in [&mut peer.ipv4, &mut peer.ipv6] {
+                (adj.refused, adj.ask_at) = (0, None);
+            }
         }
     }
 

@@ -141,7 +141,7 @@ pub enum RibInput {
     /// From now on announcements flow. Until then (after a restart, RFC 4724 section 4.1) routes are taken in and decided on, but peers
     /// are told what we originate alone, and no End-of-RIB.
     Advertise,
-    /// A deadline may have passed: stale routes whose time is up.
+    /// A deadline may have passed: see [`Timer`].
     Tick,
 }
 
@@ -176,6 +176,13 @@ pub enum RibOutput {
         /// Whether it is more.
         exceeded: bool,
     },
+    /// Ask the peer to tell its table of a family again (RFC 2918): there is room for paths that were refused.
+    AskRefresh {
+        /// Whom.
+        peer: PeerId,
+        /// Which family.
+        family: Family,
+    },
     /// The aggregates that are announced, all of them: on every change.
     Aggregates(BTreeSet<IpNet>),
     /// For the third stage: see [`crate::egress::EgressInput`].
@@ -189,6 +196,8 @@ pub enum RibOutput {
 pub enum Timer {
     /// The time in which a restarting peer must be back, or tell its table again (RFC 4724 section 4.2).
     StaleRoutes(PeerId),
+    /// The peer is asked to tell its table again, as there is room for what was refused.
+    AskAgain(PeerId),
 }
 
 /// The speaker's own part of the configuration.
@@ -276,14 +285,17 @@ impl Rib {
             RibInput::RemovePeer(peer) => self.remove_peer(peer),
             RibInput::Up { peer, session } => self.up(now, peer, session),
             RibInput::Down { peer, down } => self.down(now, peer, &down),
-            RibInput::Routes { peer, batch } => self.receive(peer, &batch),
+            RibInput::Routes { peer, batch } => self.receive(now, peer, &batch),
             RibInput::EndOfRib { peer, family } => self.end_of_rib(peer, family),
             RibInput::RefreshBegins { peer, family } => self.refresh_begins(now, peer, family),
             RibInput::RefreshEnds { peer, family } => self.refresh_ends(peer, family),
             RibInput::NextHops(answers) => self.resolve(answers),
             RibInput::Monitor { adj_rib_in, loc_rib } => self.monitor.configure(adj_rib_in, loc_rib),
             RibInput::Advertise => self.advertise(),
-            RibInput::Tick => self.expire(now),
+            RibInput::Tick => {
+                self.expire(now);
+                self.ask_again(now);
+            }
         }
     }
 
@@ -306,7 +318,12 @@ impl Rib {
     #[must_use]
     pub fn next_deadline(&self) -> Option<(Instant, Timer)> {
         let peers = self.holdings.peers.iter();
-        peers.flat_map(|(id, peer)| peer.retained().map(|kept| (kept.until, Timer::StaleRoutes(*id)))).min()
+        let deadlines = peers.flat_map(|(id, peer)| {
+            let stale = peer.retained().map(|kept| (kept.until, Timer::StaleRoutes(*id)));
+            let ask = [peer.ipv4.ask_at, peer.ipv6.ask_at].into_iter().flatten();
+            stale.chain(ask.map(|at| (at, Timer::AskAgain(*id))))
+        });
+        deadlines.min()
     }
 
     fn mark_dirty(&mut self, id: PrefixId) {

@@ -21,7 +21,7 @@ use crate::ingress::{Down, IncidentKind, IngressOutput, LocalRestart, Session};
 use crate::protection::ao::KeyChain;
 use crate::protection::{Authentication, NO_ANSWER};
 use crate::status::Direction;
-use crate::types::{ConnectionId, Family, PeerAddress, Reason};
+use crate::types::{ConnectionId, Family, FamilySet, PeerAddress, Reason};
 use crate::wire::Message;
 use crate::wire::error::ErrorCode;
 use crate::wire::route_refresh::RouteRefresh;
@@ -265,10 +265,10 @@ impl Fsm {
         self.update_state(now, outbox);
     }
 
-    /// Asks for all routes of the Established session again (RFC 2918).
-    pub(crate) fn ask_refresh(&self, outbox: &mut Outbox) {
+    /// Asks for all routes of these families of the Established session again (RFC 2918).
+    pub(crate) fn ask_refresh(&self, families: FamilySet, outbox: &mut Outbox) {
         let Some(session) = self.session().filter(|session| session.route_refresh) else { return };
-        for family in session.families.iter() {
+        for family in session.families.intersection(families).iter() {
             let refresh = RouteRefresh { family: family.into(), subtype: RouteRefresh::REQUEST };
             outbox.send(session.connection, &Message::RouteRefresh(refresh));
         }

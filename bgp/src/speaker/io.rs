@@ -50,8 +50,8 @@ pub enum Timer {
         /// Who.
         peer: PeerAddress,
     },
-    /// Stale routes of a peer that did not come back (RFC 4724).
-    Stale,
+    /// The RIB's: stale routes of a peer that did not come back (RFC 4724), or a table to ask for again.
+    Rib,
     /// The next look at the first convergence.
     Convergence,
     /// A monitoring station is to be dialled, or told what was counted.

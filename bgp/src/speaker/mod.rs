@@ -169,7 +169,7 @@ impl Speaker {
             }
             Input::Reset { peer } => self.tell_peer(now, peer, IngressInput::Reset),
             Input::Refresh { peer, direction: Refresh::In } => {
-                self.tell_peer(now, peer, IngressInput::AskRefresh);
+                self.tell_peer(now, peer, IngressInput::AskRefresh(FamilySet::all()));
             }
             Input::Refresh { peer, direction: Refresh::Out } => self.tell_again(now, peer),
             Input::Bfd { peer, change } => self.bfd(now, peer, change),
@@ -198,11 +198,11 @@ impl Speaker {
             p.ingress.next_deadline().map(|(at, timer)| (at, Timer::Session { peer, timer }))
         });
         let send_hold = self.send_hold_deadlines().map(|(_, peer, at)| (at, Timer::SendHold { peer }));
-        let stale = self.rib.next_deadline().map(|(at, _)| (at, Timer::Stale));
+        let rib = self.rib.next_deadline().map(|(at, _)| (at, Timer::Rib));
         let convergence = self.convergence.next_deadline().map(|at| (at, Timer::Convergence));
         let gone = self.gone().map(|(peer, at)| (at, Timer::Forget { peer }));
         let station = self.bmp.next_deadline().map(|(at, station)| (at, Timer::Station { station }));
-        let deadlines = sessions.chain(send_hold).chain(gone).chain(stale).chain(convergence).chain(station);
+        let deadlines = sessions.chain(send_hold).chain(gone).chain(rib).chain(convergence).chain(station);
         deadlines.min_by_key(|(at, _)| *at)
     }
 
@@ -549,6 +549,11 @@ impl Speaker {
             }
             RibOutput::Limit { peer, family, received, exceeded } => {
                 self.limit_reached(peer, family, received, exceeded);
+            }
+            RibOutput::AskRefresh { peer, family } => {
+                if let Some(address) = self.addresses.get(&peer).copied() {
+                    self.tell_peer(now, address, IngressInput::AskRefresh([family].into_iter().collect()));
+                }
             }
             RibOutput::Aggregates(prefixes) => self.outputs.push_back(Output::Aggregates(prefixes)),
             RibOutput::Egress(group, input) => self.pass_on(now, group, input),

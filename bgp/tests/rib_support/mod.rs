@@ -215,6 +215,8 @@ pub struct Lab {
     pub kernel: BTreeMap<IpNet, Vec<TrackedNextHop>>,
     pub tracked: BTreeSet<TrackedNextHop>,
     pub alarms: Vec<(PeerId, IpNet)>,
+    /// Who was asked for a table again.
+    pub asked: Vec<(PeerId, Family)>,
     pub aggregates: BTreeSet<IpNet>,
     /// The octets that an egress may have on their way.
     pub credit: usize,
@@ -240,6 +242,7 @@ impl Lab {
             kernel: BTreeMap::new(),
             tracked: BTreeSet::new(),
             alarms: vec![],
+            asked: vec![],
             aggregates: BTreeSet::new(),
             credit: CREDIT,
             best_path_changes: 0,
@@ -341,6 +344,7 @@ impl Lab {
                 RibOutput::Untrack(next_hop) => assert!(self.tracked.remove(&next_hop)),
                 RibOutput::Alarm { peer, prefix, .. } => self.alarms.push((peer, prefix)),
                 RibOutput::Changed(table, _) => panic!("{table:?} is told of, and nobody watches it"),
+                RibOutput::AskRefresh { peer, family } => self.asked.push((peer, family)),
                 // What follows from it is the speaker's.
                 RibOutput::Limit { .. } => {}
                 RibOutput::Aggregates(aggregates) => self.aggregates = aggregates,

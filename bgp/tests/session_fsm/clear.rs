@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weft_bgp::ingress::{Down, IngressInput, IngressOutput};
 use weft_bgp::session::State;
-use weft_bgp::types::Family;
+use weft_bgp::types::{Family, FamilySet};
 use weft_bgp::wire::Message;
 use weft_bgp::wire::capability::Capability;
 use weft_bgp::wire::error::ErrorCode;
@@ -62,16 +62,19 @@ fn a_reset_ends_a_wait_in_idle_but_no_shutdown() {
 #[test]
 fn a_refresh_is_asked_for_of_every_family_and_only_of_who_knows_it() {
     let (mut solo, connection) = Solo::established(peer_config(65001, 65002), open());
-    solo.input(IngressInput::AskRefresh);
+    solo.input(IngressInput::AskRefresh(FamilySet::all()));
     let wanted = Family::ALL.map(|family| {
         Message::RouteRefresh(RouteRefresh { family: family.into(), subtype: RouteRefresh::REQUEST })
     });
     assert_eq!(solo.written(connection), wanted);
     assert_eq!(solo.ingress.counters().sent[4], 2);
+    solo.outputs.clear();
+    solo.input(IngressInput::AskRefresh([Family::Ipv6Unicast].into_iter().collect()));
+    assert_eq!(solo.written(connection), wanted[1..]);
 
     let mut without = open();
     without.capabilities.retain(|capability| *capability != Capability::RouteRefresh);
     let (mut solo, _) = Solo::established(peer_config(65001, 65002), without);
-    solo.input(IngressInput::AskRefresh);
+    solo.input(IngressInput::AskRefresh(FamilySet::all()));
     assert!(solo.outputs.is_empty(), "{:?}", solo.outputs);
 }

@@ -171,7 +171,7 @@ pub struct FamilyJson {
     /// Of those, long-lived stale (RFC 9494): the last choice.
     #[serde(default)]
     pub long_lived_stale: u64,
-    /// Paths refused in this session, as the peer had told 64 of their prefix (RFC 7911).
+    /// Paths refused in this session, as the peer had told 64 of their prefix (RFC 7911), since it was last asked for what there is room for.
     #[serde(default)]
     pub refused_paths: u64,
 }
