@@ -124,6 +124,8 @@ pub struct PeerConfig {
     pub add_path: AddPath,
     /// How often our own AS may occur in a received AS path.
     pub allowed_own_as: u8,
+    /// Whether paths with an AS_SET or AS_CONFED_SET are taken from the peer and told to it, which RFC 9774 forbids.
+    pub allow_as_sets: bool,
     /// Whether an external peer is told ours in place of its own AS, so that it takes what comes from another site of its AS.
     pub as_override: bool,
     /// Whether private AS numbers are taken out of what an external peer is told, but for its own.

@@ -116,6 +116,8 @@ pub struct FamilyStatus {
     /// Paths that were refused in this session, as the peer had told as many of their prefixes as it may (RFC 7911), since it was last
     /// asked for what there is room for.
     pub refused: u64,
+    /// Rejected for a set in their AS path (RFC 9774).
+    pub as_set: usize,
     /// Whether these are long-lived stale (RFC 9494).
     pub long_lived: bool,
 }
@@ -131,6 +133,8 @@ impl FamilyStatus {
 /// Routes of a peer that are rejected for what points at a mistake: how many, and one of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rejections {
+    /// Their AS path has a set (RFC 9774).
+    pub as_set: Option<(usize, IpNet)>,
     /// Nothing but our own AS in the path speaks against them.
     pub own_as: Option<(usize, IpNet)>,
     /// The node that announces them does not own them.

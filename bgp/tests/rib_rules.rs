@@ -20,7 +20,7 @@ use weft_bgp::rib::{RibInput, Timer};
 use weft_bgp::speaker::{Resolution, TrackedNextHop};
 use weft_bgp::status::{PathStatus, Rejections, RibView, RouteSelect};
 use weft_bgp::types::{Asn, Family, FamilySet, PeerId, Reason};
-use weft_bgp::wire::attributes::{GRACEFUL_SHUTDOWN, PathAttributes};
+use weft_bgp::wire::attributes::{GRACEFUL_SHUTDOWN, PathAttributes, Segment, SegmentKind};
 
 const PREFIX: &str = "10.1.0.0/16";
 
@@ -66,6 +66,48 @@ fn the_own_as_is_counted_against_the_number_allowed() {
     assert_eq!(code(&lab), "own-as-in-path");
     lab.peer(1, PeerConfig { allowed_own_as: 2, ..config() });
     assert_eq!(code(&lab), "best");
+}
+
+/// It takes the place of what the peer told before, as a withdraw, and where it is permitted it is told to those alone that permit it too.
+/// Proves RFC 9774 3.
+#[test]
+fn a_path_with_a_set_is_as_good_as_withdrawn() {
+    for kind in [SegmentKind::Set, SegmentKind::ConfedSet] {
+        let mut lab = lab(false);
+        let mut set = attributes(&[65001], "192.0.2.1");
+        set.as_path.0.push(Segment { kind, asns: vec![Asn(64601), Asn(64602)] });
+        let as_sets = |lab: &Lab| {
+            let count = lab.rib.family_status(PeerId(1), FamilySet::all())[0].as_set;
+            assert_eq!(lab.rib.rejections(PeerId(1)).as_set, (count > 0).then_some((count, net(PREFIX))));
+            count
+        };
+        lab.announce(1, attributes(&[65001], "192.0.2.1"), &[net(PREFIX)]);
+        lab.read_all();
+        assert!(lab.kernel.contains_key(&net(PREFIX)) && lab.sink(2).table.contains_key(&net(PREFIX)));
+        lab.announce(1, set.clone(), &[net(PREFIX)]);
+        lab.read_all();
+        assert_eq!((code(&lab), as_sets(&lab)), ("as-set".to_owned(), 1), "{kind:?}");
+        assert!(lab.kernel.is_empty() && lab.sink(2).table.is_empty());
+
+        // Permitted, without a word to the session: another AS is told no confederation segment anyway.
+        let permits = || PeerConfig { allow_as_sets: true, ..config() };
+        lab.peer(1, permits());
+        lab.read_all();
+        assert_eq!((code(&lab), as_sets(&lab)), ("best".to_owned(), 0));
+        let external = kind == SegmentKind::ConfedSet;
+        let told = |lab: &Lab| [2, 3].map(|peer| lab.sink(peer).table.contains_key(&net(PREFIX)));
+        assert_eq!(told(&lab), [external, false], "{kind:?}");
+        let view = RibView::Out(address(3).into());
+        let out = lab.rib.routes(view, RouteSelect::Exact(net(PREFIX))).remove(0).paths.remove(0);
+        assert_eq!((out.valid, &*out.reason.code), (false, "as-set"));
+        lab.peer(2, permits());
+        lab.peer(3, permits());
+        lab.read_all();
+        assert_eq!(told(&lab), [true, true]);
+        lab.peer(1, config());
+        lab.read_all();
+        assert_eq!((told(&lab), as_sets(&lab)), ([false, false], 1));
+    }
 }
 
 #[test]
@@ -524,7 +566,7 @@ fn what_points_at_a_mistake_is_counted_with_an_example() {
     lab.peer(1, PeerConfig { import: rejecting("duplicate-origin"), ..config() });
     assert_eq!(
         rejections(&lab),
-        Rejections { own_as: None, duplicate_origin: Some((2, net("2001:db8::/32"))) }
+        Rejections { as_set: None, own_as: None, duplicate_origin: Some((2, net("2001:db8::/32"))) }
     );
     lab.down(1, Down::Death);
     assert_eq!(rejections(&lab), Rejections::default());

@@ -49,6 +49,7 @@ fn peer(name: &str, address: &str) -> PeerJson {
         stale: 0,
         long_lived_stale: 0,
         refused_paths: 0,
+        as_set_routes: 0,
     };
     PeerJson {
         name: name.into(),
@@ -469,9 +470,12 @@ fn path_identifiers_show_where_there_are_some() {
 
     let mut peers = peers();
     let family = peers[0].per_family.get_mut(&Family::Ipv4Unicast).unwrap();
-    family.refused_paths = 3;
+    (family.refused_paths, family.as_set_routes) = (3, 2);
     let shown = tables::peer(&peers[0], now());
-    assert!(shown.contains("4 received, 3 accepted, 1 advertised, 3 paths refused"), "{shown}");
+    assert!(
+        shown.contains("4 received, 3 accepted, 1 advertised, 3 paths refused, 2 rejected for an AS_SET\n"),
+        "{shown}"
+    );
     assert!(shown.contains("ADD-PATH receive (ipv4-unicast, ipv6-unicast)\n"), "{shown}");
 }
 

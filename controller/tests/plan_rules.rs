@@ -294,7 +294,7 @@ fn a_peer_selector_makes_both_ends_and_takes_the_place_of_the_mesh() {
 fn every_field_of_a_peer_reaches_the_speaker() {
     let spec = "kind: BGPPeer\nmetadata: {name: tor}\nspec: {nodeSelector: rack == \"a\", peerIP: \"[2001:db8::fe]:1179\", asNumber: external, \
                 localASNumber: 65100, holdTime: 30s, keepaliveTime: 5s, sendHoldTime: 1m, ebgpMultihop: true, nextHopMode: Self, sourceAddress: UseNodeIP, \
-                numAllowedLocalASNumbers: 2, gracefulRestart: {restartTime: 60s, onHoldTimerExpiry: true, longLivedTime: 1h}, families: [ipv4-unicast], passive: true, shutdown: true}\n";
+                numAllowedLocalASNumbers: 2, allowASSets: true, gracefulRestart: {restartTime: 60s, onHoldTimerExpiry: true, longLivedTime: 1h}, families: [ipv4-unicast], passive: true, shutdown: true}\n";
     let plan = plan1(&[NO_MESH, spec]);
     let tor = peer(&plan, "2001:db8::fe");
     assert_eq!((tor.port, tor.remote_as, tor.local_as), (1179, RemoteAs::External, Asn(65100)));
@@ -306,7 +306,7 @@ fn every_field_of_a_peer_reaches_the_speaker() {
     assert!(tor.ebgp_multihop && tor.passive && tor.shutdown.is_some());
     assert_eq!(tor.next_hop_mode, weft_bgp::config::NextHopMode::Own);
     assert_eq!(tor.source_address, Some("2001:db8::1".parse().expect("an address")));
-    assert_eq!(tor.allowed_own_as, 2);
+    assert_eq!((tor.allowed_own_as, tor.allow_as_sets), (2, true));
     let restart = tor.graceful_restart.expect("it is on");
     assert_eq!((restart.restart_time.as_secs(), restart.on_hold_timer_expiry), (60, true));
     assert_eq!(restart.long_lived_time.map(|t| t.as_secs()), Some(3600));

@@ -113,6 +113,7 @@ const RFCS: &[(u16, &str, State)] = &[
     (9384, "A BGP Cease NOTIFICATION Subcode for Bidirectional Forwarding Detection (BFD)", Full),
     (9494, "Long-Lived Graceful Restart for BGP", Partly("without the partial deployment of section 4.6")),
     (9687, "BGP Send Hold Timer", Full),
+    (9774, "Deprecation of AS_SET and AS_CONFED_SET in BGP", Full),
 ];
 
 /// A test, and what of one RFC it proves with whom.

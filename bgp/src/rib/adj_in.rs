@@ -347,6 +347,10 @@ impl Rib {
         // What the peer says of the way is believed before what policy makes of it.
         let attributes = &self.holdings.attributes.get(self.holdings.attributes.received(id)).attributes;
         let external = session.peer_type == PeerType::External;
+        // As good as withdrawn: it takes the place of what the peer told before, and no part.
+        if !peer.config.allow_as_sets && attributes.as_path.has_set(true) {
+            return Standing::AsSet;
+        }
         if self.own_as_occurrences(session.local_as, &attributes.as_path)
             > usize::from(peer.config.allowed_own_as)
         {

@@ -51,6 +51,8 @@ pub(super) struct Terms {
     add_path: Option<(AddPathSend, FamilySet)>,
     /// Whether the peers understand LLGR_STALE.
     long_lived: bool,
+    /// Whether paths with sets are told.
+    as_sets: bool,
     role: Option<Role>,
     /// None: the peer is external.
     reflection: Option<Reflection>,
@@ -93,6 +95,7 @@ impl Terms {
             max_message: session.max_message,
             add_path: config.add_path.send.map(|send| (send, session.add_path.send)),
             long_lived: session.graceful_restart.is_some_and(|peer| peer.long_lived.is_some()),
+            as_sets: config.allow_as_sets,
             role: session.role,
             reflection: (!external)
                 .then_some(Reflection { client: config.route_reflector_client, cluster_id }),
@@ -152,6 +155,8 @@ pub(super) enum Withheld<'a> {
     Community(&'static str),
     /// It is long-lived stale, and the peer would not know (RFC 9494 section 4.3).
     LongLivedStale,
+    /// Its AS path has a set (RFC 9774).
+    AsSet,
     /// It is for customers only, and we are none of the peer's providers (RFC 9234 section 5).
     OnlyToCustomer(Asn),
     /// The export policy.
@@ -182,6 +187,10 @@ impl Withheld<'_> {
             Self::LongLivedStale => Reason::new(
                 "long-lived-stale",
                 "the path carries LLGR_STALE, and long-lived graceful restart was not agreed on with the peer (RFC 9494)",
+            ),
+            Self::AsSet => Reason::new(
+                "as-set",
+                "the AS path has an AS_SET or AS_CONFED_SET, and such are not told (RFC 9774): allowASSets of the peer permits it",
             ),
             Self::OnlyToCustomer(asn) => Reason::new(
                 "only-to-customer",
@@ -254,6 +263,10 @@ impl Exporter {
             if attributes.communities.contains(&LLGR_STALE) && !terms.long_lived {
                 return Err(Withheld::LongLivedStale);
             }
+        }
+        // Another AS is told no confederation segments.
+        if !terms.as_sets && attributes.as_path.has_set(terms.peer_type == PeerType::Internal) {
+            return Err(Withheld::AsSet);
         }
         let upward = terms.role.is_some_and(|role| role.counterpart().tells_customers_only());
         if let Some(asn) = attributes.only_to_customer.filter(|_| upward) {

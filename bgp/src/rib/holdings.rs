@@ -59,6 +59,8 @@ pub(super) enum Standing {
     Policy,
     /// The import policy rejects it as another's, which has been alarmed.
     DuplicateOrigin,
+    /// Its AS path has a set (RFC 9774).
+    AsSet,
     /// Our own AS is in its AS path too often (RFC 4271 section 9.1.2).
     OwnAs,
     /// An external peer's AS does not come first in its AS path (RFC 4271 section 6.3).
@@ -101,6 +103,7 @@ pub(super) struct AdjRibIn {
     pub(super) received: usize,
     pub(super) accepted: usize,
     pub(super) stale: usize,
+    pub(super) as_set: usize,
     pub(super) own_as: usize,
     pub(super) duplicate_origin: usize,
     /// Paths of this session that were refused, as the peer had told too many of their prefixes, since it was last asked for its table.
@@ -116,6 +119,7 @@ impl AdjRibIn {
     /// How many paths stand so, where that is counted: it points at a mistake.
     fn rejected_mut(&mut self, standing: Standing) -> Option<&mut usize> {
         match standing {
+            Standing::AsSet => Some(&mut self.as_set),
             Standing::OwnAs => Some(&mut self.own_as),
             Standing::DuplicateOrigin => Some(&mut self.duplicate_origin),
             _ => None,

@@ -53,9 +53,8 @@ impl Rib {
         if import_changes {
             peer.import = Arc::new(CompiledPolicy::new(config.import.clone()));
         }
-        if import_changes
-            || (old.allowed_own_as, old.ebgp_multihop) != (config.allowed_own_as, config.ebgp_multihop)
-        {
+        let checks = |c: &PeerConfig| (c.allowed_own_as, c.allow_as_sets, c.ebgp_multihop);
+        if import_changes || checks(&old) != checks(&config) {
             self.judge_again(|path| path.source.is_of(id));
         }
         self.own_configured(&config, true);

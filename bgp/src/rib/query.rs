@@ -32,6 +32,7 @@ impl Rib {
                 advertised: 0,
                 stale: adj.stale,
                 refused: adj.refused,
+                as_set: adj.as_set,
                 long_lived: adj.retention.is_some_and(|r| r.phase == Phase::LongLived),
             }
         };
@@ -50,6 +51,7 @@ impl Rib {
             table.find(|(_, _, destination)| stands(destination)).map(|(_, example, _)| (count, example))
         };
         Rejections {
+            as_set: routes(|adj| adj.as_set, Standing::AsSet),
             own_as: routes(|adj| adj.own_as, Standing::OwnAs),
             duplicate_origin: routes(|adj| adj.duplicate_origin, Standing::DuplicateOrigin),
         }
@@ -229,6 +231,11 @@ impl Rib {
             Standing::Policy | Standing::DuplicateOrigin => self
                 .policy_rejection(id, prefix, path.attributes)
                 .unwrap_or_else(|| Reason::new("policy", "rejected by the import policy")),
+            Standing::AsSet => Reason::new(
+                "as-set",
+                "the AS path has an AS_SET or AS_CONFED_SET, and such are as good as withdrawn (RFC 9774): have who aggregates leave it \
+                 out, or set allowASSets of this peer",
+            ),
             Standing::OwnAs => {
                 let local_as = peer.session().map_or(self.settings.asn, |session| session.local_as);
                 let received = self.holdings.attributes.received(path.attributes);

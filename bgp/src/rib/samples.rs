@@ -41,6 +41,7 @@ pub(crate) fn config() -> PeerConfig {
         route_reflector_client: false,
         add_path: <_>::default(),
         allowed_own_as: 0,
+        allow_as_sets: false,
         as_override: false,
         remove_private_as: false,
         role: None,

@@ -159,6 +159,16 @@ impl AsPath {
         self.0.first().filter(|s| s.kind == SegmentKind::Sequence).and_then(|s| s.asns.first()).copied()
     }
 
+    /// Whether it has an AS_SET or, if that counts, an AS_CONFED_SET.
+    #[must_use]
+    pub fn has_set(&self, confederation: bool) -> bool {
+        self.0.iter().any(|s| match s.kind {
+            SegmentKind::Set => true,
+            SegmentKind::ConfedSet => confederation,
+            SegmentKind::Sequence | SegmentKind::ConfedSequence => false,
+        })
+    }
+
     /// Whether it begins with these numbers, nearest first, in sequence.
     #[must_use]
     pub fn begins_with(&self, prefix: &[Asn]) -> bool {

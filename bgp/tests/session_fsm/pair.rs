@@ -50,6 +50,7 @@ pub(crate) fn peer_config(local_as: u32, remote_as: u32) -> PeerConfig {
         route_reflector_client: false,
         add_path: <_>::default(),
         allowed_own_as: 0,
+        allow_as_sets: false,
         as_override: false,
         remove_private_as: false,
         role: None,

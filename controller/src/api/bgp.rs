@@ -311,6 +311,10 @@ pub struct BGPPeerSpec {
     /// over an eBGP peer need 1.
     #[serde(default, rename = "numAllowedLocalASNumbers")]
     pub num_allowed_local_as_numbers: Option<u8>,
+    /// Whether routes whose AS path has an AS_SET or AS_CONFED_SET are taken from this peer, and told to it. RFC 9774 forbids it: without, such
+    /// a route counts as withdrawn.
+    #[serde(default, rename = "allowASSets")]
+    pub allow_as_sets: bool,
     /// Whether this eBGP peer is told our AS wherever its own stands in an AS path. Sites of one AS that hear of each other through us
     /// take each other's routes then; a loop through that AS is not seen any more.
     #[serde(default)]

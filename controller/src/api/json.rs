@@ -174,6 +174,9 @@ pub struct FamilyJson {
     /// Paths refused in this session, as the peer had told 64 of their prefix (RFC 7911), since it was last asked for what there is room for.
     #[serde(default)]
     pub refused_paths: u64,
+    /// Routes rejected for a set in their AS path (RFC 9774).
+    #[serde(default)]
+    pub as_set_routes: u64,
 }
 
 /// A BFD session.

@@ -316,10 +316,14 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
             0 => String::new(),
             refused => format!(", {refused} paths refused"),
         };
+        let sets = match count.as_set_routes {
+            0 => String::new(),
+            sets => format!(", {sets} rejected for an AS_SET"),
+        };
         line(
             &format!("  {family}"),
             format!(
-                "{} received, {} accepted, {} advertised{stale}{refused}",
+                "{} received, {} accepted, {} advertised{stale}{refused}{sets}",
                 count.received, count.accepted, count.advertised
             ),
         );

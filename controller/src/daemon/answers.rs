@@ -338,8 +338,12 @@ impl SpeakerView {
 
 /// The rejections of a peer's routes that people should hear of: how many routes each, and one of them.
 fn rejected(speaker: &Speaker, peer: &PeerStatus) -> BTreeMap<Rejection, (usize, IpNet)> {
-    let Rejections { own_as, duplicate_origin } = speaker.rejections(peer.id);
-    let all = [(Rejection::OwnAs, own_as), (Rejection::DuplicateOrigin, duplicate_origin)];
+    let Rejections { as_set, own_as, duplicate_origin } = speaker.rejections(peer.id);
+    let all = [
+        (Rejection::AsSet, as_set),
+        (Rejection::OwnAs, own_as),
+        (Rejection::DuplicateOrigin, duplicate_origin),
+    ];
     all.into_iter().filter_map(|(rejection, routes)| Some((rejection, routes?))).collect()
 }
 

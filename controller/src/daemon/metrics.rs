@@ -310,6 +310,7 @@ impl Scrape {
             ("bgp_routes_advertised", "Prefixes in the Adj-RIB-Out", |f| f.advertised),
             ("bgp_routes_stale", "Prefixes kept while the peer restarts", |f| f.stale),
             ("bgp_routes_long_lived_stale", "Of those, long-lived stale (RFC 9494)", |f| f.long_lived_stale),
+            ("bgp_routes_with_as_set", "Routes rejected for an AS_SET (RFC 9774)", |f| f.as_set_routes),
             ("bgp_paths_refused", "Paths refused in the session, beyond 64 of a prefix", |f| f.refused_paths),
         ] {
             let families: Vec<_> = self
@@ -508,6 +509,7 @@ mod tests {
             stale: 1,
             long_lived_stale: 0,
             refused_paths: 30,
+            as_set_routes: 31,
         };
         let peer = PeerJson {
             name: "tor \"a\"".into(),

@@ -44,6 +44,8 @@ pub(super) struct Known<'a> {
 /// A reason for which routes are rejected that points at a mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rejection {
+    /// Their AS path has a set.
+    AsSet,
     /// Nothing but our own AS in the path speaks against them.
     OwnAs,
     /// The node that announces them does not own them.
@@ -208,6 +210,12 @@ fn rejected(peer: &str, rejection: Rejection, count: usize, example: IpNet) -> P
         n => format!("{n} routes of {peer}, such as {example}, are"),
     };
     match rejection {
+        Rejection::AsSet => Problem::warning(
+            "as-set",
+            format!("{routes} rejected because the AS path has an AS_SET or AS_CONFED_SET (RFC 9774)"),
+            "have the router that aggregates leave sets out (aggregate-address without as-set in FRR), or set allowASSets: true on the \
+             BGPPeer",
+        ),
         Rejection::OwnAs => Problem::warning(
             "own-as-in-path",
             format!("{routes} rejected only because our own AS is in the path"),
@@ -452,6 +460,13 @@ mod tests {
         assert!(
             problem.remedy.contains("numAllowedLocalASNumbers") && problem.remedy.contains("localASNumber")
         );
+    }
+
+    #[test]
+    fn a_route_with_a_set_names_the_remedy() {
+        let problem = rejected("tor-a", Rejection::AsSet, 1, "10.1.0.0/26".parse().unwrap());
+        assert_eq!((problem.severity, &*problem.code), (Severity::Warning, "as-set"));
+        assert!(problem.text.contains("10.1.0.0/26 of tor-a is") && problem.remedy.contains("allowASSets"));
     }
 
     #[test]

@@ -116,6 +116,7 @@ fn family(status: &FamilyStatus) -> FamilyJson {
         stale: status.stale as u64,
         long_lived_stale: if status.long_lived { status.stale as u64 } else { 0 },
         refused_paths: status.refused,
+        as_set_routes: status.as_set as u64,
     }
 }
 

@@ -248,6 +248,7 @@ fn peer(
         route_reflector_client: session.client,
         add_path: spec.and_then(|s| s.add_path).map(add_path).unwrap_or_default(),
         allowed_own_as: spec.and_then(|s| s.num_allowed_local_as_numbers).unwrap_or(0),
+        allow_as_sets: spec.is_some_and(|s| s.allow_as_sets),
         as_override: spec.is_some_and(|s| s.as_override),
         remove_private_as: spec.is_some_and(|s| s.remove_private_as),
         role: spec.and_then(|s| s.role).map(|role| match role {
