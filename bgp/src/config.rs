@@ -28,6 +28,8 @@ pub struct SpeakerConfig {
     pub cluster_id: Option<Ipv4Addr>,
     /// How many equal paths go to the kernel; at least 1.
     pub max_paths: u16,
+    /// Whether best paths are told for the kernel. Off for a route server or reflector that does not forward.
+    pub install_routes: bool,
     /// Whether next hops are believed only once an [`crate::speaker::Input::NextHops`] says that they resolve. Off where nothing
     /// knows the kernel's routes (simulation): every next hop is then on-link.
     pub next_hop_tracking: bool,

@@ -368,6 +368,7 @@ fn another_preference_of_our_own_prefixes_is_an_update_and_no_withdrawal() {
             router_id,
             cluster_id: None,
             max_paths: 16,
+            install_routes: true,
             next_hop_tracking: false,
             originate,
         });

@@ -291,6 +291,7 @@ fn aggregate(lab: &mut Lab, aggregation: Option<Aggregation>, own: &[&str]) {
         router_id: Ipv4Addr::new(9, 9, 9, 9),
         cluster_id: None,
         max_paths: 16,
+        install_routes: true,
         next_hop_tracking: false,
         originate: own.chain(whole).collect(),
     });
@@ -369,6 +370,7 @@ fn whoever_is_not_told_an_aggregate_any_more_is_told_its_routes() {
         router_id: Ipv4Addr::new(9, 9, 9, 9),
         cluster_id: None,
         max_paths: 16,
+        install_routes: true,
         next_hop_tracking: false,
         originate: specifics.chain([(net(WHOLE), whole)]).collect(),
     });

@@ -264,7 +264,14 @@ fn status() -> StatusJson {
         peers: PeerCountJson { up: 1, wanted: 2 },
         listen_ranges: Vec::new(),
         config: ConfigStatusJson { ok: false, errors: errors() },
-        fib: FibStatusJson { wanted: 12, installed: 11, refused: 0, shadowed: 1, repaired: 3 },
+        fib: FibStatusJson {
+            wanted: 12,
+            installed: 11,
+            refused: 0,
+            shadowed: 1,
+            repaired: 3,
+            learned_kept_out: false,
+        },
         ipam: IpamStatusJson { blocks: vec![block("10.244.1.0/26", Some(64)), block("fd00::/64", None)] },
         spoofed: Some(SpoofedJson { ipv4: 3, ipv6: 0 }),
         services: Some(ServicesStatusJson {

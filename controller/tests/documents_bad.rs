@@ -273,6 +273,15 @@ fn values_that_do_not_go_together() {
     );
     one(
         "BGPConfiguration",
+        "node.n1",
+        "  installRoutes: false\n  routeMetric: 20\n",
+        6,
+        "spec.routeMetric",
+        "does nothing beside installRoutes: false",
+        "leave routeMetric out",
+    );
+    one(
+        "BGPConfiguration",
         "default",
         "  routeReflectorClusterID: 0\n",
         5,

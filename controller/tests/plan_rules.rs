@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use weft_bgp::config::{PeerConfig, RemoteAs};
+use weft_bgp::config::{NextHopMode, PeerConfig, RemoteAs};
 use weft_bgp::policy::{CompiledPolicy, Policy, RouteSource, Subject};
 use weft_bgp::types::{Asn, Family, PeerType};
 use weft_bgp::wire::attributes::PathAttributes;
@@ -552,6 +552,23 @@ fn the_kernel_is_told_to_keep_its_default_route_before_it_is_told_to_forward() {
         (made.mtu, made.route_metric, made.speaker.max_paths, made.manage_sysctls),
         (1400, 20, 4, false)
     );
+}
+
+#[test]
+fn a_node_that_installs_nothing_needs_no_next_hops_and_draws_no_packets() {
+    let own = "kind: BGPConfiguration\nmetadata: {name: node.n1}\nspec: {installRoutes: false}\n";
+    let made = plan1(&[NO_MESH, TOR, own]);
+    assert!(!made.speaker.install_routes && !made.speaker.next_hop_tracking);
+    assert_eq!(peer(&made, "192.0.2.254").next_hop_mode, NextHopMode::Keep);
+    let ordinary = plan1(&[NO_MESH, TOR]);
+    assert!(ordinary.speaker.install_routes && ordinary.speaker.next_hop_tracking);
+    assert_eq!(peer(&ordinary, "192.0.2.254").next_hop_mode, NextHopMode::Auto);
+
+    assert!(codes(&made).contains(&"pods-without-routes"), "{:?}", codes(&made));
+    let drawing = TOR.replace("65000}", "65000, nextHopMode: Self}");
+    let drawing = plan1(&[NO_MESH, &drawing, own]);
+    let problem = drawing.diagnostics.iter().find(|problem| problem.code == "draws-packets");
+    assert!(problem.is_some_and(|problem| problem.text.contains("BGPPeer tor")), "{:?}", codes(&drawing));
 }
 
 #[test]

@@ -147,6 +147,54 @@ fn weftd_reflects_for_bird_and_frr() -> Result<()> {
     })
 }
 
+/// The clients have each other's blocks whether or not the reflector's own kernel does.
+#[test]
+fn a_reflector_keeps_what_it_learns_out_of_the_kernel_if_told_to() -> Result<()> {
+    Lab::test(|lab| {
+        let switch = Switch::new(lab.machine("switch")?)?;
+        let mut reflector = own(lab, &switch, 1, &[2, 3], true)?;
+        let bird = foreign(lab, &switch, 2, Software::Bird, &[1], false)?;
+        let frr = foreign(lab, &switch, 3, Software::Frr, &[1], false)?;
+        let install = |reflector: &Node, install: bool| {
+            let spec = json!({"installRoutes": install});
+            let own = documents::resource("BGPConfiguration", "node.n1", &spec);
+            documents::write(&reflector.weft.manifests(), "own.yaml", &[own])
+        };
+        let learned: Vec<IpNet> = [2, 3].into_iter().flat_map(|n| node::blocks(&Family::BOTH, n)).collect();
+        let reflected = || {
+            ensure_reflected_to(bird.as_ref(), 3)?;
+            ensure_reflected_to(frr.as_ref(), 2)
+        };
+        let installed = |reflector: &Node| {
+            reflected()?;
+            learned.iter().try_for_each(|block| reflector.weft.forwards(*block).map(drop))
+        };
+        let kept_out = |reflector: &Node| {
+            reflected()?;
+            for block in &learned {
+                let kernel = reflector.namespace.routes_to(*block)?;
+                ensure!(kernel.is_empty(), "{block}: {kernel:?}");
+                let route = reflector.weft.route(*block)?.context("no route")?;
+                ensure!(route.best.is_some() && !route.in_kernel, "{route:?}");
+            }
+            let status = reflector.weft.weftctl("status")?.stdout;
+            ensure!(status.contains("learned ones are kept out (installRoutes: false)"), "{status}");
+            ensure!(status.contains("its pods reach none of them"), "{status}");
+            let (_, metrics) = reflector.weft.http("/metrics")?;
+            ensure!(metrics.contains("weft_fib_installs_learned_routes 0"), "{metrics}");
+            Ok(())
+        };
+        wait_until("the routes in the kernel", PATIENCE, || installed(&reflector))?;
+        install(&reflector, false)?;
+        wait_until("the kernel to be without them", PATIENCE, || kept_out(&reflector))?;
+        reflector.weft.kill9()?;
+        reflector.weft.start()?;
+        wait_until("the same after a restart", PATIENCE, || kept_out(&reflector))?;
+        install(&reflector, true)?;
+        wait_until("the routes in the kernel again", PATIENCE, || installed(&reflector))
+    })
+}
+
 /// Two nodes that know of each other only by somebody else's reflector: their pods' packets go straight.
 fn weftd_is_a_client_of(software: Software) -> Result<()> {
     Lab::test(|lab| {

@@ -164,7 +164,8 @@ impl Rib {
     fn change_next_hops(&mut self, id: PrefixId, candidates: &Candidates) -> Option<BestPathChange> {
         let destination = self.table.get(id);
         let mut wanted = NextHopSet::new();
-        for candidate in candidates.iter().filter(|c| c.multipath && !c.local) {
+        let installed = candidates.iter().filter(|c| self.settings.install_routes && c.multipath && !c.local);
+        for candidate in installed {
             let path = destination.paths.get(candidate.path)?;
             let hop = self.holdings.attributes.get(path.attributes).hop;
             if let Some(tracked) = hop.and_then(|hop| self.holdings.hops.tracked(hop))

@@ -70,6 +70,8 @@ pub enum RibInput {
         cluster_id: Option<Ipv4Addr>,
         /// How many equal paths go to the kernel.
         max_paths: u16,
+        /// Whether any do.
+        install_routes: bool,
         /// Whether next hops must resolve first.
         next_hop_tracking: bool,
         /// What we originate.
@@ -207,6 +209,7 @@ struct Settings {
     router_id: Ipv4Addr,
     cluster_id: Option<Ipv4Addr>,
     max_paths: u16,
+    install_routes: bool,
     originate: BTreeMap<IpNet, Origination>,
 }
 
@@ -257,6 +260,7 @@ impl Rib {
                 router_id: Ipv4Addr::UNSPECIFIED,
                 cluster_id: None,
                 max_paths: 1,
+                install_routes: true,
                 originate: BTreeMap::new(),
             },
             table: PrefixTable::default(),
@@ -277,8 +281,16 @@ impl Rib {
     pub fn handle(&mut self, now: Instant, input: RibInput) {
         self.history.now = Some(now);
         match input {
-            RibInput::Configure { asn, router_id, cluster_id, max_paths, next_hop_tracking, originate } => {
-                let settings = Settings { asn, router_id, cluster_id, max_paths, originate };
+            RibInput::Configure {
+                asn,
+                router_id,
+                cluster_id,
+                max_paths,
+                install_routes,
+                next_hop_tracking,
+                originate,
+            } => {
+                let settings = Settings { asn, router_id, cluster_id, max_paths, install_routes, originate };
                 self.configure(settings, next_hop_tracking);
             }
             RibInput::Peer { peer, address, config } => self.configure_peer(peer, address, config),

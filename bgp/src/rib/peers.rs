@@ -36,7 +36,8 @@ impl Rib {
         if identity_changes || !old.aggregates().eq(self.settings.aggregates()) {
             self.configure_aggregates();
         }
-        if tracking_changes || old.max_paths != self.settings.max_paths {
+        let for_kernel = |settings: &Settings| (settings.max_paths, settings.install_routes);
+        if tracking_changes || for_kernel(&old) != for_kernel(&self.settings) {
             let all: Vec<_> = self.table.walk(0).map(|(id, ..)| id).collect();
             all.into_iter().for_each(|id| self.mark_dirty(id));
         }

@@ -21,6 +21,7 @@ impl Bench {
             router_id: Ipv4Addr::new(10, 0, 0, 1),
             cluster_id: Some(Ipv4Addr::new(10, 0, 0, 1)),
             max_paths: 4,
+            install_routes: true,
             next_hop_tracking: true,
             originate: BTreeMap::new(),
         });
@@ -123,6 +124,7 @@ fn more_changes_than_one_chunk_come_in_pieces() {
         router_id: Ipv4Addr::new(10, 0, 0, 1),
         cluster_id: Some(Ipv4Addr::new(10, 0, 0, 1)),
         max_paths: 4,
+        install_routes: true,
         next_hop_tracking: true,
         originate,
     });
@@ -134,4 +136,44 @@ fn more_changes_than_one_chunk_come_in_pieces() {
         })
         .collect();
     assert_eq!(sizes, [loc::CHUNK, loc::CHUNK, 1]);
+}
+
+/// Nobody is asked about next hops, and nothing is told for the kernel; what is told when that changes is all of it.
+#[test]
+fn without_routes_for_the_kernel_paths_count_and_nothing_is_told() {
+    let mut bench = Bench::new();
+    let configure = |bench: &mut Bench, install| {
+        bench.input(RibInput::Configure {
+            asn: OWN,
+            router_id: Ipv4Addr::new(10, 0, 0, 1),
+            cluster_id: Some(Ipv4Addr::new(10, 0, 0, 1)),
+            max_paths: 4,
+            install_routes: install,
+            next_hop_tracking: install,
+            originate: BTreeMap::new(),
+        })
+    };
+    let told = |outputs: Vec<RibOutput>| -> Vec<usize> {
+        let best_paths = outputs.into_iter().filter_map(|output| match output {
+            RibOutput::BestPaths(changes) => Some(changes),
+            _ => None,
+        });
+        best_paths.flatten().map(|change| change.next_hops.len()).collect()
+    };
+    configure(&mut bench, false);
+    let outputs = bench.routes(&["10.1.0.0/16", "10.2.0.0/16"], Some(samples::attributes()));
+    assert!(!outputs.iter().any(|output| matches!(output, RibOutput::Track(_))), "{outputs:?}");
+    assert_eq!(told(outputs), [0; 0]);
+    let exact = crate::status::RouteSelect::Exact("10.1.0.0/16".parse().unwrap());
+    let routes = bench.rib.routes(crate::status::RibView::Loc, exact);
+    assert!(routes[0].paths[0].best, "{routes:?}");
+
+    let next_hop = TrackedNextHop { address: IpAddr::from([10, 0, 0, 2]), default_route: false, link: None };
+    let outputs = configure(&mut bench, true);
+    assert!(outputs.iter().any(|output| matches!(output, RibOutput::Track(asked) if *asked == next_hop)));
+    assert_eq!(told(outputs), [0; 0], "not before the kernel was asked");
+    assert_eq!(told(bench.input(RibInput::NextHops(vec![(next_hop, Resolution::OnLink)]))), [1, 1]);
+    let outputs = configure(&mut bench, false);
+    assert!(outputs.iter().any(|output| matches!(output, RibOutput::Untrack(_))));
+    assert_eq!(told(outputs), [0, 0]);
 }

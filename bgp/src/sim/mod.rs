@@ -9,7 +9,8 @@
 //! # use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 //! # fn alone(n: u8) -> SpeakerConfig {
 //! #     SpeakerConfig {
-//! #         asn: weft_bgp::types::Asn(64512), router_id: [10, 0, 0, n].into(), cluster_id: None, max_paths: 1, next_hop_tracking: false,
+//! #         asn: weft_bgp::types::Asn(64512), router_id: [10, 0, 0, n].into(), cluster_id: None, max_paths: 1, install_routes: true,
+//! #         next_hop_tracking: false,
 //! #         peers: BTreeMap::new(), ranges: BTreeMap::new(), originate: BTreeMap::new(), bmp: <_>::default(),
 //! #     }
 //! # }

@@ -40,6 +40,7 @@ impl Speaker {
                 router_id: config.router_id,
                 cluster_id: cluster_id(&config),
                 max_paths: config.max_paths,
+                install_routes: config.install_routes,
                 next_hop_tracking: config.next_hop_tracking,
                 originate: config.originate.clone(),
             },

@@ -271,6 +271,7 @@ impl Lab {
             router_id: Ipv4Addr::new(9, 9, 9, 9),
             cluster_id: self.cluster_id,
             max_paths,
+            install_routes: true,
             next_hop_tracking,
             originate: originate.into_iter().map(|prefix| (prefix, Origination::default())).collect(),
         });

@@ -91,6 +91,7 @@ pub(crate) fn speaker(n: usize, asn: u32) -> SpeakerConfig {
         ranges: BTreeMap::new(),
         cluster_id: None,
         max_paths: 16,
+        install_routes: true,
         next_hop_tracking: false,
         peers: BTreeMap::new(),
         originate: prefixes(n).into_iter().map(|prefix| (prefix, <_>::default())).collect(),

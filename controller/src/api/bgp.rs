@@ -88,6 +88,10 @@ pub struct BGPConfigurationSpec {
     /// The metric of learned routes in the kernel; 64 unless given.
     #[serde(default)]
     pub route_metric: Option<u32>,
+    /// Whether learned routes go into the kernel; true unless given. False for a route server or reflector that packets do not pass: next hops
+    /// need not resolve then, and are told as they were learned.
+    #[serde(default)]
+    pub install_routes: Option<bool>,
     /// Graceful restart (RFC 4724).
     #[serde(default)]
     pub graceful_restart: Option<GracefulRestartSpec>,
@@ -491,7 +495,7 @@ pub enum PeerRole {
 /// Whose address is the next hop of what we announce.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum NextHopMode {
-    /// RFC 4271 section 5.1.3: ours on eBGP and for what we originate, as learned on iBGP.
+    /// RFC 4271 section 5.1.3: ours on eBGP and for what we originate, as learned on iBGP. With `installRoutes: false`, `Keep`.
     #[default]
     Auto,
     /// Ours, always.

@@ -551,6 +551,9 @@ pub struct FibStatusJson {
     pub shadowed: usize,
     /// Repairs since the daemon started.
     pub repaired: u64,
+    /// Whether learned routes are kept out (`installRoutes: false`).
+    #[serde(default)]
+    pub learned_kept_out: bool,
 }
 
 /// The pods' addresses, counted.

@@ -142,8 +142,13 @@ pub fn status(status: &StatusJson, wide: bool) -> String {
     line(
         "Routes",
         format!(
-            "{} of {} in the kernel, {} refused, {} shadowed, {} repaired",
-            fib.installed, fib.wanted, fib.refused, fib.shadowed, fib.repaired
+            "{} of {} in the kernel, {} refused, {} shadowed, {} repaired{}",
+            fib.installed,
+            fib.wanted,
+            fib.refused,
+            fib.shadowed,
+            fib.repaired,
+            if fib.learned_kept_out { "; learned ones are kept out (installRoutes: false)" } else { "" },
         ),
     );
     for block in &status.ipam.blocks {

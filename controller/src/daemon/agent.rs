@@ -127,6 +127,8 @@ pub(super) struct Knowledge {
     pub(super) neighbours: Neighbours,
     /// How many of our routes were in the kernel at the start; none: not read yet.
     pub(super) adopted: Option<Adopted>,
+    /// Another weftd was here since the host is up.
+    pub(super) ran_before: bool,
     /// Every live peer has told its table once.
     pub(super) converged: bool,
     /// How next hops resolve.
@@ -286,6 +288,7 @@ pub(super) async fn run(args: Args, run_dir: &RunDir) -> Result<()> {
         log: RateLimit::default(),
         known: Knowledge {
             announced: remembered.announced,
+            ran_before: remembered.ran,
             settling: Settling::new(!remembered.blocks.is_empty()),
             held: HeldBlocks::new(remembered.blocks),
             drain,
@@ -427,8 +430,16 @@ impl Agent {
             self.want_mrt();
             return Ok(());
         }
-        let forwarding = adopted.families();
-        let start = SpeakerStart { seed: seed(), restarting: !forwarding.is_empty(), forwarding };
+        let start = match plan.speaker.install_routes {
+            true => {
+                let forwarding = adopted.families();
+                SpeakerStart { seed: seed(), restarting: !forwarding.is_empty(), forwarding }
+            }
+            // Where packets do not pass, a restart changes nothing for them.
+            false => {
+                SpeakerStart { seed: seed(), restarting: self.known.ran_before, forwarding: FamilySet::all() }
+            }
+        };
         tracing::info!(adopted.ipv4, adopted.ipv6, "the speaker starts");
         let (notices, received) = mpsc::channel(NOTICES_MAX);
         let handle = Transport::start(start, listeners, notices);

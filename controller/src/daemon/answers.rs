@@ -240,7 +240,10 @@ impl Inquiry {
             peers: count(&peers),
             listen_ranges: speaker.ranges.iter().map(dynamic::range).collect(),
             config: known.config.clone(),
-            fib: kernel.fib,
+            fib: FibStatusJson {
+                learned_kept_out: known.plan.iter().any(|plan| !plan.speaker.install_routes),
+                ..kernel.fib
+            },
             ipam: IpamStatusJson { blocks: known.ipam.blocks.clone() },
             spoofed: known
                 .packet_filter
@@ -418,6 +421,7 @@ impl KernelView {
             refused: with(|state| matches!(state, RouteState::Refused(_))),
             shadowed: with(|state| matches!(state, RouteState::Shadowed(_))),
             repaired: counters.repairs,
+            learned_kept_out: false,
         };
         Self { fib, counters }
     }

@@ -172,6 +172,12 @@ impl Scrape {
         ];
         let states = states.map(|(state, count)| ([("state", state)], count as u64));
         gauges(encoder, "fib_routes", "Routes of Weft's in the kernel", states)?;
+        gauge(
+            encoder,
+            "fib_installs_learned_routes",
+            "1 if learned routes go into the kernel, 0 if they are kept out",
+            u64::from(!fib.learned_kept_out),
+        )?;
         counter(encoder, "fib_repairs", "Routes put right after another program changed them", fib.repaired)?;
         counter(encoder, "fib_resyncs", "Times the kernel's routes were read whole", self.kernel.resyncs)?;
         counter(
@@ -584,7 +590,14 @@ mod tests {
                     refused: 27,
                 }],
                 config: ConfigStatusJson { ok: true, errors: Vec::new() },
-                fib: FibStatusJson { wanted: 5, installed: 4, refused: 1, shadowed: 0, repaired: 7 },
+                fib: FibStatusJson {
+                    wanted: 5,
+                    installed: 4,
+                    refused: 1,
+                    shadowed: 0,
+                    repaired: 7,
+                    learned_kept_out: false,
+                },
                 ipam: IpamStatusJson { blocks: vec![block] },
                 spoofed: Some(SpoofedJson { ipv4: 15, ipv6: 16 }),
                 services: Some(ServicesStatusJson {

@@ -17,6 +17,8 @@ pub(super) struct Remembered {
     pub(super) blocks: BTreeSet<IpNet>,
     /// Those that peers had been told of.
     pub(super) announced: BTreeSet<IpNet>,
+    /// Whether there was one.
+    pub(super) ran: bool,
 }
 
 /// Reads what an earlier run wrote; nothing where that is not there or cannot be used.
@@ -34,7 +36,7 @@ pub(super) fn remembered(run_dir: &Path) -> Result<Remembered, Error> {
     };
     let blocks = || file.families().into_iter().flat_map(|family| family.blocks);
     let announced = blocks().filter(|block| block.announced).map(|block| block.cidr).collect();
-    Ok(Remembered { blocks: blocks().map(|block| block.cidr).collect(), announced })
+    Ok(Remembered { blocks: blocks().map(|block| block.cidr).collect(), announced, ran: true })
 }
 
 /// Writes the file if it is not what the plan says already; says whether it had to. `announced` is what peers have been
@@ -126,6 +128,7 @@ mod tests {
             ranges: BTreeMap::new(),
             cluster_id: None,
             max_paths: 1,
+            install_routes: true,
             next_hop_tracking: true,
             peers: BTreeMap::new(),
             originate: BTreeMap::new(),
@@ -173,7 +176,10 @@ mod tests {
             ([("a".to_owned(), pool)].into(), vec!["10.0.0.0/30".parse().unwrap()], None)
         );
         let blocks = plan.blocks.iter().map(|block| block.cidr).collect();
-        assert_eq!(remembered(dir.path()).unwrap(), Remembered { blocks, announced: announced.clone() });
+        assert_eq!(
+            remembered(dir.path()).unwrap(),
+            Remembered { blocks, announced: announced.clone(), ran: true }
+        );
         assert!(write(dir.path(), &plan, &BTreeSet::new()).unwrap());
         assert_eq!(remembered(dir.path()).unwrap().announced, BTreeSet::new());
         std::fs::write(dir.path().join("node.json"), "garbage").unwrap();

@@ -13,7 +13,7 @@ use super::make::Context;
 use super::session::{Origin, Place, Wanted};
 use super::settings::{SettingsByNode, node_configuration_name};
 use crate::api::json::Problem;
-use crate::api::{AllowedUse, NodeAddress, PeerAs, SourceAddress};
+use crate::api::{AllowedUse, NextHopMode, NodeAddress, PeerAs, SourceAddress};
 use crate::cluster::{Cluster, Signing};
 
 /// How many nodes a full mesh carries without a word: each has a session with every other.
@@ -135,6 +135,7 @@ pub(super) fn all(context: &Context<'_>, sessions: &[Wanted<'_>]) -> Vec<Problem
     problems.extend(missing_filters(context, sessions));
     problems.extend(missing_profiles(context, sessions));
     problems.extend(as_loop(context, sessions));
+    problems.extend(no_routes(context, sessions));
     problems
 }
 
@@ -342,6 +343,34 @@ fn as_loop(context: &Context<'_>, sessions: &[Wanted<'_>]) -> Option<Problem> {
             format!("set numAllowedLocalASNumbers: 1 on BGPPeer {}, or give each node or rack an AS of its own", peer.name()),
         )
     })
+}
+
+/// A node whose kernel has no learned routes is of no use to its own pods, nor to who sends packets to it.
+fn no_routes(context: &Context<'_>, sessions: &[Wanted<'_>]) -> Vec<Problem> {
+    if context.settings.install_routes {
+        return Vec::new();
+    }
+    let own = node_configuration_name(context.name);
+    let pods = context.cidrs().first().map(|block| {
+        Problem::warning(
+            "pods-without-routes",
+            format!("the node has the block {block}, but learned routes stay out of its kernel (installRoutes: false): its pods reach none of them"),
+            format!("set installRoutes: true in BGPConfiguration {own}, or give the node no blocks"),
+        )
+    });
+    let draws =
+        sessions.iter().filter(|s| s.spec().and_then(|spec| spec.next_hop_mode) == Some(NextHopMode::Own));
+    let draws = draws.map(|session| {
+        Problem::error(
+            "draws-packets",
+            format!(
+                "BGPPeer {}: nextHopMode Self has packets sent to this node, whose kernel has no learned routes (installRoutes: false)",
+                session.name()
+            ),
+            format!("leave nextHopMode out: next hops stay as learned then; or set installRoutes: true in BGPConfiguration {own}"),
+        )
+    });
+    pods.into_iter().chain(draws).collect()
 }
 
 /// The first names, and how many more there are.

@@ -102,7 +102,9 @@ pub fn plan(cluster: &Cluster, node: &str, host: &HostFacts) -> Result<NodePlan,
         // One given for all nodes is that of the reflectors: a client that took it for its own would believe none of them.
         cluster_id: settings.cluster_id.filter(|_| reflects(cluster, node)),
         max_paths: settings.max_paths,
-        next_hop_tracking: true,
+        install_routes: settings.install_routes,
+        // Where packets go elsewhere, how the kernel would send them says nothing.
+        next_hop_tracking: settings.install_routes,
         originate: originate(&context, &services),
         peers: named,
         ranges,
@@ -234,6 +236,8 @@ fn peer(
         next_hop_v4,
         next_hop_v6,
         next_hop_mode: match spec.and_then(|s| s.next_hop_mode).unwrap_or_default() {
+            // What does not forward draws no packets to itself.
+            NextHopMode::Auto if !settings.install_routes => SpeakerNextHopMode::Keep,
             NextHopMode::Auto => SpeakerNextHopMode::Auto,
             NextHopMode::Own => SpeakerNextHopMode::Own,
             NextHopMode::Keep => SpeakerNextHopMode::Keep,

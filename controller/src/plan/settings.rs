@@ -48,6 +48,7 @@ pub(crate) struct Settings {
     pub(crate) send_hold_time: Option<Duration>,
     pub(crate) max_paths: u16,
     pub(crate) route_metric: u32,
+    pub(crate) install_routes: bool,
     pub(crate) graceful_restart: GracefulRestartSpec,
     pub(crate) bfd_profile: Option<String>,
     pub(crate) bmp: Vec<BmpStation>,
@@ -138,6 +139,7 @@ impl Settings {
             send_hold_time: first(specs, |s| s.send_hold_time).map(|d| d.0),
             max_paths: first(specs, |s| s.max_paths).map_or(16, u16::from),
             route_metric: first(specs, |s| s.route_metric).unwrap_or(64),
+            install_routes: first(specs, |s| s.install_routes).unwrap_or(true),
             graceful_restart: GracefulRestartSpec {
                 enabled: first(specs, |s| s.graceful_restart.and_then(|g| g.enabled)),
                 restart_time: first(specs, |s| s.graceful_restart.and_then(|g| g.restart_time)),

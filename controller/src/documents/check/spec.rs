@@ -71,6 +71,10 @@ pub(super) fn configuration(name: &str, spec: &BGPConfigurationSpec) -> Faults {
         let remedy = "write 1 to 4278198271: own blocks are unreachable routes behind that";
         fault(&mut faults, "routeMetric", "the metric is out of range", remedy);
     }
+    if spec.install_routes == Some(false) && spec.route_metric.is_some() {
+        let remedy = "leave routeMetric out, or write installRoutes: true";
+        fault(&mut faults, "routeMetric", "routeMetric does nothing beside installRoutes: false", remedy);
+    }
     if let Some(mtu) = spec.mtu.filter(|mtu| !(1280..=65535).contains(mtu)) {
         let remedy = "write 1280 (the least of IPv6, RFC 8200) to 65535";
         fault(&mut faults, "mtu", format!("{mtu} is not an MTU"), remedy);
