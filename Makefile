@@ -20,7 +20,7 @@ DEMO_TOOLS := ip:iproute2 ping:iputils-ping nft:nftables nsenter:util-linux
 TEST_TOOLS := $(DEMO_TOOLS) traceroute:traceroute jq:jq tshark:tshark bird:bird2 vtysh:frr gobgpd:gobgpd gobgp:gobgpd \
 	containerd:containerd runc:runc podman:podman conmon:conmon crun:crun bgpdump:bgpdump busybox:busybox-static iptables:iptables /usr/lib/cni/portmap:containernetworking-plugins
 IMAGE_TOOLS := nft:nftables jq:jq umoci:umoci
-BENCH_TOOLS := ip:iproute2 nft:nftables nsenter:util-linux /usr/lib/cni/ptp:containernetworking-plugins bird:bird2 vtysh:frr
+BENCH_TOOLS := ip:iproute2 nft:nftables nsenter:util-linux /usr/lib/cni/ptp:containernetworking-plugins bird:bird2 vtysh:frr gobgpd:gobgpd gobgp:gobgpd
 ifeq ($(TOR),bird)
 DEMO_TOOLS += bird:bird2
 else ifeq ($(TOR),frr)
@@ -72,10 +72,12 @@ else
 	@echo 'skipped: the tests against a real Kubernetes API server, as KUBEBUILDER_ASSETS names no folder with etcd, kube-apiserver and kubectl'
 endif
 
-bench: bench-packages ## Measure weft-cni beside ptp + host-local and the kernel, and BFD beside FRR's and BIRD's, seven minutes (BENCH="-o json")
+bench: bench-packages ## Measure weftd beside BIRD, FRR, GoBGP and the kernel, weft-cni and BFD likewise, half an hour (BENCH_SPEAKERS="--fraction 10", BENCH=--quick)
 	$(STATIC) --profile plugin --package weft-cni --bin weft-cni --package weft-integration --bin weft-bench
-	$(STATIC) --release --package weft-controller --bins --package weft-integration --bin weft-bench-bfd
-	@$(TARGET)/$(HOST)/plugin/weft-bench $(BENCH)
+	$(STATIC) --release --package weft-controller --bins --package weft-integration --bin weft-bench-bfd --bin weft-bench-speakers
+	@$(TARGET)/$(HOST)/release/weft-bench-speakers --results $(TARGET)/bench/results.json $(BENCH_SPEAKERS)
+	@$(TARGET)/$(HOST)/plugin/weft-bench --results $(TARGET)/bench/results.json $(BENCH)
+	@$(TARGET)/$(HOST)/release/weft-bench-speakers draw $(TARGET)/bench/results.json docs
 	@$(TARGET)/$(HOST)/release/weft-bench-bfd $(BENCH)
 
 bench-cluster: ## Measure weftd in a large cluster of generated objects, with the Kubernetes API server of KUBEBUILDER_ASSETS (BENCH="NODES SERVICES")

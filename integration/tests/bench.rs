@@ -2,11 +2,12 @@
 
 #![allow(clippy::indexing_slicing, reason = "a panic fails the test, which is what it is for")]
 
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use weft_integration::process::{own_program, run};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -59,9 +60,44 @@ fn a_quick_run_measures_bfd_of_every_pair() -> Result<()> {
     Ok(())
 }
 
+/// What weftd tells its peers is held against a model by the benchmark itself, which fails where it differs.
+#[test]
+fn speakers_are_measured_at_a_hundredth_and_the_results_of_all_parts_are_one_list() -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("weft-bench-results-{}", std::process::id()));
+    let file = folder.join("results.json");
+    let other = json!([{"scenario": "cni-add", "daemon": "weft", "version": "1", "wallSeconds": 0.1,
+        "cpuSeconds": null, "peakMB": null, "runs": 3, "timedOut": false}]);
+    fs::create_dir_all(&folder)?;
+    fs::write(&file, other.to_string())?;
+    let mut bench = Command::new(own_program("weft-bench-speakers")?);
+    bench.args(["--daemons", "weft,floor", "--fraction", "100", "--runs", "1", "-o", "json", "--results"]);
+    let rows: Vec<Value> = serde_json::from_str(&run(bench.arg(&file), LIMIT)?.success()?.stdout)?;
+    let key = |row: &Value| Some((row["scenario"].as_str()?.to_owned(), row["daemon"].as_str()?.to_owned()));
+    let keys: Vec<_> = rows.iter().filter_map(key).collect();
+    let of_weft = ["A", "B", "C", "D", "E", "F", "G", "H"].map(|scenario| (scenario, "weft"));
+    let of_floor = ["F", "G", "H"].map(|scenario| (scenario, "floor"));
+    let mut wanted: Vec<_> =
+        of_weft.into_iter().chain(of_floor).map(|(s, d)| (s.to_owned(), d.to_owned())).collect();
+    wanted.sort_by(|one, other| one.0.cmp(&other.0));
+    ensure!(keys == wanted, "{rows:#?}");
+    for row in &rows {
+        ensure!(
+            row["wallSeconds"].as_f64() > Some(0.0) && row["timedOut"] == false && row["runs"] == 1,
+            "{row}"
+        );
+        ensure!(row["peakMB"].as_f64() > Some(0.0) && row["cpuSeconds"].is_number(), "{row}");
+    }
+    let all: Vec<Value> = serde_json::from_str(&fs::read_to_string(&file)?)?;
+    ensure!(
+        all.len() == rows.len() + 1 && all.last().and_then(key).is_some_and(|k| k.0 == "cni-add"),
+        "{all:#?}"
+    );
+    Ok(fs::remove_dir_all(folder)?)
+}
+
 #[test]
 fn unknown_options_are_refused_with_the_usage() -> Result<()> {
-    for program in ["weft-bench", "weft-bench-bfd"] {
+    for program in ["weft-bench", "weft-bench-bfd", "weft-bench-speakers"] {
         for options in [&["--fast"][..], &["-o", "xml"], &["-o"]] {
             let refused = run(Command::new(own_program(program)?).args(options), LIMIT)?;
             ensure!(!refused.status.success() && refused.stderr.contains("usage: weft-bench"), "{refused:?}");

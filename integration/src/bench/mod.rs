@@ -4,10 +4,13 @@
 //! ratios within one run say something, absolute times little.
 
 pub mod bfd;
+pub mod chart;
 pub mod cluster;
 pub mod floor;
 mod report;
+pub mod results;
 mod site;
+pub mod speakers;
 
 use std::path::Path;
 use std::sync::Arc;

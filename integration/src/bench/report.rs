@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::results::Row;
+
 /// Who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Contender {
@@ -268,6 +270,36 @@ impl Report {
         }
     }
 
+    /// Medians of one pod's ADD and DEL on a node without others, for the results of all parts. Processor time and memory of processes that
+    /// live for milliseconds are not measured.
+    #[must_use]
+    pub fn rows(&self, kernel: &str) -> Vec<Row> {
+        let alone = |cell: &&Cell| cell.condition.present == 0 && cell.condition.parallel == 1;
+        let row = |cell: &Cell| {
+            let scenario = match cell.condition.case {
+                Case::Add => "cni-add",
+                Case::Del => "cni-del",
+                Case::Start | Case::DelGone => return None,
+            };
+            let (daemon, version) = match cell.contender {
+                Contender::Weft => ("weft", env!("CARGO_PKG_VERSION")),
+                Contender::Floor => ("floor", kernel),
+                Contender::Ptp => return None,
+            };
+            Some(Row {
+                scenario: scenario.into(),
+                daemon: daemon.into(),
+                version: version.into(),
+                wall_seconds: cell.summary.p50.as_secs_f64(),
+                cpu_seconds: None,
+                peak_mb: None,
+                runs: cell.summary.samples,
+                timed_out: false,
+            })
+        };
+        self.cells.iter().filter(alone).filter_map(row).collect()
+    }
+
     /// How many processes of `contender` failed.
     #[must_use]
     pub fn failures(&self, contender: Contender) -> usize {
@@ -400,6 +432,9 @@ mod tests {
         let report = Report::new(size, &measured);
         let goals: Vec<_> = report.goals.iter().map(|goal| (goal.ratio, goal.met)).collect();
         assert_eq!(goals, [(0.1, true), (2.0, false)], "a burst with a failure is no burst");
+        let rows: Vec<_> = report.rows("6.1").into_iter().map(|r| (r.scenario, r.daemon, r.runs)).collect();
+        let expected = [("cni-add", "weft", 3), ("cni-add", "floor", 3)];
+        assert_eq!(rows, expected.map(|(scenario, daemon, runs)| (scenario.into(), daemon.into(), runs)));
         assert_eq!((report.failures(Contender::Ptp), report.failures(Contender::Weft)), (1, 1));
         let text = report.to_string();
         assert!(

@@ -5,13 +5,14 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this program's output is what it is for")]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use weft_integration::bench::{self, Contender, Plan, Report, floor, stop_on_signals};
+use weft_integration::bench::{self, Contender, Plan, Report, floor, results, stop_on_signals};
 use weft_integration::lab::Lab;
 
-const USAGE: &str = "weft-bench [--quick] [-o table|json]";
+const USAGE: &str = "weft-bench [--quick] [--results FILE] [-o table|json]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &[String]) -> Result<()> {
-    let (plan, json) = options(arguments)?;
+    let Options { plan, json, results } = options(arguments)?;
     let stop = stop_on_signals()?;
     let mut report: Option<Report> = None;
     Lab::test(|lab| {
@@ -42,21 +43,32 @@ fn measure(arguments: &[String]) -> Result<()> {
     } else {
         print!("{report}");
     }
+    if let Some(file) = results {
+        results::merge(&file, report.rows(&results::kernel()?))?;
+    }
     let failures = report.failures(Contender::Weft);
     ensure!(failures == 0, "{} failed {failures} times", Contender::Weft);
     Ok(())
 }
 
-fn options(arguments: &[String]) -> Result<(Plan, bool)> {
-    let (mut plan, mut json) = (Plan::full(), false);
+struct Options {
+    plan: Plan,
+    json: bool,
+    results: Option<PathBuf>,
+}
+
+fn options(arguments: &[String]) -> Result<Options> {
+    let mut options = Options { plan: Plan::full(), json: false, results: None };
     let mut arguments = arguments.iter().map(String::as_str);
     while let Some(argument) = arguments.next() {
-        match (argument, if argument == "-o" { arguments.next() } else { None }) {
-            ("--quick", _) => plan = Plan::quick(),
-            ("-o", Some("json")) => json = true,
-            ("-o", Some("table")) => json = false,
+        let takes_value = matches!(argument, "-o" | "--results");
+        match (argument, if takes_value { arguments.next() } else { None }) {
+            ("--quick", _) => options.plan = Plan::quick(),
+            ("--results", Some(file)) => options.results = Some(file.into()),
+            ("-o", Some("json")) => options.json = true,
+            ("-o", Some("table")) => options.json = false,
             (argument, value) => bail!("unknown: {argument} {}; usage: {USAGE}", value.unwrap_or_default()),
         }
     }
-    Ok((plan, json))
+    Ok(options)
 }

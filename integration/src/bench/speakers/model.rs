@@ -1,0 +1,147 @@
+//! What sinks ought to have been told in the end, and whether they were.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::peers::{self, PeerSpec};
+use super::routes::{Attributes, Prefix};
+
+/// The octets of the path attributes of each prefix.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Model(BTreeMap<Prefix, Arc<[u8]>>);
+
+impl Model {
+    /// What an external peer has of these, who are external too: of each prefix the path with the shortest AS path and, of those, from
+    /// the peer with the lowest BGP identifier (RFC 4271 section 9.1.2.2).
+    #[must_use]
+    pub fn of_best(injectors: &[&PeerSpec], asn: u32) -> Self {
+        let mut best: BTreeMap<Prefix, (usize, Ipv4Addr, Arc<[u8]>)> = BTreeMap::new();
+        for injector in injectors {
+            for (attributes, prefixes) in &injector.table.sets {
+                let (length, octets) = (attributes.as_path.len(), octets(&attributes.passed_on(asn)));
+                for prefix in prefixes {
+                    let path = (length, injector.address, Arc::clone(&octets));
+                    let held = best.entry(*prefix).or_insert_with(|| path.clone());
+                    if (path.0, path.1) < (held.0, held.1) {
+                        *held = path;
+                    }
+                }
+            }
+        }
+        Self(best.into_iter().map(|(prefix, (.., octets))| (prefix, octets)).collect())
+    }
+
+    /// What a client of a reflector has of these others.
+    #[must_use]
+    pub fn of_clients<'a>(clients: impl Iterator<Item = &'a PeerSpec>, cluster: Ipv4Addr) -> Self {
+        let mut all = BTreeMap::new();
+        for client in clients {
+            for (attributes, prefixes) in &client.table.sets {
+                let octets = octets(&attributes.reflected(client.address, cluster));
+                all.extend(prefixes.iter().map(|prefix| (*prefix, Arc::clone(&octets))));
+            }
+        }
+        Self(all)
+    }
+
+    /// What is left of these UPDATEs in the end.
+    ///
+    /// # Errors
+    /// If they are none.
+    pub fn of_updates(mut updates: &[u8]) -> Result<Self> {
+        let mut all = BTreeMap::new();
+        while let Some((message, rest)) = peers::split_message(updates)? {
+            let update = peers::Update::of(message).context("an UPDATE that is too short")?;
+            for prefix in peers::prefixes(update.withdrawn) {
+                all.remove(&prefix.context("a prefix that is too short")?);
+            }
+            let octets: Arc<[u8]> = update.attributes.into();
+            for prefix in peers::prefixes(update.announced) {
+                all.insert(prefix.context("a prefix that is too short")?, Arc::clone(&octets));
+            }
+            updates = rest;
+        }
+        ensure!(updates.is_empty(), "{} octets after the last UPDATE", updates.len());
+        Ok(Self(all))
+    }
+
+    /// Fails where `told` is not this.
+    ///
+    /// # Errors
+    /// The first prefixes that differ, and how.
+    pub fn ensure_is(&self, told: &Self) -> Result<()> {
+        let mut differing: Vec<&Prefix> = self
+            .0
+            .keys()
+            .chain(told.0.keys())
+            .filter(|prefix| self.0.get(prefix) != told.0.get(prefix))
+            .collect();
+        differing.sort();
+        differing.dedup();
+        let Some(first) = differing.first() else { return Ok(()) };
+        ensure!(
+            false,
+            "{} of {} prefixes are not as they ought to be; {first} has {:02x?}, and ought to have {:02x?}",
+            differing.len(),
+            self.0.len(),
+            told.0.get(first),
+            self.0.get(first)
+        );
+        Ok(())
+    }
+}
+
+fn octets(attributes: &Attributes) -> Arc<[u8]> {
+    attributes.octets().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::routes;
+    use super::*;
+
+    fn injector(n: u8, prefixes: &[Prefix], asn: u32) -> PeerSpec {
+        let address = Ipv4Addr::new(10, 0, 0, n);
+        let table = routes::internet(prefixes, 3, n.into(), asn, &[address]);
+        PeerSpec { address, asn, table: Arc::new(table), own: Vec::new() }
+    }
+
+    #[test]
+    fn of_paths_the_shortest_and_then_the_lowest_identifier_counts() {
+        let prefixes = routes::internet_prefixes(50, 1);
+        let all: Vec<PeerSpec> = (1..=4).map(|n| injector(n, &prefixes, 100 + u32::from(n))).collect();
+        let model = Model::of_best(&all.iter().collect::<Vec<_>>(), 65_000);
+        assert_eq!(model.0.len(), 50);
+        for prefix in &prefixes {
+            let paths = all.iter().flat_map(|peer| &peer.table.sets).filter(|(_, p)| p.contains(prefix));
+            let best = paths.min_by_key(|(set, _)| (set.as_path.len(), set.next_hop)).unwrap();
+            assert_eq!(*model.0[prefix], best.0.passed_on(65_000).octets());
+        }
+    }
+
+    #[test]
+    fn updates_make_the_model_of_what_they_tell() {
+        let client = |n: u8| {
+            let address = Ipv4Addr::new(10, 0, 0, n);
+            PeerSpec {
+                address,
+                asn: 1,
+                table: Arc::new(routes::blocks(n.into(), 2, address)),
+                own: Vec::new(),
+            }
+        };
+        let (one, other) = (client(1), client(3));
+        let model = Model::of_clients([&one, &other].into_iter(), Ipv4Addr::new(9, 9, 9, 9));
+        assert_eq!(model.0.len(), 4);
+        let raw = Model::of_updates(&[&*one.table.updates, &*other.table.updates].concat()).unwrap();
+        assert_eq!(raw.0.len(), 4);
+        let error = model.ensure_is(&raw).unwrap_err().to_string();
+        assert!(error.starts_with("4 of 4 prefixes are not") && error.contains("10.0.0.64/26"), "{error}");
+        model.ensure_is(&model).unwrap();
+        assert!(Model::default().ensure_is(&raw).is_err(), "what is there too much counts");
+        assert!(Model::of_updates(&one.table.updates[..30]).is_err());
+    }
+}
