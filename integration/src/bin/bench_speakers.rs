@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use weft_integration::bench::speakers::{self, Daemon, Plan, Scenario};
@@ -48,13 +49,15 @@ struct Options {
 fn measure(arguments: &[String]) -> Result<()> {
     let Options { plan, results, json } = options(arguments).with_context(|| format!("usage: {USAGE}"))?;
     let stop = stop_on_signals()?;
-    let report = speakers::run(&plan, &stop)?;
+    // Half an hour is long without a word.
+    let report = speakers::run(&plan, &stop, |line| eprintln!("{line}"))?;
     let rows = report.rows();
     if json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
     } else {
         print!("{report}");
     }
+    ensure!(!stop.load(Ordering::Relaxed), "interrupted");
     ensure!(!rows.is_empty(), "nothing was measured");
     results.as_deref().map_or(Ok(()), |file: &Path| results::merge(file, rows))
 }

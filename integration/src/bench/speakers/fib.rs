@@ -18,10 +18,10 @@ use super::{LIMIT, Load, SETTLE, Watch, established, own_processor};
 use crate::netns::Namespace;
 use crate::wait::now;
 
-/// How many of the routes are looked up while all are written.
-const PROBES: usize = 2000;
+/// How many of the routes are looked up while all are written. Each look takes the lock that writing takes too (RTNL).
+const PROBES: usize = 500;
 /// How many are looked up at once.
-const PROBES_AT_ONCE: usize = 64;
+const PROBES_AT_ONCE: usize = 32;
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(1);
 /// The same where single milliseconds count.

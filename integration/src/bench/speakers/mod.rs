@@ -57,12 +57,13 @@ pub struct Plan {
     pub fraction: usize,
 }
 
-/// Measures according to `plan`, until done or told to `stop`. A daemon that is not installed is left out.
+/// Measures according to `plan`, until done or told to `stop`: then the report is of what was measured. A daemon that is not installed is
+/// left out. `told` hears of every run.
 ///
 /// # Errors
-/// If namespaces cannot be made, a daemon does not come up, weftd tells something else than it should, or `stop` became true. A daemon
-/// that takes too long is no error here.
-pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Report> {
+/// If namespaces cannot be made, a daemon does not come up, or weftd tells something else than it should. A daemon that takes too long is
+/// no error here.
+pub fn run(plan: &Plan, stop: &AtomicBool, mut told: impl FnMut(&str)) -> Result<Report> {
     let mut report = Report::new(plan.fraction.max(1));
     let mut daemons = Vec::new();
     for daemon in &plan.daemons {
@@ -82,9 +83,12 @@ pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Report> {
         for _ in 0..plan.runs {
             let turns = daemons.iter().flat_map(|daemon| loads.iter().map(move |load| (*daemon, load)));
             for ((daemon, version), load) in turns {
-                ensure!(!stop.load(Ordering::Relaxed), "interrupted");
+                if stop.load(Ordering::Relaxed) {
+                    return Ok(report);
+                }
                 Lab::test(|lab| {
                     for (scenario, outcome) in one(lab, *daemon, load)? {
+                        told(&format!("{scenario} {daemon} {:.3} s", outcome.wall));
                         report.record(scenario, *daemon, version, load.prefixes, outcome);
                     }
                     Ok(())
