@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help build release image test bench bench-cluster lint demo demo-down crds rfcs bug-classes demo-packages test-packages image-packages bench-packages
+.PHONY: help build release image test bench bench-cluster bench-micro lint demo demo-down crds rfcs bug-classes demo-packages test-packages image-packages bench-packages
 
 CARGO ?= cargo
 TOR ?= weft
@@ -83,6 +83,9 @@ bench: bench-packages ## Measure weftd beside BIRD, FRR, GoBGP and the kernel, w
 bench-cluster: ## Measure weftd in a large cluster of generated objects, with the Kubernetes API server of KUBEBUILDER_ASSETS (BENCH="NODES SERVICES")
 	$(STATIC) --release --package weft-controller --bins --package weft-integration --bin weft-bench-cluster
 	@$(TARGET)/$(HOST)/release/weft-bench-cluster $(BENCH)
+
+bench-micro: ## Measure decoding, encoding, the decision and the like each by itself (BENCH="a part of a name")
+	$(CARGO) bench --package weft-bgp --bench wire --bench rib --package weft-routing --bench netlink -- $(BENCH)
 
 lint: ## Check format, warnings, links of the docs, the dependencies between the rooms, generated files
 	$(CARGO) fmt --all --check
