@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help build release image test bench bench-cluster bench-micro lint demo demo-down crds rfcs bug-classes demo-packages test-packages image-packages bench-packages
+.PHONY: help build release image test bench bench-cluster bench-micro bench-record lint demo demo-down crds rfcs bug-classes demo-packages test-packages image-packages bench-packages count-packages
 
 CARGO ?= cargo
 TOR ?= weft
@@ -17,7 +17,8 @@ STATIC = RUSTFLAGS='-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relati
 
 # What the lab needs, and the daemons that are its ToRs; as program:package.
 DEMO_TOOLS := ip:iproute2 ping:iputils-ping nft:nftables nsenter:util-linux
-TEST_TOOLS := $(DEMO_TOOLS) traceroute:traceroute jq:jq tshark:tshark bird:bird2 vtysh:frr gobgpd:gobgpd gobgp:gobgpd \
+COUNT_TOOLS := valgrind:valgrind
+TEST_TOOLS := $(DEMO_TOOLS) $(COUNT_TOOLS) traceroute:traceroute jq:jq tshark:tshark bird:bird2 vtysh:frr gobgpd:gobgpd gobgp:gobgpd \
 	containerd:containerd runc:runc podman:podman conmon:conmon crun:crun bgpdump:bgpdump busybox:busybox-static iptables:iptables /usr/lib/cni/portmap:containernetworking-plugins
 IMAGE_TOOLS := nft:nftables jq:jq umoci:umoci
 BENCH_TOOLS := ip:iproute2 nft:nftables nsenter:util-linux /usr/lib/cni/ptp:containernetworking-plugins bird:bird2 vtysh:frr gobgpd:gobgpd gobgp:gobgpd
@@ -71,6 +72,7 @@ ifdef KUBEBUILDER_ASSETS
 else
 	@echo 'skipped: the tests against a real Kubernetes API server, as KUBEBUILDER_ASSETS names no folder with etcd, kube-apiserver and kubectl'
 endif
+	.ci/counts
 
 bench: bench-packages ## Measure weftd beside BIRD, FRR, GoBGP and the kernel, weft-cni and BFD likewise, half an hour (BENCH_SPEAKERS="--fraction 10", BENCH=--quick)
 	$(STATIC) --profile plugin --package weft-cni --bin weft-cni --package weft-integration --bin weft-bench
@@ -86,6 +88,9 @@ bench-cluster: ## Measure weftd in a large cluster of generated objects, with th
 
 bench-micro: ## Measure decoding, encoding, the decision and the like each by itself (BENCH="a part of a name")
 	$(CARGO) bench --package weft-bgp --bench wire --bench rib --package weft-routing --bench netlink -- $(BENCH)
+
+bench-record: count-packages ## Count instructions, allocations and memory anew, as what make test compares with (.ci/counts.bounds)
+	.ci/counts record
 
 lint: ## Check format, warnings, links of the docs, the dependencies between the rooms, generated files
 	$(CARGO) fmt --all --check
@@ -114,6 +119,9 @@ test-packages:
 
 image-packages:
 	@$(call install,$(IMAGE_TOOLS))
+
+count-packages:
+	@$(call install,$(COUNT_TOOLS))
 
 bench-packages:
 	@$(call install,$(BENCH_TOOLS))
