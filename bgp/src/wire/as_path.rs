@@ -60,7 +60,11 @@ pub(super) fn decode(value: &[u8], four_octet_as: bool) -> Result<AsPath, &'stat
             Some(last) if last.kind == SegmentKind::Sequence && kind == SegmentKind::Sequence => {
                 last.asns.append(&mut asns);
             }
-            _ => path.0.push(Segment { kind, asns }),
+            _ => {
+                // Nearly every path has one segment.
+                path.0.reserve_exact(1);
+                path.0.push(Segment { kind, asns });
+            }
         }
     }
     Ok(path)
@@ -71,6 +75,13 @@ pub(super) fn encode(path: &AsPath, four_octet_as: bool, out: &mut BytesMut) {
     for segment in &path.0 {
         encode_segment(segment, four_octet_as, out);
     }
+}
+
+/// How many octets [`encode`] appends.
+pub(super) fn encoded_length(path: &AsPath, four_octet_as: bool) -> usize {
+    let octets = if four_octet_as { 4 } else { 2 };
+    let length = |asns: &[Asn]| 2 * asns.len().div_ceil(SEGMENT_MAX) + octets * asns.len();
+    path.0.iter().map(|segment| length(&segment.asns)).sum()
 }
 
 fn encode_segment(segment: &Segment, four_octet_as: bool, out: &mut BytesMut) {

@@ -145,16 +145,24 @@ pub(super) struct TooLong;
 
 /// Appends an attribute, with an extended length only where it is needed.
 pub(super) fn put_attribute(flags: u8, code: u8, value: &[u8], out: &mut BytesMut) -> Result<(), TooLong> {
-    if let Ok(length) = u8::try_from(value.len()) {
-        out.put_u8(flags & !flag::EXTENDED_LENGTH);
-        out.put_u8(code);
-        out.put_u8(length);
+    put_attribute_header(flags, code, value.len(), out)?;
+    out.put_slice(value);
+    Ok(())
+}
+
+/// Appends what stands before a value of `length` octets.
+pub(super) fn put_attribute_header(
+    flags: u8,
+    code: u8,
+    length: usize,
+    out: &mut BytesMut,
+) -> Result<(), TooLong> {
+    if let Ok(length) = u8::try_from(length) {
+        out.put_slice(&[flags & !flag::EXTENDED_LENGTH, code, length]);
     } else {
-        let length = u16::try_from(value.len()).map_err(|_| TooLong)?;
-        out.put_u8(flags | flag::EXTENDED_LENGTH);
-        out.put_u8(code);
+        let length = u16::try_from(length).map_err(|_| TooLong)?;
+        out.put_slice(&[flags | flag::EXTENDED_LENGTH, code]);
         out.put_u16(length);
     }
-    out.put_slice(value);
     Ok(())
 }

@@ -207,7 +207,10 @@ impl AsPath {
     /// Puts a number in front (RFC 4271 section 5.1.2).
     pub fn prepend(&mut self, asn: Asn) {
         match self.0.first_mut() {
-            Some(s) if s.kind == SegmentKind::Sequence => s.asns.insert(0, asn),
+            Some(s) if s.kind == SegmentKind::Sequence => {
+                s.asns.reserve_exact(1);
+                s.asns.insert(0, asn);
+            }
             _ => self.0.insert(0, Segment { kind: SegmentKind::Sequence, asns: vec![asn] }),
         }
     }

@@ -144,7 +144,7 @@ fn encode_prefix(prefix: &IpNet, out: &mut BytesMut) {
     let octets = usize::from(length).div_ceil(8);
     out.put_u8(length);
     match prefix {
-        IpNet::V4(net) => out.extend(net.network().octets().iter().take(octets)),
-        IpNet::V6(net) => out.extend(net.network().octets().iter().take(octets)),
+        IpNet::V4(net) => out.put_slice(net.network().octets().get(..octets).unwrap_or_default()),
+        IpNet::V6(net) => out.put_slice(net.network().octets().get(..octets).unwrap_or_default()),
     }
 }

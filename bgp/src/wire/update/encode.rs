@@ -6,7 +6,7 @@ use bytes::{BufMut, BytesMut};
 
 use crate::types::Family;
 use crate::wire::as_path;
-use crate::wire::attribute::{TooLong, code, flag, put_attribute};
+use crate::wire::attribute::{TooLong, code, flag, put_attribute, put_attribute_header};
 use crate::wire::attributes::{Aggregator, Origin, PathAttributes};
 use crate::wire::header::{HEADER_LENGTH, MessageType, put_header};
 use crate::wire::nlri::Nlri;
@@ -15,6 +15,8 @@ use crate::wire::nlri::Nlri;
 const FIXED: usize = HEADER_LENGTH + 4;
 /// Octets of flags, code and extended length of MP_REACH_NLRI and MP_UNREACH_NLRI.
 const MP_HEADER: usize = 4;
+/// More octets than most attribute sets take.
+const ATTRIBUTES: usize = 256;
 /// AFI and SAFI.
 const AFI_SAFI: usize = 3;
 
@@ -44,7 +46,7 @@ impl AttributeBlock {
             (Family::Ipv4Unicast, IpAddr::V4(_)) => None,
             (_, next_hop) => Some(mp_next_hop(next_hop, attributes.next_hop_link_local)),
         };
-        let mut out = BytesMut::new();
+        let mut out = BytesMut::with_capacity(ATTRIBUTES);
         let too_long = put_all(attributes, mp_next_hop.is_none(), four_octet_as, &mut out).is_err();
         Self { family, attributes: out, mp_next_hop, too_long }
     }
@@ -212,9 +214,9 @@ fn put_all(
     const OPTIONAL_TRANSITIVE: u8 = flag::OPTIONAL | flag::TRANSITIVE;
 
     put_attribute(WELL_KNOWN, code::ORIGIN, &[origin_code(attributes.origin)], out)?;
-    let mut path = BytesMut::new();
-    as_path::encode(&attributes.as_path, four_octet_as, &mut path);
-    put_attribute(WELL_KNOWN, code::AS_PATH, &path, out)?;
+    let path_length = as_path::encoded_length(&attributes.as_path, four_octet_as);
+    put_attribute_header(WELL_KNOWN, code::AS_PATH, path_length, out)?;
+    as_path::encode(&attributes.as_path, four_octet_as, out);
     if let (true, IpAddr::V4(next_hop)) = (with_next_hop, attributes.next_hop) {
         put_attribute(WELL_KNOWN, code::NEXT_HOP, &next_hop.octets(), out)?;
     }
@@ -250,7 +252,7 @@ fn put_all(
     if !four_octet_as {
         put_as4(attributes, out)?;
     }
-    let large = attributes.large_communities.iter().flatten().map(|n| n.to_be_bytes());
+    let large = attributes.large_communities.as_flattened().iter().map(|n| n.to_be_bytes());
     put_list(OPTIONAL_TRANSITIVE, code::LARGE_COMMUNITY, large, out)?;
     if let Some(asn) = attributes.only_to_customer {
         put_attribute(OPTIONAL_TRANSITIVE, code::ONLY_TO_CUSTOMER, &asn.0.to_be_bytes(), out)?;
@@ -280,11 +282,14 @@ fn put_as4(attributes: &PathAttributes, out: &mut BytesMut) -> Result<(), TooLon
 fn put_list<const N: usize>(
     flags: u8,
     type_code: u8,
-    items: impl Iterator<Item = [u8; N]>,
+    items: impl ExactSizeIterator<Item = [u8; N]>,
     out: &mut BytesMut,
 ) -> Result<(), TooLong> {
-    let value: Vec<u8> = items.flatten().collect();
-    if value.is_empty() { Ok(()) } else { put_attribute(flags, type_code, &value, out) }
+    if items.len() > 0 {
+        put_attribute_header(flags, type_code, items.len() * N, out)?;
+        items.for_each(|item| out.put_slice(&item));
+    }
+    Ok(())
 }
 
 fn aggregator_value(aggregator: Aggregator, four_octet_as: bool) -> BytesMut {
