@@ -1,11 +1,10 @@
 //! Which best paths changed lately, for people who ask afterwards.
 //!
-//! Nothing is told to anybody, and nothing allocated once the ring is full: to write one change down costs a look-up and a copy.
+//! Nothing is told to anybody, and nothing allocated once the ring is full: to write one change down costs a look at a place and a copy.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use crate::status::{BestChange, BestOf};
@@ -20,69 +19,72 @@ const BURST: u8 = 8;
 /// See [`BURST`].
 const WINDOW: Duration = Duration::from_secs(1);
 
+/// How many places [`History::latest`] has.
+const PLACES: usize = 2 * CHANGES_MAX;
+
 /// The last changes of best paths.
 #[derive(Debug, Default)]
 pub(super) struct History {
     /// In the order in which they began.
-    ring: VecDeque<BestChange>,
+    ring: VecDeque<Written>,
     /// How many have left the ring.
     gone: u64,
-    /// Of the prefixes in the ring.
-    latest: HashMap<IpNet, Latest>,
+    /// Which change of a prefix was written down last, counted from the first one ever: at the place that the prefix's id says. Of
+    /// prefixes that meet at a place it is the last one's, and the others' begin anew.
+    latest: Vec<u64>,
     /// How many changes there were.
     seq: u64,
     /// The moment that is handled.
     pub(super) now: Option<Instant>,
 }
 
-/// What was written down of a prefix last.
+/// A change as it was written down.
 #[derive(Clone, Copy, Debug)]
-struct Latest {
-    /// Its place, counted from the first one ever.
-    place: u64,
-    /// When its burst began, and how many changes of that were written down.
+struct Written {
+    change: BestChange,
+    /// When the burst of its prefix began, and how many changes of that were written down.
     burst: (Instant, u8),
 }
 
 impl History {
-    /// Writes down that the best path to a prefix is another.
-    pub(super) fn record(&mut self, prefix: IpNet, before: Option<BestOf>, after: Option<BestOf>) {
+    /// Writes down that the best path to a prefix is another. `id` is the prefix's place in the table.
+    pub(super) fn record(&mut self, id: usize, prefix: IpNet, before: Option<BestOf>, after: Option<BestOf>) {
         let Some(now) = self.now else { return };
         self.seq += 1;
         let seq = self.seq;
-        let latest = self.latest.get(&prefix).copied();
-        let burst =
-            latest.map(|l| l.burst).filter(|(since, _)| now.saturating_duration_since(*since) < WINDOW);
+        let latest = self.latest_of(id, &prefix);
+        let burst = latest.as_ref().map(|latest| latest.burst);
+        let burst = burst.filter(|(since, _)| now.saturating_duration_since(*since) < WINDOW);
         let (since, written) = burst.unwrap_or((now, 0));
-        if written >= BURST
-            && let Some(last) = latest.and_then(|latest| self.at_place(latest.place))
-        {
+        if let Some(Written { change: last, .. }) = latest.filter(|_| written >= BURST) {
             last.after = after;
             last.changes = last.changes.saturating_add(1);
             (last.seq, last.at) = (seq, now);
             return;
         }
-        if self.ring.len() >= CHANGES_MAX
-            && let Some(oldest) = self.ring.pop_front()
-        {
-            if self.latest.get(&oldest.prefix).is_some_and(|latest| latest.place == self.gone) {
-                self.latest.remove(&oldest.prefix);
-            }
+        if self.ring.len() >= CHANGES_MAX && self.ring.pop_front().is_some() {
             self.gone += 1;
         }
-        let latest =
-            Latest { place: self.gone + self.ring.len() as u64, burst: (since, written.saturating_add(1)) };
-        self.latest.insert(prefix, latest);
-        self.ring.push_back(BestChange { seq, at: now, prefix, before, after, changes: 1 });
+        if self.latest.is_empty() {
+            self.latest.resize(PLACES, 0);
+        }
+        if let Some(latest) = self.latest.get_mut(id % PLACES) {
+            *latest = self.gone + self.ring.len() as u64;
+        }
+        let change = BestChange { seq, at: now, prefix, before, after, changes: 1 };
+        self.ring.push_back(Written { change, burst: (since, written.saturating_add(1)) });
     }
 
-    fn at_place(&mut self, place: u64) -> Option<&mut BestChange> {
-        self.ring.get_mut(usize::try_from(place.checked_sub(self.gone)?).ok()?)
+    fn latest_of(&mut self, id: usize, prefix: &IpNet) -> Option<&mut Written> {
+        let place = self.latest.get(id % PLACES)?.checked_sub(self.gone)?;
+        let latest = self.ring.get_mut(usize::try_from(place).ok()?)?;
+        (latest.change.prefix == *prefix).then_some(latest)
     }
 
     /// Those after a number, in the order in which they ended.
     pub(super) fn after(&self, seq: u64) -> Vec<BestChange> {
-        let mut changes: Vec<_> = self.ring.iter().filter(|change| change.seq > seq).copied().collect();
+        let ring = self.ring.iter().map(|written| written.change);
+        let mut changes: Vec<_> = ring.filter(|change| change.seq > seq).collect();
         changes.sort_unstable_by_key(|change| change.seq);
         changes
     }
@@ -111,9 +113,9 @@ mod tests {
         let (mut history, start) = (History::default(), Instant::now());
         for n in 0..20 {
             history.now = Some(start + Duration::from_millis(60 * u64::from(n)));
-            history.record(prefix(1), best(n), best(n + 1));
+            history.record(1, prefix(1), best(n), best(n + 1));
         }
-        history.record(prefix(2), None, best(1));
+        history.record(2, prefix(2), None, best(1));
         let kept = history.after(0);
         // The first second has 17 changes, of which ten are told as the eighth.
         let changes: Vec<u32> = kept.iter().map(|change| change.changes).collect();
@@ -128,16 +130,16 @@ mod tests {
         let mut history = History { now: Some(Instant::now()), ..History::default() };
         let many = u32::try_from(CHANGES_MAX).unwrap() * 3;
         for n in 0..many {
-            history.record(prefix(n), None, best(1));
+            history.record(n as usize, prefix(n), None, best(1));
         }
         let kept = history.after(0);
-        assert_eq!((kept.len(), history.latest.len()), (CHANGES_MAX, CHANGES_MAX));
+        assert_eq!((kept.len(), history.latest.len()), (CHANGES_MAX, PLACES));
         assert_eq!(
             (kept[0].prefix, history.ring.capacity() < 2 * CHANGES_MAX + 1),
             (prefix(many * 2 / 3), true)
         );
         // One that has left is begun anew.
-        history.record(prefix(0), best(1), None);
+        history.record(0, prefix(0), best(1), None);
         assert_eq!(history.after(0).last().map(|c| (c.prefix, c.changes)), Some((prefix(0), 1)));
     }
 }

@@ -198,7 +198,7 @@ impl Rib {
         }
         let best_of = |best: Option<Best>| best.map(|best| self.holdings.best_of(best));
         let (before, after) = (best_of(old), best_of(best));
-        self.history.record(self.table.prefix(id), before, after);
+        self.history.record(id.index(), self.table.prefix(id), before, after);
         if old.is_some() != best.is_some() {
             self.aggregates.count(&self.table.prefix(id), best.is_some());
         }
