@@ -84,26 +84,44 @@ pub(super) enum Step {
 pub(super) type Candidates = SmallVec<[Candidate; 2]>;
 
 /// Ranks the candidates: best first, each with the step at which it lost; those over the first `max_paths` next hops marked as multipath.
-pub(super) fn decide(candidates: &mut Candidates, max_paths: u16) {
-    if let [only] = candidates.as_mut_slice() {
-        only.multipath = true;
+pub(super) fn decide(candidates: &mut [Candidate], max_paths: u16) {
+    eliminate(candidates, max_paths);
+    rank(candidates);
+}
+
+/// The same, of the best and those marked as multipath alone; the others go.
+pub(super) fn keep_winners(candidates: &mut Vec<Candidate>, max_paths: u16) {
+    eliminate(candidates, max_paths);
+    candidates.retain(|c| c.multipath || c.lost.is_none());
+    rank(candidates);
+}
+
+fn rank(candidates: &mut [Candidate]) {
+    if candidates.len() > 1 {
+        candidates.sort_unstable_by_key(|c| (c.lost.is_some(), Reverse(c.lost), c.tie_break()));
+    }
+}
+
+fn eliminate(candidates: &mut [Candidate], max_paths: u16) {
+    let one_is_left = candidates.len() <= 1
+        || keep_best(candidates, Step::LocallyOriginated, |c| !c.local)
+        || keep_best(candidates, Step::LongLivedStale, |c| c.keys.long_lived_stale)
+        || keep_best(candidates, Step::LocalPref, |c| Reverse(c.keys.local_pref))
+        || keep_best(candidates, Step::AsPathLength, |c| c.keys.as_path_length)
+        || keep_best(candidates, Step::Origin, |c| c.keys.origin);
+    if one_is_left {
+        candidates.iter_mut().filter(|c| c.lost.is_none()).for_each(|best| best.multipath = true);
         return;
     }
-    keep_best(candidates, Step::LocallyOriginated, |c| !c.local);
-    keep_best(candidates, Step::LongLivedStale, |c| c.keys.long_lived_stale);
-    keep_best(candidates, Step::LocalPref, |c| Reverse(c.keys.local_pref));
-    keep_best(candidates, Step::AsPathLength, |c| c.keys.as_path_length);
-    keep_best(candidates, Step::Origin, |c| c.keys.origin);
     compare_med(candidates);
     keep_best(candidates, Step::External, |c| c.internal);
     keep_best(candidates, Step::IgpMetric, |c| c.igp_metric);
     break_ties(candidates, max_paths);
-    candidates.sort_unstable_by_key(|c| (c.lost.is_some(), Reverse(c.lost), c.tie_break()));
 }
 
 /// Lets all of the remaining but the first in order lose, each at the step at which it is behind that one, and marks those as multipath that
 /// are over the first `max_paths` next hops. Several peers, or one with ADD-PATH, may tell of one next hop several times.
-fn break_ties(candidates: &mut Candidates, max_paths: u16) {
+fn break_ties(candidates: &mut [Candidate], max_paths: u16) {
     let equal = candidates.iter_mut().filter(|c| c.lost.is_none());
     let mut equal: SmallVec<[(TieBreak, &mut Candidate); 8]> = equal.map(|c| (c.tie_break(), c)).collect();
     equal.sort_unstable_by_key(|(order, _)| *order);
@@ -127,18 +145,22 @@ fn break_ties(candidates: &mut Candidates, max_paths: u16) {
     }
 }
 
-/// Lets all of the remaining but those with the lowest key lose.
-fn keep_best<K: Ord>(candidates: &mut Candidates, step: Step, key: impl Fn(&Candidate) -> K) {
+/// Lets all of the remaining but those with the lowest key lose; says whether one alone is left.
+fn keep_best<K: Ord>(candidates: &mut [Candidate], step: Step, key: impl Fn(&Candidate) -> K) -> bool {
     let best = candidates.iter().filter(|c| c.lost.is_none()).map(&key).min();
+    let mut left = 0;
     for candidate in candidates.iter_mut().filter(|c| c.lost.is_none()) {
         if best.as_ref().is_some_and(|b| key(candidate) > *b) {
             candidate.lost = Some(step);
+        } else {
+            left += 1;
         }
     }
+    left == 1
 }
 
 /// Lets a remaining path lose if another of its neighbouring AS has a lower MED.
-fn compare_med(candidates: &mut Candidates) {
+fn compare_med(candidates: &mut [Candidate]) {
     let mut lowest: SmallVec<[_; 4]> = SmallVec::new();
     for Keys { neighbour, med, .. } in candidates.iter().filter(|c| c.lost.is_none()).map(|c| c.keys) {
         match lowest.iter_mut().find(|(n, _)| *n == neighbour) {

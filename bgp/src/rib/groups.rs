@@ -54,7 +54,7 @@ impl Group {
     /// How the Adj-RIB-Out changes now that these prefixes have another best path.
     fn changes(&mut self, ids: &[PrefixId], decided: &Decided<'_>) -> Vec<Change> {
         let Decided { table, holdings, aggregates, .. } = *decided;
-        let mut changes = Vec::new();
+        let mut changes = Vec::with_capacity(ids.len());
         // Routes that share attributes come one behind the other.
         let mut last: Option<(Best, Family, Option<&Operations>, Arc<PathAttributes>)> = None;
         for id in ids {

@@ -117,9 +117,10 @@ impl Rib {
     pub(super) fn decide_dirty(&mut self) -> bool {
         let some = self.dirty.len().min(CHUNK);
         let ids: Vec<PrefixId> = self.dirty.drain(..some).collect();
-        let (mut told, mut changed) = (Vec::new(), Vec::new());
+        let (mut told, mut changed) = (Vec::with_capacity(some), Vec::with_capacity(some));
+        let mut candidates = Vec::new();
         for id in &ids {
-            let candidates = self.candidates(*id);
+            self.decided().winners(*id, &mut candidates);
             if let Some(change) = self.change_next_hops(*id, &candidates) {
                 told.push(change);
             }
@@ -161,7 +162,7 @@ impl Rib {
     }
 
     /// What the kernel should do, if that is something else than before.
-    fn change_next_hops(&mut self, id: PrefixId, candidates: &Candidates) -> Option<BestPathChange> {
+    fn change_next_hops(&mut self, id: PrefixId, candidates: &[Candidate]) -> Option<BestPathChange> {
         let destination = self.table.get(id);
         let mut wanted = NextHopSet::new();
         let installed = candidates.iter().filter(|c| self.settings.install_routes && c.multipath && !c.local);
@@ -188,7 +189,7 @@ impl Rib {
     }
 
     /// Takes in which path is the best; says whether that is another one than before.
-    fn change_best(&mut self, id: PrefixId, candidates: &Candidates) -> bool {
+    fn change_best(&mut self, id: PrefixId, candidates: &[Candidate]) -> bool {
         let destination = self.table.get_mut(id);
         let best = candidates.first().and_then(|c| destination.paths.get(c.path));
         let best = best.map(|path| Best { source: path.source, attributes: path.attributes });
@@ -232,13 +233,21 @@ impl Decided<'_> {
 
     /// The eligible paths of a prefix, decided on.
     pub(super) fn candidates(&self, id: PrefixId) -> Candidates {
-        let paths = self.table.get(id).paths.iter().enumerate();
-        let mut candidates: Candidates = paths
-            .filter(|(_, p)| p.standing == Standing::Eligible)
-            .filter_map(|(i, p)| self.candidate(i, p))
-            .collect();
+        let mut candidates: Candidates = self.eligible(id).collect();
         decision::decide(&mut candidates, self.max_paths);
         candidates
+    }
+
+    /// Those alone that are used, best first, in a vector that is there already.
+    fn winners(&self, id: PrefixId, winners: &mut Vec<Candidate>) {
+        winners.clear();
+        winners.extend(self.eligible(id));
+        decision::keep_winners(winners, self.max_paths);
+    }
+
+    fn eligible(&self, id: PrefixId) -> impl Iterator<Item = Candidate> {
+        let paths = self.table.get(id).paths.iter().enumerate();
+        paths.filter(|(_, p)| p.standing == Standing::Eligible).filter_map(|(i, p)| self.candidate(i, p))
     }
 
     fn candidate(&self, place: usize, path: &Path) -> Option<Candidate> {
