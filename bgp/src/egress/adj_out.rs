@@ -74,10 +74,33 @@ impl AdjRibOut {
         self.journal.read(from)
     }
 
-    /// Takes a change in. `foremost` is the place of the peer that has read most; none: there is no peer that needs the journal.
-    pub(super) fn change(&mut self, change: Change, foremost: Option<Place>) {
-        let route = change.route.map(|route| self.intern(route));
-        let known = self.slots.find(&change.key);
+    /// Takes changes in. `foremost` is the place of the peer that has read most; none: there is no peer that needs the journal.
+    pub(super) fn change(&mut self, changes: Vec<Change>, foremost: Option<Place>) {
+        // Routes that share attributes come one behind the other: these are looked up once, and held on to meanwhile.
+        let mut last: Option<(Arc<PathAttributes>, SetId)> = None;
+        for Change { key, route } in changes {
+            let route = route.map(|Advertised { attributes, from }| {
+                let known = last.as_ref().filter(|(of, _)| Arc::ptr_eq(of, &attributes)).map(|(_, set)| *set);
+                let set = known.unwrap_or_else(|| {
+                    let set = self.intern(&attributes);
+                    if let Some((_, before)) = last.replace((attributes, set)) {
+                        self.sets.release(before);
+                    }
+                    set
+                });
+                self.sets.retain(set);
+                Route { set, from }
+            });
+            self.put(key, route, foremost);
+        }
+        if let Some((_, set)) = last {
+            self.sets.release(set);
+        }
+    }
+
+    /// Puts a route, with its reference to the attributes, in the place of what is there.
+    fn put(&mut self, key: PathKey, route: Option<Route>, foremost: Option<Place>) {
+        let known = self.slots.find(&key);
         let old = known.and_then(|id| self.slots.get(id).route);
         if let Some(old) = old {
             self.sets.release(old.set);
@@ -85,7 +108,7 @@ impl AdjRibOut {
         if old == route {
             return;
         }
-        let id = known.unwrap_or_else(|| self.slots.entry(change.key));
+        let id = known.unwrap_or_else(|| self.slots.entry(key));
         self.slots.get_mut(id).route = route;
         match foremost {
             None if route.is_none() => self.slots.remove(id),
@@ -95,11 +118,10 @@ impl AdjRibOut {
         }
     }
 
-    fn intern(&mut self, route: Advertised) -> Route {
-        let Advertised { attributes, from } = route;
-        let is = |set: &Set| Arc::ptr_eq(&set.attributes, &attributes) || set.attributes == attributes;
-        let make = || Set { weight: weight(&attributes), attributes: attributes.clone() };
-        Route { set: self.sets.intern(&*attributes, is, make), from }
+    fn intern(&mut self, attributes: &Arc<PathAttributes>) -> SetId {
+        let is = |set: &Set| Arc::ptr_eq(&set.attributes, attributes) || set.attributes == *attributes;
+        let make = || Set { weight: weight(attributes), attributes: attributes.clone() };
+        self.sets.intern(&**attributes, is, make)
     }
 
     /// Puts the slot's entry at the end of the journal.

@@ -200,7 +200,11 @@ impl Egress {
                 let end = self.table.end();
                 self.peers.values_mut().for_each(|peer| peer.ends_at(end));
             }
-            EgressInput::Changes(changes) => self.change(changes),
+            EgressInput::Changes(changes) => {
+                // No peer has read a change behind the foremost place: it is replaced where it stands.
+                let foremost = self.peers.values().map(Peer::place).max();
+                self.table.change(changes, foremost);
+            }
             EgressInput::Refresh { peer, family } => {
                 if let Some(peer) = self.peers.get_mut(&peer) {
                     peer.refresh(family);
@@ -213,14 +217,6 @@ impl Egress {
             }
         }
         self.table.trim(&mut self.peers);
-    }
-
-    fn change(&mut self, changes: Vec<Change>) {
-        // No peer has read a change behind the foremost place: it is replaced where it stands.
-        let foremost = self.peers.values().map(Peer::place).max();
-        for change in changes {
-            self.table.change(change, foremost);
-        }
     }
 
     /// The next thing that follows from what was handled; none: nothing is left to do, or no peer has room.
