@@ -12,6 +12,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use ipnet::IpNet;
 
+use crate::arena::prefixes::Key;
 use crate::ingress::Session;
 use crate::types::{Family, PeerId};
 use crate::wire::attributes::PathAttributes;
@@ -87,6 +88,16 @@ pub struct PathKey {
 impl PathKey {
     /// The path identifier of what we originate, whatever else there is.
     pub const OWN: u16 = 1;
+}
+
+impl Key for PathKey {
+    fn parts(self) -> (IpNet, u16) {
+        (self.prefix, self.path_id)
+    }
+
+    fn of(prefix: IpNet, path_id: u16) -> Self {
+        Self { prefix, path_id }
+    }
 }
 
 impl Nlri for PathKey {

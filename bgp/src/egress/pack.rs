@@ -215,14 +215,14 @@ fn actions(
 ) -> Vec<Action> {
     let mut actions = Vec::with_capacity(piece.len());
     for prefix in piece {
-        let (key, slot) = (table.slots().prefix(*prefix), table.slots().get(*prefix));
-        if matches!(position, Position::Walk(_)) && !peer.wants(*prefix, &key, slot) {
+        let slot = table.slots().get(*prefix);
+        if matches!(position, Position::Walk(_)) && !peer.wants(*prefix, slot) {
             continue;
         }
         let set = slot.route.and_then(|route| table.told_to(id, peer.session(), route));
         if set.is_some() || peer.was_told(*prefix) {
             let says = set.map_or(Says::Withdraw, Says::Announce);
-            actions.push(Action { family: Family::of(&key.prefix), says, prefix: *prefix });
+            actions.push(Action { family: prefix.family(), says, prefix: *prefix });
         }
     }
     actions

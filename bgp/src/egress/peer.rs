@@ -128,7 +128,7 @@ impl Peer {
     pub(super) fn hand_over(self, id: PeerId, table: &AdjRibOut) -> Handover {
         let slots = table.slots().walk(0).filter(|(id, ..)| self.was_told(*id));
         let told = slots.map(|(id, key, slot)| {
-            let sure = slot.entry < self.place && !self.walks_over(id, &key);
+            let sure = slot.entry < self.place && !self.walks_over(id);
             let attributes = slot.route.filter(|_| sure).map(|r| table.set(r.set).attributes.clone());
             (key, attributes)
         });
@@ -164,17 +164,15 @@ impl Peer {
         (handover.peer, peer)
     }
 
-    fn walks_over(&self, id: PrefixId, key: &PathKey) -> bool {
+    fn walks_over(&self, id: PrefixId) -> bool {
         self.walk.as_ref().is_some_and(|walk| {
-            walk.next <= id.index()
-                && walk.families.contains(Family::of(&key.prefix))
-                && !walk.known.contains(id.index())
+            walk.next <= id.index() && walk.families.contains(id.family()) && !walk.known.contains(id.index())
         })
     }
 
     /// Whether the walk, rather than the journal, is to say how this slot stands.
-    pub(super) fn wants(&self, id: PrefixId, key: &PathKey, slot: &Slot) -> bool {
-        slot.entry < self.place && self.walks_over(id, key)
+    pub(super) fn wants(&self, id: PrefixId, slot: &Slot) -> bool {
+        slot.entry < self.place && self.walks_over(id)
     }
 
     /// Puts it on a walk over the table again.
