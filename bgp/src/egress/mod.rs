@@ -160,6 +160,8 @@ pub struct Egress {
     /// Whether End-of-RIB waits.
     deferring: bool,
     outputs: VecDeque<EgressOutput>,
+    /// Whether every peer has read everything or has no room: nothing is looked for then.
+    at_rest: bool,
 }
 
 impl Default for Egress {
@@ -184,6 +186,7 @@ impl Egress {
             peers: BTreeMap::new(),
             deferring: false,
             outputs: VecDeque::new(),
+            at_rest: true,
         }
     }
 
@@ -222,17 +225,26 @@ impl Egress {
                 }
             }
             EgressInput::Written { peer, bytes } => {
-                if let Some(peer) = self.peers.get_mut(&peer) {
+                let peer = self.peers.get_mut(&peer);
+                // A peer that had room before has read all there is.
+                let waited = peer.is_some_and(|peer| {
+                    let had_room = peer.has_room(self.credit);
                     peer.written(bytes);
-                }
+                    !had_room
+                });
+                self.at_rest &= !waited;
+                return;
             }
         }
+        self.at_rest = false;
         self.table.trim(&mut self.peers);
     }
 
     /// The next thing that follows from what was handled; none: nothing is left to do, or no peer has room.
     pub fn poll(&mut self) -> Option<EgressOutput> {
-        while self.outputs.is_empty() && self.pack() {}
+        while self.outputs.is_empty() && !self.at_rest {
+            self.at_rest = !self.pack();
+        }
         self.outputs.pop_front()
     }
 

@@ -204,9 +204,14 @@ impl Peer {
         self.end_of_rib.1 = moved.to(self.end_of_rib.1);
     }
 
+    /// Whether more may be packed for it.
+    pub(super) fn has_room(&self, credit: usize) -> bool {
+        self.outstanding < credit
+    }
+
     /// Where it reads next; none: it has no room, or has read everything.
     pub(super) fn position(&self, end: Place, credit: usize) -> Option<Position> {
-        if self.outstanding >= credit {
+        if !self.has_room(credit) {
             return None;
         }
         match &self.walk {
@@ -239,7 +244,7 @@ impl Peer {
     /// The marker that is due, and of which families; it is due no more then. Nothing of a refresh is sent before its beginning, as both
     /// wait for room, and nothing ends while `deferring`.
     pub(super) fn take_marker(&mut self, credit: usize, deferring: bool) -> Option<(Marker, FamilySet)> {
-        if self.outstanding >= credit {
+        if !self.has_room(credit) {
             return None;
         }
         let told = !deferring && self.walk.is_none() && self.place >= self.end_of_rib.1;
