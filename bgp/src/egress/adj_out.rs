@@ -31,7 +31,7 @@ pub(super) struct Route {
 }
 
 /// A prefix, or a path to it, that is announced, or was, while some peer may still have to be told otherwise.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Slot {
     pub(super) route: Option<Route>,
     /// Its entry in the journal, unless that has been read by all.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-use super::adj_out::{AdjRibOut, SetId};
+use super::adj_out::{AdjRibOut, Route, SetId, Slot};
 use super::journal::Place;
 use super::peer::{Peer, Position};
 use super::{Egress, EgressOutput, PathKey};
@@ -103,6 +103,9 @@ impl Egress {
             Position::Walk(from) => self.table.piece_of_walk(from, credit.min(PIECE)),
             Position::Journal(from) => self.table.piece_of_journal(from, credit.min(PIECE)),
         };
+        // Read once, however many peers there are.
+        let piece: Vec<(PrefixId, Slot)> =
+            piece.iter().map(|id| (*id, *self.table.slots().get(*id))).collect();
         let mut packed: Vec<Packed> = Vec::new();
         for (id, peer) in &mut self.peers {
             if peer.position(end, credit) != Some(position) {
@@ -209,17 +212,23 @@ impl Budget {
 fn actions(
     id: PeerId,
     peer: &Peer,
-    piece: &[PrefixId],
+    piece: &[(PrefixId, Slot)],
     table: &AdjRibOut,
     position: Position,
 ) -> Vec<Action> {
     let mut actions = Vec::with_capacity(piece.len());
-    for prefix in piece {
-        let slot = table.slots().get(*prefix);
+    // Routes that are told alike come one behind the other.
+    let mut last: Option<(Route, Option<SetId>)> = None;
+    for (prefix, slot) in piece {
         if matches!(position, Position::Walk(_)) && !peer.wants(*prefix, slot) {
             continue;
         }
-        let set = slot.route.and_then(|route| table.told_to(id, peer.session(), route));
+        let set = slot.route.and_then(|route| {
+            let known = last.filter(|(of, _)| *of == route);
+            let told = known.unwrap_or_else(|| (route, table.told_to(id, peer.session(), route)));
+            last = Some(told);
+            told.1
+        });
         if set.is_some() || peer.was_told(*prefix) {
             let says = set.map_or(Says::Withdraw, Says::Announce);
             actions.push(Action { family: prefix.family(), says, prefix: *prefix });
