@@ -58,7 +58,7 @@ impl CompiledPolicy {
                 && rule.peer_type.is_none_or(|t| t == subject.peer_type)
                 && prefixes.as_ref().is_none_or(|p| p.matches(&subject.prefix))
                 && rule.communities.iter().all(|community| community.is_on(attributes))
-                && attributes.as_path.begins_with(&rule.as_path_prefix)
+                && (rule.as_path_prefix.is_empty() || attributes.as_path.begins_with(&rule.as_path_prefix))
         });
         match matches.map(|(rule, _)| &rule.verdict) {
             Some(Verdict::Accept) => Ok(None),

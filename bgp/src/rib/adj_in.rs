@@ -395,12 +395,12 @@ impl Rib {
             return;
         }
         let mut concerned = Vec::new();
-        for (id, _, destination) in self.table.walk(0) {
+        self.table.walk(0).for_each(|(id, _, destination)| {
             let paths = destination.paths().iter();
             let hop = |path: &Path| self.holdings.attributes.get(path.attributes).hop;
             let over = paths.filter(|path| hop(path).is_some_and(|hop| moved.contains(&hop)));
             concerned.extend(over.map(|path| (id, path.source)));
-        }
+        });
         for (id, source) in concerned {
             let changes = self.judge(id, source);
             if !changes && self.table.get(id).path(source).is_some_and(|p| p.standing == Standing::Eligible) {

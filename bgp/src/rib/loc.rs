@@ -116,14 +116,18 @@ impl Rib {
     /// Decides on some of the dirty prefixes; says whether there were any.
     pub(super) fn decide_dirty(&mut self) -> bool {
         let some = self.dirty.len().min(CHUNK);
+        if some == 0 {
+            return false;
+        }
         let ids: Vec<PrefixId> = self.dirty.drain(..some).collect();
         let (mut told, mut changed) = (Vec::with_capacity(some), Vec::with_capacity(some));
-        let mut candidates = Vec::new();
+        let (mut candidates, mut last_set) = (Vec::new(), None);
         for id in &ids {
             self.decided().winners(*id, &mut candidates);
-            if let Some(change) = self.change_next_hops(*id, &candidates) {
+            if let Some(change) = self.change_next_hops(*id, &candidates, last_set) {
                 told.push(change);
             }
+            last_set = self.table.get(*id).next_hops.or(last_set);
             if self.change_best(*id, &candidates) {
                 self.monitor.best(self.table.prefix(*id));
                 changed.push(*id);
@@ -142,7 +146,7 @@ impl Rib {
             }
         }
         self.end_aggregates();
-        some > 0
+        true
     }
 
     /// The eligible paths of a prefix, decided on.
@@ -161,8 +165,14 @@ impl Rib {
         }
     }
 
-    /// What the kernel should do, if that is something else than before.
-    fn change_next_hops(&mut self, id: PrefixId, candidates: &[Candidate]) -> Option<BestPathChange> {
+    /// What the kernel should do, if that is something else than before. `last` is what it does for a prefix that was decided on just
+    /// before: nearly always the same.
+    fn change_next_hops(
+        &mut self,
+        id: PrefixId,
+        candidates: &[Candidate],
+        last: Option<Id<NextHopSet>>,
+    ) -> Option<BestPathChange> {
         let destination = self.table.get(id);
         let mut wanted = NextHopSet::new();
         let installed = candidates.iter().filter(|c| self.settings.install_routes && c.multipath && !c.local);
@@ -179,8 +189,15 @@ impl Rib {
         if old.map_or(&[][..], |old| self.hop_sets.get(old).as_slice()) == wanted.as_slice() {
             return None;
         }
-        let new = (!wanted.is_empty())
-            .then(|| self.hop_sets.intern(&wanted, |set| *set == wanted, || wanted.clone()));
+        let sets = &mut self.hop_sets;
+        let new = match last.filter(|last| *sets.get(*last) == wanted) {
+            _ if wanted.is_empty() => None,
+            Some(last) => {
+                sets.retain(last);
+                Some(last)
+            }
+            None => Some(sets.intern(&wanted, |set| *set == wanted, || wanted.clone())),
+        };
         if let Some(old) = old {
             self.hop_sets.release(old);
         }
