@@ -11,7 +11,9 @@ fn session() -> Arc<Session> {
 }
 
 fn attributes(med: u32) -> Arc<PathAttributes> {
-    Arc::new(PathAttributes { med: Some(med), ..samples::attributes() })
+    // The peers of the tests are not its next hop.
+    let next_hop = Ipv4Addr::new(10, 0, 0, 3).into();
+    Arc::new(PathAttributes { med: Some(med), next_hop, ..samples::attributes() })
 }
 
 fn change(number: u32, med: Option<u32>) -> Change {
