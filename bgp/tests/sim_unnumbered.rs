@@ -61,7 +61,7 @@ fn next_hops(world: &World, ids: [SpeakerId; 2], n: usize) -> Vec<TrackedNextHop
 /// Proves RFC 8950 4, RFC 2545 3.
 #[test]
 fn both_families_go_over_link_local_addresses() {
-    for_seeds("sim_unnumbered", 8, |seed| {
+    for_seeds("both_families_go_over_link_local_addresses", 8, |seed| {
         // Both dial; one does, and the other takes who comes.
         for found in [[true, true], [true, false], [false, true]] {
             let (world, ids) = world(seed, [towards(0, found[0]), towards(1, found[1])]);
@@ -146,7 +146,7 @@ fn a_global_address_of_the_link_goes_before_the_link_local_one() {
 
 #[test]
 fn a_restart_moves_no_packet() {
-    for_seeds("sim_unnumbered", 8, |seed| {
+    for_seeds("a_restart_moves_no_packet", 8, |seed| {
         let (mut world, ids) = world(seed, [towards(0, true), towards(1, true)]);
         let before = [world.changes(ids[0]).len(), world.changes(ids[1]).len()];
         let again = SpeakerStart { seed: 99, restarting: true, forwarding: FamilySet::all() };

@@ -22,7 +22,7 @@ const ACCEPTED: [Expect; 2] = [Expect::Accepted; 2];
 const INTERNAL_ONLY: [Expect; 2] = [Expect::Discard, Expect::Accepted];
 const INTERNAL_MALFORMED: [Expect; 2] = [Expect::Discard, Expect::TreatAsWithdraw];
 
-const ATTRIBUTES: [Attribute; 16] = [
+const ATTRIBUTES: [Attribute; 17] = [
     Attribute {
         name: "ORIGIN",
         code: 1,
@@ -157,6 +157,15 @@ const ATTRIBUTES: [Attribute; 16] = [
         good: ACCEPTED,
         malformed: WITHDRAW,
         rfc: "RFC 8092 section 6",
+    },
+    Attribute {
+        name: "ONLY_TO_CUSTOMER",
+        code: 35,
+        flags: 0xc0,
+        value: |_| vec![0, 0, 0xfd, 0xf2],
+        good: ACCEPTED,
+        malformed: WITHDRAW,
+        rfc: "RFC 9234 section 5",
     },
     Attribute {
         name: "unknown 222",
