@@ -23,6 +23,13 @@ const RECEIVE_BUFFER: usize = 16 << 20;
 /// How long the last answers may take.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
+/// The octets of one piece of a stream, and how long one may take there and back.
+const PIECE: usize = 4096;
+const STREAM_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two pieces: a stream leaves the processor to those that are watched.
+const PIECES_PAUSE: Duration = Duration::from_millis(1);
+
 /// Bytes enough for several segments: what only works for small packets shows.
 const PAYLOAD: usize = 64 * 1024;
 
@@ -212,6 +219,83 @@ impl Flows {
         }
         report
     }
+}
+
+/// What became of a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamReport {
+    /// Pieces that went to the server and came back.
+    pub pieces: u64,
+    /// The longest that one of them took.
+    pub longest: Duration,
+}
+
+/// One TCP connection, by which piece after piece goes to a server and back.
+#[derive(Debug)]
+pub struct Stream {
+    stop: Arc<AtomicBool>,
+    server: JoinHandle<Result<()>>,
+    client: JoinHandle<Result<StreamReport>>,
+}
+
+impl Stream {
+    /// Opens it from one namespace to `server` in another.
+    ///
+    /// # Errors
+    /// If no connection comes about.
+    pub fn start(from: &Namespace, to: &Namespace, server: IpAddr) -> Result<Self> {
+        let listener = to.run(|| TcpListener::bind((server, 0)))??;
+        let address = listener.local_addr()?;
+        let client = from.run(|| TcpStream::connect_timeout(&address, PATIENCE))??;
+        let (served, _) = listener.accept()?;
+        for stream in [&client, &served] {
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(STREAM_PATIENCE))?;
+            stream.set_write_timeout(Some(STREAM_PATIENCE))?;
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let stop_client = Arc::clone(&stop);
+        let server = thread::spawn(move || echo(served));
+        let client = thread::spawn(move || exchange(client, &stop_client));
+        Ok(Self { stop, server, client })
+    }
+
+    /// Ends it.
+    ///
+    /// # Errors
+    /// If it was reset, stood still, or brought other bytes back than went.
+    pub fn stop(self) -> Result<StreamReport> {
+        self.stop.store(true, Ordering::Relaxed);
+        let report = self.client.join().map_err(|_| anyhow!("the client of the stream panicked"))?;
+        self.server.join().map_err(|_| anyhow!("the server of the stream panicked"))??;
+        report
+    }
+}
+
+fn echo(mut stream: TcpStream) -> Result<()> {
+    let mut piece = [0; PIECE];
+    loop {
+        match stream.read(&mut piece)? {
+            0 => return Ok(()),
+            length => stream.write_all(piece.get(..length).unwrap_or_default())?,
+        }
+    }
+}
+
+fn exchange(mut stream: TcpStream, stop: &AtomicBool) -> Result<StreamReport> {
+    let mut report = StreamReport { pieces: 0, longest: Duration::ZERO };
+    while !stop.load(Ordering::Relaxed) {
+        let sent_at = now();
+        let sent = [u8::try_from(report.pieces % 251)?; PIECE];
+        let mut back = [0; PIECE];
+        stream.write_all(&sent)?;
+        stream.read_exact(&mut back)?;
+        ensure!(sent == back, "other bytes came back in piece {}", report.pieces);
+        report.pieces += 1;
+        report.longest = report.longest.max(sent_at.elapsed());
+        thread::sleep(PIECES_PAUSE);
+    }
+    Ok(report)
 }
 
 /// Answers until it is told to stop and nothing has come for a while.

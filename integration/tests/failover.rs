@@ -13,7 +13,7 @@ use weft_integration::fabric::{Fabric, FabricSpec};
 use weft_integration::lab::Lab;
 use weft_integration::monitor::RouteMonitor;
 use weft_integration::node::Node;
-use weft_integration::probe::{FlowReport, Flows, ping};
+use weft_integration::probe::{FlowReport, Flows, Stream, ping};
 use weft_integration::wait::{stays, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -22,6 +22,30 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const FLOWS: usize = 8;
 
 const INTERVAL: Duration = Duration::from_millis(2);
+
+/// Longer than TCP waits before it sends again what is lost (200 ms), and less than it waits the third time (RFC 6298).
+const STREAM_GAP: Duration = Duration::from_millis(1200);
+
+/// TCP streams between the first pods of two nodes, one of each family.
+struct Streams(Vec<(Family, Stream)>);
+
+impl Streams {
+    fn start(from: &Node, to: &Node) -> Result<Self> {
+        let start = |family: Family| {
+            let target = to.pods[0].address(family)?;
+            Ok((family, Stream::start(&from.pods[0].namespace, &to.pods[0].namespace, target)?))
+        };
+        Family::BOTH.into_iter().map(start).collect::<Result<_>>().map(Self)
+    }
+
+    fn stop_without_a_gap(self) -> Result<()> {
+        for (family, stream) in self.0 {
+            let report = stream.stop().with_context(|| format!("the TCP stream over {family:?}"))?;
+            ensure!(report.pieces > 100 && report.longest < STREAM_GAP, "{family:?}: {report:?}");
+        }
+        Ok(())
+    }
+}
 
 /// Flows of both families between the first pods of two nodes, and between their host networks and them.
 struct Traffic(Vec<(String, Flows)>);
@@ -138,6 +162,7 @@ fn weftd_ends_and_is_started_again(software: Software, end: End) -> Result<()> {
         let spec = FabricSpec { pods_per_node: 1, nodes_per_rack: 1, ..FabricSpec::two_racks(software) };
         let mut fabric = Fabric::up(lab, spec)?;
         let traffic = Traffic::start(fabric.node("a1")?, fabric.node("b1")?)?;
+        let streams = Streams::start(fabric.node("a1")?, fabric.node("b1")?)?;
         sleep(Duration::from_millis(300));
         let monitors = listen(lab, &fabric)?;
         match end {
@@ -153,6 +178,7 @@ fn weftd_ends_and_is_started_again(software: Software, end: End) -> Result<()> {
         node.weft.start()?;
         wait_restarted(node)?;
         sleep(Duration::from_secs(1));
+        streams.stop_without_a_gap()?;
         traffic.stop_without_loss()?;
         ensure_nothing_deleted(monitors)
     })
@@ -243,6 +269,7 @@ fn a_weft_tor_is_killed_and_restarted() -> Result<()> {
             FabricSpec { pods_per_node: 1, nodes_per_rack: 1, ..FabricSpec::two_racks(Software::Weft) };
         let mut fabric = Fabric::up(lab, spec)?;
         let traffic = Traffic::start(fabric.node("a1")?, fabric.node("b1")?)?;
+        let streams = Streams::start(fabric.node("a1")?, fabric.node("b1")?)?;
         sleep(Duration::from_millis(300));
         let monitors = listen(lab, &fabric)?;
         fabric.router_mut("tor-a")?.kill9()?;
@@ -251,6 +278,7 @@ fn a_weft_tor_is_killed_and_restarted() -> Result<()> {
         let node = fabric.node("a1")?;
         wait_restarted(node)?;
         sleep(Duration::from_secs(1));
+        streams.stop_without_a_gap()?;
         traffic.stop_without_loss()?;
         ensure_nothing_deleted(monitors)
     })
