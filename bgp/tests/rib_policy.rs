@@ -170,6 +170,48 @@ fn communities_and_as_paths_are_matched_as_received() {
     }
 }
 
+/// Whoever tells us our own route does no harm; whoever originates it beside us is alarmed, even where our AS may occur in paths.
+#[test]
+fn only_a_route_that_another_as_originates_is_a_duplicate() {
+    let mut lab = lab();
+    let reject =
+        |code: &'static str| only(PREFIXES[0], Rule::new(Verdict::Reject(Reason::new(code, "ours"))));
+    let rules = policy(vec![
+        Rule { not_originated_by: vec![OWN, Asn(65100)], ..reject("duplicate-origin") },
+        reject("own-block"),
+        Rule::new(Verdict::Accept),
+    ]);
+    let duplicates = |lab: &Lab, peer| lab.rib.rejections(PeerId(peer)).duplicate_origin;
+    for allowed_own_as in [0, 1] {
+        lab.peer(1, PeerConfig { import: Arc::clone(&rules), allowed_own_as, ..config() });
+        for (as_path, code) in [
+            (&[65001, 65000][..], "own-block"),
+            (&[65001, 65002, 65100], "own-block"),
+            // AS override, in which our AS or another's may be hidden.
+            (&[65001, 65001], "own-block"),
+            (&[65001, 65002, 65003, 65003], "own-block"),
+            (&[65001, 65004], "duplicate-origin"),
+            (&[65001, 65000, 65004], "duplicate-origin"),
+            (&[65001], "duplicate-origin"),
+            (&[65001, 65000], "own-block"),
+        ] {
+            lab.announce(1, attributes(as_path, "192.0.2.1"), &prefixes());
+            let routes = lab.rib.routes(RibView::In(address(1).into()), RouteSelect::Exact(net(PREFIXES[0])));
+            assert_eq!(routes[0].paths[0].reason.code, code, "{as_path:?}");
+            let duplicate = (code == "duplicate-origin").then(|| (1, net(PREFIXES[0])));
+            assert_eq!(duplicates(&lab, 1), duplicate, "{as_path:?}");
+        }
+        // Once while it stands, however its path changes.
+        assert_eq!(std::mem::take(&mut lab.alarms), [(PeerId(1), net(PREFIXES[0]))]);
+    }
+    lab.peer(2, PeerConfig { import: rules, ..config() });
+    lab.announce(2, attributes(&[], "192.0.2.2"), &prefixes());
+    assert_eq!((duplicates(&lab, 2), lab.alarms.as_slice()), (None, &[][..]));
+    lab.announce(2, attributes(&[65004], "192.0.2.2"), &prefixes());
+    assert_eq!(duplicates(&lab, 2), Some((1, net(PREFIXES[0]))));
+    assert_eq!(lab.alarms, [(PeerId(2), net(PREFIXES[0]))]);
+}
+
 /// RFC 1997: what was received with these does not go where they forbid; what we originate may carry them to peers.
 /// Proves RFC 1997.
 #[test]

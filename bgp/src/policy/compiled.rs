@@ -59,6 +59,8 @@ impl CompiledPolicy {
                 && prefixes.as_ref().is_none_or(|p| p.matches(&subject.prefix))
                 && rule.communities.iter().all(|community| community.is_on(attributes))
                 && (rule.as_path_prefix.is_empty() || attributes.as_path.begins_with(&rule.as_path_prefix))
+                && (rule.not_originated_by.is_empty()
+                    || attributes.as_path.origin().is_some_and(|asn| !rule.not_originated_by.contains(&asn)))
         });
         match matches.map(|(rule, _)| &rule.verdict) {
             Some(Verdict::Accept) => Ok(None),
@@ -269,11 +271,13 @@ mod tests {
             negated,
         }));
         let path = prop::collection::vec((1u32..3).prop_map(Asn), 0..3);
-        let all = (prefixes, prop::collection::vec(community, 0..3), path, sources, peer_types);
-        all.prop_map(|(prefixes, communities, as_path_prefix, source, peer_type)| Rule {
+        let origins = prop::collection::vec((1u32..4).prop_map(Asn), 0..3);
+        let all = (prefixes, prop::collection::vec(community, 0..3), path, origins, sources, peer_types);
+        all.prop_map(|(prefixes, communities, as_path_prefix, not_originated_by, source, peer_type)| Rule {
             prefixes,
             communities,
             as_path_prefix,
+            not_originated_by,
             source,
             peer_type,
             verdict: Verdict::Accept,
@@ -299,6 +303,10 @@ mod tests {
             }),
             carried.count() == rule.communities.len(),
             sequence.starts_with(&rule.as_path_prefix),
+            rule.not_originated_by.is_empty()
+                || sequence.split_last().is_some_and(|(last, before)| {
+                    !before.contains(last) && !rule.not_originated_by.contains(last)
+                }),
             rule.source.is_none_or(|source| source == subject.source),
             rule.peer_type.is_none_or(|peer_type| peer_type == subject.peer_type),
         ]

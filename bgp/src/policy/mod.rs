@@ -33,6 +33,8 @@ pub struct Rule {
     pub communities: Vec<Community>,
     /// What its AS path begins with, nearest first.
     pub as_path_prefix: Vec<Asn>,
+    /// Its AS path ends in another AS than these, which [surely](crate::wire::attributes::AsPath::origin) originated it; none: whoever did.
+    pub not_originated_by: Vec<Asn>,
     /// Where the route comes from.
     pub source: Option<RouteSource>,
     /// The kind of session that the policy stands on.
@@ -49,6 +51,7 @@ impl Rule {
             prefixes: None,
             communities: Vec::new(),
             as_path_prefix: Vec::new(),
+            not_originated_by: Vec::new(),
             source: None,
             peer_type: None,
             verdict,

@@ -159,6 +159,14 @@ impl AsPath {
         self.0.first().filter(|s| s.kind == SegmentKind::Sequence).and_then(|s| s.asns.first()).copied()
     }
 
+    /// The AS that originated the route: the last number of a closing sequence. None where that is not sure: the number stands there
+    /// twice, as it does where the neighbour of the originator puts its own AS in the place of that one's (AS override).
+    #[must_use]
+    pub fn origin(&self) -> Option<Asn> {
+        let origin = *self.0.last().filter(|s| s.kind == SegmentKind::Sequence)?.asns.last()?;
+        (self.occurrences(origin) == 1).then_some(origin)
+    }
+
     /// Whether it has an AS_SET or, if that counts, an AS_CONFED_SET.
     #[must_use]
     pub fn has_set(&self, confederation: bool) -> bool {
