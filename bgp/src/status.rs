@@ -137,7 +137,7 @@ pub struct Rejections {
     pub as_set: Option<(usize, IpNet)>,
     /// Nothing but our own AS in the path speaks against them.
     pub own_as: Option<(usize, IpNet)>,
-    /// The node that announces them does not own them.
+    /// Whoever announces or originates them does not own them.
     pub duplicate_origin: Option<(usize, IpNet)>,
 }
 

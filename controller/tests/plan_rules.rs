@@ -533,6 +533,33 @@ fn a_block_that_pods_are_in_but_another_node_has_is_the_other_nodes() {
 }
 
 #[test]
+fn an_own_block_that_another_as_originates_is_a_duplicate() {
+    let configuration = "kind: BGPConfiguration\nmetadata: {name: default}\nspec: {asNumber: 64600, nodeToNodeMeshEnabled: false}\n";
+    let other = "kind: BGPPeer\nmetadata: {name: other}\nspec: {peerIP: 192.0.2.253, asNumber: 65009, localASNumber: 64700}\n";
+    let plan = plan1(&[configuration, TOR, other]);
+    for address in ["192.0.2.254", "192.0.2.253"] {
+        let policy = CompiledPolicy::new(Arc::clone(&peer(&plan, address).import));
+        let says = |prefix: &str, asns: &[u32]| {
+            let mut attributes = PathAttributes::new("192.0.2.254".parse().expect("an address"));
+            asns.iter().rev().for_each(|asn| attributes.as_path.prepend(Asn(*asn)));
+            let (prefix, source) = (prefix.parse().expect("a prefix"), RouteSource::RemotePeers);
+            let subject = Subject { prefix, source, peer_type: PeerType::External, attributes: &attributes };
+            policy.evaluate(subject).err().map_or_else(String::new, |reason| reason.code.to_string())
+        };
+        for block in ["10.244.1.0/26", "fd00:244:1::/122"] {
+            assert_eq!(says(block, &[65000, 64601]), "duplicate-origin", "{block}");
+            assert_eq!(says(block, &[65000]), "duplicate-origin", "{block}");
+            // Our own route comes back, whichever session it went out on.
+            assert_eq!(says(block, &[65000, 64600]), "own-block", "{block}");
+            assert_eq!(says(block, &[65000, 65009, 64700]), "own-block", "{block}");
+        }
+        // What is less than a block is no block that another node has.
+        assert_eq!(says("10.244.1.7/32", &[65000, 64601]), "own-block");
+        assert_eq!(says("10.244.2.0/26", &[65000, 64601]), "");
+    }
+}
+
+#[test]
 fn the_kernel_is_told_to_keep_its_default_route_before_it_is_told_to_forward() {
     let mut facts = host1();
     let eth0 = facts.interfaces.get_mut("eth0").expect("eth0");

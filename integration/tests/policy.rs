@@ -25,7 +25,7 @@ const LIES: [(&str, &str); 10] = [
     ("::/0", "not-in-pool"),
     ("203.0.113.0/24", "not-in-pool"),
     ("2001:db8::/32", "not-in-pool"),
-    ("10.244.1.0/26", "own-block"),
+    ("10.244.1.0/26", "duplicate-origin"),
     ("10.244.1.16/28", "own-block"),
     ("fd00:10:244:1::8/125", "own-block"),
     ("10.244.77.16/28", "longer-than-block"),

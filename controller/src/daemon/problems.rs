@@ -224,9 +224,9 @@ fn rejected(peer: &str, rejection: Rejection, count: usize, example: IpNet) -> P
         ),
         Rejection::DuplicateOrigin => Problem::error(
             "duplicate-origin",
-            format!("{routes} rejected because they are not that node's own"),
+            format!("{routes} rejected because only the node that has a block may originate it"),
             "compare the podCIDRs and IPBlocks of both nodes, and the documents that the other node runs with: \
-             two nodes must not have one block",
+             two nodes must not have one block; behind a router the end of the AS path (weftctl routes --rib in) says who announces it",
         ),
     }
 }

@@ -15,7 +15,7 @@ use weft_bgp::config::{
 use weft_bgp::protection::Authentication;
 use weft_bgp::protection::ao::NO_TCP_AO;
 use weft_bgp::role::Role;
-use weft_bgp::types::{Family, FamilySet, Interface, PeerAddress};
+use weft_bgp::types::{Asn, Family, FamilySet, Interface, PeerAddress};
 
 use super::policy::Policies;
 use super::session::{Wanted, reflects, wanted};
@@ -152,7 +152,10 @@ struct Peers {
 fn peers(context: &Context<'_>, sessions: &[Wanted<'_>]) -> (Peers, Vec<Problem>) {
     let cidrs = context.cidrs();
     let service_ranges: Vec<IpNet> = context.settings.services.ranges().collect();
-    let policies = Policies::new(context.cluster, context.name, &cidrs, context.known(), &service_ranges);
+    let asns = sessions.iter().map(|session| local_as(context, session)).chain([context.settings.asn]);
+    let asns: BTreeSet<Asn> = asns.collect();
+    let policies =
+        Policies::new(context.cluster, context.name, &cidrs, context.known(), &asns, &service_ranges);
     let mut peers = Peers::default();
     let mut problems = Vec::new();
     for session in sessions {
@@ -200,6 +203,12 @@ impl Peers {
     }
 }
 
+/// The AS that the node is on a session.
+fn local_as(context: &Context<'_>, session: &Wanted<'_>) -> Asn {
+    let number = session.spec().and_then(|spec| spec.local_as_number);
+    number.map_or(context.settings.asn, |number| number.get())
+}
+
 fn peer(
     context: &Context<'_>,
     policies: &Policies<'_>,
@@ -213,7 +222,6 @@ fn peer(
     if families.is_empty() {
         return Err(diagnose::no_family(session));
     }
-    let local_as = spec.and_then(|s| s.local_as_number).map_or(settings.asn, |number| number.get());
     let remote_as = match (&session.node, spec.and_then(|s| s.as_number)) {
         (Some((_, theirs)), _) => {
             RemoteAs::Exactly(spec.and_then(|s| s.local_as_number).map_or(theirs.asn, |number| number.get()))
@@ -230,7 +238,7 @@ fn peer(
         port: session.port.map_or(BGP_PORT, u16::from),
         neighbour: address.interface().and_then(|i| context.host.routers.get(&i.index()).copied()),
         remote_as,
-        local_as,
+        local_as: local_as(context, session),
         source_address: source_address(session, own, address),
         families,
         next_hop_v4,

@@ -1,14 +1,14 @@
 //! Policies: what is exchanged when no filter says otherwise, and the filters made into rules.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use weft_bgp::policy::{
     Community, NextHopsByPrefix, Operation, Policy, PrefixMatch, PrefixRange, RouteSource, Rule, Verdict,
 };
-use weft_bgp::types::{Family, PeerType, Reason};
+use weft_bgp::types::{Asn, Family, PeerType, Reason};
 
 use super::NodeAddresses;
 use super::session::{Wanted, reflects};
@@ -21,6 +21,8 @@ use crate::cluster::Cluster;
 /// Why a block is not exported that is to stay in the cluster.
 const KEPT: &str = "export-disabled";
 const KEPT_TEXT: &str = "its IPPool has disableBGPExport";
+/// Why a block is rejected of whom does not have it. The RIB alarms this code.
+const DUPLICATE_ORIGIN: &str = "duplicate-origin";
 
 /// Which way a policy looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +65,10 @@ impl<'a> Policies<'a> {
         node: &'a str,
         own_blocks: &'a [IpNet],
         own: NodeAddresses,
+        own_asns: &BTreeSet<Asn>,
         service_ranges: &[IpNet],
     ) -> Self {
-        let import = default_import(cluster, node, own_blocks, own, service_ranges);
+        let import = default_import(cluster, node, own_blocks, own, own_asns, service_ranges);
         let export = default_export(cluster, own_blocks);
         let all_blocks = cluster.nodes.get(node).filter(|node| reflects(cluster, node));
         let all_blocks = all_blocks.map(|_| cluster.blocks_by_node()).unwrap_or_default();
@@ -160,6 +163,7 @@ fn default_import(
     node: &str,
     own_blocks: &[IpNet],
     own: NodeAddresses,
+    own_asns: &BTreeSet<Asn>,
     service_ranges: &[IpNet],
 ) -> DefaultRules {
     let rules = Family::ALL.map(|family| {
@@ -169,8 +173,17 @@ fn default_import(
         let for_pods = cluster.pools.values().map(AsRef::as_ref).filter(|p| p.is_for(AllowedUse::Workload));
         let pools: Vec<&IPPoolSpec> = for_pods.filter(|p| of_family(&p.cidr.net())).collect();
         let mut rules = Vec::new();
-        let blocks = own_blocks.iter().copied().filter(of_family).map(inside);
-        rules.extend(reject_any(blocks, "own-block", "it is or lies in a block of this node"));
+        let blocks = || own_blocks.iter().copied().filter(of_family);
+        // A router may tell us our own routes, but those end in an AS of ours.
+        let anothers = reject_any(
+            blocks().map(exactly),
+            DUPLICATE_ORIGIN,
+            "it is a block of this node, and another AS originates it",
+        );
+        rules.extend(
+            anothers.map(|rule| Rule { not_originated_by: own_asns.iter().copied().collect(), ..rule }),
+        );
+        rules.extend(reject_any(blocks().map(inside), "own-block", "it is or lies in a block of this node"));
         rules.extend(reject_any(own_addresses, "own-address", "it is an address of this node"));
         let services = service_ranges.iter().copied().filter(of_family).map(inside);
         rules.extend(reject_any(
@@ -209,7 +222,7 @@ fn node_import(node: &str, blocks: &[IpNet], own_blocks: &[IpNet]) -> DefaultRul
         accept_any(theirs.map(exactly)).into_iter().collect()
     });
     let text = format!("it is no block of the node {node}, which announces it");
-    DefaultRules { rules, unmatched: Reason::new("duplicate-origin", text) }
+    DefaultRules { rules, unmatched: Reason::new(DUPLICATE_ORIGIN, text) }
 }
 
 /// What is believed of a node that reflects: any node's block, if the next hop is an address of that node. Whoever announces the block
@@ -221,7 +234,7 @@ fn reflected_import(
     own_blocks: &[IpNet],
 ) -> DefaultRules {
     let text = "it is no block of a node that its next hop is an address of";
-    let reason = Reason::new("duplicate-origin", text);
+    let reason = Reason::new(DUPLICATE_ORIGIN, text);
     let rules = Family::ALL.map(|family| {
         let mut next_hops = NextHopsByPrefix::new();
         for (name, blocks) in blocks.iter().filter(|(name, _)| **name != node) {
