@@ -309,6 +309,7 @@ fn as_override_puts_our_as_in_the_place_of_the_peers() {
     assert_eq!(lab.sink(2).table[&net(PREFIXES[0])].as_path, path(&long));
 }
 
+/// Proves RFC 6996.
 #[test]
 fn private_as_numbers_are_taken_out_but_for_the_peers_own() {
     let mut lab = lab();

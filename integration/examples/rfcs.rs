@@ -89,6 +89,7 @@ const RFCS: &[(u16, &str, State)] = &[
     ),
     (6608, "Subcodes for BGP Finite State Machine Error", Full),
     (6793, "BGP Support for Four-Octet Autonomous System (AS) Number Space", Full),
+    (6996, "Autonomous System (AS) Reservation for Private Use", Full),
     (7313, "Enhanced Route Refresh Capability for BGP-4", Full),
     (7606, "Revised Error Handling for BGP UPDATE Messages", Full),
     (7607, "Codification of AS 0 Processing", Full),

@@ -56,6 +56,7 @@ fn both_ends_opens_are_shown_as_each_said_them() -> Result<()> {
     })
 }
 
+/// Proves RFC 2918 4, RFC 4486 4, RFC 9003 2; BIRD.
 #[test]
 fn rfc4486_a_cleared_session_is_back_at_once_and_rfc2918_a_soft_clear_leaves_it_alone() -> Result<()> {
     Lab::test(|lab| {

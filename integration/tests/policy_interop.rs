@@ -334,11 +334,13 @@ fn remove_private_as_and_aggregates(software: [Software; 2]) -> Result<()> {
     })
 }
 
+/// Proves RFC 6996; BIRD, FRR.
 #[test]
 fn rfc_6996_private_as_numbers_go_and_aggregates_stand_in_with_frr() -> Result<()> {
     remove_private_as_and_aggregates([Software::Bird, Software::Frr])
 }
 
+/// Proves RFC 6996; FRR, BIRD.
 #[test]
 fn rfc_6996_private_as_numbers_go_and_aggregates_stand_in_with_bird() -> Result<()> {
     remove_private_as_and_aggregates([Software::Frr, Software::Bird])
