@@ -114,6 +114,19 @@ fn values_of_the_wrong_form() {
         ("gracefulRestart: {longLivedTime: 4661h}", "gracefulRestart.longLivedTime", "24 bits", "16777215s"),
         ("role: transit", "role", "unknown variant \"transit\"", "provider"),
         ("roleStrict: true", "roleStrict", "without role", "rs-client"),
+        ("shutdownMessage: bye", "shutdownMessage", "without shutdown: true", "add shutdown: true"),
+        (
+            "shutdownMessage: \"\"\n  shutdown: true",
+            "shutdownMessage",
+            "a text of 0 octets",
+            "1 to 255 octets",
+        ),
+        (
+            "shutdownMessage: \"a\\tb\"\n  shutdown: true",
+            "shutdownMessage",
+            "control character",
+            "on one line",
+        ),
         ("peerSelector: all()", "peerSelector", "both given", "one of the two"),
         ("listenRange: 10.0.0.0/8", "listenRange", "peerIP and listenRange are both given", "one of the two"),
         ("listenLimit: 10", "listenLimit", "without listenRange", "add listenRange"),
@@ -127,6 +140,11 @@ fn values_of_the_wrong_form() {
     ] {
         one("BGPPeer", "p", &peer(field), 7, &format!("spec.{name}"), message, remedy);
     }
+    // Octets count, not characters.
+    let text = |length: usize| peer(&format!("shutdownMessage: {}\n  shutdown: true", "é".repeat(length)));
+    let (name, remedy) = ("spec.shutdownMessage", "1 to 255 octets");
+    one("BGPPeer", "p", &text(128), 7, name, "a text of 256 octets", remedy);
+    assert_eq!(errors(&[("x.yaml", &document("BGPPeer", "p", &text(127)))]), []);
     for (address, message) in [
         ("tor", "is not an address"),
         ("10.0.0.1:0", "no valid port"),

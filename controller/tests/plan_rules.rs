@@ -294,7 +294,8 @@ fn a_peer_selector_makes_both_ends_and_takes_the_place_of_the_mesh() {
 fn every_field_of_a_peer_reaches_the_speaker() {
     let spec = "kind: BGPPeer\nmetadata: {name: tor}\nspec: {nodeSelector: rack == \"a\", peerIP: \"[2001:db8::fe]:1179\", asNumber: external, \
                 localASNumber: 65100, holdTime: 30s, keepaliveTime: 5s, sendHoldTime: 1m, ebgpMultihop: true, nextHopMode: Self, sourceAddress: UseNodeIP, \
-                numAllowedLocalASNumbers: 2, allowASSets: true, gracefulRestart: {restartTime: 60s, onHoldTimerExpiry: true, longLivedTime: 1h}, families: [ipv4-unicast], passive: true, shutdown: true}\n";
+                numAllowedLocalASNumbers: 2, allowASSets: true, gracefulRestart: {restartTime: 60s, onHoldTimerExpiry: true, longLivedTime: 1h}, families: [ipv4-unicast], passive: true, shutdown: true, \
+                shutdownMessage: \"new fibre à 14:00\"}\n";
     let plan = plan1(&[NO_MESH, spec]);
     let tor = peer(&plan, "2001:db8::fe");
     assert_eq!((tor.port, tor.remote_as, tor.local_as), (1179, RemoteAs::External, Asn(65100)));
@@ -303,7 +304,8 @@ fn every_field_of_a_peer_reaches_the_speaker() {
         (30, Some(5))
     );
     assert_eq!(tor.timers.send_hold_time.map(|t| t.as_secs()), Some(60));
-    assert!(tor.ebgp_multihop && tor.passive && tor.shutdown.is_some());
+    assert!(tor.ebgp_multihop && tor.passive);
+    assert_eq!(tor.shutdown.as_deref(), Some("new fibre à 14:00"));
     assert_eq!(tor.next_hop_mode, weft_bgp::config::NextHopMode::Own);
     assert_eq!(tor.source_address, Some("2001:db8::1".parse().expect("an address")));
     assert_eq!((tor.allowed_own_as, tor.allow_as_sets), (2, true));

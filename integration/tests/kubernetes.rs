@@ -203,6 +203,30 @@ fn filters_and_named_communities_are_checked() -> Result<()> {
 
 #[test]
 #[ignore = "needs KUBEBUILDER_ASSETS: make test runs it where that is set"]
+fn shutdown_messages_are_checked() -> Result<()> {
+    Lab::test(|lab| {
+        let (_lan, plane, _cable) = cluster(lab, 1, Blocks::OfNodes)?;
+        let peer = |shutdown: bool, text: &str| {
+            let spec =
+                json!({"peerIP": "10.2.0.9", "asNumber": 1, "shutdown": shutdown, "shutdownMessage": text});
+            documents::resource("BGPPeer", "off", &spec)
+        };
+        for (bad, message) in [
+            (peer(false, "bye"), "it needs shutdown: true"),
+            (peer(true, ""), "at least 1 char"),
+            (peer(true, &"é".repeat(128)), "255 octets of UTF-8"),
+            (peer(true, "until\n14:00"), "one line"),
+        ] {
+            let refused =
+                plane.apply(std::slice::from_ref(&bad)).err().with_context(|| format!("{bad} was taken"))?;
+            ensure!(format!("{refused:#}").contains(message), "{message:?} is not said: {refused:#}");
+        }
+        plane.apply(&[peer(true, &"é".repeat(127))])
+    })
+}
+
+#[test]
+#[ignore = "needs KUBEBUILDER_ASSETS: make test runs it where that is set"]
 fn listen_ranges_are_checked() -> Result<()> {
     Lab::test(|lab| {
         let (mut lan, plane, _cable) = cluster(lab, 1, Blocks::OfNodes)?;

@@ -1,4 +1,4 @@
-//! What sessions agree on beyond routes, with other people's daemons that have it too: RFC 7313, 8538, 8654, 9234, 9494.
+//! What sessions agree on beyond routes, with other people's daemons that have it too: RFC 7313, 8538, 8654, 9003, 9234, 9494.
 
 #![allow(clippy::indexing_slicing, reason = "a panic fails the test, which is what it is for")]
 #![allow(clippy::print_stdout, reason = "the log of the tests shows which daemons they ran against")]
@@ -164,6 +164,28 @@ fn rfc8538_with_frr() -> Result<()> {
 #[test]
 fn rfc8538_with_gobgp() -> Result<()> {
     rfc8538_stop_keeps_the_routes_and_shutdown_takes_them(Software::Gobgp, "notification-enabled = true")
+}
+
+/// BIRD shows its operator the words of `shutdownMessage`.
+/// Proves RFC 9003 2; BIRD.
+#[test]
+fn rfc9003_a_shutdown_is_told_in_the_operators_words() -> Result<()> {
+    const WORDS: &str = "new fibre à 14:00, call 4711";
+    Lab::test(|lab| {
+        let pair = Pair::up(lab, Software::Bird, "", block(), json!({}))?;
+        pair.wait_converged()?;
+        pair.write(&json!({"shutdown": true, "shutdownMessage": WORDS}))?;
+        wait_until("the router to have the words", PATIENCE, || {
+            let said = pair.router.ask("show protocols all neighbor0")?;
+            ensure!(said.contains("Administrative shutdown") && said.contains(WORDS), "{said}");
+            Ok(())
+        })?;
+        let peer = pair.peer()?;
+        let (sent, error) = (&peer["notifications"]["sent"], &peer["lastError"]);
+        ensure!(sent["subcode"] == 2 && sent["text"] == WORDS, "{sent}");
+        ensure!(error["text"].as_str().is_some_and(|text| text.ends_with(WORDS)), "{error}");
+        Ok(())
+    })
 }
 
 /// Each end stays away for longer than its restart time: its routes stay at the other, marked, and are fresh when it is back.

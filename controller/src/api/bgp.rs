@@ -7,6 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weft_bgp::types::Family;
+use weft_bgp::wire::notification::Notification;
 
 use super::{
     AS_PATH_MAX, AsNumber, BGPPeerStatus, BmpStation, COMMUNITIES_MAX, Cidr, ClusterId, CommunityMatch,
@@ -345,6 +346,11 @@ pub struct BGPPeerSpec {
     /// Withdraw everything, end the session and keep it down.
     #[serde(default)]
     pub shutdown: bool,
+    /// What the peer's operator is told of `shutdown` (RFC 9003), on one line: 255 octets of UTF-8 at most; the name of this object unless
+    /// given. Needs `shutdown`.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = Notification::TEXT_MAX))]
+    pub shutdown_message: Option<String>,
 }
 
 /// How many paths of a prefix a peer may be told at most.

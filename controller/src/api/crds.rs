@@ -140,6 +140,18 @@ const RULES: &[Rule] = &[
         "!has(self.roleStrict) || !self.roleStrict || has(self.role)",
         "roleStrict: add role, which says what our AS is to the peer's",
     ),
+    (
+        "BGPPeer",
+        "/properties/spec",
+        "!has(self.shutdownMessage) || has(self.shutdown) && self.shutdown",
+        "shutdownMessage: it needs shutdown: true",
+    ),
+    (
+        "BGPPeer",
+        "/properties/spec",
+        "!has(self.shutdownMessage) || size(bytes(self.shutdownMessage)) <= 255 && !self.shutdownMessage.matches(r'\\p{Cc}')",
+        "shutdownMessage: write one line of 255 octets of UTF-8 at most (RFC 9003)",
+    ),
     ("BGPFilter", "/properties/spec/properties/importV4/items", RULE_CIDR, RULE_CIDR_WORDS),
     ("BGPFilter", "/properties/spec/properties/exportV4/items", RULE_CIDR, RULE_CIDR_WORDS),
     ("BGPFilter", "/properties/spec/properties/importV6/items", RULE_CIDR, RULE_CIDR_WORDS),

@@ -256,7 +256,9 @@ fn peer(
         ttl_security: spec.and_then(|s| s.ttl_security),
         max_prefixes: spec.and_then(|s| s.max_prefixes).map(max_prefixes),
         passive: session.range.is_some() || spec.is_some_and(|s| s.passive == Some(true)),
-        shutdown: spec.filter(|s| s.shutdown).map(|_| format!("BGPPeer {} is shut down", session.name())),
+        shutdown: spec.filter(|s| s.shutdown).map(|s| {
+            s.shutdown_message.clone().unwrap_or_else(|| format!("BGPPeer {} is shut down", session.name()))
+        }),
         route_reflector_client: session.client,
         add_path: spec.and_then(|s| s.add_path).map(add_path).unwrap_or_default(),
         allowed_own_as: spec.and_then(|s| s.num_allowed_local_as_numbers).unwrap_or(0),

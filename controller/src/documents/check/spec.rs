@@ -6,6 +6,7 @@ use std::time::Duration as StdDuration;
 
 use ipnet::IpNet;
 use weft_bgp::types::Family;
+use weft_bgp::wire::notification::Notification;
 
 use crate::api::{
     AddPathSpec, AllowedUse, BGPConfigurationSpec, BGPFilterRule, BGPFilterSpec, BGPPeerSpec, Cidr, Duration,
@@ -216,6 +217,7 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
         let remedy = "add role: provider, customer, peer, rs or rs-client, which our AS is to the peer's";
         fault(&mut faults, "roleStrict", "roleStrict is given without role", remedy);
     }
+    shutdown_message(&mut faults, spec);
     if spec.families.as_ref().is_some_and(std::collections::BTreeSet::is_empty) {
         let remedy = "list ipv4-unicast, ipv6-unicast or both, or leave it out for both";
         fault(&mut faults, "families", "no family is listed", remedy);
@@ -400,6 +402,22 @@ fn add_path(faults: &mut Faults, spec: Option<AddPathSpec>) {
 fn password(faults: &mut Faults, field: &str, source: Option<&PasswordSource>) {
     if let Some(PasswordSource { secret_key_ref: reference }) = source {
         secret_key_ref(faults, field, reference);
+    }
+}
+
+fn shutdown_message(faults: &mut Faults, spec: &BGPPeerSpec) {
+    let Some(text) = &spec.shutdown_message else { return };
+    if !spec.shutdown {
+        let message = "shutdownMessage is given without shutdown: true, and the peer is never told it";
+        fault(faults, "shutdownMessage", message, "add shutdown: true, or leave it out");
+    }
+    if !(1..=Notification::TEXT_MAX).contains(&text.len()) {
+        let message = format!("a text of {} octets is no shutdown communication (RFC 9003)", text.len());
+        fault(faults, "shutdownMessage", message, "write 1 to 255 octets of UTF-8, or leave it out");
+    }
+    if text.chars().any(char::is_control) {
+        let remedy = "write it on one line";
+        fault(faults, "shutdownMessage", "the text has a line break or another control character", remedy);
     }
 }
 
