@@ -11,6 +11,8 @@ use super::results::Row;
 /// Between these the table stands in `benchmarks.md`.
 const BEGIN: &str = "<!-- results -->\n";
 const END: &str = "<!-- end of results -->\n";
+/// The chart, as the page shows it.
+const IMAGE: &str = "![Time until done](benchmarks.svg)\n";
 
 /// What each scenario is called in the chart.
 const SCENARIOS: [(&str, &str); 10] = [
@@ -43,7 +45,7 @@ const TOP: f64 = 70.0;
 /// The scale: powers of ten of a second.
 const DECADES: std::ops::RangeInclusive<i32> = -4..=2;
 
-/// Writes `benchmarks.svg` to a folder, and the table into its `benchmarks.md`.
+/// Writes `benchmarks.svg` to a folder, and the table and the chart into its `benchmarks.md`.
 ///
 /// # Errors
 /// If the folder cannot be written, or its `benchmarks.md` has no place for the table.
@@ -57,7 +59,7 @@ pub fn write(rows: &[Row], folder: &Path) -> Result<()> {
     };
     let (before, after) =
         place().with_context(|| format!("{} has no place for the table", page.display()))?;
-    let text = format!("{before}{BEGIN}{}{END}{after}", table(rows));
+    let text = format!("{before}{BEGIN}\n{IMAGE}\n{}{END}{after}", table(rows));
     fs::write(&page, text).with_context(|| format!("cannot write {}", page.display()))?;
     fs::write(&chart, svg(rows)).with_context(|| format!("cannot write {}", chart.display()))
 }
