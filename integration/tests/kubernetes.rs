@@ -227,6 +227,45 @@ fn shutdown_messages_are_checked() -> Result<()> {
 
 #[test]
 #[ignore = "needs KUBEBUILDER_ASSETS: make test runs it where that is set"]
+fn keys_of_tcp_ao_are_checked() -> Result<()> {
+    Lab::test(|lab| {
+        let (_lan, plane, _cable) = cluster(lab, 1, Blocks::OfNodes)?;
+        let reference = json!({"name": "keys", "key": "tor"});
+        let keys = |ids: &[(u16, u16)]| {
+            let key = |(send, receive): &(u16, u16)| json!({"sendID": send, "receiveID": receive, "secretKeyRef": reference});
+            json!({"keys": ids.iter().map(key).collect::<Vec<_>>()})
+        };
+        let peer = |ids: &[(u16, u16)]| {
+            documents::resource(
+                "BGPPeer",
+                "tor",
+                &json!({"peerIP": "10.2.0.9", "asNumber": 1, "tcpAO": keys(ids)}),
+            )
+        };
+        let mesh = |ids: &[(u16, u16)]| {
+            documents::bgp_configuration(&json!({"asNumber": 64512, "nodeMeshTCPAO": keys(ids)}))
+        };
+        let mut both = peer(&[(1, 1)]);
+        both["spec"]["password"] = json!({"secretKeyRef": reference});
+        for (bad, message) in [
+            (peer(&[]), "at least 1 item"),
+            (peer(&(0..9).map(|n| (n, n)).collect::<Vec<_>>()), "at most 8 items"),
+            (peer(&[(256, 1)]), "less than or equal to 255"),
+            (peer(&[(1, 1), (1, 2)]), "its own sendID"),
+            (peer(&[(1, 1), (2, 1)]), "its own receiveID"),
+            (both, "keep one of tcpAO and password"),
+            (mesh(&[(1, 2)]), "are one between nodes"),
+        ] {
+            let refused =
+                plane.apply(std::slice::from_ref(&bad)).err().with_context(|| format!("{bad} was taken"))?;
+            ensure!(format!("{refused:#}").contains(message), "{message:?} is not said: {refused:#}");
+        }
+        plane.apply(&[peer(&[(1, 2), (2, 1)]), mesh(&[(1, 1), (2, 2)])])
+    })
+}
+
+#[test]
+#[ignore = "needs KUBEBUILDER_ASSETS: make test runs it where that is set"]
 fn listen_ranges_are_checked() -> Result<()> {
     Lab::test(|lab| {
         let (mut lan, plane, _cable) = cluster(lab, 1, Blocks::OfNodes)?;
