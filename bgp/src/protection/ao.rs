@@ -1,7 +1,6 @@
 //! TCP-AO (RFC 5925): the keys that the segments of a session are signed with. There may be several, so that they can be replaced
 //! while the session lasts.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::Password;
@@ -106,17 +105,6 @@ impl KeyChain {
     }
 }
 
-/// The IDs that people know the keys by: `1/1, 2/2`, sent and received.
-impl fmt::Display for KeyChain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, key) in self.iter().enumerate() {
-            let comma = if index == 0 { "" } else { ", " };
-            write!(f, "{comma}{}/{}", key.send_id, key.receive_id)?;
-        }
-        Ok(())
-    }
-}
-
 /// A change of the keys of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<'a> {
@@ -162,7 +150,8 @@ mod tests {
             assert_eq!(KeyChain::new(keys(text)).map(|_| ()), Err(fault.to_owned()));
         }
         let chain = chain("1/2a 2/1b 255/0c");
-        assert_eq!((chain.first().send_id, chain.to_string().as_str()), (1, "1/2, 2/1, 255/0"));
+        let ids: Vec<_> = chain.iter().map(|key| (key.send_id, key.receive_id)).collect();
+        assert_eq!((chain.first().send_id, ids), (1, vec![(1, 2), (2, 1), (255, 0)]));
         assert!(!format!("{chain:?}").contains("97"), "a secret is shown");
     }
 
