@@ -3,7 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -14,12 +14,15 @@ use crate::protection::Signature;
 use crate::protection::ao::{Key, KeyChain, NO_TCP_AO, Step};
 
 /// Whether this kernel has TCP-AO: Linux 6.7 and later have if they are built with `CONFIG_TCP_AO`. One that cannot be asked is taken to have it,
-/// so that a session gets the kernel's own words.
+/// so that a session gets the kernel's own words. Asked once.
 #[must_use]
 pub fn has_tcp_ao() -> bool {
-    let asked = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))
-        .and_then(|socket| sockopt::ao_in_use(&socket));
-    asked.err().and_then(|error| error.raw_os_error()) != Some(libc::ENOPROTOOPT)
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| {
+        let asked = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))
+            .and_then(|socket| sockopt::ao_in_use(&socket));
+        asked.err().and_then(|error| error.raw_os_error()) != Some(libc::ENOPROTOOPT)
+    })
 }
 
 /// Gives a socket, which is not connected, what signs segments from and to a prefix, in the place of what it has for it. Of TCP-AO keys those
