@@ -166,18 +166,20 @@ fn rfc8538_with_gobgp() -> Result<()> {
     rfc8538_stop_keeps_the_routes_and_shutdown_takes_them(Software::Gobgp, "notification-enabled = true")
 }
 
-/// BIRD shows its operator the words of `shutdownMessage`.
-/// Proves RFC 9003 2; BIRD.
-#[test]
-fn rfc9003_a_shutdown_is_told_in_the_operators_words() -> Result<()> {
-    const WORDS: &str = "new fibre à 14:00, call 4711";
+/// The router shows its operator the words of `shutdownMessage`, where `question` asks it for them.
+fn rfc9003_a_shutdown_is_told_in_the_operators_words(
+    software: Software,
+    extra: &str,
+    question: &str,
+) -> Result<()> {
+    const WORDS: &str = "new fibre until 14:00, call 4711";
     Lab::test(|lab| {
-        let pair = Pair::up(lab, Software::Bird, "", block(), json!({}))?;
+        let pair = Pair::up(lab, software, extra, block(), json!({}))?;
         pair.wait_converged()?;
         pair.write(&json!({"shutdown": true, "shutdownMessage": WORDS}))?;
         wait_until("the router to have the words", PATIENCE, || {
-            let said = pair.router.ask("show protocols all neighbor0")?;
-            ensure!(said.contains("Administrative shutdown") && said.contains(WORDS), "{said}");
+            let said = pair.router.ask(question)?;
+            ensure!(said.contains(WORDS), "{said}");
             Ok(())
         })?;
         let peer = pair.peer()?;
@@ -186,6 +188,21 @@ fn rfc9003_a_shutdown_is_told_in_the_operators_words() -> Result<()> {
         ensure!(error["text"].as_str().is_some_and(|text| text.ends_with(WORDS)), "{error}");
         Ok(())
     })
+}
+
+/// Proves RFC 9003 2; BIRD.
+#[test]
+fn rfc9003_with_bird() -> Result<()> {
+    rfc9003_a_shutdown_is_told_in_the_operators_words(Software::Bird, "", "show protocols all neighbor0")
+}
+
+/// Without RFC 8538, so that the Cease stands alone and not within a Hard Reset.
+/// Proves RFC 9003 2; FRR.
+#[test]
+fn rfc9003_with_frr() -> Result<()> {
+    let (extra, question) =
+        ("no bgp graceful-restart notification", format!("show bgp neighbors {NODE} json"));
+    rfc9003_a_shutdown_is_told_in_the_operators_words(Software::Frr, extra, &question)
 }
 
 /// Each end stays away for longer than its restart time: its routes stay at the other, marked, and are fresh when it is back.
