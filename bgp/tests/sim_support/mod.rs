@@ -22,6 +22,9 @@ use weft_bgp::session::State;
 use weft_bgp::sim::{SpeakerId, World};
 use weft_bgp::types::{Asn, FamilySet, Reason};
 
+pub(crate) mod fabric;
+pub(crate) mod model;
+
 /// Longer than any world here takes to settle.
 pub(crate) const LIMIT: Duration = Duration::from_secs(600);
 
