@@ -1,5 +1,6 @@
 //! Networks of several ASes: iBGP within each, with or without reflectors, and eBGP between them.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,7 +73,7 @@ impl Fabric {
     fn peer(&self, n: usize, m: usize) -> PeerConfig {
         let (own, theirs) = (self.ases[n], self.ases[m]);
         let mut peer = peer(n, own, theirs);
-        peer.route_reflector_client = self.reflectors.contains(&n) && !self.reflectors.contains(&m);
+        peer.route_reflector_client = self.is_client(n, m);
         peer.add_path.receive = self.add_path.is_some();
         peer.add_path.send = self.add_path.map(|paths| AddPathSend { paths, limit: 4 });
         if self.long_lived {
@@ -85,17 +86,28 @@ impl Fabric {
         if self.own_next_hop && own == theirs {
             peer.next_hop_mode = NextHopMode::Own;
         }
-        if self.valley_free && own != theirs {
-            (peer.import, peer.export) = if own > theirs {
+        (peer.import, peer.export) = self.policies(n, m, true);
+        peer
+    }
+
+    pub(crate) fn is_client(&self, n: usize, m: usize) -> bool {
+        self.ases[n] == self.ases[m] && self.reflectors.contains(&n) && !self.reflectors.contains(&m)
+    }
+
+    /// What `n` believes of `m` and tells it, if policy is on.
+    pub(crate) fn policies(&self, n: usize, m: usize, on: bool) -> (Arc<Policy>, Arc<Policy>) {
+        match self.ases[n].cmp(&self.ases[m]) {
+            Ordering::Greater if self.valley_free && on => {
                 let from_provider = vec![Operation::AddCommunity(FROM_PROVIDER)];
                 (accept(vec![], from_provider), accept(vec![FROM_PROVIDER], vec![]))
-            } else {
+            }
+            Ordering::Less if self.valley_free && on => {
                 let operations =
-                    [Operation::RemoveCommunity(FROM_PROVIDER), Operation::SetLocalPreference(200)];
-                (accept(vec![], operations.into()), everything())
-            };
+                    vec![Operation::RemoveCommunity(FROM_PROVIDER), Operation::SetLocalPreference(200)];
+                (accept(vec![], operations), everything())
+            }
+            _ => (everything(), everything()),
         }
-        peer
     }
 }
 
