@@ -197,7 +197,13 @@ fn render_neighbor(text: &mut String, config: &RouterConfig, index: usize, neigh
         config.hold_time
     );
     if config.graceful_restart {
-        let _ = writeln!(text, "  graceful restart on;\n  graceful restart time 60;");
+        let _ = match config.long_lived {
+            None => writeln!(text, "  graceful restart on;\n  graceful restart time 60;"),
+            Some(time) => writeln!(
+                text,
+                "  graceful restart on;\n  graceful restart time 2;\n  long lived graceful restart on;\n  long lived stale time {time};"
+            ),
+        };
     } else {
         let _ = writeln!(text, "  graceful restart off;");
     }

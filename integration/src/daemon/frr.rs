@@ -290,6 +290,12 @@ fn render(config: &RouterConfig, interfaces: &[String]) -> String {
     } else {
         " bgp graceful-restart-disable\n"
     });
+    if let Some(time) = config.long_lived {
+        let _ = writeln!(
+            text,
+            " bgp graceful-restart restart-time 2\n bgp long-lived-graceful-restart stale-time {time}"
+        );
+    }
     let _ = writeln!(text, " {}", config.extra);
     for neighbor in &config.neighbors {
         let address = neighbor.address;

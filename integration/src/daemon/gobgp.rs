@@ -208,7 +208,12 @@ fn render(config: &RouterConfig) -> String {
             config.hold_time / 3
         );
         if config.graceful_restart {
-            text.push_str("[neighbors.graceful-restart.config]\nenabled = true\nrestart-time = 60\n");
+            let _ = writeln!(
+                text,
+                "[neighbors.graceful-restart.config]\nenabled = true\nrestart-time = {}\nlong-lived-enabled = {}",
+                if config.long_lived.is_some() { 2 } else { 60 },
+                config.long_lived.is_some()
+            );
             let _ = writeln!(text, "{}", config.extra);
         }
         if config.reflects && neighbor.asn == config.asn {
@@ -229,6 +234,12 @@ fn render(config: &RouterConfig) -> String {
             }
             if config.graceful_restart {
                 text.push_str("[neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n");
+            }
+            if let Some(time) = config.long_lived {
+                let _ = writeln!(
+                    text,
+                    "[neighbors.afi-safis.long-lived-graceful-restart.config]\nenabled = true\nrestart-time = {time}"
+                );
             }
         }
     }

@@ -124,6 +124,9 @@ pub struct RouterConfig {
     pub extra: String,
     /// Whether it offers graceful restart (RFC 4724), and keeps the routes of a neighbor that restarts.
     pub graceful_restart: bool,
+    /// For how many seconds it keeps the routes of a neighbor that has been away for longer than its restart time (RFC 9494), if it does;
+    /// the own restart time is 2 s then. Needs `graceful_restart`.
+    pub long_lived: Option<u32>,
     /// What its sessions are signed with (TCP-MD5, RFC 2385).
     pub password: Option<String>,
     /// Whether its neighbors are to be one hop away (GTSM, RFC 5082).
@@ -163,6 +166,7 @@ impl RouterConfig {
             add_path: false,
             extra: String::new(),
             graceful_restart: true,
+            long_lived: None,
             password: None,
             ttl_security: false,
             communities: BTreeSet::new(),
