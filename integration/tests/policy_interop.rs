@@ -94,13 +94,26 @@ impl Line {
 
     /// Writes what the node is to do: with its configuration, with the session to the right, and with routes on the way in and out.
     fn write(&self, configuration: &Value, right: &Value, import: &Value, export: &Value) -> Result<()> {
+        self.write_each(configuration, right, [import; 2], [export; 2])
+    }
+
+    /// The same, with routes of each family.
+    fn write_each(
+        &self,
+        configuration: &Value,
+        right: &Value,
+        import: [&Value; 2],
+        export: [&Value; 2],
+    ) -> Result<()> {
         let configuration =
             with(json!({"asNumber": NODE_ASN, "nodeToNodeMeshEnabled": false}), configuration);
         let accept = |extra: &Value| with(json!({"action": "Accept"}), extra);
-        let import = json!({"importV4": [accept(import)], "importV6": [accept(import)]});
+        let [import_v4, import_v6] = import.map(accept);
+        let import = json!({"importV4": [import_v4], "importV6": [import_v6]});
         let own = json!({"action": "Accept"});
-        let learned = with(accept(export), &json!({"source": "RemotePeers"}));
-        let export = json!({"exportV4": [own, learned], "exportV6": [own, learned]});
+        let [learned_v4, learned_v6] =
+            export.map(|export| with(accept(export), &json!({"source": "RemotePeers"})));
+        let export = json!({"exportV4": [own, learned_v4], "exportV6": [own, learned_v6]});
         let mut all = vec![
             documents::bgp_configuration(&configuration),
             documents::resource("BGPFilter", "in", &import),
@@ -344,6 +357,52 @@ fn rfc_6996_private_as_numbers_go_and_aggregates_stand_in_with_frr() -> Result<(
 #[test]
 fn rfc_6996_private_as_numbers_go_and_aggregates_stand_in_with_bird() -> Result<()> {
     remove_private_as_and_aggregates([Software::Frr, Software::Bird])
+}
+
+/// Whose address an internal peer is told as the next hop: what the left one said, or ours, or what a rule says.
+fn next_hops(software: [Software; 2]) -> Result<()> {
+    Lab::test(|lab| {
+        let line = Line::up(lab, software, NODE_ASN)?;
+        let since = line.established()?;
+        let told = |what: &str, hops: [IpAddr; 2]| {
+            wait_until(what, PATIENCE, || {
+                blocks().into_iter().try_for_each(|block| {
+                    // The right one knows no way to some of them: then the path is there, and not the best.
+                    let paths = line.right.paths(block)?;
+                    let hop = hops[usize::from(block.addr().is_ipv6())];
+                    let is = |path: &Path| path.next_hops.first() == Some(&hop);
+                    ensure!(paths.len() == 1 && paths.iter().all(is), "{block}: {paths:?}, not {hop}");
+                    Ok(())
+                })
+            })
+        };
+        let [left, right] = [ends(0)?, ends(1)?];
+        let (lefts, ours) = (left.map(|(_, far)| far), right.map(|(near, _)| near));
+        let none = json!({});
+        told("the left one's next hops", lefts)?;
+        line.write(&none, &json!({"nextHopMode": "Self"}), &none, &none)?;
+        told("ours", ours)?;
+        line.write(&none, &json!({"nextHopMode": "Keep"}), &none, &none)?;
+        told("the left one's again", lefts)?;
+        let others: [IpAddr; 2] = ["192.0.2.9".parse()?, "2001:db8::9".parse()?];
+        let set = others.map(|hop| json!({"operations": [{"setNextHop": {"value": hop}}]}));
+        line.write_each(&none, &none, [&none; 2], set.each_ref())?;
+        told("a rule's", others)?;
+        ensure!(line.established()? == since, "a session flapped");
+        Ok(())
+    })
+}
+
+/// Proves RFC 4271 5.1.3; BIRD, FRR.
+#[test]
+fn next_hops_are_kept_ours_or_a_rules_with_frr() -> Result<()> {
+    next_hops([Software::Bird, Software::Frr])
+}
+
+/// Proves RFC 4271 5.1.3; FRR, GoBGP.
+#[test]
+fn next_hops_are_kept_ours_or_a_rules_with_gobgp() -> Result<()> {
+    next_hops([Software::Frr, Software::Gobgp])
 }
 
 /// What a router marks as about to go is the last choice, whatever the filter prefers.
