@@ -24,8 +24,8 @@ pub(super) struct Candidate {
     pub(super) keys: Keys,
     /// Whether it was learned over iBGP.
     pub(super) internal: bool,
-    /// The metric of the way to its next hop; zero on-link.
-    pub(super) igp_metric: u32,
+    /// The metric of the way to its next hop; none: it is on a link, which is nearer than any.
+    pub(super) igp_metric: Option<u32>,
     /// The peer's BGP identifier.
     pub(super) router_id: u32,
     /// Where the peer is.
@@ -221,13 +221,7 @@ pub(super) fn reason(candidate: &Candidate, best: &Candidate) -> Reason {
             format!("MED {} is higher than that of another path of the same neighbouring AS", own.med),
         ),
         Step::External => Reason::new("ibgp", "learned over iBGP, the best path over eBGP"),
-        Step::IgpMetric => Reason::new(
-            "igp-metric",
-            format!(
-                "metric {} to the next hop is higher than {} of the best path",
-                candidate.igp_metric, best.igp_metric
-            ),
-        ),
+        Step::IgpMetric => Reason::new("igp-metric", igp_metric(candidate.igp_metric, best.igp_metric)),
         Step::RouterId => Reason::new("router-id", "the router id is higher than that of the best path"),
         Step::ClusterListLength => Reason::new(
             "cluster-list-length",
@@ -244,6 +238,15 @@ pub(super) fn reason(candidate: &Candidate, best: &Candidate) -> Reason {
             "path-id",
             format!("path identifier {} is higher than {} of the best path", candidate.path_id, best.path_id),
         ),
+    }
+}
+
+fn igp_metric(own: Option<u32>, other: Option<u32>) -> String {
+    match (own, other) {
+        (Some(own), Some(other)) => {
+            format!("metric {own} to the next hop is higher than {other} of the best path")
+        }
+        _ => "the next hop is behind a gateway, that of the best path on a link".to_owned(),
     }
 }
 

@@ -21,7 +21,7 @@ fn path(number: u8) -> Candidate {
             cluster_list_length: 0,
         },
         internal: false,
-        igp_metric: 10,
+        igp_metric: Some(10),
         router_id: u32::from(number),
         address: [192, 0, 2, number].into(),
         path_id: 0,
@@ -55,7 +55,7 @@ fn every_step_decides_before_all_that_follow() {
         (Step::Origin, "origin", |c| c.keys.origin = Origin::Egp, |_| {}),
         (Step::Med, "med", |c| c.keys.med = 1, |_| {}),
         (Step::External, "ibgp", |c| c.internal = true, |_| {}),
-        (Step::IgpMetric, "igp-metric", |c| c.igp_metric = 11, |_| {}),
+        (Step::IgpMetric, "igp-metric", |c| c.igp_metric = Some(11), |_| {}),
         (Step::RouterId, "router-id", |_| {}, |c| c.router_id = 1),
         (Step::ClusterListLength, "cluster-list-length", |c| c.keys.cluster_list_length = 1, |_| {}),
         (Step::PeerAddress, "peer-address", |_| {}, |c| c.address = [192, 0, 2, 0].into()),
@@ -93,7 +93,7 @@ fn multipath_takes_equal_paths_whatever_their_as_and_no_more_than_allowed() {
         with(1, |c| c.keys.neighbour = Some(Asn(65009))),
         path(3),
         with(2, |c| c.internal = true),
-        with(5, |c| c.igp_metric = 20),
+        with(5, |c| c.igp_metric = Some(20)),
     ];
     let used = |max_paths| -> Vec<usize> {
         decided(&paths, max_paths).iter().filter(|c| c.multipath).map(|c| c.path).collect()
@@ -137,7 +137,7 @@ fn any_path() -> impl Strategy<Value = Candidate> {
                 cluster_list_length: clusters,
             };
             (candidate.local, candidate.internal) = (local, internal);
-            (candidate.igp_metric, candidate.router_id) = (metric, id);
+            (candidate.igp_metric, candidate.router_id) = (Some(metric), id);
             candidate
         },
     )
@@ -193,4 +193,12 @@ fn multipath_counts_next_hops() {
     assert_eq!(used(1), [1, 2, 6]);
     assert_eq!(used(2), [1, 2, 3, 4, 6]);
     assert_eq!(used(3), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn a_next_hop_on_a_link_is_nearer_than_any_gateway() {
+    let decided = decided(&[with(1, |c| c.igp_metric = Some(0)), with(2, |c| c.igp_metric = None)], 4);
+    assert_eq!((decided[0].path, decided[1].lost), (2, Some(Step::IgpMetric)));
+    let reason = reason(&decided[1], &decided[0]).to_string();
+    assert!(reason.contains("behind a gateway"), "{reason}");
 }
