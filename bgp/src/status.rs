@@ -234,6 +234,8 @@ pub struct PathStatus {
     pub multipath: bool,
     /// Whether it is kept while its peer restarts.
     pub stale: bool,
+    /// The prefix of BGP's that its next hop is reached over; none: the kernel's routes lead there, or nothing does.
+    pub next_hop_over: Option<IpNet>,
     /// Why it won, lost, or took no part.
     pub reason: Reason,
 }

@@ -205,6 +205,7 @@ fn path(next_hop: &str, code: &'static str, text: &str) -> PathJson {
         originator_id: None,
         cluster_list: Vec::new(),
         only_to_customer: None,
+        next_hop_over: None,
         valid: true,
         best: false,
         reason: Reason::new(code, text),
@@ -213,7 +214,10 @@ fn path(next_hop: &str, code: &'static str, text: &str) -> PathJson {
 
 fn routes() -> Vec<RouteJson> {
     let best = PathJson { best: true, ..path("10.0.1.0", "best", "the lowest router id") };
-    let lost = path("10.0.2.0", "router-id", "its router id is higher");
+    let lost = PathJson {
+        next_hop_over: Some("10.0.0.0/16".parse().unwrap()),
+        ..path("10.0.2.0", "router-id", "its router id is higher")
+    };
     let rejected =
         PathJson { valid: false, ..path("10.0.3.0", "own-block", "10.244.1.0/26 is a block of this node") };
     let own = PathJson {
@@ -499,7 +503,9 @@ fn fib_shows_who_wrote_what() {
         protocol,
         metric,
         state: state.into(),
+        over: Vec::new(),
     };
+    let over = vec!["10.2.0.0/24".parse().unwrap(), "10.3.0.0/24".parse().unwrap()];
     let fib = [
         route("10.244.1.0/26", Vec::new(), 176, 4_278_198_272, "installed"),
         route("10.244.1.5/32", vec![hop(None, "weft0123456789a")], 177, 32, "installed"),
@@ -510,6 +516,7 @@ fn fib_shows_who_wrote_what() {
             64,
             "shadowed by proto static",
         ),
+        FibJson { over, ..route("10.244.3.0/26", vec![hop(Some("10.0.1.0"), "eth0")], 176, 64, "installed") },
     ];
     insta::assert_snapshot!("fib", tables::fib(&fib, false));
     insta::assert_snapshot!("fib_wide", tables::fib(&fib, true));

@@ -6,7 +6,7 @@
 //!   it. What the CNI plugin uses.
 //! - [`route`]: routes as the kernel keys them; [`delta`]: the one comparison of wanted and actual.
 //! - [`fib`]: the kernel's tables as a trait, real in [`netlink::NetlinkFib`], in memory in [`memory`].
-//! - [`resolve`]: how a BGP next hop is reached over the routes that are not ours.
+//! - [`resolve`]: how a BGP next hop is reached over the routes that are not ours; [`sync`] goes on over learned ones.
 //! - [`ndisc`]: the router at the other end of a link, found by router advertisements.
 //! - [`sync`]: the engine that puts these together, pure but for the `Fib` it is handed.
 //! - [`Kernel`]: the engine on an OS thread. What the daemon uses.
@@ -18,7 +18,8 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let kernel = Kernel::start(Settings::default(), Box::new(|event| println!("{event:?}")))?;
 //! let next_hop = NextHopRef { address: "10.0.0.2".parse()?, default_route: false, link: None };
-//! kernel.learned(vec![RouteChange { prefix: "10.1.0.0/26".parse()?, next_hops: vec![next_hop] }])?;
+//! let prefix = "10.1.0.0/26".parse()?;
+//! kernel.learned(vec![RouteChange { prefix, next_hops: vec![next_hop], direct: None }])?;
 //! println!("{:?}", kernel.inspect(|engine| engine.fib())?);
 //! kernel.stop(); // the route stays
 //! # Ok(())

@@ -1,5 +1,5 @@
 //! Next-hop resolution: which gateways and links lead to a BGP next hop, by the kernel's routes that are not
-//! ours.
+//! ours. [`sync`](crate::sync) goes on from there over learned routes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -34,6 +34,29 @@ pub enum Resolution {
         /// The metric of the kernel's route to it.
         metric: u32,
     },
+    /// Over a learned route.
+    Recursive {
+        /// The route's destination.
+        over: IpNet,
+        /// The metric of the kernel's route to the next hop where one leads there; else the worst of those to the next hops that the
+        /// learned route leads to in the end.
+        metric: u32,
+        /// Whether a route of the kernel's leads there too, if only a less specific one.
+        direct: bool,
+    },
+    /// Not at all, though a learned route leads there: its own next hops are reached over learned routes alone, over too many, or over one
+    /// to themselves.
+    TooDeep {
+        /// The route's destination.
+        over: IpNet,
+    },
+}
+
+impl Resolution {
+    /// Whether paths over the next hop are eligible.
+    pub fn is_resolved(self) -> bool {
+        !matches!(self, Self::Unresolved | Self::TooDeep { .. })
+    }
 }
 
 /// A resolution and the legs a route over the next hop is installed with; none when unresolved.
@@ -43,6 +66,16 @@ pub struct Resolved {
     pub resolution: Resolution,
     /// Gateways and links.
     pub legs: NextHops,
+}
+
+/// What the kernel's routes alone say of a next hop.
+#[derive(Debug, Default)]
+pub(crate) struct Lookup {
+    pub(crate) resolved: Resolved,
+    /// The route that leads there, or that says that nothing does; `None`: there is no route.
+    pub(crate) route: Option<RouteKey>,
+    /// Whether a learned route may lead there: not to ourselves nor to a neighbour on a link.
+    pub(crate) open: bool,
 }
 
 /// The part of the kernel's state that resolution depends on.
@@ -180,26 +213,30 @@ impl Topology {
         !before.iter().eq(self.foreign.iter())
     }
 
-    /// Looks a next hop up: longest match, then best metric. A leg over a link that is down or has no carrier
-    /// does not count, and where no leg is left the next shorter prefix is tried. An unreachable, blackhole or
-    /// prohibit route ends the search, as it does in the kernel.
+    /// How the kernel's routes alone lead to a next hop: longest match, then best metric. A leg over a link that is down or has no
+    /// carrier does not count, and where no leg is left the next shorter prefix is tried. An unreachable, blackhole or prohibit route
+    /// ends the search, as it does in the kernel.
     ///
     /// A next hop that comes with its link is on it, while it is up and the address is not its own. A link-local one without is
     /// nowhere: every link may have one like it.
     pub fn resolve(&self, next_hop: NextHopRef) -> Resolved {
+        self.look_up(next_hop).resolved
+    }
+
+    /// The same, and by which route.
+    pub(crate) fn look_up(&self, next_hop: NextHopRef) -> Lookup {
         let address = next_hop.address;
         if let Some(link) = next_hop.link {
             let leg = NextHop::via(address, link);
             let own = self.addresses.iter().any(|held| held.link == link && held.ip() == address);
-            return if own || !self.is_usable(&leg) {
-                Resolved::default()
-            } else {
-                resolved(address, 0, &[NextHop::on_link(link)])
-            };
+            if own || !self.is_usable(&leg) {
+                return Lookup::default();
+            }
+            return Lookup { resolved: resolved(address, 0, &[NextHop::on_link(link)]), ..Lookup::default() };
         }
         let is_link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
         if is_link_local || self.addresses.iter().any(|held| held.ip() == address) {
-            return Resolved::default();
+            return Lookup::default();
         }
         let covering: Vec<(IpNet, &Vec<Route>)> = self.foreign.cover(&IpNet::from(address)).collect();
         for (prefix, routes) in covering.into_iter().rev() {
@@ -207,14 +244,18 @@ impl Topology {
                 continue;
             }
             for route in routes {
-                let Action::Forward(legs) = &route.action else { return Resolved::default() };
+                let Action::Forward(legs) = &route.action else {
+                    return Lookup { resolved: Resolved::default(), route: Some(route.key), open: true };
+                };
                 let usable: Vec<NextHop> = legs.iter().filter(|leg| self.is_usable(leg)).copied().collect();
                 if !usable.is_empty() {
-                    return resolved(address, route.key.metric(), &usable);
+                    let resolved = resolved(address, route.key.metric(), &usable);
+                    let open = resolved.resolution != Resolution::OnLink;
+                    return Lookup { resolved, route: Some(route.key), open };
                 }
             }
         }
-        Resolved::default()
+        Lookup { open: true, ..Lookup::default() }
     }
 
     fn is_usable(&self, leg: &NextHop) -> bool {

@@ -35,7 +35,11 @@ fn next_hop(address: &str) -> NextHopRef {
 }
 
 fn learn(prefix: &str, next_hops: &[&str]) -> Vec<RouteChange> {
-    vec![RouteChange { prefix: net(prefix), next_hops: next_hops.iter().map(|nh| next_hop(nh)).collect() }]
+    vec![RouteChange {
+        prefix: net(prefix),
+        next_hops: next_hops.iter().map(|nh| next_hop(nh)).collect(),
+        direct: None,
+    }]
 }
 
 fn key(prefix: &str, metric: u32) -> RouteKey {
@@ -527,7 +531,7 @@ fn step(lab: &mut Lab, oracle: &mut Oracle, step: Step) {
     match step {
         Step::Learn { prefix: n, links } => {
             let next_hops = links.iter().map(|index| next_hop(&format!("10.0.{index}.2"))).collect();
-            lab.engine.learned(vec![RouteChange { prefix: net(&prefix(n)), next_hops }]);
+            lab.engine.learned(vec![RouteChange { prefix: net(&prefix(n)), next_hops, direct: None }]);
             oracle.learned.insert(n, links);
         }
         Step::Pod { present, link } => {

@@ -38,7 +38,11 @@ fn next_hop(address: &str) -> NextHopRef {
 }
 
 fn learn(prefix: &str, next_hops: &[&str]) -> RouteChange {
-    RouteChange { prefix: net(prefix), next_hops: next_hops.iter().map(|nh| next_hop(nh)).collect() }
+    RouteChange {
+        prefix: net(prefix),
+        next_hops: next_hops.iter().map(|nh| next_hop(nh)).collect(),
+        direct: None,
+    }
 }
 
 fn route(prefix: &str, metric: u32, protocol: Protocol, legs: &[(&str, u32)]) -> Route {
@@ -461,7 +465,9 @@ fn next_hops_resolve_over_other_routes() {
     let far = NextHopRef { address: ip("192.0.2.9"), default_route: true, link: None };
     lab.kernel().track(far).unwrap();
     assert_eq!(lab.resolution("192.0.2.9"), Resolution::Unresolved);
-    lab.kernel().learned(vec![RouteChange { prefix: net("10.1.0.0/24"), next_hops: vec![far] }]).unwrap();
+    lab.kernel()
+        .learned(vec![RouteChange { prefix: net("10.1.0.0/24"), next_hops: vec![far], direct: None }])
+        .unwrap();
     let default = route("0.0.0.0/0", 10, Protocol::STATIC, &[("10.0.1.254", lab.a)]);
     lab.execute(&default.add());
     assert_eq!(lab.resolution("192.0.2.9"), Resolution::Gateway { metric: 10 });
@@ -583,7 +589,9 @@ fn ten_thousand_routes_go_in_as_a_batch() {
     let prefix = |n: u32| net(&format!("{}/24", std::net::Ipv4Addr::from(0x0b00_0000 + n * 256)));
     let set = |next_hops: &[&str]| -> Vec<RouteChange> {
         let next_hops: Vec<NextHopRef> = next_hops.iter().map(|nh| next_hop(nh)).collect();
-        (0..10_000).map(|n| RouteChange { prefix: prefix(n), next_hops: next_hops.clone() }).collect()
+        (0..10_000)
+            .map(|n| RouteChange { prefix: prefix(n), next_hops: next_hops.clone(), direct: None })
+            .collect()
     };
     let count = |legs: usize| {
         move |snapshot: &Snapshot| {

@@ -83,7 +83,11 @@ fn both_families_go_over_routers_of_one_address_on_several_links() {
     let hops =
         [a, b].map(|link| NextHopRef { address: ip("fe80::9"), default_route: false, link: Some(link) });
     let learn = |kernel: &Kernel| {
-        let change = |prefix: &str| RouteChange { prefix: prefix.parse().unwrap(), next_hops: hops.to_vec() };
+        let change = |prefix: &str| RouteChange {
+            prefix: prefix.parse().unwrap(),
+            next_hops: hops.to_vec(),
+            direct: None,
+        };
         kernel.learned(vec![change("10.1.0.0/24"), change("2001:db8:f::/64")]).unwrap();
     };
     let wait = |what: &str, wanted: Vec<Route>| until(what, || (ours(&host) == wanted).then_some(()));

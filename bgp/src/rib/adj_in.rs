@@ -371,11 +371,15 @@ impl Rib {
             return Standing::OwnNextHop;
         }
         match interned.hop.map(|hop| self.holdings.hops.resolution(hop)) {
-            Some(Resolution::Unresolved) => Standing::NextHopUnresolved,
-            Some(Resolution::Gateway { .. }) if external && !peer.config.ebgp_multihop => {
+            Some(Resolution::Unresolved | Resolution::TooDeep { .. }) => Standing::NextHopUnresolved,
+            Some(Resolution::Gateway { .. } | Resolution::Recursive { .. })
+                if external && !peer.config.ebgp_multihop =>
+            {
                 Standing::NextHopNotOnLink
             }
-            Some(Resolution::OnLink | Resolution::Gateway { .. }) | None => Standing::Eligible,
+            Some(Resolution::OnLink | Resolution::Gateway { .. } | Resolution::Recursive { .. }) | None => {
+                Standing::Eligible
+            }
         }
     }
 

@@ -124,7 +124,8 @@ impl Rib {
         let (mut candidates, mut last_set) = (Vec::new(), None);
         for id in &ids {
             self.decided().winners(*id, &mut candidates);
-            if let Some(change) = self.change_next_hops(*id, &candidates, last_set) {
+            let direct = self.direct_next_hops(*id);
+            if let Some(change) = self.change_next_hops(*id, &candidates, direct, last_set) {
                 told.push(change);
             }
             last_set = self.table.get(*id).next_hops.or(last_set);
@@ -171,23 +172,24 @@ impl Rib {
         &mut self,
         id: PrefixId,
         candidates: &[Candidate],
+        direct: Option<NextHopSet>,
         last: Option<Id<NextHopSet>>,
     ) -> Option<BestPathChange> {
-        let destination = self.table.get(id);
-        let mut wanted = NextHopSet::new();
-        let installed = candidates.iter().filter(|c| self.settings.install_routes && c.multipath && !c.local);
-        for candidate in installed {
-            let path = destination.paths.get(candidate.path)?;
-            let hop = self.holdings.attributes.get(path.attributes).hop;
-            if let Some(tracked) = hop.and_then(|hop| self.holdings.hops.tracked(hop))
-                && !wanted.contains(&tracked)
-            {
-                wanted.push(tracked);
-            }
-        }
-        let old = destination.next_hops;
-        if old.map_or(&[][..], |old| self.hop_sets.get(old).as_slice()) == wanted.as_slice() {
+        let wanted = self.next_hops_of(id, candidates);
+        let direct = direct.filter(|direct| *direct != wanted);
+        let redirected = self.direct.get(&id) != direct.as_ref();
+        let old = self.table.get(id).next_hops;
+        let same = old.map_or(&[][..], |old| self.hop_sets.get(old).as_slice()) == wanted.as_slice();
+        if same && !redirected {
             return None;
+        }
+        match direct.clone() {
+            Some(direct) => self.direct.insert(id, direct),
+            None => self.direct.remove(&id),
+        };
+        let direct = direct.map(Box::new);
+        if same {
+            return Some(BestPathChange { prefix: self.table.prefix(id), next_hops: wanted, direct });
         }
         let sets = &mut self.hop_sets;
         let new = match last.filter(|last| *sets.get(*last) == wanted) {
@@ -202,7 +204,41 @@ impl Rib {
             self.hop_sets.release(old);
         }
         self.table.get_mut(id).next_hops = new;
-        Some(BestPathChange { prefix: self.table.prefix(id), next_hops: wanted })
+        Some(BestPathChange { prefix: self.table.prefix(id), next_hops: wanted, direct })
+    }
+
+    /// The next hops of those of the paths that are used.
+    fn next_hops_of(&self, id: PrefixId, candidates: &[Candidate]) -> NextHopSet {
+        let destination = self.table.get(id);
+        let mut next_hops = NextHopSet::new();
+        let installed = candidates.iter().filter(|c| self.settings.install_routes && c.multipath && !c.local);
+        for path in installed.filter_map(|candidate| destination.paths.get(candidate.path)) {
+            let hop = self.holdings.attributes.get(path.attributes).hop;
+            if let Some(tracked) = hop.and_then(|hop| self.holdings.hops.tracked(hop))
+                && !next_hops.contains(&tracked)
+            {
+                next_hops.push(tracked);
+            }
+        }
+        next_hops
+    }
+
+    /// What they would be without paths over next hops that are reached by routes of ours alone; none: there are no such paths.
+    fn direct_next_hops(&self, id: PrefixId) -> Option<NextHopSet> {
+        let Holdings { hops, attributes, .. } = &self.holdings;
+        let indirect = |path: &Path| {
+            let hop = attributes.get(path.attributes).hop;
+            path.standing == Standing::Eligible && hop.is_some_and(|hop| hops.resolution(hop).is_indirect())
+        };
+        let paths = &self.table.get(id).paths;
+        if !hops.any_indirect() || !paths.iter().any(indirect) {
+            return None;
+        }
+        let decided = self.decided();
+        let direct = |c: &Candidate| !paths.get(c.path).is_some_and(indirect);
+        let mut candidates: Vec<Candidate> = decided.eligible(id).filter(direct).collect();
+        decision::keep_winners(&mut candidates, decided.max_paths);
+        Some(self.next_hops_of(id, &candidates))
     }
 
     /// Takes in which path is the best; says whether that is another one than before.
@@ -289,7 +325,7 @@ impl Decided<'_> {
             local: false,
             internal: session.peer_type == PeerType::Internal,
             igp_metric: match interned.hop.map(|hop| self.holdings.hops.resolution(hop)) {
-                Some(Resolution::Gateway { metric }) => Some(metric),
+                Some(Resolution::Gateway { metric } | Resolution::Recursive { metric, .. }) => Some(metric),
                 _ => None,
             },
             router_id: session.remote_id.into(),

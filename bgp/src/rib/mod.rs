@@ -228,6 +228,8 @@ pub struct Rib {
     holdings: Holdings,
     /// The sets of next hops that the kernel was told of.
     hop_sets: Interner<NextHopSet>,
+    /// What the kernel was told in [`BestPathChange::direct`]: of few prefixes.
+    direct: BTreeMap<PrefixId, NextHopSet>,
     groups: Groups,
     aggregates: Aggregates,
     history: History,
@@ -266,6 +268,7 @@ impl Rib {
             table: PrefixTable::default(),
             holdings: Holdings::default(),
             hop_sets: Interner::default(),
+            direct: BTreeMap::new(),
             groups: Groups::default(),
             aggregates: Aggregates::default(),
             history: History::default(),

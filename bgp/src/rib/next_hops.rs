@@ -35,6 +35,8 @@ pub(super) struct NextHops {
     ids: BTreeMap<TrackedNextHop, HopId>,
     hops: Vec<Option<NextHop>>,
     free: Vec<HopId>,
+    /// How many are reached by routes of ours alone.
+    indirect: usize,
     /// Those whose users or holders came to be or went: looked at by [`Self::settle`].
     changed: BTreeSet<HopId>,
 }
@@ -121,9 +123,21 @@ impl NextHops {
     pub(super) fn resolve(&mut self, tracked: TrackedNextHop, resolution: Resolution) -> Option<HopId> {
         let id = *self.ids.get(&tracked)?;
         let tracking = self.tracking;
-        let hop = self.hop_mut(id).filter(|hop| hop.asked && hop.resolution != resolution)?;
-        hop.resolution = resolution;
+        self.hop(id).filter(|hop| hop.asked && hop.resolution != resolution)?;
+        self.set(id, resolution);
         Some(id).filter(|_| tracking)
+    }
+
+    fn set(&mut self, id: HopId, resolution: Resolution) {
+        let Some(hop) = self.hop_mut(id) else { return };
+        let before = std::mem::replace(&mut hop.resolution, resolution);
+        self.indirect =
+            self.indirect + usize::from(resolution.is_indirect()) - usize::from(before.is_indirect());
+    }
+
+    /// Whether any next hop is reached by routes of ours alone.
+    pub(super) fn any_indirect(&self) -> bool {
+        self.tracking && self.indirect > 0
     }
 
     /// Switches tracking; says whether that is a change.
@@ -143,13 +157,13 @@ impl NextHops {
             let tracking = self.tracking;
             let Some(hop) = self.hop_mut(id) else { continue };
             let wanted = tracking && hop.users > 0;
+            let (holders, tracked) = (hop.holders, hop.tracked);
             if wanted != hop.asked {
                 hop.asked = wanted;
-                hop.resolution = Resolution::Unresolved;
-                asks.push(if wanted { Tracking::Start(hop.tracked) } else { Tracking::Stop(hop.tracked) });
+                self.set(id, Resolution::Unresolved);
+                asks.push(if wanted { Tracking::Start(tracked) } else { Tracking::Stop(tracked) });
             }
-            if hop.holders == 0 {
-                let tracked = hop.tracked;
+            if holders == 0 {
                 self.ids.remove(&tracked);
                 if let Some(slot) = self.hops.get_mut(id.0 as usize) {
                     *slot = None;

@@ -14,6 +14,7 @@ use super::holdings::{AdjRibIn, Path, Peer, Phase, Standing};
 use super::loc::{Best, Destination};
 use crate::arena::prefixes::PrefixId;
 use crate::ingress::Session;
+use crate::speaker::Resolution;
 use crate::status::{BestChange, FamilyStatus, PathStatus, Rejections, RibView, RouteSelect, RouteStatus};
 use crate::types::{Family, FamilySet, PeerAddress, PeerId, Reason};
 use crate::wire::attributes::PathAttributes;
@@ -202,12 +203,22 @@ impl Rib {
             best: candidate.is_some_and(|c| c.lost.is_none()),
             multipath: best_or_equal.is_some_and(|c| c.lost.is_some()),
             stale: peer.is_some_and(|(_, peer)| peer.is_stale(Family::of(&prefix), path)),
+            next_hop_over: self.resolution(path).and_then(|resolution| match resolution {
+                Resolution::Recursive { over, .. } => Some(over),
+                _ => None,
+            }),
             reason: match (candidate, best, peer) {
                 (Some(candidate), Some(best), _) => decision::reason(candidate, best),
                 (_, _, Some((id, peer))) => self.ineligible(id, peer, prefix, path),
                 _ => Reason::new("best", "this speaker originates the prefix"),
             },
         }
+    }
+
+    /// How a path's next hop resolves.
+    fn resolution(&self, path: &Path) -> Option<Resolution> {
+        let hop = self.holdings.attributes.get(path.attributes).hop?;
+        Some(self.holdings.hops.resolution(hop))
     }
 
     /// Why a path takes no part in the decision.
@@ -218,10 +229,18 @@ impl Rib {
             Standing::NextHopUnresolved if link.is_some() => {
                 Reason::new("next-hop-unresolved", format!("the link of the next hop {next_hop} is down"))
             }
-            Standing::NextHopUnresolved => Reason::new(
-                "next-hop-unresolved",
-                format!("no route of the kernel's that is not BGP's leads to the next hop {next_hop}"),
-            ),
+            Standing::NextHopUnresolved => {
+                let why = match self.resolution(path) {
+                    Some(Resolution::TooDeep { over }) => format!(
+                        "BGP's route {over} leads to the next hop {next_hop}, but its own next hops are reached over BGP's routes alone, \
+                         over too many of them or over one to themselves: a route of the kernel's has to lead to those"
+                    ),
+                    _ => format!(
+                        "no route of the kernel's, and none of BGP's, leads to the next hop {next_hop}"
+                    ),
+                };
+                Reason::new("next-hop-unresolved", why)
+            }
             Standing::NextHopNotOnLink => Reason::new(
                 "next-hop-not-on-link",
                 format!(
@@ -308,6 +327,7 @@ impl Rib {
                 .path(best.source)
                 .zip(source)
                 .is_some_and(|(path, peer)| peer.is_stale(Family::of(&prefix), path)),
+            next_hop_over: None,
             reason: Reason::new("no-session", "the peer is told nothing before its session is Established"),
         }
     }

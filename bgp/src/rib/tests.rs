@@ -177,3 +177,61 @@ fn without_routes_for_the_kernel_paths_count_and_nothing_is_told() {
     assert!(outputs.iter().any(|output| matches!(output, RibOutput::Untrack(_))));
     assert_eq!(told(outputs), [0, 0]);
 }
+
+/// A path over a next hop that only a route of BGP's leads to wins, and what it beat goes on leading there: else the two would take turns.
+#[test]
+fn what_leads_to_next_hops_does_not_depend_on_what_it_leads_to() {
+    const OTHER: PeerId = PeerId(2);
+    let mut bench = Bench::new();
+    let config = Arc::new(samples::config());
+    let address = IpAddr::from([10, 2, 0, 11]).into();
+    bench.input(RibInput::Peer { peer: OTHER, address, config });
+    bench.input(RibInput::Up { peer: OTHER, session: Arc::new(samples::session(PeerType::Internal)) });
+    let hop = |address: [u8; 4], default_route| TrackedNextHop {
+        address: address.into(),
+        default_route,
+        link: None,
+    };
+    let (tor, node) = (hop([10, 0, 0, 2], false), hop([10, 2, 0, 11], true));
+    let subnet: IpNet = "10.2.0.0/24".parse().unwrap();
+    let told = |outputs: Vec<RibOutput>| -> Vec<BestPathChange> {
+        let best_paths = outputs.into_iter().filter_map(|output| match output {
+            RibOutput::BestPaths(changes) => Some(changes),
+            _ => None,
+        });
+        best_paths.flatten().collect()
+    };
+    let change = |next_hop: Option<TrackedNextHop>, direct: Option<&[TrackedNextHop]>| BestPathChange {
+        prefix: subnet,
+        next_hops: next_hop.into_iter().collect(),
+        direct: direct.map(|direct| Box::new(direct.iter().copied().collect())),
+    };
+    bench.routes(&["10.2.0.0/24"], Some(samples::attributes()));
+    let on_link = bench.input(RibInput::NextHops(vec![(tor, Resolution::OnLink)]));
+    assert_eq!(told(on_link), [change(Some(tor), None)]);
+
+    let preferred = PathAttributes {
+        next_hop: node.address,
+        local_pref: Some(200),
+        as_path: <_>::default(),
+        ..samples::attributes()
+    };
+    let run = Run { range: 0..1, attributes: Some(Arc::new(preferred)) };
+    let batch = RouteBatch { prefixes: vec![subnet], runs: vec![run], ..<_>::default() };
+    bench.input(RibInput::Routes { peer: OTHER, batch });
+    let recursive = |metric| Resolution::Recursive { over: subnet, metric, direct: false };
+    let resolved = bench.input(RibInput::NextHops(vec![(node, recursive(0))]));
+    assert_eq!(told(resolved), [change(Some(node), Some(&[tor]))]);
+    let routes = bench.rib.routes(crate::status::RibView::Loc, crate::status::RouteSelect::Exact(subnet));
+    assert_eq!(routes[0].paths[0].next_hop_over, Some(subnet));
+    assert_eq!(told(bench.input(RibInput::NextHops(vec![(node, recursive(7))]))), [], "nothing else follows");
+
+    // The one it beat goes: nothing leads on. It comes back, and with it the way.
+    assert_eq!(told(bench.routes(&["10.2.0.0/24"], None)), [change(Some(node), Some(&[]))]);
+    let too_deep = Resolution::TooDeep { over: subnet };
+    assert_eq!(told(bench.input(RibInput::NextHops(vec![(node, too_deep)]))), [change(None, None)]);
+    let routes = bench.rib.routes(crate::status::RibView::Loc, crate::status::RouteSelect::Exact(subnet));
+    let reason = routes[0].paths[0].reason.to_string();
+    assert!(reason.contains("BGP's route 10.2.0.0/24"), "{reason}");
+    assert!(bench.rib.direct.is_empty());
+}

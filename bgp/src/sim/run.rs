@@ -152,8 +152,8 @@ impl World {
         let Some(node) = self.nodes.get_mut(id.0) else { return };
         node.converged = true;
         let changes = std::mem::take(&mut node.adopted).into_iter();
-        let changes = changes.map(|prefix| BestPathChange { prefix, next_hops: [].into_iter().collect() });
-        self.install(id, changes.collect());
+        let gone = |prefix| BestPathChange { prefix, next_hops: [].into_iter().collect(), direct: None };
+        self.install(id, changes.map(gone).collect());
     }
 
     /// Every address of the world is on-link, no other leads anywhere.

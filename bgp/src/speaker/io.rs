@@ -254,7 +254,7 @@ pub struct TrackedNextHop {
     pub link: Option<u32>,
 }
 
-/// How a next hop resolves in the kernel's routes that are not ours.
+/// How a next hop resolves, in the kernel's routes that are not ours and in those of ours that need no other of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
     /// No route leads there.
@@ -266,6 +266,28 @@ pub enum Resolution {
         /// The metric of the route that resolves it, the "interior cost" of RFC 4271 section 9.1.2.2 e.
         metric: u32,
     },
+    /// A route of ours leads there.
+    Recursive {
+        /// To which prefix.
+        over: IpNet,
+        /// The metric of the kernel's route that it comes down to. Of a next hop that is `direct` it does not depend on routes of ours.
+        metric: u32,
+        /// Whether a route of the kernel's that is not ours leads there too: then paths over it may lead to other next hops.
+        direct: bool,
+    },
+    /// No route but one of ours, whose own next hop such a one leads to: paths are not eligible, as over an unresolved one.
+    TooDeep {
+        /// To which prefix.
+        over: IpNet,
+    },
+}
+
+impl Resolution {
+    /// Whether a next hop is reached, but by routes of ours alone.
+    #[must_use]
+    pub fn is_indirect(self) -> bool {
+        matches!(self, Self::Recursive { direct: false, .. })
+    }
 }
 
 /// The kernel's part of a change of the Loc-RIB.
@@ -276,6 +298,11 @@ pub struct BestPathChange {
     /// The next hops of the best and the equal paths, in order, without duplicates. Empty: no route of BGP's is wanted, as the
     /// prefix is gone or originated here.
     pub next_hops: NextHops,
+    /// The next hops of the best, and the equal, of those paths alone that the kernel's routes lead to: by them the prefix leads to other
+    /// next hops. None: they are the same.
+    ///
+    /// They do not depend on how a next hop resolves over a prefix, so that no path that does can take away what it resolves over.
+    pub direct: Option<Box<NextHops>>,
 }
 
 /// A route's next hops: mostly one or two.

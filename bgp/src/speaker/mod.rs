@@ -80,7 +80,7 @@ pub struct Speaker {
     /// Whether peers are told nothing that was learned yet (RFC 4724 section 4.1).
     deferring: bool,
     /// After a restart, until the first convergence: what the kernel holds is better than what the first peers to come back know.
-    held: Option<BTreeMap<IpNet, NextHops>>,
+    held: Option<BTreeMap<IpNet, BestPathChange>>,
     announced: Announced,
     bmp: Bmp,
     counters: SpeakerCounters,
@@ -480,8 +480,7 @@ impl Speaker {
             }
             self.settle_rib(now);
             if let Some(held) = self.held.take().filter(|held| !held.is_empty()) {
-                let change = |(prefix, next_hops)| BestPathChange { prefix, next_hops };
-                self.outputs.push_back(Output::BestPaths(held.into_iter().map(change).collect()));
+                self.outputs.push_back(Output::BestPaths(held.into_values().collect()));
             }
             self.outputs.push_back(Output::Converged);
             self.announced.converge();
@@ -528,7 +527,7 @@ impl Speaker {
     fn rib_says(&mut self, now: Instant, output: RibOutput) {
         match output {
             RibOutput::BestPaths(changes) => match &mut self.held {
-                Some(held) => held.extend(changes.into_iter().map(|c| (c.prefix, c.next_hops))),
+                Some(held) => held.extend(changes.into_iter().map(|c| (c.prefix, c))),
                 None => self.outputs.push_back(Output::BestPaths(changes)),
             },
             RibOutput::Changed(table, prefixes) => {

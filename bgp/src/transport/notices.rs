@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::Notice;
 use crate::bfd::{Remote, Resumption};
-use crate::speaker::{BestPathChange, Event, NextHops, TrackedNextHop};
+use crate::speaker::{BestPathChange, Event, TrackedNextHop};
 
 /// How many events wait at most; what comes on top is dropped and counted.
 const EVENTS_MAX: usize = 1024;
@@ -21,7 +21,7 @@ const BATCH_MAX: usize = 4096;
 pub(super) struct Notices {
     listeners: BTreeMap<SocketAddr, Result<SocketAddr, String>>,
     tracking: BTreeMap<TrackedNextHop, Tracking>,
-    best_paths: BTreeMap<IpNet, NextHops>,
+    best_paths: BTreeMap<IpNet, BestPathChange>,
     /// Whether best paths are told before more of next hops: a peer with very many of these holds back no other's routes.
     best_paths_first: bool,
     converged: bool,
@@ -65,7 +65,7 @@ impl Notices {
     }
 
     pub(super) fn best_paths(&mut self, changes: Vec<BestPathChange>) {
-        self.best_paths.extend(changes.into_iter().map(|change| (change.prefix, change.next_hops)));
+        self.best_paths.extend(changes.into_iter().map(|change| (change.prefix, change)));
     }
 
     pub(super) fn converged(&mut self) {
@@ -132,9 +132,8 @@ impl Notices {
             });
         }
         if !self.best_paths.is_empty() {
-            let batch = std::iter::from_fn(|| self.best_paths.pop_first())
-                .map(|(prefix, next_hops)| BestPathChange { prefix, next_hops })
-                .take(BATCH_MAX);
+            let batch =
+                std::iter::from_fn(|| self.best_paths.pop_first()).map(|(_, change)| change).take(BATCH_MAX);
             return Some(Notice::BestPaths(batch.collect()));
         }
         if let Some(prefixes) = self.aggregates.take() {
@@ -167,14 +166,15 @@ impl Notices {
 mod tests {
     use super::*;
     use crate::session::State;
-    use crate::speaker::EventKind;
+    use crate::speaker::{EventKind, NextHops};
 
     fn next_hop(n: u8) -> TrackedNextHop {
         TrackedNextHop { address: [10, 0, 0, n].into(), default_route: false, link: None }
     }
 
     fn change(prefix: &str, n: u8) -> BestPathChange {
-        BestPathChange { prefix: prefix.parse().unwrap(), next_hops: [next_hop(n)].into_iter().collect() }
+        let next_hops = [next_hop(n)].into_iter().collect();
+        BestPathChange { prefix: prefix.parse().unwrap(), next_hops, direct: None }
     }
 
     fn drain(notices: &mut Notices) -> Vec<String> {
@@ -207,8 +207,8 @@ mod tests {
     fn a_notice_is_bounded() {
         let mut notices = Notices::default();
         let prefix = |n: u32| IpNet::new(std::net::Ipv4Addr::from(n).into(), 32).unwrap();
-        let changes = (0..10_000).map(|n| BestPathChange { prefix: prefix(n), next_hops: NextHops::new() });
-        notices.best_paths(changes.collect());
+        let change = |n| BestPathChange { prefix: prefix(n), next_hops: NextHops::new(), direct: None };
+        notices.best_paths((0..10_000).map(change).collect());
         let sizes: Vec<_> = std::iter::from_fn(|| notices.next())
             .map(|n| if let Notice::BestPaths(changes) = n { changes.len() } else { 0 })
             .collect();

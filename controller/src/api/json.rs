@@ -314,6 +314,9 @@ pub struct PathJson {
     /// ONLY_TO_CUSTOMER (RFC 9234).
     #[serde(default)]
     pub only_to_customer: Option<u32>,
+    /// The prefix of BGP's that its next hop is reached over; null: by the kernel's routes, or not at all.
+    #[serde(default)]
+    pub next_hop_over: Option<IpNet>,
     /// Whether it took part in the decision.
     pub valid: bool,
     /// Whether it won.
@@ -358,6 +361,9 @@ pub struct FibJson {
     pub metric: u32,
     /// `installed`, or what stands in the way.
     pub state: String,
+    /// The prefixes of BGP's that its BGP next hops are reached over.
+    #[serde(default)]
+    pub over: Vec<IpNet>,
 }
 
 /// A next hop of a kernel route.

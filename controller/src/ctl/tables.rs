@@ -439,7 +439,7 @@ pub fn routes(routes: &[RouteJson], whole: bool, wide: bool) -> String {
                 [
                     mark(path).to_owned(),
                     if first { route.prefix.to_string() } else { String::new() },
-                    list(&path.next_hops, ","),
+                    list(&path.next_hops, ",") + &path.next_hop_over.map(over).unwrap_or_default(),
                     path.peer.clone().unwrap_or_else(|| "local".to_owned()),
                     as_path(&path.as_path),
                     origin(path.origin).to_owned(),
@@ -552,12 +552,19 @@ pub fn fib(routes: &[FibJson], wide: bool) -> String {
         } else {
             list(route.next_hops.iter().map(|n| next_hop(n, route.next_hops.len() > 1)), ", ")
         };
+        let next_hops =
+            if route.over.is_empty() { next_hops } else { next_hops + &over(list(&route.over, ",")) };
         columns.row(
             vec![route.prefix.to_string(), next_hops, protocol, route.state.clone()],
             vec![route.metric.to_string()],
         );
     }
     columns.finish("No routes.")
+}
+
+/// By which of BGP's routes a next hop is reached.
+fn over(prefixes: impl std::fmt::Display) -> String {
+    format!(" over {prefixes}")
 }
 
 fn next_hop(next_hop: &FibNextHopJson, weighted: bool) -> String {

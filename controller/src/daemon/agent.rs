@@ -631,7 +631,11 @@ async fn sleep_until(deadline: Option<Instant>) {
 }
 
 fn route_change(change: BestPathChange) -> RouteChange {
-    RouteChange { prefix: change.prefix, next_hops: change.next_hops.into_iter().map(to_kernel).collect() }
+    RouteChange {
+        prefix: change.prefix,
+        next_hops: change.next_hops.into_iter().map(to_kernel).collect(),
+        direct: change.direct.map(|direct| direct.into_iter().map(to_kernel).collect()),
+    }
 }
 
 fn to_speaker(resolution: Resolution) -> BgpResolution {
@@ -639,6 +643,8 @@ fn to_speaker(resolution: Resolution) -> BgpResolution {
         Resolution::Unresolved => BgpResolution::Unresolved,
         Resolution::OnLink => BgpResolution::OnLink,
         Resolution::Gateway { metric } => BgpResolution::Gateway { metric },
+        Resolution::Recursive { over, metric, direct } => BgpResolution::Recursive { over, metric, direct },
+        Resolution::TooDeep { over } => BgpResolution::TooDeep { over },
     }
 }
 

@@ -143,8 +143,9 @@ impl Knowledge {
     fn nodes_behind_gateway(&self) -> BTreeMap<String, IpAddr> {
         let (Some(plan), Some(cluster)) = (&self.plan, &self.cluster) else { return BTreeMap::new() };
         let nodes: BTreeSet<_> = cluster.nodes.values().flat_map(|node| &node.addresses).collect();
-        let behind =
-            self.next_hops.iter().filter(|(_, resolution)| matches!(resolution, Resolution::Gateway { .. }));
+        let behind = self.next_hops.iter().filter(|(_, resolution)| {
+            matches!(resolution, Resolution::Gateway { .. } | Resolution::Recursive { .. })
+        });
         behind
             .filter(|(next_hop, _)| nodes.contains(&next_hop.address))
             .filter_map(|(next_hop, _)| {
@@ -268,6 +269,7 @@ impl Inquiry {
             stations: speaker.stations_json(),
             speaker: speaker.counters,
             kernel: kernel.counters,
+            next_hops: known.next_hops.into_values().collect(),
         }
     }
 
@@ -438,6 +440,7 @@ fn fib(entries: Vec<FibEntry>) -> Vec<FibJson> {
         protocol: entry.protocol,
         metric: entry.metric,
         state: entry.state.to_string(),
+        over: entry.over.into_iter().collect(),
     };
     entries.into_iter().map(route).collect()
 }

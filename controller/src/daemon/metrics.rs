@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use weft_bgp::bfd::Discards;
 use weft_bgp::session::State;
 use weft_bgp::status::{MessageCounters, SpeakerCounters};
-use weft_routing::Counters;
+use weft_routing::{Counters, Resolution};
 
 use crate::api::StationJson;
 use crate::api::clear::SoftClear;
@@ -40,6 +40,8 @@ pub(super) struct Scrape {
     pub(super) stations: Vec<StationJson>,
     /// What the kernel's side counts.
     pub(super) kernel: Counters,
+    /// How BGP's next hops are reached.
+    pub(super) next_hops: Vec<Resolution>,
     /// How many pods have routes.
     pub(super) pods: usize,
     /// What became of pods' addresses.
@@ -172,6 +174,20 @@ impl Scrape {
         ];
         let states = states.map(|(state, count)| ([("state", state)], count as u64));
         gauges(encoder, "fib_routes", "Routes of Weft's in the kernel", states)?;
+        let reached =
+            |wanted: fn(&Resolution) -> bool| self.next_hops.iter().filter(|r| wanted(r)).count() as u64;
+        gauges(
+            encoder,
+            "next_hops",
+            "BGP next hops in use, and how they are reached",
+            [
+                ([("state", "on-link")], reached(|r| matches!(r, Resolution::OnLink))),
+                ([("state", "gateway")], reached(|r| matches!(r, Resolution::Gateway { .. }))),
+                ([("state", "recursive")], reached(|r| matches!(r, Resolution::Recursive { .. }))),
+                ([("state", "too-deep")], reached(|r| matches!(r, Resolution::TooDeep { .. }))),
+                ([("state", "unresolved")], reached(|r| matches!(r, Resolution::Unresolved))),
+            ],
+        )?;
         gauge(
             encoder,
             "fib_installs_learned_routes",
@@ -574,6 +590,7 @@ mod tests {
             free: Some(55),
             announced: true,
         };
+        let over = "10.2.0.0/24".parse().unwrap();
         Scrape {
             status: StatusJson {
                 node: "n1".into(),
@@ -656,6 +673,14 @@ mod tests {
             }],
             speaker: SpeakerCounters { unknown_peer: 11, too_many: 12, best_path_changes: 15 },
             kernel: Counters { resyncs: 13, overruns: 14, ..Counters::default() },
+            next_hops: [
+                vec![Resolution::OnLink; 39],
+                vec![Resolution::Gateway { metric: 0 }; 40],
+                vec![Resolution::Recursive { over, metric: 0, direct: false }; 41],
+                vec![Resolution::TooDeep { over }; 42],
+                vec![Resolution::Unresolved; 43],
+            ]
+            .concat(),
         }
     }
 

@@ -224,6 +224,7 @@ fn path(status: &PathStatus) -> PathJson {
         originator_id: attributes.originator_id,
         cluster_list: attributes.cluster_list.clone(),
         only_to_customer: attributes.only_to_customer.map(|asn| asn.0),
+        next_hop_over: status.next_hop_over,
         valid: status.valid,
         best: status.best,
         reason: status.reason.clone(),
@@ -287,6 +288,7 @@ mod tests {
             best,
             multipath: false,
             stale: false,
+            next_hop_over: Some("10.0.0.0/30".parse().unwrap()),
             reason: Reason::new("med", "a higher MED"),
         }
     }
@@ -300,7 +302,7 @@ mod tests {
             "nextHops": ["10.0.0.1"], "peer": "10.0.0.1", "pathId": 7, "asPath": [65000, 4_200_000_000_u32, [64601, 64602]],
             "origin": "incomplete", "localPref": null, "med": 7, "communities": ["65000:666", "4200000000:1:2"],
             "extCommunities": ["0002fde800000001"], "originatorID": "10.0.0.9", "clusterList": ["10.0.0.7", "10.0.0.8"],
-            "onlyToCustomer": 64700, "valid": true, "best": false,
+            "onlyToCustomer": 64700, "nextHopOver": "10.0.0.0/30", "valid": true, "best": false,
             "reason": {"code": "med", "text": "a higher MED"},
         });
         assert_eq!(json["paths"][0], lost);

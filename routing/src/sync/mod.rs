@@ -5,6 +5,7 @@
 //! touches; [`run`](Engine::run) listens to the kernel, dumps where needed, and writes the difference.
 
 mod query;
+mod recursion;
 mod report;
 mod view;
 mod wanted;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use self::recursion::{Dependents, Recursion};
 pub use self::report::{Counters, Event, FibEntry, FibNextHop, RouteState};
 use self::view::{Effects, View};
 use self::wanted::Learned;
@@ -79,6 +81,7 @@ pub struct Engine {
     tracked: BTreeSet<NextHopRef>,
     view: View,
     resolutions: BTreeMap<NextHopRef, Resolved>,
+    dependents: Dependents,
     /// Keys to compare.
     dirty: BTreeSet<RouteKey>,
     /// Keys from which something else took a route of ours; a write to them is a repair.
@@ -108,6 +111,7 @@ impl Engine {
             tracked: BTreeSet::new(),
             view: View::default(),
             resolutions: BTreeMap::new(),
+            dependents: Dependents::default(),
             dirty: BTreeSet::new(),
             drifted: BTreeSet::new(),
             adopted: BTreeSet::new(),
@@ -143,24 +147,32 @@ impl Engine {
         }
         self.dirty.extend(self.pods.values().map(PodRoute::key));
         self.sources = self.usable_sources();
+        let reranked = moved || before.own_blocks != self.settings.own_blocks;
+        if reranked && !self.dependents.is_empty() {
+            self.resolve_all();
+        }
     }
 
     /// Takes in learned and withdrawn routes.
     pub fn learned(&mut self, changes: Vec<RouteChange>) {
+        let mut concerned = BTreeSet::new();
         for change in changes {
             let key = RouteKey::new(change.prefix, self.settings.metric);
             if change.next_hops.is_empty() {
                 // A withdrawal is certain knowledge; what an earlier run left is not kept against it.
                 self.adopted.remove(&key);
             }
-            let (view, resolutions) = (&self.view, &mut self.resolutions);
             for next_hop in &change.next_hops {
-                resolutions.entry(*next_hop).or_insert_with(|| view.topology.resolve(*next_hop));
+                if !self.resolutions.contains_key(next_hop) {
+                    self.resolve(*next_hop);
+                }
             }
             let resolutions = &self.resolutions;
             self.learned.set(change, |next_hop| resolutions.get(next_hop).cloned().unwrap_or_default());
             self.dirty.insert(key);
+            self.dependents.concerned(key.destination(), &mut concerned);
         }
+        self.resolve_again(concerned);
     }
 
     /// Replaces the set of pod routes. A route that is no longer in it is left to its owner, the CNI plugin.
@@ -301,7 +313,7 @@ impl Engine {
         // Nothing was known before, so every tracked next hop is told about, here and not as a change.
         self.resolutions.clear();
         for next_hop in &self.tracked {
-            let resolution = self.view.topology.resolve(*next_hop).resolution;
+            let resolution = self.resolution(*next_hop);
             self.events.push_back(Event::NextHop { next_hop: *next_hop, resolution });
         }
     }
@@ -346,26 +358,61 @@ impl Engine {
     }
 
     fn resolved(&mut self, next_hop: NextHopRef) -> Resolved {
-        let topology = &self.view.topology;
-        self.resolutions.entry(next_hop).or_insert_with(|| topology.resolve(next_hop)).clone()
+        match self.resolutions.get(&next_hop) {
+            Some(resolved) => resolved.clone(),
+            None => self.resolve(next_hop),
+        }
     }
 
+    /// Resolves a next hop anew, and says so where it is tracked and was known before.
+    fn resolve(&mut self, next_hop: NextHopRef) -> Resolved {
+        let answer = self.recursion().resolve(next_hop);
+        self.dependents.set(next_hop, answer.over);
+        let resolved = answer.resolved;
+        let before = self.resolutions.insert(next_hop, resolved.clone());
+        if before.is_some_and(|before| before.resolution != resolved.resolution)
+            && self.tracked.contains(&next_hop)
+        {
+            self.events.push_back(Event::NextHop { next_hop, resolution: resolved.resolution });
+        }
+        resolved
+    }
+
+    fn recursion(&self) -> Recursion<'_> {
+        Recursion { topology: &self.view.topology, learned: &self.learned, settings: &self.settings }
+    }
+
+    /// Links, addresses or others' routes changed: every next hop in use is resolved anew.
     fn resolve_all(&mut self) {
         let mut in_use = self.learned.next_hops();
         in_use.extend(&self.tracked);
-        let mut resolutions = BTreeMap::new();
+        self.resolutions.retain(|next_hop, _| in_use.contains(next_hop));
+        self.dependents = Dependents::default();
         for next_hop in in_use {
-            let resolved = self.view.topology.resolve(next_hop);
-            let before = self.resolutions.get(&next_hop).map(|resolved| resolved.resolution);
-            if self.tracked.contains(&next_hop) && before.is_some_and(|before| before != resolved.resolution)
-            {
-                self.events.push_back(Event::NextHop { next_hop, resolution: resolved.resolution });
-            }
-            resolutions.insert(next_hop, resolved);
+            self.resolve(next_hop);
         }
-        self.resolutions = resolutions;
+        self.remake(|_| true);
+    }
+
+    /// Learned routes that may lead to these next hops changed.
+    fn resolve_again(&mut self, next_hops: BTreeSet<NextHopRef>) {
+        let mut changed = BTreeSet::new();
+        for next_hop in next_hops {
+            let before = self.resolutions.get(&next_hop).cloned();
+            if before != Some(self.resolve(next_hop)) {
+                changed.insert(next_hop);
+            }
+        }
+        if !changed.is_empty() {
+            self.remake(|next_hop| changed.contains(next_hop));
+        }
+    }
+
+    /// Makes the legs of learned routes anew that have a next hop which `concerns`.
+    fn remake(&mut self, concerns: impl Fn(&NextHopRef) -> bool) {
         let resolutions = &self.resolutions;
-        let changed = self.learned.resolve(|next_hop| resolutions.get(next_hop).cloned().unwrap_or_default());
+        let resolved = |next_hop: &NextHopRef| resolutions.get(next_hop).cloned().unwrap_or_default();
+        let changed = self.learned.resolve(concerns, resolved);
         let metric = self.settings.metric;
         self.dirty.extend(changed.into_iter().map(|prefix| RouteKey::new(prefix, metric)));
     }

@@ -24,7 +24,7 @@ impl Engine {
 
     /// How a next hop resolves now.
     pub fn resolution(&self, next_hop: NextHopRef) -> Resolution {
-        self.view.topology.resolve(next_hop).resolution
+        self.recursion().resolve(next_hop).resolved.resolution
     }
 
     /// True when the learned route to `prefix` is in the kernel as wanted and no other route shadows it.
@@ -83,7 +83,21 @@ impl Engine {
             protocol: shown.map_or(unmade, |route| route.protocol).0,
             metric: key.metric(),
             state: self.state(key),
+            over: self.over(key),
         }
+    }
+
+    /// The learned routes that lead to the next hops of a learned route.
+    fn over(&self, key: RouteKey) -> BTreeSet<IpNet> {
+        if self.legs(key).is_none() {
+            return BTreeSet::new();
+        }
+        let next_hops = self.learned.next_hops_of(&key.destination()).iter();
+        let over = |next_hop| match self.resolutions.get(next_hop)?.resolution {
+            Resolution::Recursive { over, .. } => Some(over),
+            _ => None,
+        };
+        next_hops.filter_map(over).collect()
     }
 
     fn state(&self, key: RouteKey) -> RouteState {

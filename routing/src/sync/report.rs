@@ -1,5 +1,6 @@
 //! What the engine tells about itself.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -91,6 +92,8 @@ pub struct FibEntry {
     /// See [`RouteState`].
     #[serde(serialize_with = "as_text")]
     pub state: RouteState,
+    /// The learned routes that lead to its BGP next hops, where those of the kernel do not or are less specific.
+    pub over: BTreeSet<IpNet>,
 }
 
 /// One leg of a [`FibEntry`].

@@ -59,6 +59,9 @@ pub struct RouteChange {
     pub prefix: IpNet,
     /// All next hops of the best paths (ECMP); empty withdraws the route.
     pub next_hops: Vec<NextHopRef>,
+    /// The next hops of the best of those paths that need no learned route themselves, by which the route leads to other next hops;
+    /// `None`: the same.
+    pub direct: Option<Vec<NextHopRef>>,
 }
 
 /// The route and the neighbour entry of one address of one pod on this node.
@@ -109,12 +112,18 @@ struct Group {
 pub(super) struct Learned {
     routes: BTreeMap<IpNet, NextHopSet>,
     groups: BTreeMap<NextHopSet, Group>,
+    /// By which next hops a route leads to others, where that is not by its own.
+    direct: BTreeMap<IpNet, Arc<[NextHopRef]>>,
 }
 
 impl Learned {
     /// Takes in a change. `resolve` is asked for the next hops of a set that was not in use before.
     pub(super) fn set(&mut self, change: RouteChange, resolve: impl Fn(&NextHopRef) -> Resolved) {
         let prefix = change.prefix.trunc();
+        match change.direct {
+            Some(direct) => self.direct.insert(prefix, direct.into()),
+            None => self.direct.remove(&prefix),
+        };
         let next_hops: BTreeSet<NextHopRef> = change.next_hops.into_iter().collect();
         let next_hops: NextHopSet = next_hops.into_iter().collect();
         if let Some(before) = self.routes.remove(&prefix)
@@ -136,10 +145,17 @@ impl Learned {
         self.routes.insert(prefix, next_hops);
     }
 
-    /// Resolves every group again; returns the prefixes whose legs changed.
-    pub(super) fn resolve(&mut self, resolve: impl Fn(&NextHopRef) -> Resolved) -> Vec<IpNet> {
+    /// Resolves every group again that has a next hop which `concerns`; returns the prefixes whose legs changed.
+    pub(super) fn resolve(
+        &mut self,
+        concerns: impl Fn(&NextHopRef) -> bool,
+        resolve: impl Fn(&NextHopRef) -> Resolved,
+    ) -> Vec<IpNet> {
         let mut changed = Vec::new();
         for (next_hops, group) in &mut self.groups {
+            if !next_hops.iter().any(&concerns) {
+                continue;
+            }
             let legs = merge(next_hops, &resolve);
             if group.legs != legs {
                 group.legs = legs;
@@ -152,6 +168,16 @@ impl Learned {
     /// The next hops that routes use.
     pub(super) fn next_hops(&self) -> BTreeSet<NextHopRef> {
         self.groups.keys().flat_map(|next_hops| next_hops.iter().copied()).collect()
+    }
+
+    /// The next hops of the route to `prefix`; none: it is not learned.
+    pub(super) fn next_hops_of(&self, prefix: &IpNet) -> &[NextHopRef] {
+        self.routes.get(prefix).map_or(&[], |next_hops| &**next_hops)
+    }
+
+    /// Those by which the route to `prefix` leads to other next hops.
+    pub(super) fn direct(&self, prefix: &IpNet) -> &[NextHopRef] {
+        self.direct.get(prefix).map_or_else(|| self.next_hops_of(prefix), |direct| &**direct)
     }
 
     /// The legs of the route to `prefix`: `None` when it is not learned, empty when no next hop resolves.
