@@ -247,7 +247,7 @@ impl Topology {
                 let Action::Forward(legs) = &route.action else {
                     return Lookup { resolved: Resolved::default(), route: Some(route.key), open: true };
                 };
-                let usable: Vec<NextHop> = legs.iter().filter(|leg| self.is_usable(leg)).copied().collect();
+                let usable: Vec<NextHop> = self.usable(legs).collect();
                 if !usable.is_empty() {
                     let resolved = resolved(address, route.key.metric(), &usable);
                     let open = resolved.resolution != Resolution::OnLink;
@@ -256,6 +256,11 @@ impl Topology {
             }
         }
         Lookup { open: true, ..Lookup::default() }
+    }
+
+    /// Those of the legs that leave over a link which is running.
+    pub(crate) fn usable<'a>(&'a self, legs: &'a NextHops) -> impl Iterator<Item = NextHop> + 'a {
+        legs.iter().filter(|leg| self.is_usable(leg)).copied()
     }
 
     fn is_usable(&self, leg: &NextHop) -> bool {

@@ -487,6 +487,36 @@ fn next_hops_resolve_over_other_routes() {
 }
 
 #[test]
+fn next_hops_resolve_over_learned_routes() {
+    let Some(mut lab) = Lab::new("next_hops_resolve_over_learned_routes", Settings::default()) else {
+        return;
+    };
+    lab.kernel().track(next_hop("10.2.0.11")).unwrap();
+    assert_eq!(lab.resolution("10.2.0.11"), Resolution::Unresolved);
+    let blocks = [learn("10.244.2.0/26", &["10.2.0.11"]), learn("2001:db8:f::/64", &["2001:db8:22::11"])];
+    lab.kernel().learned(blocks.to_vec()).unwrap();
+    let subnets = |v4: &[&str], v6: &[&str]| vec![learn("10.2.0.0/24", v4), learn("2001:db8:22::/64", v6)];
+    lab.kernel().learned(subnets(&["10.0.1.2", "10.0.2.2"], &["2001:db8:1::2"])).unwrap();
+    let over = net("10.2.0.0/24");
+    assert_eq!(lab.resolution("10.2.0.11"), Resolution::Recursive { over, metric: 0, direct: false });
+    let routes = |v4: &[(&str, u32)], v6: &[(&str, u32)]| {
+        let v4 = ["10.2.0.0/24", "10.244.2.0/26"].map(|prefix| route(prefix, 64, Protocol::WEFT, v4));
+        let v6 = ["2001:db8:22::/64", "2001:db8:f::/64"].map(|prefix| route(prefix, 64, Protocol::WEFT, v6));
+        [v4, v6].concat()
+    };
+    let both = [("10.0.1.2", lab.a), ("10.0.2.2", lab.b)];
+    lab.until_weft("the blocks over the subnets", routes(&both, &[("2001:db8:1::2", lab.a)]));
+
+    lab.ip("link set a-peer down");
+    lab.until_weft("the legs to go with the link", routes(&both[1..], &[])[..2].to_vec());
+    lab.ip("link set a-peer up");
+    lab.until_weft("them to come back", routes(&both, &[("2001:db8:1::2", lab.a)]));
+
+    lab.kernel().learned(subnets(&[], &[])).unwrap();
+    lab.until_weft("the blocks to go with the subnets", Vec::new());
+}
+
+#[test]
 fn next_hops_resolve_over_nexthop_objects() {
     let Some(mut lab) = Lab::new("next_hops_resolve_over_nexthop_objects", Settings::default()) else {
         return;

@@ -222,6 +222,32 @@ fn what_a_route_resolves_over_it_never_takes_away() {
 }
 
 #[test]
+fn what_an_earlier_run_left_leads_until_the_sweep() {
+    let left = |prefix: &str| {
+        let protocol = Protocol::WEFT;
+        Route { protocol, ..foreign(prefix, 64, via("10.0.1.2", 1)) }
+    };
+    let mut lab = Lab::new(&["10.2.0.0/24", "10.3.0.0/24", "10.244.2.0/26", "10.244.3.0/26"].map(left));
+    lab.engine.track(far("10.2.0.11"));
+    lab.engine.track(far("10.3.0.11"));
+    lab.settle();
+    assert_eq!(lab.told[&far("10.2.0.11")], [over("10.2.0.0/24", 0)], "from the start");
+    let writes = lab.fib.writes();
+    lab.learn(&[
+        change("10.2.0.0/24", &["10.0.1.2"]),
+        change("10.244.2.0/26", &["10.2.0.11"]),
+        change("10.244.3.0/26", &["10.3.0.11"]),
+    ]);
+    assert_eq!(lab.fib.writes(), writes, "all is there");
+    lab.engine.sweep();
+    lab.settle();
+    assert_eq!(lab.told[&far("10.2.0.11")].len(), 1);
+    assert_eq!(lab.told[&far("10.3.0.11")], [over("10.3.0.0/24", 0), Resolution::Unresolved]);
+    let kept: Vec<IpNet> = lab.learned().iter().map(|route| route.key.destination()).collect();
+    assert_eq!(kept, [net("10.2.0.0/24"), net("10.244.2.0/26")]);
+}
+
+#[test]
 fn too_long_a_way_is_no_way() {
     // With a default route every next hop is direct, and each is reached over the route to the one before.
     let mut lab = Lab::new(&[foreign("0.0.0.0/0", 100, via("10.0.2.254", 2))]);

@@ -198,7 +198,13 @@ impl Engine {
 
     /// Deletes what an earlier run left and nothing wants. Call it after the first convergence.
     pub fn sweep(&mut self) {
-        self.dirty.append(&mut self.adopted);
+        let mut swept = std::mem::take(&mut self.adopted);
+        let mut concerned = BTreeSet::new();
+        for key in &swept {
+            self.dependents.concerned(key.destination(), &mut concerned);
+        }
+        self.resolve_again(concerned);
+        self.dirty.append(&mut swept);
     }
 
     /// The next event for the owner.
@@ -379,7 +385,13 @@ impl Engine {
     }
 
     fn recursion(&self) -> Recursion<'_> {
-        Recursion { topology: &self.view.topology, learned: &self.learned, settings: &self.settings }
+        Recursion {
+            topology: &self.view.topology,
+            learned: &self.learned,
+            settings: &self.settings,
+            adopted: &self.adopted,
+            ours: &self.view.ours,
+        }
     }
 
     /// Links, addresses or others' routes changed: every next hop in use is resolved anew.

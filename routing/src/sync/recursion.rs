@@ -3,6 +3,9 @@
 //! Which learned routes lead to next hops does not depend on what they lead to: only the best of those paths count whose own next hops the
 //! kernel's routes lead to, whatever else was learned. So how a next hop resolves is a function of the kernel's routes and of those paths,
 //! the same in whatever order they came, and a path that becomes eligible by it never takes away what it resolves over.
+//!
+//! Until the sweep, what an earlier run left leads to next hops as well, where nothing was learned instead: so paths are eligible from the
+//! start that were before, and their routes are not swept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,7 +14,7 @@ use ipnet::IpNet;
 
 use super::wanted::{Learned, Settings};
 use crate::resolve::{Lookup, NextHopRef, Resolution, Resolved, Topology};
-use crate::route::NextHop;
+use crate::route::{Action, NextHop, Route, RouteKey};
 
 /// How many learned routes one after the other may lead to a next hop.
 const DEPTH: usize = 4;
@@ -24,6 +27,9 @@ pub(super) struct Recursion<'a> {
     pub(super) topology: &'a Topology,
     pub(super) learned: &'a Learned,
     pub(super) settings: &'a Settings,
+    /// The keys of what an earlier run left, and our routes in the kernel, these among them.
+    pub(super) adopted: &'a BTreeSet<RouteKey>,
+    pub(super) ours: &'a BTreeMap<RouteKey, Route>,
 }
 
 /// How a next hop resolves.
@@ -34,10 +40,12 @@ pub(super) struct Answer {
     pub(super) over: BTreeSet<NextHopRef>,
 }
 
-/// A learned route that leads to a next hop.
+/// A learned route that leads to a next hop, or one that an earlier run left.
 struct Way {
     prefix: IpNet,
     next_hops: BTreeSet<NextHopRef>,
+    /// Of what an earlier run left, in place of next hops.
+    legs: Vec<NextHop>,
 }
 
 impl Recursion<'_> {
@@ -79,7 +87,7 @@ impl Recursion<'_> {
         way: Way,
         over: &mut BTreeSet<NextHopRef>,
     ) -> Option<(BTreeSet<NextHop>, u32)> {
-        let (mut legs, mut worst) = (BTreeSet::new(), 0);
+        let (mut legs, mut worst): (BTreeSet<NextHop>, _) = (way.legs.into_iter().collect(), 0);
         let mut level = way.next_hops;
         for _ in 0..DEPTH {
             let mut below = BTreeSet::new();
@@ -93,6 +101,7 @@ impl Recursion<'_> {
                 }
                 if let Some(way) = self.way(hop, &lookup) {
                     below.extend(way.next_hops);
+                    legs.extend(way.legs);
                     continue;
                 }
                 if let Resolution::Gateway { metric } = lookup.resolved.resolution {
@@ -111,6 +120,10 @@ impl Recursion<'_> {
     /// The most specific learned route to a next hop that comes before the kernel's.
     fn way(self, next_hop: NextHopRef, lookup: &Lookup) -> Option<Way> {
         self.covering(next_hop, lookup).find_map(|prefix| {
+            if self.learned.next_hops_of(&prefix).is_empty() {
+                let legs = self.left(prefix);
+                return (!legs.is_empty()).then(|| Way { prefix, next_hops: BTreeSet::new(), legs });
+            }
             let direct = self.learned.direct(&prefix);
             // Its route is looked for, not the one over it.
             if direct.iter().any(|hop| hop.address == next_hop.address) {
@@ -118,8 +131,18 @@ impl Recursion<'_> {
             }
             let reached = |hop: &&NextHopRef| self.topology.resolve(**hop).resolution.is_resolved();
             let next_hops: BTreeSet<NextHopRef> = direct.iter().filter(reached).copied().collect();
-            (!next_hops.is_empty()).then_some(Way { prefix, next_hops })
+            (!next_hops.is_empty()).then(|| Way { prefix, next_hops, legs: Vec::new() })
         })
+    }
+
+    /// The legs of the route to `prefix` that an earlier run left; none: it left none.
+    fn left(self, prefix: IpNet) -> Vec<NextHop> {
+        let key = RouteKey::new(prefix, self.settings.metric);
+        let route = self.adopted.get(&key).and_then(|key| self.ours.get(key));
+        match route.map(|route| &route.action) {
+            Some(Action::Forward(legs)) => self.topology.usable(legs).collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// The most specific learned route to a next hop, which does not lead there: only for who asks why.
