@@ -54,7 +54,8 @@ fn tor_asn(rack: u8) -> u32 {
 fn tor(lab: &Lab, machine: &Namespace, rack: u8, software: Software) -> Result<Box<dyn Router>> {
     machine.forward()?;
     let mut config = RouterConfig::new(machine.label(), tor_asn(rack), Ipv4Addr::new(10, 5, rack, TOR));
-    (config.graceful_restart, config.hold_time) = (false, 3);
+    // With the node that restarts below, and not between the ToRs, which are to notice at once that they are apart.
+    (config.graceful_restart, config.hold_time) = (rack == 1, 3);
     config.originate = subnets(rack, 0)?.into_iter().collect();
     for family in Family::BOTH {
         let mut neighbor = |name: &str, asn, subnet, host, own| {
@@ -75,7 +76,7 @@ fn tor(lab: &Lab, machine: &Namespace, rack: u8, software: Software) -> Result<B
     Ok(router)
 }
 
-/// The node of a rack: of its ToR it believes subnets alone, of the other node the blocks.
+/// The node of a rack: of its ToR it believes the other rack's subnets alone, of the other node the blocks.
 fn rack_node(lab: &Lab, tor: &Namespace, rack: u8) -> Result<Node> {
     let addresses = |rack| Family::BOTH.map(|family| address(rack, NODE, family)).to_vec();
     let blocks = |rack| node::blocks(&Family::BOTH, rack);
@@ -84,17 +85,20 @@ fn rack_node(lab: &Lab, tor: &Namespace, rack: u8) -> Result<Node> {
     link.near.add_addresses(&subnets(rack, NODE)?)?;
     link.far.add_addresses(&subnets(rack, TOR)?)?;
 
-    let accept = |cidr: &str| json!([{"cidr": cidr, "matchOperator": "In", "action": "Accept"}]);
-    let filter = json!({"importV4": accept("10.5.0.0/16"), "importV6": accept("fd00:10:5::/48")});
+    let accept = |family| {
+        let cidr = subnet(other(rack), 0, family)?;
+        anyhow::Ok(json!([{"cidr": cidr, "matchOperator": "Equal", "action": "Accept"}]))
+    };
+    let filter = json!({"importV4": accept(Family::V4)?, "importV6": accept(Family::V6)?});
     let settings = json!({"asNumber": NODES_ASN, "holdTime": "3s"});
     let mut all =
-        vec![documents::bgp_configuration(&settings), documents::resource("BGPFilter", "subnets", &filter)];
+        vec![documents::bgp_configuration(&settings), documents::resource("BGPFilter", "subnet", &filter)];
     all.extend(Family::BOTH.map(documents::pod_pool));
     all.extend([1, 2].map(|rack| documents::node(&format!("n{rack}"), &[], &blocks(rack), &addresses(rack))));
     all.extend(Family::BOTH.map(|family| {
         let spec = json!({
             "peerIP": address(rack, TOR, family), "asNumber": tor_asn(rack), "families": [family.unicast()],
-            "filters": ["subnets"],
+            "filters": ["subnet"],
         });
         documents::bgp_peer(&format!("tor-{}", family.unicast()), &node.name, spec)
     }));
@@ -119,13 +123,14 @@ fn ensure_sends_over_subnet(node: &Node, rack: u8) -> Result<()> {
             && path["nextHopOver"] == json!(over)
             && path["asPath"] == json!([]);
         ensure!(good, "{}: {path}", node.name);
-        let kernel = node.namespace.routes_to(block)?;
-        let gateway = kernel.first().context("no route in the kernel")?["gateway"].clone();
-        ensure!(gateway == json!(address(rack, TOR, family)), "{}: {kernel:?}", node.name);
         let fib: Value = node.weft.json("fib")?;
         let entry = fib.as_array().and_then(|all| all.iter().find(|entry| entry["prefix"] == json!(block)));
         let entry = entry.with_context(|| format!("{block} is not in {fib}"))?;
         ensure!(entry["over"] == json!([over]) && entry["state"] == "installed", "{entry}");
+        let kernel = node.namespace.routes_to(block)?;
+        let gateway =
+            kernel.first().with_context(|| format!("no route to {block} in the kernel"))?["gateway"].clone();
+        ensure!(gateway == json!(address(rack, TOR, family)), "{}: {kernel:?}", node.name);
     }
     Ok(())
 }
