@@ -76,7 +76,7 @@ fn tor(lab: &Lab, machine: &Namespace, rack: u8, software: Software) -> Result<B
     Ok(router)
 }
 
-/// The node of a rack: of its ToR it believes the other rack's subnets alone, of the other node the blocks.
+/// The node of a rack: of its ToR it believes racks' subnets alone, of the other node the blocks.
 fn rack_node(lab: &Lab, tor: &Namespace, rack: u8) -> Result<Node> {
     let addresses = |rack| Family::BOTH.map(|family| address(rack, NODE, family)).to_vec();
     let blocks = |rack| node::blocks(&Family::BOTH, rack);
@@ -85,20 +85,18 @@ fn rack_node(lab: &Lab, tor: &Namespace, rack: u8) -> Result<Node> {
     link.near.add_addresses(&subnets(rack, NODE)?)?;
     link.far.add_addresses(&subnets(rack, TOR)?)?;
 
-    let accept = |family| {
-        let cidr = subnet(other(rack), 0, family)?;
-        anyhow::Ok(json!([{"cidr": cidr, "matchOperator": "Equal", "action": "Accept"}]))
-    };
-    let filter = json!({"importV4": accept(Family::V4)?, "importV6": accept(Family::V6)?});
+    // The own rack's among them.
+    let accept = |cidr: &str| json!([{"cidr": cidr, "matchOperator": "In", "action": "Accept"}]);
+    let filter = json!({"importV4": accept("10.5.0.0/16"), "importV6": accept("fd00:10:5::/48")});
     let settings = json!({"asNumber": NODES_ASN, "holdTime": "3s"});
     let mut all =
-        vec![documents::bgp_configuration(&settings), documents::resource("BGPFilter", "subnet", &filter)];
+        vec![documents::bgp_configuration(&settings), documents::resource("BGPFilter", "subnets", &filter)];
     all.extend(Family::BOTH.map(documents::pod_pool));
     all.extend([1, 2].map(|rack| documents::node(&format!("n{rack}"), &[], &blocks(rack), &addresses(rack))));
     all.extend(Family::BOTH.map(|family| {
         let spec = json!({
             "peerIP": address(rack, TOR, family), "asNumber": tor_asn(rack), "families": [family.unicast()],
-            "filters": ["subnet"],
+            "filters": ["subnets"],
         });
         documents::bgp_peer(&format!("tor-{}", family.unicast()), &node.name, spec)
     }));

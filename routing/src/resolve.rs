@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixMap;
 
 use crate::netlink::{Address, Link};
-use crate::route::{Action, NextHop, NextHops, Route, RouteKey};
+use crate::route::{Action, NextHop, NextHops, Protocol, Route, RouteKey};
 
 /// A BGP next hop to be resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,6 +131,17 @@ impl Topology {
     /// True when a route of another protocol holds this key.
     pub fn holds(&self, key: RouteKey) -> bool {
         self.foreign(&key.destination()).iter().any(|route| route.key == key)
+    }
+
+    /// True when the destination is a link's own subnet, to which the kernel has a worse metric than `metric`: IPv6 ones have 256.
+    pub(crate) fn is_connected_worse(&self, destination: &IpNet, metric: u32) -> bool {
+        let on_link = |action: &Action| match action {
+            Action::Forward(legs) => legs.iter().any(|leg| leg.gateway.is_none()),
+            _ => false,
+        };
+        self.foreign(destination).iter().any(|route| {
+            route.protocol == Protocol::KERNEL && route.key.metric() > metric && on_link(&route.action)
+        })
     }
 
     pub(crate) fn set_links(&mut self, links: impl IntoIterator<Item = Link>) -> bool {
@@ -279,7 +290,6 @@ fn resolved(address: IpAddr, metric: u32, usable: &[NextHop]) -> Resolved {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::Protocol;
 
     fn link(index: u32, running: bool) -> Link {
         Link {

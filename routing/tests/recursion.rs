@@ -170,6 +170,29 @@ fn the_longest_match_over_both_tables_leads() {
     assert_eq!(lab.resolution("10.0.2.9"), Resolution::OnLink);
 }
 
+/// The kernel gives its IPv6 routes to links' subnets a worse metric than learned ones have.
+#[test]
+fn a_subnet_of_a_link_is_not_looked_for_elsewhere() {
+    let connected =
+        Route { protocol: Protocol::KERNEL, ..foreign("2001:db8::/64", 256, NextHop::on_link(1)) };
+    let mut lab = Lab::new(&[connected.clone()]);
+    let state = |lab: &Lab| {
+        let entry = lab.engine.fib().into_iter().find(|entry| entry.prefix == net("2001:db8::/64"));
+        entry.unwrap().state.to_string()
+    };
+    lab.learn(&[change("2001:db8::/64", &["2001:db8::1"]), change("2001:db8:9::/64", &["2001:db8::1"])]);
+    assert_eq!((lab.legs("2001:db8::/64"), state(&lab)), (vec![], "shadowed by proto kernel".into()));
+    assert_eq!(lab.legs("2001:db8:9::/64"), [via("2001:db8::1", 1)]);
+    // Without the link's own, the learned one is as good as any, and gives way when that comes back.
+    lab.learn(&[change("2001:db8::/64", &["10.0.2.2"])]);
+    lab.fib.remove(connected.key);
+    lab.settle();
+    assert_eq!((lab.legs("2001:db8::/64"), state(&lab)), (vec![via("10.0.2.2", 2)], "installed".into()));
+    lab.fib.insert(connected);
+    lab.settle();
+    assert_eq!((lab.legs("2001:db8::/64"), state(&lab)), (vec![], "shadowed by proto kernel".into()));
+}
+
 #[test]
 fn a_default_route_leads_to_internal_next_hops_only() {
     let mut lab = Lab::new(&[]);

@@ -327,6 +327,8 @@ impl Engine {
     /// Turns what changed in the view into keys to compare and events.
     fn take(&mut self, now: Instant, mut effects: Effects) {
         self.dirty.append(&mut effects.keys);
+        let metric = self.settings.metric;
+        self.dirty.extend(effects.foreign.iter().map(|destination| RouteKey::new(*destination, metric)));
         self.drifted.append(&mut effects.drifted);
         self.neighbours_dirty |= effects.neighbours || effects.links;
         if effects.topology {
@@ -453,6 +455,10 @@ impl Engine {
                 action: Action::Unreachable,
                 preferred_source: None,
             });
+        }
+        // A link's own subnet is there and nowhere else; the kernel refuses gateways that it would look for elsewhere.
+        if self.view.topology.is_connected_worse(&destination, key.metric()) {
+            return None;
         }
         let legs = self.legs(key).filter(|legs| !legs.is_empty())?;
         Some(Route { key, protocol: Protocol::WEFT, action: Action::Forward(legs.clone()), preferred_source })

@@ -118,6 +118,12 @@ impl Engine {
             {
                 RouteState::Shadowed(actual.protocol)
             }
+            (None, None)
+                if self.view.topology.is_connected_worse(&key.destination(), key.metric())
+                    && self.legs(key).is_some() =>
+            {
+                RouteState::Shadowed(Protocol::KERNEL)
+            }
             (None, None) => RouteState::Unresolved,
             (None, Some(_)) if self.adopted.contains(&key) => RouteState::Adopted,
             (None, Some(actual)) if actual.protocol == Protocol::WEFT_PODS => RouteState::Installed,

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use crate::fib::{Notification, Snapshot};
 use crate::netlink::{Link, Mac};
 use crate::resolve::Topology;
@@ -26,6 +28,8 @@ pub(super) struct Effects {
     pub(super) keys: BTreeSet<RouteKey>,
     /// Of those, the keys from which a route of ours was taken or altered.
     pub(super) drifted: BTreeSet<RouteKey>,
+    /// Destinations of others' routes that came or went.
+    pub(super) foreign: BTreeSet<IpNet>,
     /// Links, addresses or others' routes changed: next hops may resolve differently.
     pub(super) topology: bool,
     pub(super) links: bool,
@@ -89,6 +93,7 @@ impl View {
             }
             return;
         }
+        effects.foreign.insert(key.destination());
         if replaced {
             self.topology.remove_foreign_key(key);
             if self.ours.remove(&key).is_some() {
@@ -108,6 +113,7 @@ impl View {
         let key = route.key;
         effects.keys.insert(key);
         if !route.protocol.is_weft() {
+            effects.foreign.insert(key.destination());
             effects.topology = true;
             effects.inexact |= !self.topology.remove_foreign(route);
             return;
