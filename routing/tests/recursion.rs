@@ -175,7 +175,7 @@ fn the_longest_match_over_both_tables_leads() {
 fn a_subnet_of_a_link_is_not_looked_for_elsewhere() {
     let connected =
         Route { protocol: Protocol::KERNEL, ..foreign("2001:db8::/64", 256, NextHop::on_link(1)) };
-    let mut lab = Lab::new(&[connected.clone()]);
+    let mut lab = Lab::new(std::slice::from_ref(&connected));
     let state = |lab: &Lab| {
         let entry = lab.engine.fib().into_iter().find(|entry| entry.prefix == net("2001:db8::/64"));
         entry.unwrap().state.to_string()
