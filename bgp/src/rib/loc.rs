@@ -38,6 +38,9 @@ pub(super) struct Destination {
 /// Paths of one prefix: most have one.
 type Paths = SmallVec<[Path; 1]>;
 
+/// Places of paths of one prefix, the best first.
+type Winners = SmallVec<[usize; 4]>;
+
 impl Destination {
     fn place(&self, source: Source) -> Result<usize, usize> {
         self.paths.binary_search_by_key(&source, |path| path.source)
@@ -121,15 +124,15 @@ impl Rib {
         }
         let ids: Vec<PrefixId> = self.dirty.drain(..some).collect();
         let (mut told, mut changed) = (Vec::with_capacity(some), Vec::with_capacity(some));
-        let (mut candidates, mut last_set) = (Vec::new(), None);
+        let (mut candidates, mut winners, mut last_set) = (Vec::new(), Winners::new(), None);
         for id in &ids {
-            self.decided().winners(*id, &mut candidates);
+            self.decided().winners(*id, &mut candidates, &mut winners);
             let direct = self.direct_next_hops(*id);
-            if let Some(change) = self.change_next_hops(*id, &candidates, direct, last_set) {
+            if let Some(change) = self.change_next_hops(*id, &winners, direct, last_set) {
                 told.push(change);
             }
             last_set = self.table.get(*id).next_hops.or(last_set);
-            if self.change_best(*id, &candidates) {
+            if self.change_best(*id, &winners) {
                 self.monitor.best(self.table.prefix(*id));
                 changed.push(*id);
             }
@@ -171,11 +174,11 @@ impl Rib {
     fn change_next_hops(
         &mut self,
         id: PrefixId,
-        candidates: &[Candidate],
+        winners: &[usize],
         direct: Option<NextHopSet>,
         last: Option<Id<NextHopSet>>,
     ) -> Option<BestPathChange> {
-        let wanted = self.next_hops_of(id, candidates);
+        let wanted = self.next_hops_of(id, winners);
         let direct = direct.filter(|direct| *direct != wanted);
         let redirected = self.direct.get(&id) != direct.as_ref();
         let old = self.table.get(id).next_hops;
@@ -207,12 +210,12 @@ impl Rib {
         Some(BestPathChange { prefix: self.table.prefix(id), next_hops: wanted, direct })
     }
 
-    /// The next hops of those of the paths that are used.
-    fn next_hops_of(&self, id: PrefixId, candidates: &[Candidate]) -> NextHopSet {
+    /// The next hops of the paths at these places.
+    fn next_hops_of(&self, id: PrefixId, winners: &[usize]) -> NextHopSet {
         let destination = self.table.get(id);
         let mut next_hops = NextHopSet::new();
-        let installed = candidates.iter().filter(|c| self.settings.install_routes && c.multipath && !c.local);
-        for path in installed.filter_map(|candidate| destination.paths.get(candidate.path)) {
+        let installed = winners.iter().filter(|_| self.settings.install_routes);
+        for path in installed.filter_map(|place| destination.paths.get(*place)) {
             let hop = self.holdings.attributes.get(path.attributes).hop;
             if let Some(tracked) = hop.and_then(|hop| self.holdings.hops.tracked(hop))
                 && !next_hops.contains(&tracked)
@@ -238,13 +241,14 @@ impl Rib {
         let direct = |c: &Candidate| !paths.get(c.path).is_some_and(indirect);
         let mut candidates: Vec<Candidate> = decided.eligible(id).filter(direct).collect();
         decision::keep_winners(&mut candidates, decided.max_paths);
-        Some(self.next_hops_of(id, &candidates))
+        let winners: Winners = candidates.iter().map(|candidate| candidate.path).collect();
+        Some(self.next_hops_of(id, &winners))
     }
 
     /// Takes in which path is the best; says whether that is another one than before.
-    fn change_best(&mut self, id: PrefixId, candidates: &[Candidate]) -> bool {
+    fn change_best(&mut self, id: PrefixId, winners: &[usize]) -> bool {
         let destination = self.table.get_mut(id);
-        let best = candidates.first().and_then(|c| destination.paths.get(c.path));
+        let best = winners.first().and_then(|place| destination.paths.get(*place));
         let best = best.map(|path| Best { source: path.source, attributes: path.attributes });
         let old = std::mem::replace(&mut destination.best, best);
         if old == best {
@@ -291,11 +295,19 @@ impl Decided<'_> {
         candidates
     }
 
-    /// Those alone that are used, best first, in a vector that is there already.
-    fn winners(&self, id: PrefixId, winners: &mut Vec<Candidate>) {
+    /// The places of those alone that are used, best first, in vectors that are there already.
+    fn winners(&self, id: PrefixId, candidates: &mut Vec<Candidate>, winners: &mut Winners) {
         winners.clear();
-        winners.extend(self.eligible(id));
-        decision::keep_winners(winners, self.max_paths);
+        // Most prefixes have one path, about which there is nothing to decide.
+        let paths = self.table.get(id).paths();
+        if paths.len() <= 1 {
+            winners.extend(paths.first().filter(|path| path.standing == Standing::Eligible).map(|_| 0));
+            return;
+        }
+        candidates.clear();
+        candidates.extend(self.eligible(id));
+        decision::keep_winners(candidates, self.max_paths);
+        winners.extend(candidates.iter().map(|candidate| candidate.path));
     }
 
     fn eligible(&self, id: PrefixId) -> impl Iterator<Item = Candidate> {
