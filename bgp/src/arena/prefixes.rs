@@ -160,10 +160,24 @@ impl<P: Packed, V> Half<P, V> {
                 u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
             }
         };
+        self.index_at(hasher, hash, place);
+        place as usize
+    }
+
+    /// Puts a place that is not there yet into the index.
+    fn index_at(&mut self, hasher: &DefaultHashBuilder, hash: u64, place: u32) {
         let slots = &self.slots;
         let hash_of = |place: &u32| slots[*place as usize].as_ref().map_or(0, |s| hasher.hash_one(s.key));
+        if self.index.len() == self.index.capacity() {
+            // In the order of the slots: in that of the index, every look at a slot would be one at memory far away.
+            let mut index = HashTable::with_capacity(2 * self.index.len() + 1);
+            let places = (0_u32..).zip(slots).filter(|(other, slot)| slot.is_some() && *other != place);
+            for (other, _) in places {
+                index.insert_unique(hash_of(&other), other, hash_of);
+            }
+            self.index = index;
+        }
         self.index.insert_unique(hash, place, hash_of);
-        place as usize
     }
 
     fn remove(&mut self, hasher: &DefaultHashBuilder, place: usize) {
