@@ -17,7 +17,7 @@
 //! | [`rib::Rib`] | one per speaker | Adj-RIBs-In, policy, decision, Loc-RIB, interned attributes |
 //! | [`egress::Egress`] | one per update group | packing and encoding; shared bytes, a cursor per peer |
 //!
-//! [`speaker::Speaker`] is the composition of the three on one thread. Beside them [`bmp::Bmp`] tells monitoring stations what the RIBs
+//! [`speaker::Speaker`] is the composition of the three. Beside them [`bmp::Bmp`] tells monitoring stations what the RIBs
 //! hold.
 //!
 //! # The drain contract

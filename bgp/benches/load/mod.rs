@@ -116,10 +116,10 @@ impl Table {
 }
 
 const OPEN: u8 = 1;
-const UPDATE: u8 = 2;
+pub(crate) const UPDATE: u8 = 2;
 const KEEPALIVE: u8 = 4;
 
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut message = vec![0xff; 16];
     message.extend(u16::try_from(19 + body.len()).unwrap().to_be_bytes());
     message.push(kind);
@@ -149,7 +149,7 @@ pub(crate) fn agreed() -> Agreed {
     }
 }
 
-fn nlri(prefix: &Ipv4Net) -> impl Iterator<Item = u8> {
+pub(crate) fn nlri(prefix: &Ipv4Net) -> impl Iterator<Item = u8> {
     let octets = usize::from(prefix.prefix_len()).div_ceil(8);
     std::iter::once(prefix.prefix_len()).chain(prefix.addr().octets().into_iter().take(octets))
 }
@@ -159,7 +159,7 @@ fn put(attributes: &mut Vec<u8>, flags: u8, code: u8, value: &[u8]) {
     attributes.extend(value);
 }
 
-fn mandatory(path: &[u32], next_hop: Ipv4Addr) -> Vec<u8> {
+pub(crate) fn mandatory(path: &[u32], next_hop: Ipv4Addr) -> Vec<u8> {
     let mut attributes = Vec::new();
     put(&mut attributes, 0x40, 1, &[0]);
     let mut segment = Vec::new();
@@ -190,7 +190,7 @@ impl Peer {
         Self { number, asn: AS }
     }
 
-    fn next_hop(self) -> Ipv4Addr {
+    pub(crate) fn next_hop(self) -> Ipv4Addr {
         let [high, low] = self.number.to_be_bytes();
         Ipv4Addr::new(172, 30, high, low)
     }
@@ -199,11 +199,11 @@ impl Peer {
         self.next_hop().into()
     }
 
-    fn connection(self) -> ConnectionId {
+    pub(crate) fn connection(self) -> ConnectionId {
         ConnectionId::Accepted(self.number.into())
     }
 
-    fn config(self) -> PeerConfig {
+    pub(crate) fn config(self) -> PeerConfig {
         let accept = Arc::new(Policy {
             rules: vec![Rule::new(Verdict::Accept)],
             unmatched: Reason::new("none", "no rule matches"),
@@ -242,7 +242,7 @@ impl Peer {
     }
 
     /// OPEN with a hold time of 90 s, IPv4 unicast and four-octet AS, then KEEPALIVE.
-    fn greeting(self) -> Vec<u8> {
+    pub(crate) fn greeting(self) -> Vec<u8> {
         let mut capabilities = vec![1, 4, 0, 1, 0, 1, 65, 4];
         capabilities.extend(self.asn.to_be_bytes());
         let length = u8::try_from(capabilities.len()).unwrap();
@@ -254,6 +254,23 @@ impl Peer {
         body.extend(capabilities);
         [message(OPEN, &body), message(KEEPALIVE, &[])].concat()
     }
+}
+
+/// A speaker's configuration with these peers.
+pub(crate) fn configuration(peers: &[Peer]) -> Arc<SpeakerConfig> {
+    let peers = peers.iter().map(|peer| (peer.address().into(), Arc::new(peer.config())));
+    Arc::new(SpeakerConfig {
+        asn: Asn(AS),
+        router_id: Ipv4Addr::new(172, 30, 255, 254),
+        ranges: BTreeMap::new(),
+        cluster_id: Some(Ipv4Addr::new(172, 30, 255, 254)),
+        max_paths: 16,
+        next_hop_tracking: true,
+        install_routes: true,
+        peers: peers.collect(),
+        originate: BTreeMap::new(),
+        bmp: <_>::default(),
+    })
 }
 
 /// A speaker, and a kernel that says yes to every next hop and takes every byte at once.
@@ -279,19 +296,7 @@ impl Router {
             sent: BTreeMap::new(),
             best_paths: 0,
         };
-        let peers = peers.iter().map(|peer| (peer.address().into(), Arc::new(peer.config())));
-        router.feed(Input::Configure(Arc::new(SpeakerConfig {
-            asn: Asn(AS),
-            router_id: Ipv4Addr::new(172, 30, 255, 254),
-            ranges: BTreeMap::new(),
-            cluster_id: Some(Ipv4Addr::new(172, 30, 255, 254)),
-            max_paths: 16,
-            next_hop_tracking: true,
-            install_routes: true,
-            peers: peers.collect(),
-            originate: BTreeMap::new(),
-            bmp: <_>::default(),
-        })));
+        router.feed(Input::Configure(configuration(peers)));
         router
     }
 

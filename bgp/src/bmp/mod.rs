@@ -365,6 +365,12 @@ impl Bmp {
         self.stations.values_mut().find_map(|station| station.pack(now, &self.shared, ribs))
     }
 
+    /// Whether there is nobody to tell anything.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.outputs.is_empty() && self.stations.is_empty()
+    }
+
     /// When [`BmpInput::Tick`] is due, and on account of which station.
     #[must_use]
     pub fn next_deadline(&self) -> Option<(Instant, SocketAddr)> {

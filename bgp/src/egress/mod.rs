@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 use crate::arena::prefixes::Key;
 use crate::ingress::Session;
-use crate::types::{Family, PeerId};
+use crate::types::{ConnectionId, Family, PeerId};
 use crate::wire::attributes::PathAttributes;
 use crate::wire::header::MessageType;
 use crate::wire::nlri::Nlri;
@@ -24,9 +24,11 @@ pub use self::peer::Handover;
 use self::peer::Peer;
 
 mod adj_out;
+pub(crate) mod groups;
 mod journal;
 mod pack;
 mod peer;
+pub(crate) mod shared;
 
 /// The octets that may be on their way to one peer before packing for it pauses. The last piece may go beyond by its own size.
 pub const CREDIT: usize = 256 * 1024;
@@ -135,6 +137,8 @@ pub enum EgressOutput {
     Write {
         /// To whom.
         peer: PeerId,
+        /// On which connection: that of its session.
+        connection: ConnectionId,
         /// Shared with the group's other peers where they are told the same.
         bytes: Bytes,
         /// How many messages they are.

@@ -130,7 +130,8 @@ impl Egress {
             note(peer, packed);
             let (bytes, messages) = (packed.bytes.clone(), packed.messages());
             let kind = MessageType::Update;
-            self.outputs.push_back(EgressOutput::Write { peer: *id, bytes, messages, kind });
+            let (peer, connection) = (*id, peer.session().connection);
+            self.outputs.push_back(EgressOutput::Write { peer, connection, bytes, messages, kind });
         }
         self.table.trim(&mut self.peers);
         true
@@ -153,7 +154,8 @@ impl Egress {
                 }
                 peer.sent(bytes.len());
                 let (bytes, kind) = (bytes.freeze(), marker.kind());
-                self.outputs.push_back(EgressOutput::Write { peer: *id, bytes, messages, kind });
+                let (peer, connection) = (*id, peer.session().connection);
+                self.outputs.push_back(EgressOutput::Write { peer, connection, bytes, messages, kind });
             }
         }
         !self.outputs.is_empty()

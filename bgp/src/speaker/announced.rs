@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::peer::Peer;
 use super::{Output, Speaker};
 use crate::config::{Aggregation, Origination};
+use crate::egress::groups::Groups;
 use crate::egress::{Egress, GroupId};
 
 /// The own prefixes that at least one established peer has been told, or that lie in an aggregate that stands for them there.
@@ -36,13 +37,19 @@ impl Speaker {
     /// Tells which own prefixes are announced, if that has changed. After the first convergence it is told once in any case, when
     /// all that was held back until then has left: a restart takes nothing back that peers are about to hear again.
     pub(super) fn tell_announced(&mut self) {
-        if !std::mem::take(&mut self.announced.due) {
+        // Whoever packs on another thread says when that is done.
+        if !self.announced.due || !self.egress.is_at_rest() {
             return;
         }
+        self.announced.due = false;
         let originated = || self.config.iter().flat_map(|config| &config.originate);
         let is_summary = |o: &Origination| o.aggregation == Some(Aggregation::SummaryOnly);
-        let mut now: BTreeSet<IpNet> =
-            originated().map(|(prefix, _)| *prefix).filter(|prefix| self.is_announced(prefix)).collect();
+        let mut now: BTreeSet<IpNet> = self.egress.look(|groups| {
+            originated()
+                .map(|(prefix, _)| *prefix)
+                .filter(|prefix| self.is_announced(groups, prefix))
+                .collect()
+        });
         // Whoever is told the whole knows the way to its parts.
         let whole =
             originated().filter(|(prefix, origination)| is_summary(origination) && now.contains(*prefix));
@@ -61,9 +68,9 @@ impl Speaker {
 
     /// A prefix becomes announced once everything has left for one peer that was told it, and stays so while any peer knows it: of
     /// a peer that is sent much, it is not known at each moment how far it has read.
-    fn is_announced(&self, prefix: &IpNet) -> bool {
+    fn is_announced(&self, groups: &Groups, prefix: &IpNet) -> bool {
         let before = self.announced.told.contains(prefix);
-        self.egress.iter().any(|(&group, egress)| self.is_told(group, egress, prefix, before))
+        groups.iter().any(|(group, egress)| self.is_told(group, egress, prefix, before))
     }
 
     fn is_told(&self, group: GroupId, egress: &Egress, prefix: &IpNet, before: bool) -> bool {

@@ -9,6 +9,7 @@ use super::peer::Peer;
 use super::{Input, Output, Speaker};
 use crate::bmp::{BmpInput, BmpOutput, MonitoredRib, PeerDown, PeerUp, Received, Ribs, Statistic, Table};
 use crate::config::SpeakerConfig;
+use crate::egress::groups::Groups;
 use crate::egress::{Egress, EgressInput, GroupId, PathKey};
 use crate::ingress::Session;
 use crate::protection::Protection;
@@ -107,38 +108,47 @@ impl Speaker {
         if !self.bmp.monitors(MonitoredRib::AdjRibOutPostPolicy) {
             return;
         }
-        let Some(egress) = self.egress.get(&group) else { return };
         match input {
             EgressInput::Join { peer, .. } => self.bmp.handle(now, BmpInput::Whole(Table::Out(*peer))),
             EgressInput::Move { peer, .. } => {
                 // What is told here and not in the other group goes.
-                let told = egress.keys().map(path).collect();
+                let told = self.group(group, |egress| egress.keys().map(path).collect());
                 self.bmp.handle(now, BmpInput::Changed(vec![Table::Out(*peer)], told));
                 self.bmp.handle(now, BmpInput::Whole(Table::Out(*peer)));
             }
             EgressInput::Changes(changes) => {
                 let paths = changes.iter().map(|change| path(change.key)).collect();
-                let tables = egress.peers().map(Table::Out).collect();
+                let tables = self.group(group, |egress| egress.peers().map(Table::Out).collect());
                 self.bmp.handle(now, BmpInput::Changed(tables, paths));
             }
             _ => {}
         }
     }
 
+    /// What a group has; nothing, if it was told nothing yet.
+    fn group<T: Default>(&self, group: GroupId, of: impl FnOnce(&Egress) -> T) -> T {
+        self.egress.look(|groups| groups.get(group).map(of)).unwrap_or_default()
+    }
+
     /// Lets flow what stations are to be told.
     pub(super) fn tell_stations(&mut self, now: Instant) {
-        let Self { bmp, rib, egress, peers, addresses, outputs, .. } = self;
-        let tables = Tables { rib, egress, peers, addresses };
-        while let Some(output) = bmp.poll(now, &tables) {
-            outputs.push_back(match output {
-                BmpOutput::Dial { connection, station } => {
-                    let protection = Protection::default();
-                    Output::Dial { connection, source: None, remote: station, protection }
-                }
-                BmpOutput::Write { connection, bytes } => Output::Write { connection, bytes },
-                BmpOutput::Close { connection } => Output::Close { connection },
-            });
+        if self.bmp.is_idle() {
+            return;
         }
+        let Self { bmp, rib, egress, peers, addresses, outputs, .. } = self;
+        egress.look(|groups| {
+            let tables = Tables { rib, groups, peers, addresses };
+            while let Some(output) = bmp.poll(now, &tables) {
+                outputs.push_back(match output {
+                    BmpOutput::Dial { connection, station } => {
+                        let protection = Protection::default();
+                        Output::Dial { connection, source: None, remote: station, protection }
+                    }
+                    BmpOutput::Write { connection, bytes } => Output::Write { connection, bytes },
+                    BmpOutput::Close { connection } => Output::Close { connection },
+                });
+            }
+        });
     }
 }
 
@@ -150,7 +160,7 @@ fn path(key: PathKey) -> PathNlri {
 /// The tables of a speaker.
 struct Tables<'a> {
     rib: &'a Rib,
-    egress: &'a BTreeMap<GroupId, Egress>,
+    groups: &'a Groups,
     peers: &'a BTreeMap<PeerAddress, Peer>,
     addresses: &'a BTreeMap<PeerId, PeerAddress>,
 }
@@ -161,7 +171,7 @@ impl Tables<'_> {
     }
 
     fn group(&self, id: PeerId) -> Option<&Egress> {
-        self.egress.get(&self.peer(id)?.group?)
+        self.groups.get(self.peer(id)?.group?)
     }
 }
 

@@ -153,6 +153,8 @@ pub enum Input {
     Stop,
     /// This process did not run for a while: what peers said meanwhile may not have been read. Before the [`Self::Tick`] that comes late.
     HeldUp,
+    /// Another thread has packed what peers are told: see [`Speaker::help`](super::Speaker::help).
+    Packed,
     /// A deadline may have passed.
     Tick,
 }

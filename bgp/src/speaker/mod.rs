@@ -1,4 +1,4 @@
-//! The composition of the three stages on one thread, behind one [`Input`] and one [`Output`].
+//! The composition of the three stages behind one [`Input`] and one [`Output`]: on one thread, unless another [helps](Speaker::help).
 //!
 //! ```text
 //!          ┌─────────────────────────── Speaker ──────────────────────────┐
@@ -9,7 +9,7 @@
 //! The speaker itself holds only what lies between the stages: which connection is whose, what has been handed to the transport
 //! and not left, and how far the first convergence is.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,7 +31,9 @@ use self::peer::Peer;
 use crate::bfd::Change;
 use crate::bmp::{Bmp, BmpInput};
 use crate::config::SpeakerConfig;
-use crate::egress::{Egress, EgressInput, EgressOutput, GroupId};
+use crate::egress::groups::Told;
+use crate::egress::shared::Shared;
+use crate::egress::{EgressInput, GroupId};
 use crate::ingress::{Down, IngressInput, IngressOutput, LocalRestart, Session};
 use crate::mrt::Observed;
 use crate::rib::{Rib, RibInput, RibOutput};
@@ -73,9 +75,7 @@ pub struct Speaker {
     /// Every connection that the transport has or makes for us.
     connections: BTreeMap<ConnectionId, Outbox>,
     rib: Rib,
-    egress: BTreeMap<GroupId, Egress>,
-    /// The groups that may have something to send.
-    stirred: BTreeSet<GroupId>,
+    egress: Shared,
     convergence: Convergence,
     /// Whether peers are told nothing that was learned yet (RFC 4724 section 4.1).
     deferring: bool,
@@ -107,8 +107,7 @@ impl Speaker {
             numbered: 0,
             connections: BTreeMap::new(),
             rib: Rib::new(),
-            egress: BTreeMap::new(),
-            stirred: BTreeSet::new(),
+            egress: Shared::default(),
             convergence: Convergence::new(start.restarting),
             deferring: true,
             held: start.restarting.then(BTreeMap::new),
@@ -121,6 +120,17 @@ impl Speaker {
             outputs: VecDeque::new(),
             stopped: false,
         }
+    }
+
+    /// Lets another thread pack what peers are told. It is to run what this returns, which ends with the speaker or its stop; `wake` is
+    /// called when [`Input::Packed`] is due.
+    pub fn help<W: Fn() + Send + 'static>(&mut self, wake: W) -> impl FnOnce() + Send + use<W> {
+        self.egress.help(wake)
+    }
+
+    /// Does without that thread.
+    pub fn dismiss(&mut self) {
+        self.egress.dismiss();
     }
 
     /// Takes in one input. Drain [`poll`](Self::poll) afterwards.
@@ -174,6 +184,7 @@ impl Speaker {
             Input::Refresh { peer, direction: Refresh::Out } => self.tell_again(now, peer),
             Input::Bfd { peer, change } => self.bfd(now, peer, change),
             Input::Observe(observed) => self.observe(now, observed),
+            Input::Packed => {}
             Input::Stop => return self.stop(now),
             Input::HeldUp => {
                 self.peers.values_mut().for_each(|p| p.ingress.handle(now, IngressInput::HeldUp));
@@ -254,6 +265,7 @@ impl Speaker {
 
     /// Closes every connection without a word, and leaves the kernel's routes as they are.
     fn stop(&mut self, now: Instant) {
+        self.egress.dismiss();
         self.settle(now);
         self.stopped = true;
         self.bmp.handle(now, BmpInput::Stop);
@@ -494,34 +506,23 @@ impl Speaker {
         while let Some(output) = self.rib.poll() {
             self.rib_says(now, output);
         }
-        while let Some(group) = self.stirred.pop_first() {
-            self.settle_group(now, group);
+        while let Some(told) = self.egress.poll() {
+            self.group_says(now, told);
         }
     }
 
-    fn settle_group(&mut self, now: Instant, group: GroupId) {
+    /// Passes on what was packed. What was meant for a session that is no more is for nobody.
+    fn group_says(&mut self, now: Instant, told: Told) {
+        let Told { peer, connection, bytes, messages, kind } = told;
         self.announced.stir();
-        while let Some(output) = self.egress.get_mut(&group).and_then(Egress::poll) {
-            match output {
-                EgressOutput::Write { peer, bytes, messages, kind } => {
-                    let peer = self.addresses.get(&peer).and_then(|address| self.peers.get_mut(address));
-                    let Some(peer) = peer else { continue };
-                    if let Some(connection) = peer.established {
-                        let sent = match kind {
-                            MessageType::RouteRefresh => &mut peer.refreshes_sent,
-                            _ => &mut peer.updates_sent,
-                        };
-                        *sent = sent.saturating_add(messages);
-                        self.write(now, connection, Maker::Group, bytes);
-                    }
-                }
-                EgressOutput::Moved { to, handover } => {
-                    // A group that has nothing to tell has not been heard of yet.
-                    self.egress.entry(to).or_default();
-                    self.tell_group(now, to, EgressInput::Adopt(handover));
-                }
-            }
-        }
+        let peer = self.addresses.get(&peer).and_then(|address| self.peers.get_mut(address));
+        let Some(peer) = peer.filter(|peer| peer.established == Some(connection)) else { return };
+        let sent = match kind {
+            MessageType::RouteRefresh => &mut peer.refreshes_sent,
+            _ => &mut peer.updates_sent,
+        };
+        *sent = sent.saturating_add(messages);
+        self.write(now, connection, Maker::Group, bytes);
     }
 
     fn rib_says(&mut self, now: Instant, output: RibOutput) {
@@ -557,7 +558,7 @@ impl Speaker {
             RibOutput::Aggregates(prefixes) => self.outputs.push_back(Output::Aggregates(prefixes)),
             RibOutput::Egress(group, input) => self.pass_on(now, group, input),
             RibOutput::EgressClosed(group) => {
-                self.egress.remove(&group);
+                self.egress.handle(now, group, None);
                 self.announced.stir();
             }
         }
@@ -584,21 +585,13 @@ impl Speaker {
         if let Some(peer) = address.and_then(|address| self.peers.get_mut(address)) {
             peer.group = moved_to;
         }
-        self.egress.entry(group).or_default();
         self.monitor_group(now, group, &input);
-        let moves = matches!(input, EgressInput::Move { .. });
         self.tell_group(now, group, input);
-        if moves {
-            // What the peer takes along must be there before the new group hears anything else.
-            self.settle_group(now, group);
-        }
     }
 
     fn tell_group(&mut self, now: Instant, group: GroupId, input: EgressInput) {
-        if let Some(egress) = self.egress.get_mut(&group) {
-            egress.handle(now, input);
-            self.stirred.insert(group);
-        }
+        self.announced.stir();
+        self.egress.handle(now, group, Some(input));
     }
 
     fn write(&mut self, now: Instant, connection: ConnectionId, maker: Maker, bytes: Bytes) {

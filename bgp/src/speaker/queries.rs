@@ -54,10 +54,13 @@ impl Speaker {
 
     fn status(&self, address: PeerAddress, peer: &Peer) -> PeerStatus {
         let mut families = self.rib.family_status(peer.id, peer.config.families);
-        if let Some(egress) = peer.group.and_then(|group| self.egress.get(&group)) {
-            for status in &mut families {
-                status.advertised = egress.advertised(peer.id, status.family);
-            }
+        if let Some(group) = peer.group {
+            self.egress.look(|groups| {
+                for status in &mut families {
+                    let told = groups.get(group).map(|egress| egress.advertised(peer.id, status.family));
+                    status.advertised = told.unwrap_or(0);
+                }
+            });
         }
         let mut counters = peer.ingress.counters();
         let [_open, update, .., refresh] = &mut counters.sent;

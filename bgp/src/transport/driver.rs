@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use ipnet::IpNet;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{sleep_until, timeout};
 
@@ -111,7 +111,20 @@ impl Driver {
         driver
     }
 
+    /// Has a thread of its own pack what peers are told; without one, it is done between arrivals. Tells when there is something packed.
+    fn pack_aside(&mut self) -> Arc<Notify> {
+        let packed = Arc::new(Notify::new());
+        let wake = Arc::clone(&packed);
+        let help = self.speaker.help(move || wake.notify_one());
+        if let Err(error) = std::thread::Builder::new().name("egress".into()).spawn(help) {
+            tracing::warn!(%error, "no thread for packing UPDATEs: they are packed between arrivals");
+            self.speaker.dismiss();
+        }
+        packed
+    }
+
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>, daemon: mpsc::Sender<Notice>) {
+        let packed = self.pack_aside();
         let stopped = loop {
             let deadline = self.speaker.next_deadline().map(|(at, _)| at);
             if let Some(late) = deadline.and_then(|at| now().checked_duration_since(at)) {
@@ -140,6 +153,7 @@ impl Driver {
                     Some(stop) => break stop,
                     None => break None,
                 },
+                () = packed.notified() => self.feed(Input::Packed),
                 standings = self.bfd.changed() => self.bfd_said(&standings),
                 () = until(deadline) => {}
                 () = until(self.bfd_waits.as_ref().map(|waits| waits.until)) => self.end_bfd_wait(),

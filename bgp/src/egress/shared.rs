@@ -1,0 +1,157 @@
+//! The update groups between two threads: one that tells them, and one that packs for them.
+//!
+//! What the groups are to hear waits in a queue of its own, so that who tells them does not wait for who packs. Whoever holds the groups
+//! works the queue off in its order, so that it makes no difference who that is: alone, the one thread does it all.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::groups::{GroupInput, Groups, Told};
+use super::{EgressInput, GroupId};
+
+/// How many inputs wait for a helper at most: who tells more does the work himself.
+const WAITING_MAX: usize = 16;
+
+/// With how many changes it is worth waking a helper.
+const MANY: usize = 256;
+
+/// The groups, for the thread that tells them.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    inner: Arc<Inner>,
+    helped: bool,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    queue: Mutex<Queue>,
+    handed_over: Condvar,
+    /// Locked before [`Self::queue`] and [`Self::told`] by who locks both.
+    groups: Mutex<Groups>,
+    told: Mutex<VecDeque<Told>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    inputs: VecDeque<GroupInput>,
+    /// Whether the helper has work, until it has found none.
+    handed_over: bool,
+    closed: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// What another thread is to run, from now on, until the groups are dropped or [`Self::dismiss`]ed. It calls `wake` when there is
+    /// something to [`poll`](Self::poll).
+    pub(crate) fn help<W: Fn() + Send + 'static>(&mut self, wake: W) -> impl FnOnce() + Send + use<W> {
+        self.helped = true;
+        let inner = Arc::clone(&self.inner);
+        move || inner.attend(wake)
+    }
+
+    /// Does without the helper from now on.
+    pub(crate) fn dismiss(&mut self) {
+        self.helped = false;
+        self.inner.close();
+    }
+
+    /// A group hears something, or is no more.
+    pub(crate) fn handle(&self, now: Instant, group: GroupId, input: Option<EgressInput>) {
+        let many = matches!(&input, Some(EgressInput::Changes(changes)) if changes.len() >= MANY);
+        let mut queue = lock(&self.inner.queue);
+        queue.inputs.push_back((now, group, input));
+        let full = queue.inputs.len() > WAITING_MAX;
+        if self.helped && many && !queue.handed_over {
+            queue.handed_over = true;
+            self.inner.handed_over.notify_one();
+        }
+        drop(queue);
+        if full {
+            self.inner.work_off_one(&mut lock(&self.inner.groups));
+        }
+    }
+
+    /// The next messages for a peer. None: there are none yet, or no peer has room.
+    pub(crate) fn poll(&self) -> Option<Told> {
+        let told = lock(&self.inner.told).pop_front();
+        if told.is_some() || lock(&self.inner.queue).handed_over {
+            return told;
+        }
+        let mut groups = lock(&self.inner.groups);
+        self.inner.work_off(&mut groups);
+        while groups.pack() {}
+        let mut told = lock(&self.inner.told);
+        told.append(&mut groups.take());
+        told.pop_front()
+    }
+
+    /// Whether everything that the groups were told has been packed, as far as peers have room, and polled.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let queue = lock(&self.inner.queue);
+        !queue.handed_over && queue.inputs.is_empty() && lock(&self.inner.told).is_empty()
+    }
+
+    /// Looks at the groups as they are after all that they were told.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Groups) -> T) -> T {
+        let mut groups = lock(&self.inner.groups);
+        self.inner.work_off(&mut groups);
+        look(&groups)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.inner.close();
+    }
+}
+
+impl Inner {
+    fn close(&self) {
+        let mut queue = lock(&self.queue);
+        (queue.closed, queue.handed_over) = (true, false);
+        self.handed_over.notify_one();
+    }
+
+    fn work_off(&self, groups: &mut Groups) {
+        while self.work_off_one(groups) {}
+    }
+
+    fn work_off_one(&self, groups: &mut Groups) -> bool {
+        let input = lock(&self.queue).inputs.pop_front();
+        input.map(|input| groups.handle(input)).is_some()
+    }
+
+    /// Waits for work; says whether there will be any.
+    fn has_work(&self) -> bool {
+        let is_idle = |queue: &mut Queue| !queue.handed_over && !queue.closed;
+        let queue = self.handed_over.wait_while(lock(&self.queue), is_idle);
+        !queue.unwrap_or_else(PoisonError::into_inner).closed
+    }
+
+    fn attend(&self, wake: impl Fn()) {
+        while self.has_work() {
+            while self.step(&wake) {}
+            // Somebody may wait for this to be over.
+            wake();
+        }
+    }
+
+    /// Takes in one input and packs one piece; says whether there may be more to do. In between, others get at the groups.
+    fn step(&self, wake: &impl Fn()) -> bool {
+        let mut groups = lock(&self.groups);
+        let heard = self.work_off_one(&mut groups);
+        if groups.pack() {
+            lock(&self.told).append(&mut groups.take());
+            wake();
+        } else if !heard {
+            let mut queue = lock(&self.queue);
+            queue.handed_over &= !queue.inputs.is_empty();
+            return queue.handed_over;
+        }
+        true
+    }
+}
