@@ -7,6 +7,7 @@
     reason = "a panic fails the test, which is what it is for"
 )]
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::admissionregistration::v1::{
@@ -155,6 +156,48 @@ fn every_argument_is_one() {
             assert!(help.contains(&format!("{option} ")), "{file}: {option} is no option");
         }
         assert!(options.iter().any(|option| option.starts_with("--")), "{file}: {args:?}");
+    }
+}
+
+/// systemd takes the units to the last key, without a word; the programs take the arguments that they give them.
+#[test]
+fn every_unit_is_one() {
+    let root = tempfile::tempdir().unwrap();
+    let (units, programs) = (root.path().join("etc/systemd/system"), root.path().join("usr/local/bin"));
+    for folder in [&units, &programs, &root.path().join("bin")] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    // That they are there and can be run is all that is asked of them.
+    for program in
+        ["usr/local/bin/weftd", "usr/local/bin/weftctl", "bin/kill"].map(|path| root.path().join(path))
+    {
+        std::fs::write(&program, "#!/bin/sh\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let names = ["weftd.service", "weft-drain.service"];
+    for name in names {
+        std::fs::copy(Path::new(MANIFESTS).join("systemd").join(name), units.join(name)).unwrap();
+    }
+    let mut verify = std::process::Command::new("systemd-analyze");
+    verify
+        .args(["verify", "--recursive-errors=no", "--man=no"])
+        .arg(format!("--root={}", root.path().display()));
+    let said = verify.args(names).output().expect("systemd-analyze, of the package systemd");
+    let words = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.success() && words.is_empty(), "{words}");
+
+    let weftd = std::fs::read_to_string(units.join("weftd.service")).unwrap();
+    let command =
+        weftd.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/weftd ")).unwrap();
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_weftd")).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let options: Vec<&str> = command.split(' ').filter(|word| word.starts_with("--")).collect();
+    assert!(options.iter().all(|option| help.contains(&format!("{option} "))), "{options:?}");
+    // The drain is over before weftd is stopped, and nothing that stops weftd stops the unit.
+    let drain = std::fs::read_to_string(units.join("weft-drain.service")).unwrap();
+    assert!(drain.lines().any(|line| line.starts_with("After=weftd.service ")), "{drain}");
+    for key in ["Requires=", "BindsTo=", "PartOf="] {
+        assert!(!drain.contains(key), "{key}");
     }
 }
 

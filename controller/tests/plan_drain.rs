@@ -22,7 +22,7 @@ use weft_controller::api::json::DrainPhase;
 use weft_controller::cluster::Cluster;
 use weft_controller::documents::load;
 use weft_controller::plan::{
-    Drain, Draining, HostFacts, InterfaceFacts, NodePlan, answered, drain_terms, plan,
+    Drain, DrainAsks, Draining, HostFacts, InterfaceFacts, NodePlan, answered, drain_terms, plan,
 };
 
 const PHASES: [DrainPhase; 3] = [DrainPhase::LowPreference, DrainPhase::Withdrawn, DrainPhase::Drained];
@@ -50,10 +50,12 @@ metadata: {name: transit}
 spec: {exportV4: [{source: RemotePeers, action: Accept}, {cidr: 10.244.0.0/16, matchOperator: In, action: Accept}]}
 ";
 
-fn node(number: u8, spec: &str) -> String {
+/// `fields`: more of its spec, and of its status behind a `|`.
+fn node(number: u8, fields: &str) -> String {
+    let (spec, status) = fields.split_once('|').unwrap_or((fields, ""));
     format!(
         "apiVersion: v1\nkind: Node\nmetadata: {{name: n{number}}}\nspec: {{podCIDRs: [10.244.{number}.0/24]{spec}}}\n\
-         status: {{addresses: [{{type: InternalIP, address: 192.0.2.{number}}}]}}\n"
+         status: {{addresses: [{{type: InternalIP, address: 192.0.2.{number}}}]{status}}}\n"
     )
 }
 
@@ -70,7 +72,7 @@ addressType: IPv4
 endpoints: [{addresses: [10.244.1.5], nodeName: n1, conditions: {ready: true, serving: true}}]
 ";
 
-/// The documents, and the Nodes n1 and n2 with these fields in their specs.
+/// The documents, and the Nodes n1 and n2 with these fields.
 fn cluster(specs: [&str; 2]) -> Cluster {
     let ours = DOCUMENTS
         .split("---\n")
@@ -187,7 +189,8 @@ fn a_node_that_is_drained_tells_nothing_and_keeps_its_pods_routes() {
 fn the_taints_of_the_own_node_ask_for_a_drain_and_a_cordon_does_not() {
     let taints = |key: &str, effect: &str| format!(", taints: [{{key: {key}, effect: {effect}}}]");
     let reason = |one: &str, two: &str| {
-        let terms = drain_terms(&cluster([one, two]), "n1", false).expect("there is such a Node");
+        let terms =
+            drain_terms(&cluster([one, two]), "n1", DrainAsks::default()).expect("there is such a Node");
         assert_eq!(terms.drain_time, Duration::from_secs(45));
         terms.reason
     };
@@ -204,16 +207,70 @@ fn the_taints_of_the_own_node_ask_for_a_drain_and_a_cordon_does_not() {
         ", taints: [{{key: {}, effect: NoExecute}}, {{key: {}, effect: NoExecute}}]",
         asking[0], asking[1]
     );
-    let requested = drain_terms(&cluster([&both, ""]), "n1", true).and_then(|terms| terms.reason);
+    let requested = drain_terms(&cluster([&both, ""]), "n1", REQUESTED).and_then(|terms| terms.reason);
     let all =
         "weftctl drain and the taint node.kubernetes.io/out-of-service and the taint weft.network/drain";
     assert_eq!(requested.as_deref(), Some(all));
-    assert_eq!(drain_terms(&cluster(["", ""]), "n9", true), None);
+    assert_eq!(drain_terms(&cluster(["", ""]), "n9", REQUESTED), None);
 
     let cordon = format!(", unschedulable: true{}", taints("node.kubernetes.io/unschedulable", "NoSchedule"));
     let (before, cordoned) = (cluster(["", ""]), cluster([&cordon, ""]));
     assert_eq!(before, cordoned);
-    assert_eq!(drain_terms(&cordoned, "n1", false).and_then(|terms| terms.reason), None);
+    assert_eq!(drain_terms(&cordoned, "n1", DrainAsks::default()).and_then(|terms| terms.reason), None);
+}
+
+/// Kubelet says Ready, or not, with such a message (its condition's `reason` is the same for all that ails it).
+fn conditioned(status: &str, message: &str) -> Cluster {
+    let condition =
+        format!("type: Ready, status: \"{status}\", reason: KubeletNotReady, message: \"{message}\"");
+    let other = "type: PIDPressure, status: \"False\", message: node is shutting down";
+    cluster([&format!("|, conditions: [{{{other}}}, {{{condition}}}]"), ""])
+}
+
+#[test]
+fn a_machine_that_is_shut_down_drains_until_weftd_is_to_end() {
+    let terms = |cluster: &Cluster, requested, ending| {
+        let terms =
+            drain_terms(cluster, "n1", DrainAsks { requested, ending }).expect("there is such a Node");
+        (terms.reason.unwrap_or_default(), terms.drain_time)
+    };
+    let down = conditioned("False", "node is shutting down");
+    let because = "the shutdown of the node";
+    assert_eq!(terms(&down, false, false), (because.into(), Duration::MAX));
+    assert_eq!(terms(&down, false, true), (because.into(), Duration::ZERO));
+    let both = format!("weftctl drain and {because}");
+    assert_eq!(terms(&down, true, false), (both, Duration::from_secs(45)), "who asks for more gets it");
+    let more = conditioned("False", "[container runtime is down, node is shutting down]");
+    assert_eq!(terms(&more, false, false), (because.into(), Duration::MAX));
+    for (status, message) in [("False", "container runtime is down"), ("True", "node is shutting down")] {
+        let other = terms(&conditioned(status, message), false, false);
+        assert_eq!(other, (String::new(), Duration::from_secs(45)), "{status} {message}");
+    }
+    // A kubelet that is not asked again, as its API server is gone, does not take back what weftd was told.
+    assert_eq!(terms(&cluster(["", ""]), false, true), (because.into(), Duration::ZERO));
+}
+
+#[test]
+fn services_of_a_machine_that_is_shut_down_stay_as_long_as_its_pods() {
+    let announced = |message: &str, phase| {
+        let plan = plan_of(&conditioned("False", message), phase);
+        plan.services.values().filter(|prefix| prefix.verdict.is_announced()).count()
+    };
+    assert_eq!(announced("container runtime is down", None), 0);
+    assert_eq!(announced("node is shutting down", Some(DrainPhase::LowPreference)), 2);
+    assert_eq!(announced("node is shutting down", Some(DrainPhase::Withdrawn)), 0);
+}
+
+#[test]
+fn the_last_choice_lasts_until_there_is_no_time_left() {
+    let (mut drain, start) = (Draining::default(), start());
+    let day = start + Duration::from_secs(86_400);
+    assert_eq!(drain.look(start, true, Duration::MAX, true), Some(DrainPhase::LowPreference));
+    assert_eq!(drain.next_deadline(true), None);
+    assert_eq!(drain.look(day, true, Duration::MAX, true), Some(DrainPhase::LowPreference));
+    assert_eq!(drain.look(day, true, Duration::ZERO, true), Some(DrainPhase::Withdrawn));
+    assert_eq!(drain.look(day, true, Duration::ZERO, false), Some(DrainPhase::Withdrawn));
+    assert_eq!(drain.look(day + 2 * SECOND, true, Duration::ZERO, false), Some(DrainPhase::Drained));
 }
 
 #[expect(clippy::disallowed_methods, reason = "any moment will do")]
@@ -221,6 +278,7 @@ fn start() -> Instant {
     Instant::now()
 }
 
+const REQUESTED: DrainAsks = DrainAsks { requested: true, ending: false };
 const TIME: Duration = Duration::from_secs(30);
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -58,6 +58,8 @@ pub struct Node {
     pub not_ready: bool,
     /// The keys of those of its taints by which it is drained.
     pub drain_taints: BTreeSet<String>,
+    /// Its kubelet says that the machine is being shut down, and ends the pods.
+    pub shutting_down: bool,
 }
 
 impl Node {

@@ -348,7 +348,7 @@ impl Agent {
         tracing::info!(node = self.node, version = env!("CARGO_PKG_VERSION"), "weftd starts");
         loop {
             tokio::select! {
-                _ = terminate.recv() => break,
+                _ = terminate.recv() => if !self.leave().await? { break },
                 _ = interrupt.recv() => break,
                 Some(reading) = sources.documents.readings.recv() => self.read(reading).await?,
                 Ok(()) = sources.documents.trouble.changed() => {
@@ -387,13 +387,19 @@ impl Agent {
                     self.look_at_host(&host);
                 }
             }
+            if self.known.drain.has_left() {
+                break;
+            }
             if self.known.has_service_ranges()
                 != std::mem::replace(&mut announced, self.known.has_service_ranges())
             {
                 audit.reset_immediately();
             }
         }
-        tracing::info!("weftd stops; its routes stay in the kernel");
+        match self.known.drain.has_left() {
+            true => tracing::info!("weftd stops, and the node has left the network"),
+            false => tracing::info!("weftd stops; its routes stay in the kernel"),
+        }
         if let Some(bgp) = &self.bgp
             && timeout(STOP_PATIENCE, bgp.handle.stop()).await.is_err()
         {

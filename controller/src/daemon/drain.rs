@@ -13,8 +13,8 @@ use super::agent::{Agent, Knowledge, Task};
 use super::clock::Moment;
 use super::socket::Refusal;
 use crate::api::json::{DrainJson, DrainPhase, Problem};
-use crate::cluster::Cluster;
-use crate::plan::{Drain, DrainTerms, Draining, drain_terms};
+use crate::cluster::{Cluster, Node};
+use crate::plan::{Drain, DrainAsks, DrainTerms, Draining, drain_terms};
 
 /// The file in the run directory. It is there while the node drains, or is to.
 pub(super) const FILE_NAME: &str = "drain.json";
@@ -76,8 +76,7 @@ fn write(run_dir: &Path, what: Remembered) -> Result<()> {
 /// The drain, as the loop knows it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Drained {
-    /// `weftctl drain` asks for it.
-    requested: bool,
+    asks: DrainAsks,
     progress: Draining,
     /// What the file says.
     written: Remembered,
@@ -90,7 +89,8 @@ impl Drained {
     /// The kernel does not tell the id of this boot.
     pub(super) fn remembered(run_dir: &Path) -> Result<Self> {
         let written = read(run_dir)?;
-        Ok(Self { requested: written.requested, progress: Draining::new(written.phase), written })
+        let asks = DrainAsks { requested: written.requested, ending: false };
+        Ok(Self { asks, progress: Draining::new(written.phase), written })
     }
 
     /// How far the node is drained now, and because of whom. Without its Node (no terms) it stays as it was.
@@ -110,7 +110,12 @@ impl Drained {
     }
 
     fn to_remember(&self) -> Remembered {
-        Remembered { requested: self.requested, phase: self.progress.phase() }
+        Remembered { requested: self.asks.requested, phase: self.progress.phase() }
+    }
+
+    /// Whether weftd was told to end and has withdrawn all that it should have.
+    pub(super) fn has_left(&self) -> bool {
+        self.asks.ending && self.progress.phase() == Some(DrainPhase::Drained)
     }
 }
 
@@ -118,7 +123,7 @@ impl Agent {
     /// Brings the drain up to date with the documents, the command and the clock, before the plan is made of it.
     pub(super) fn look_at_drain(&mut self, cluster: &Cluster) {
         let before = self.known.facts.drain.clone();
-        let terms = drain_terms(cluster, &self.node, self.known.drain.requested);
+        let terms = drain_terms(cluster, &self.node, self.known.drain.asks);
         let told = !self.known.announced.is_empty();
         self.known.facts.drain = self.known.drain.look(Moment::now().instant, terms, before.as_ref(), told);
         // A next run must know before peers do.
@@ -166,20 +171,38 @@ impl Agent {
         self.note("drain", text);
     }
 
+    fn own_node(&self) -> Option<&Node> {
+        self.known.cluster.as_ref()?.nodes.get(&self.node).map(AsRef::as_ref)
+    }
+
+    /// Takes in that weftd is to end. Where the machine is shut down, nobody comes back whom peers should wait for, so that the node
+    /// leaves the network first; gives whether there is something to wait for, until [`Drained::has_left`].
+    pub(super) async fn leave(&mut self) -> Result<bool> {
+        let shut_down = self.own_node().is_some_and(|node| node.shutting_down);
+        if !shut_down || self.bgp.is_none() || self.known.drain.asks.ending {
+            return Ok(false);
+        }
+        self.known.drain.asks.ending = true;
+        self.replan().await?;
+        Ok(!self.known.drain.has_left())
+    }
+
     /// Begins the drain that `weftctl drain` asks for.
     pub(super) async fn drain(&mut self) -> Result<Result<DrainJson, Refusal>> {
         if self.known.plan.is_none() {
             return Ok(Err(unplanned()));
         }
-        if let Some(drain) = self.known.drained(&Moment::now()) {
+        // One that waits for the end of the pods goes on when asked to.
+        let waits = |drain: &DrainJson| drain.phase == DrainPhase::LowPreference && drain.until.is_none();
+        if let Some(drain) = self.known.drained(&Moment::now()).filter(|drain| !waits(drain)) {
             let text =
                 format!("the node drains already because of {}: {}", drain.reason, drain.phase.as_str());
             return Ok(Err(Refusal::Refused(text)));
         }
-        if !self.known.cluster.as_ref().is_some_and(|cluster| cluster.nodes.contains_key(&self.node)) {
+        if self.own_node().is_none() {
             return Ok(Err(Refusal::Refused(without_node(&self.node))));
         }
-        self.known.drain.requested = true;
+        self.known.drain.asks.requested = true;
         self.replan().await?;
         Ok(self.known.drained(&Moment::now()).ok_or_else(unplanned))
     }
@@ -189,17 +212,19 @@ impl Agent {
         if self.known.plan.is_none() {
             return Ok(Err(unplanned()));
         }
-        let requested = std::mem::take(&mut self.known.drain.requested);
+        let requested = std::mem::take(&mut self.known.drain.asks.requested);
         self.replan().await?;
         let text = match &self.known.facts.drain {
             None if requested => return Ok(Ok(())),
             None => "the node is not being drained".to_owned(),
             Some(_) => {
-                let own = self.known.cluster.as_ref().and_then(|cluster| cluster.nodes.get(&self.node));
+                let own = self.own_node();
                 let keys = own.into_iter().flat_map(|node| &node.drain_taints);
                 let keys: Vec<String> = keys.map(|key| format!("{key}-")).collect();
                 let node = &self.node;
+                let down = own.is_some_and(|node| node.shutting_down) || self.known.drain.asks.ending;
                 match keys.is_empty() {
+                    true if down => "the node is drained because it is shut down: when its kubelet says Ready again, the drain ends".to_owned(),
                     true => without_node(node),
                     false => format!(
                         "the node is drained because of a taint, which has to go: kubectl taint node {node} {}",

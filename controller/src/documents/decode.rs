@@ -113,7 +113,23 @@ struct NodeCondition {
     #[serde(rename = "type")]
     kind: String,
     status: String,
+    #[serde(default)]
+    message: Option<String>,
 }
+
+impl NodeCondition {
+    fn is_not_ready(&self) -> bool {
+        self.kind == "Ready" && self.status != "True"
+    }
+
+    /// A kubelet with a graceful shutdown says so in words only; `reason` is the same for all that keeps a node from being ready.
+    fn tells_of_shutdown(&self) -> bool {
+        self.is_not_ready() && self.message.as_ref().is_some_and(|text| text.contains(SHUTTING_DOWN))
+    }
+}
+
+/// Among the messages of the condition `Ready` while kubelet shuts the node down.
+const SHUTTING_DOWN: &str = "node is shutting down";
 
 /// An entry of `status.addresses`; only an `InternalIP` has to be an address.
 #[derive(Deserialize)]
@@ -172,14 +188,15 @@ impl NodeDocument {
             NodeStatusAddress::InternalIp(ip) => Some(ip),
             NodeStatusAddress::Other => None,
         });
-        let mut conditions = self.status.conditions.iter();
+        let conditions = &self.status.conditions;
         let taints = self.spec.taints.into_iter().map(|taint| taint.key);
         let node = Node {
             labels: self.metadata.labels,
             pod_cidrs: pod_cidrs.into_iter().map(Cidr::net).collect(),
             addresses: addresses.collect(),
-            not_ready: conditions.any(|condition| condition.kind == "Ready" && condition.status != "True"),
+            not_ready: conditions.iter().any(NodeCondition::is_not_ready),
             drain_taints: taints.filter(|key| DRAIN_TAINTS.contains(&key.as_str())).collect(),
+            shutting_down: conditions.iter().any(NodeCondition::tells_of_shutdown),
         };
         (self.metadata.name, node)
     }

@@ -31,23 +31,42 @@ pub struct Drain {
     pub reason: String,
 }
 
+/// What is asked of a node's drain besides by its documents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainAsks {
+    /// `weftctl drain` asks for it.
+    pub requested: bool,
+    /// weftd is told to end while the machine is shut down: there is no time left.
+    pub ending: bool,
+}
+
 /// What the documents and a command say of a node's drain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DrainTerms {
     /// Who asks for it; none: nobody.
     pub reason: Option<String>,
-    /// For how long the node is the last choice.
+    /// For how long the node is the last choice; [`Duration::MAX`]: until weftd is told to end.
     pub drain_time: Duration,
 }
 
-/// Whether a node is to be drained, with `requested` by a command; none: there is no such Node.
+/// Whether a node is to be drained; none: there is no such Node.
 #[must_use]
-pub fn drain_terms(cluster: &Cluster, node: &str, requested: bool) -> Option<DrainTerms> {
-    let taints = cluster.nodes.get(node)?.drain_taints.iter().map(|key| format!("the taint {key}"));
-    let reasons: Vec<String> =
-        requested.then(|| "weftctl drain".to_owned()).into_iter().chain(taints).collect();
+pub fn drain_terms(cluster: &Cluster, node: &str, asks: DrainAsks) -> Option<DrainTerms> {
+    let own = cluster.nodes.get(node)?;
+    let taints = own.drain_taints.iter().map(|key| format!("the taint {key}"));
+    let mut reasons: Vec<String> =
+        asks.requested.then(|| "weftctl drain".to_owned()).into_iter().chain(taints).collect();
+    let drain_time = match asks.ending {
+        true => Duration::ZERO,
+        // Pods that end by themselves still need their network, and weftd is told to end when they have.
+        false if own.shutting_down && reasons.is_empty() => Duration::MAX,
+        false => Settings::of(cluster, node).drain_time,
+    };
+    if own.shutting_down || asks.ending {
+        reasons.push("the shutdown of the node".to_owned());
+    }
     let reason = (!reasons.is_empty()).then(|| reasons.join(" and "));
-    Some(DrainTerms { reason, drain_time: Settings::of(cluster, node).drain_time })
+    Some(DrainTerms { reason, drain_time })
 }
 
 /// Why a node that drains tells its peers nothing.

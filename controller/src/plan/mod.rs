@@ -29,7 +29,7 @@ mod settings;
 mod settle;
 
 pub use blocks::{Block, BlockState, Pool};
-pub use drain::{Drain, DrainTerms, Draining, drain_terms};
+pub use drain::{Drain, DrainAsks, DrainTerms, Draining, drain_terms};
 pub use make::plan;
 pub use mrt::Mrt;
 pub(crate) use services::are_announced;

@@ -153,7 +153,8 @@ fn aggregates(settings: &ServiceSettings) -> BTreeSet<IpNet> {
 /// Why a Node announces nothing of Services, if so.
 fn withheld(node: &Node) -> Option<ServiceVerdict> {
     match node {
-        _ if node.not_ready => Some(ServiceVerdict::NodeNotReady),
+        // A node that is shut down drains: others are better at once, and the last Services leave with the pods.
+        _ if node.not_ready && !node.shutting_down => Some(ServiceVerdict::NodeNotReady),
         _ if node.is_excluded_from_load_balancers() => Some(ServiceVerdict::NodeExcluded),
         _ => None,
     }
