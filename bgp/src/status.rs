@@ -1,6 +1,7 @@
 //! What a speaker says of itself: snapshots for people and programs.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -64,7 +65,34 @@ pub struct RangeStatus {
     /// Connections that were closed at once since it was configured.
     pub refused: u64,
     /// Why the last one was, and when.
-    pub last_refused: Option<(Instant, String)>,
+    pub last_refused: Option<(Instant, RangeRefusal)>,
+}
+
+/// Why a connection from within a range was closed at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RangeRefusal {
+    /// The range is not configured, or not yet.
+    NotConfigured,
+    /// Its sessions are kept down.
+    StaysDown,
+    /// It has as many peers as it may.
+    Full {
+        /// So many.
+        limit: u32,
+    },
+    /// What protects its sessions is not to be had, or the connection is not protected so; in words.
+    Unprotected(String),
+}
+
+impl fmt::Display for RangeRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotConfigured => f.write_str("the range is not configured"),
+            Self::StaysDown => f.write_str("its sessions are kept down"),
+            Self::Full { limit } => write!(f, "it has the {limit} peers that it may have at most"),
+            Self::Unprotected(error) => f.write_str(error),
+        }
+    }
 }
 
 /// What both ends have said that tells how they understand each other.

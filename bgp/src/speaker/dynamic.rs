@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::peer::Peer;
 use super::{Caller, Event, EventKind, Output, Speaker, cease};
 use crate::config::{PeerConfig, SpeakerConfig};
-use crate::status::RangeStatus;
+use crate::status::{RangeRefusal, RangeStatus};
 use crate::types::{ConnectionId, PeerAddress, link_of};
 use crate::wire::Message;
 use crate::wire::notification::Notification;
@@ -31,7 +31,7 @@ pub(super) struct Dynamic {
 #[derive(Debug, Default)]
 struct Refusals {
     count: u64,
-    last: Option<(Instant, String)>,
+    last: Option<(Instant, RangeRefusal)>,
     /// How many of them no event has told of, and when one was told last.
     untold: u64,
     told: Option<Instant>,
@@ -116,14 +116,14 @@ impl Speaker {
         now: Instant,
         range: IpNet,
         address: IpAddr,
-    ) -> Result<PeerAddress, String> {
-        let config = self.config.clone().ok_or("there is no configuration")?;
-        let wanted = config.ranges.get(&range).ok_or("the range is not configured")?;
+    ) -> Result<PeerAddress, RangeRefusal> {
+        let config = self.config.clone().ok_or(RangeRefusal::NotConfigured)?;
+        let wanted = config.ranges.get(&range).ok_or(RangeRefusal::NotConfigured)?;
         if wanted.peer.stays_down() {
-            return Err("its sessions are kept down".into());
+            return Err(RangeRefusal::StaysDown);
         }
         if !self.has_room(&config, range) {
-            return Err(format!("it has the {} peers that it may have at most", wanted.limit));
+            return Err(RangeRefusal::Full { limit: wanted.limit });
         }
         let address = address.into();
         self.add_peer(now, address, &wanted.peer, &config, Some(range));
@@ -139,7 +139,7 @@ impl Speaker {
     }
 
     /// A connection from within a range was closed at once: counts it, and tells of it but not of each.
-    pub(super) fn refuse_of_range(&mut self, now: Instant, range: IpNet, remote: IpAddr, why: String) {
+    pub(super) fn refuse_of_range(&mut self, now: Instant, range: IpNet, remote: IpAddr, why: RangeRefusal) {
         let refusals = self.dynamic.refusals.entry(range).or_default();
         refusals.count = refusals.count.saturating_add(1);
         refusals.untold = refusals.untold.saturating_add(1);

@@ -16,6 +16,7 @@ use crate::mrt::Observation;
 use crate::protection::Protection;
 use crate::protection::ao::KeyChain;
 use crate::session::{self, State};
+use crate::status::RangeRefusal;
 use crate::types::{ConnectionId, Family, FamilySet, PeerAddress, Reason};
 
 /// How a speaker begins.
@@ -359,7 +360,7 @@ pub enum EventKind {
         /// How many since this was told last.
         connections: u64,
         /// Why the last one was.
-        why: String,
+        why: RangeRefusal,
     },
     /// Incoming connections were closed at once, as they came from no peer's address or were too many. Told once in
     /// [`EventKind::REFUSED_INTERVAL`] at most, for the last address; [`crate::status::SpeakerCounters`] counts them all.

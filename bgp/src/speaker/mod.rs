@@ -38,7 +38,7 @@ use crate::ingress::{Down, IngressInput, IngressOutput, LocalRestart, Session};
 use crate::mrt::Observed;
 use crate::rib::{Rib, RibInput, RibOutput};
 use crate::session::State;
-use crate::status::SpeakerCounters;
+use crate::status::{RangeRefusal, SpeakerCounters};
 use crate::types::{ConnectionId, Family, FamilySet, PeerAddress, PeerId, link_of};
 use crate::wire::error::ErrorCode;
 use crate::wire::header::MessageType;
@@ -157,7 +157,7 @@ impl Speaker {
                 self.tell_peer(now, peer, IngressInput::Unprotected { error });
             }
             Input::Unprotected { caller: Caller::Range(range), error } => {
-                self.refuse_of_range(now, range, range.addr(), error);
+                self.refuse_of_range(now, range, range.addr(), RangeRefusal::Unprotected(error));
             }
             Input::Connected { connection, local } => {
                 self.connected(connection, local);

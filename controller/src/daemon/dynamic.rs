@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use weft_bgp::session::State;
-use weft_bgp::status::{PeerStatus, RangeStatus};
+use weft_bgp::status::{PeerStatus, RangeRefusal, RangeStatus};
 
 use super::clock::Moment;
 use crate::api::json::{ListenRangeJson, Problem};
@@ -56,11 +56,11 @@ pub(super) fn refused(status: &RangeStatus, now: &Moment) -> Option<Problem> {
         return None;
     }
     let (name, range) = (&status.config.peer.name, status.range);
-    let remedy = match why.contains("at most") {
-        true => {
+    let remedy = match why {
+        RangeRefusal::Full { .. } => {
             "raise listenLimit, or see who connects (weftctl peers) and keep out whom you do not know: password, ttlSecurity"
         }
-        false => {
+        RangeRefusal::NotConfigured | RangeRefusal::StaysDown | RangeRefusal::Unprotected(_) => {
             "see that both ends have the same password and the peer is as near as ttlSecurity says; weftctl events has them all"
         }
     };
