@@ -321,6 +321,17 @@ fn every_field_of_a_peer_reaches_the_speaker() {
 }
 
 #[test]
+fn a_peer_is_dialled_as_often_as_its_object_says() {
+    let tor = |fields: &str| {
+        let spec = format!(
+            "kind: BGPPeer\nmetadata: {{name: tor}}\nspec: {{peerIP: 192.0.2.254, asNumber: 65000{fields}}}\n"
+        );
+        peer(&plan1(&[NO_MESH, &spec]), "192.0.2.254").timers.connect_retry.as_secs()
+    };
+    assert_eq!((tor(""), tor(", connectRetryTime: 2m")), (5, 120));
+}
+
+#[test]
 fn a_node_with_its_address_on_lo_tells_it_and_gives_the_links_address_as_next_hop() {
     let facts = host(&[
         ("lo", &["127.0.0.1/8", "192.0.2.1/32", "2001:db8::1/128"]),

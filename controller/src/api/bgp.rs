@@ -271,6 +271,9 @@ pub struct BGPPeerSpec {
     /// How long the peer may take nothing of what it is sent before the session ends (RFC 9687); the BGPConfiguration's unless given.
     #[serde(default)]
     pub send_hold_time: Option<Duration>,
+    /// The time between two dials, or up to a quarter less: 1s to 1h; 5s unless given. Not with `passive` or `listenRange`.
+    #[serde(default)]
+    pub connect_retry_time: Option<Duration>,
     /// Whether next hops of this eBGP peer may lie behind a gateway.
     #[serde(default)]
     pub ebgp_multihop: bool,

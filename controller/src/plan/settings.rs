@@ -171,7 +171,9 @@ impl Settings {
         let hold_time = peer.and_then(|p| p.hold_time).map_or(self.hold_time, |d| d.0);
         let keepalive_time = peer.and_then(|p| p.keepalive_time).map(|d| d.0).or(self.keepalive_time);
         let send_hold_time = peer.and_then(|p| p.send_hold_time).map(|d| d.0).or(self.send_hold_time);
-        Timers { hold_time, keepalive_time, send_hold_time, ..Timers::default() }
+        let default = Timers::default();
+        let connect_retry = peer.and_then(|p| p.connect_retry_time).map_or(default.connect_retry, |d| d.0);
+        Timers { hold_time, keepalive_time, send_hold_time, connect_retry, ..default }
     }
 
     /// Graceful restart as a session offers it; `peer` overrides field by field.

@@ -31,6 +31,9 @@ const RESERVED_MAX: usize = 256;
 /// How long a node may announce what it is about to withdraw.
 const DRAIN_MAX: StdDuration = StdDuration::from_secs(3600);
 
+/// How long a peer may wait for the next dial.
+const CONNECT_RETRY_MAX: StdDuration = StdDuration::from_secs(3600);
+
 /// How long a peer may take nothing.
 const SEND_HOLD_MAX: StdDuration = StdDuration::from_secs(24 * 3600);
 
@@ -113,6 +116,7 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
     let mut faults = Faults::new();
     timers(&mut faults, spec.hold_time, spec.keepalive_time);
     send_hold_time(&mut faults, spec.hold_time, spec.send_hold_time);
+    connect_retry_time(&mut faults, spec);
     graceful_restart(&mut faults, spec.graceful_restart);
     if spec.graceful_restart.is_some_and(is_kept_by_nobody) {
         let message = "longLivedTime does nothing beside enabled: false";
@@ -313,6 +317,20 @@ pub(super) fn keepalive_within(faults: &mut Faults, keepalive: Duration, hold: D
     if keepalive >= hold {
         let message = format!("the keepaliveTime {keepalive} is not shorter than the holdTime {hold}");
         fault(faults, "keepaliveTime", message, "write a third of the holdTime or less, or leave it out");
+    }
+}
+
+fn connect_retry_time(faults: &mut Faults, spec: &BGPPeerSpec) {
+    let Some(time) = spec.connect_retry_time else { return };
+    if !(StdDuration::from_secs(1)..=CONNECT_RETRY_MAX).contains(&time.0) {
+        let message = format!("{time} is no connect retry time");
+        fault(faults, "connectRetryTime", message, "write 1s to 1h; 5s unless given");
+    }
+    let never_dialled =
+        [("passive: true", spec.passive == Some(true)), ("listenRange", spec.listen_range.is_some())];
+    for (what, _) in never_dialled.into_iter().filter(|(_, given)| *given) {
+        let message = format!("connectRetryTime does nothing beside {what}: nobody is dialled");
+        fault(faults, "connectRetryTime", message, "leave it out");
     }
 }
 
