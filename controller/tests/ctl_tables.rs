@@ -24,10 +24,11 @@ use weft_controller::api::json::{
 };
 use weft_controller::api::peer_detail::{
     CapabilityJson, ConfiguredTimersJson, ConnectionJson, MessageCountsJson, MessagesJson, NotificationJson,
-    NotificationsJson, OpenJson, OpensJson, PeerDetailJson, TcpAoJson, TcpAoKeyJson,
+    NotificationsJson, OpenJson, OpensJson, PeerDetailJson, SettingsJson, TcpAoJson, TcpAoKeyJson,
 };
 use weft_controller::api::{
-    MonitoredRib, RejectedJson, ServicePrefixJson, ServicesStatusJson, StationErrorJson, StationJson,
+    MonitoredRib, NextHopMode, RejectedJson, ServicePrefixJson, ServicesStatusJson, StationErrorJson,
+    StationJson,
 };
 use weft_controller::cluster::TrafficPolicy;
 use weft_controller::ctl::tables;
@@ -113,6 +114,15 @@ fn detail() -> PeerDetailJson {
             remote: "10.0.1.0:179".parse().unwrap(),
         }),
         opens: OpensJson { sent: Some(open(64601, 1)), received: Some(open(65000, 0)) },
+        settings: Some(SettingsJson {
+            filters: vec!["from-tor".into(), "only-ours".into()],
+            next_hop_mode: NextHopMode::Own,
+            num_allowed_local_as_numbers: 1,
+            as_override: true,
+            remove_private_as: true,
+            passive: true,
+            shutdown: Some("maintenance".into()),
+        }),
         configured_timers: Some(ConfiguredTimersJson {
             hold_time: 90,
             keepalive_time: None,

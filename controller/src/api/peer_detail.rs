@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::NextHopMode;
+
 /// The keys of a peer that are for whoever looks into one. All are there; the list of all peers has them too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -18,6 +20,8 @@ pub struct PeerDetailJson {
     pub connection: Option<ConnectionJson>,
     /// The OPENs on that connection.
     pub opens: OpensJson,
+    /// What the documents and the defaults ask for.
+    pub settings: Option<SettingsJson>,
     /// What the documents and the defaults ask for.
     pub configured_timers: Option<ConfiguredTimersJson>,
     /// When the timers that run expire: `connect-retry`, `hold`, `keepalive`, `delay-open`, `idle-hold`.
@@ -101,6 +105,28 @@ pub struct CapabilityJson {
     pub name: Option<String>,
     /// What it says, in words, or hexadecimal digits where its meaning is not known; empty: no more than that it is there.
     pub value: String,
+}
+
+/// What else of a session is configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SettingsJson {
+    /// The BGPFilters of its BGPPeer, in order; empty: the default policy.
+    pub filters: Vec<String>,
+    /// Whose address is the next hop of what the peer is told: `Auto`, `Self` or `Keep`.
+    pub next_hop_mode: NextHopMode,
+    /// How often our own AS may occur in an AS path of the peer's.
+    #[serde(rename = "numAllowedLocalASNumbers")]
+    pub num_allowed_local_as_numbers: u8,
+    /// Whether the peer is told ours in place of its own AS.
+    pub as_override: bool,
+    /// Whether private AS numbers are taken out of what the peer is told.
+    #[serde(rename = "removePrivateAS")]
+    pub remove_private_as: bool,
+    /// Whether it is never dialled.
+    pub passive: bool,
+    /// Why the session is kept down, as the peer is told; null: it is not.
+    pub shutdown: Option<String>,
 }
 
 /// Timers in seconds, before a session is negotiated; 0: it never expires.

@@ -5,7 +5,10 @@ use std::fmt::Write;
 use jiff::Timestamp;
 
 use super::tables::{age, or_none};
-use crate::api::peer_detail::{MessageCountsJson, NotificationJson, OpenJson, PeerDetailJson, TcpAoJson};
+use crate::api::NextHopMode;
+use crate::api::peer_detail::{
+    MessageCountsJson, NotificationJson, OpenJson, PeerDetailJson, SettingsJson, TcpAoJson,
+};
 
 /// Connection, timers, what was said, and how much.
 pub(super) fn lines(detail: &PeerDetailJson, now: Timestamp) -> String {
@@ -20,6 +23,9 @@ pub(super) fn lines(detail: &PeerDetailJson, now: Timestamp) -> String {
     }
     let connection = detail.connection.map(|c| format!("{} to {}", c.local, c.remote));
     line("Connection", or_none(connection));
+    if let Some(set) = &detail.settings {
+        line("Settings", settings(set));
+    }
     if let Some(timers) = detail.configured_timers {
         let time =
             |seconds: Option<u64>| seconds.map_or_else(|| "by default".to_owned(), |s| format!("{s}s"));
@@ -63,6 +69,34 @@ pub(super) fn lines(detail: &PeerDetailJson, now: Timestamp) -> String {
         }
     }
     text
+}
+
+/// `filters from-tor, only-ours; next hop Self; numAllowedLocalASNumbers 1; asOverride; passive`: the next hop's is always there, the rest where it is
+/// not what it is unless given.
+fn settings(set: &SettingsJson) -> String {
+    let mut words = Vec::new();
+    if !set.filters.is_empty() {
+        words.push(format!("filters {}", super::tables::list(&set.filters, ", ")));
+    }
+    words.push(format!(
+        "next hop {}",
+        match set.next_hop_mode {
+            NextHopMode::Auto => "Auto",
+            NextHopMode::Own => "Self",
+            NextHopMode::Keep => "Keep",
+        }
+    ));
+    if set.num_allowed_local_as_numbers > 0 {
+        words.push(format!("numAllowedLocalASNumbers {}", set.num_allowed_local_as_numbers));
+    }
+    let switches = [
+        ("asOverride", set.as_override),
+        ("removePrivateAS", set.remove_private_as),
+        ("passive", set.passive),
+    ];
+    words.extend(switches.into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_owned()));
+    words.extend(set.shutdown.as_ref().map(|why| format!("shut down: {why}")));
+    super::tables::list(words, "; ")
 }
 
 /// `2/2, 1/1 (sent/received); signs with 2, asks for 2; 0 bad segments`.

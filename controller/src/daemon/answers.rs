@@ -38,6 +38,7 @@ use crate::api::json::{
     EventJson, FibJson, FibNextHopJson, FibStatusJson, IpamStatusJson, PeerCountJson, PeerJson, Problem,
     RouteJson, Severity, SpoofedJson, StatusJson,
 };
+use crate::cluster::Cluster;
 
 /// How many prefixes are looked at in one go: sessions wait meanwhile.
 const PIECE: usize = 1024;
@@ -51,6 +52,7 @@ impl Agent {
         let inquiry = Inquiry {
             bgp: self.bgp.as_ref().map(|bgp| bgp.handle.clone()),
             kernel: Arc::clone(&self.kernel),
+            cluster: self.known.cluster.clone(),
         };
         match ask {
             Ask::Ready(reply) => drop(reply.send(self.known.ready())),
@@ -160,11 +162,15 @@ impl Knowledge {
 struct Inquiry {
     bgp: Option<Handle>,
     kernel: Arc<Kernel>,
+    /// What was taken in last.
+    cluster: Option<Arc<Cluster>>,
 }
 
 /// The speaker's side, at one moment.
 #[derive(Default)]
 struct SpeakerView {
+    /// The documents in force.
+    cluster: Option<Arc<Cluster>>,
     peers: Vec<PeerStatus>,
     ranges: Vec<RangeStatus>,
     bfd: BfdReport,
@@ -187,7 +193,8 @@ impl Inquiry {
         let Some(bgp) = &self.bgp else { return SpeakerView::default() };
         let bfd = bgp.bfd().await.unwrap_or_default();
         let ao_keys = bgp.ao_keys().await.unwrap_or_default();
-        SpeakerView { bfd, ao_keys, ..bgp.inspect(SpeakerView::of).await.unwrap_or_default() }
+        let cluster = self.cluster.clone();
+        SpeakerView { cluster, bfd, ao_keys, ..bgp.inspect(SpeakerView::of).await.unwrap_or_default() }
     }
 
     /// What the kernel's engine says. It may be busy writing, so that it is asked on a thread that may wait.
@@ -317,6 +324,7 @@ impl SpeakerView {
         Self {
             peers,
             ranges: speaker.ranges(),
+            cluster: None,
             bfd: BfdReport::default(),
             ao_keys: BTreeMap::new(),
             counters: speaker.counters(),
@@ -337,7 +345,9 @@ impl SpeakerView {
 
     fn peer(&self, peer: &PeerStatus, now: &Moment) -> PeerJson {
         let in_use = peer.session.as_ref().and_then(|session| self.ao_keys.get(&session.connection));
-        view::peer(peer, &self.bfd, in_use, now)
+        let spec = self.cluster.as_ref().and_then(|cluster| cluster.peers.get(&peer.config.name));
+        let filters = spec.map_or(&[][..], |spec| &spec.filters);
+        view::peer(peer, filters, &self.bfd, in_use, now)
     }
 }
 

@@ -25,9 +25,10 @@ mod peer_detail;
 /// The port that needs no mention (RFC 4271 section 4).
 const BGP_PORT: u16 = 179;
 
-/// One peer.
+/// One peer. `filters`: those that its BGPPeer names.
 pub(super) fn peer(
     status: &PeerStatus,
+    filters: &[String],
     bfd: &BfdReport,
     ao_keys: Option<&AoInUse>,
     now: &Moment,
@@ -88,7 +89,7 @@ pub(super) fn peer(
         ttl_security: config.ttl_security.map(u8::from),
         max_prefixes: max_prefixes(status),
         last_error: status.last_error.as_ref().map(|error| last_error(error, now)),
-        detail: peer_detail::detail(status, ao_keys, now),
+        detail: peer_detail::detail(status, filters, ao_keys, now),
     }
 }
 

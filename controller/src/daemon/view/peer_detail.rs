@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weft_bgp::config::Timers;
+use weft_bgp::config::{self, PeerConfig, Timers};
 use weft_bgp::protection::ao::Key;
 use weft_bgp::protection::{Authentication, Signature};
 use weft_bgp::session::Timer;
@@ -12,15 +12,21 @@ use weft_bgp::wire::capability::Capability;
 use weft_bgp::wire::header::HEADER_LENGTH;
 use weft_bgp::wire::open::Open;
 
+use crate::api::NextHopMode;
 use crate::api::peer_detail::{
     CapabilityJson, ConfiguredTimersJson, ConnectionJson, MessageCountsJson, MessagesJson, NotificationJson,
-    NotificationsJson, OpenJson, OpensJson, PeerDetailJson, TcpAoJson, TcpAoKeyJson,
+    NotificationsJson, OpenJson, OpensJson, PeerDetailJson, SettingsJson, TcpAoJson, TcpAoKeyJson,
 };
 use crate::daemon::clock::Moment;
 use crate::daemon::events::hexadecimal;
 
 /// What is known of a peer beyond how it is.
-pub(super) fn detail(status: &PeerStatus, ao_keys: Option<&AoInUse>, now: &Moment) -> PeerDetailJson {
+pub(super) fn detail(
+    status: &PeerStatus,
+    filters: &[String],
+    ao_keys: Option<&AoInUse>,
+    now: &Moment,
+) -> PeerDetailJson {
     let said = &status.said;
     let dialogue = said.dialogue.as_ref();
     let notified = |last: &Option<SaidNotification>| last.as_ref().map(|last| notification(last, now));
@@ -32,6 +38,7 @@ pub(super) fn detail(status: &PeerStatus, ao_keys: Option<&AoInUse>, now: &Momen
             sent: dialogue.and_then(|dialogue| open(&dialogue.open_sent)),
             received: dialogue.and_then(|dialogue| open(&dialogue.open_received)),
         },
+        settings: Some(settings(&status.config, filters)),
         configured_timers: Some(configured(&status.config.timers)),
         timer_expiries: status
             .timers
@@ -72,6 +79,22 @@ fn open(message: &[u8]) -> Option<OpenJson> {
         identifier: open.bgp_identifier,
         capabilities: open.capabilities.iter().map(capability).collect(),
     })
+}
+
+fn settings(config: &PeerConfig, filters: &[String]) -> SettingsJson {
+    SettingsJson {
+        filters: filters.to_vec(),
+        next_hop_mode: match config.next_hop_mode {
+            config::NextHopMode::Auto => NextHopMode::Auto,
+            config::NextHopMode::Own => NextHopMode::Own,
+            config::NextHopMode::Keep => NextHopMode::Keep,
+        },
+        num_allowed_local_as_numbers: config.allowed_own_as,
+        as_override: config.as_override,
+        remove_private_as: config.remove_private_as,
+        passive: config.passive,
+        shutdown: config.shutdown.clone(),
+    }
 }
 
 fn configured(timers: &Timers) -> ConfiguredTimersJson {
