@@ -128,6 +128,9 @@ pub struct SaidNotification {
     pub notification: Notification,
 }
 
+/// How many reasons there are why a received route takes no part in the decision.
+pub const REJECTED: usize = 11;
+
 /// A peer's routes of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FamilyStatus {
@@ -144,8 +147,8 @@ pub struct FamilyStatus {
     /// Paths that were refused in this session, as the peer had told as many of their prefixes as it may (RFC 7911), since it was last
     /// asked for what there is room for.
     pub refused: u64,
-    /// Rejected for a set in their AS path (RFC 9774).
-    pub as_set: usize,
+    /// Of those received, how many take no part in the decision, for each reason by its code. A policy has one code.
+    pub rejected: [(&'static str, usize); REJECTED],
     /// Whether these are long-lived stale (RFC 9494).
     pub long_lived: bool,
 }
@@ -167,6 +170,8 @@ pub struct Rejections {
     pub own_as: Option<(usize, IpNet)>,
     /// Whoever announces or originates them does not own them.
     pub duplicate_origin: Option<(usize, IpNet)>,
+    /// They were told to customers only before the peer told them to us, who are none (RFC 9234).
+    pub route_leak: Option<(usize, IpNet)>,
 }
 
 /// The last thing that went wrong with a peer.

@@ -13,7 +13,7 @@ use rib_support::*;
 use weft_bgp::ingress::Session;
 use weft_bgp::role::Role;
 use weft_bgp::status::{PathStatus, RibView, RouteSelect};
-use weft_bgp::types::Asn;
+use weft_bgp::types::{Asn, FamilySet, PeerId};
 use weft_bgp::wire::attributes::PathAttributes;
 
 const PREFIX: &str = "10.1.0.0/16";
@@ -69,6 +69,30 @@ fn rfc9234_import_marks_what_comes_from_above_and_rejects_leaks() {
         assert_eq!(found, taken, "{role:?} {sent:?}: {:?}", path.reason);
         assert!(path.valid || path.reason.code == "route-leak", "{:?}", path.reason);
     }
+}
+
+/// A leak is counted, told of once a family however many routes it has, and over when they are gone.
+/// Proves RFC 9234.
+#[test]
+fn rfc9234_a_leak_is_told_once_and_counted() {
+    let mut lab = between(Some(Role::Provider), None);
+    let leaked =
+        PathAttributes { only_to_customer: Some(Asn(65009)), ..attributes(&[65001, 65009], "192.0.2.1") };
+    let (one, more) = (net(PREFIX), [net("198.51.100.0/24"), net("203.0.113.0/24")]);
+    lab.announce(1, leaked.clone(), &[one, more[0], more[1]]);
+    lab.announce(1, leaked.clone(), &[one]);
+    let family = |lab: &Lab| lab.rib.family_status(PeerId(1), FamilySet::all())[0];
+    let rejected =
+        |lab: &Lab| family(lab).rejected.into_iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>();
+    assert_eq!((family(&lab).received, family(&lab).accepted), (3, 0));
+    assert_eq!(rejected(&lab), [("route-leak", 3)]);
+    assert_eq!(lab.rib.rejections(PeerId(1)).route_leak.map(|(count, _)| count), Some(3));
+    assert_eq!(lab.leaks, [(PeerId(1), one)]);
+    lab.announce(1, attributes(&[65001, 65009], "192.0.2.1"), &[one, more[0], more[1]]);
+    assert_eq!((family(&lab).accepted, rejected(&lab)), (3, vec![]));
+    assert_eq!(lab.rib.rejections(PeerId(1)).route_leak, None);
+    lab.announce(1, leaked, &more);
+    assert_eq!(lab.leaks, [(PeerId(1), one), (PeerId(1), more[0])], "it begins again");
 }
 
 /// What is told on, for a route that has ONLY_TO_CUSTOMER and one that has not: the one it has then; none: it is withheld.

@@ -77,7 +77,8 @@ fn a_path_with_a_set_is_as_good_as_withdrawn() {
         let mut set = attributes(&[65001], "192.0.2.1");
         set.as_path.0.push(Segment { kind, asns: vec![Asn(64601), Asn(64602)] });
         let as_sets = |lab: &Lab| {
-            let count = lab.rib.family_status(PeerId(1), FamilySet::all())[0].as_set;
+            let rejected = lab.rib.family_status(PeerId(1), FamilySet::all())[0].rejected;
+            let count = rejected.iter().find(|(code, _)| *code == "as-set").map_or(0, |(_, count)| *count);
             assert_eq!(lab.rib.rejections(PeerId(1)).as_set, (count > 0).then_some((count, net(PREFIX))));
             count
         };
@@ -566,7 +567,7 @@ fn what_points_at_a_mistake_is_counted_with_an_example() {
     lab.peer(1, PeerConfig { import: rejecting("duplicate-origin"), ..config() });
     assert_eq!(
         rejections(&lab),
-        Rejections { as_set: None, own_as: None, duplicate_origin: Some((2, net("2001:db8::/32"))) }
+        Rejections { duplicate_origin: Some((2, net("2001:db8::/32"))), ..Rejections::default() }
     );
     lab.down(1, Down::Death);
     assert_eq!(rejections(&lab), Rejections::default());

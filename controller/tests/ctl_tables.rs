@@ -51,6 +51,7 @@ fn peer(name: &str, address: &str) -> PeerJson {
         long_lived_stale: 0,
         refused_paths: 0,
         as_set_routes: 0,
+        rejected: BTreeMap::new(),
     };
     PeerJson {
         name: name.into(),
@@ -75,7 +76,7 @@ fn peer(name: &str, address: &str) -> PeerJson {
         received: 8,
         accepted: 6,
         advertised: 2,
-        per_family: BTreeMap::from([(Family::Ipv4Unicast, family), (Family::Ipv6Unicast, family)]),
+        per_family: BTreeMap::from([(Family::Ipv4Unicast, family.clone()), (Family::Ipv6Unicast, family)]),
         bfd: None,
         graceful_restart: Some(GracefulRestartJson {
             role: GracefulRestartRole::Both,
@@ -491,10 +492,13 @@ fn path_identifiers_show_where_there_are_some() {
 
     let mut peers = peers();
     let family = peers[0].per_family.get_mut(&Family::Ipv4Unicast).unwrap();
-    (family.refused_paths, family.as_set_routes) = (3, 2);
+    family.refused_paths = 3;
+    family.rejected = [("as-set".into(), 2), ("route-leak".into(), 1)].into();
     let shown = tables::peer(&peers[0], now());
     assert!(
-        shown.contains("4 received, 3 accepted, 1 advertised, 3 paths refused, 2 rejected for an AS_SET\n"),
+        shown.contains(
+            "4 received, 3 accepted, 1 advertised, 3 paths refused, rejected: 2 as-set, 1 route-leak\n"
+        ),
         "{shown}"
     );
     assert!(shown.contains("ADD-PATH receive (ipv4-unicast, ipv6-unicast)\n"), "{shown}");

@@ -75,14 +75,11 @@ impl Rib {
                 }
                 let epoch = if matches!(prefix, IpNet::V4(_)) { epochs.0 } else { epochs.1 };
                 let verdict = match reflected_back {
-                    Some(standing) => Err((standing, None)),
-                    None => import
-                        .evaluate(subject(prefix, attributes, session))
-                        .map_err(|reason| (rejection(reason), Some(reason))),
+                    Some(standing) => Err(standing),
+                    None => import.evaluate(subject(prefix, attributes, session)).map_err(rejection),
                 };
-                let rejected = verdict.err().and_then(|(_, reason)| reason);
                 let (attributes, standing) = match verdict {
-                    Err((standing, _)) => (received, standing),
+                    Err(standing) => (received, standing),
                     Ok(None) => (received, otherwise),
                     Ok(Some(operations)) => {
                         let known = imported.iter().find(|(of, ..)| std::ptr::eq(*of, operations)).copied();
@@ -97,11 +94,8 @@ impl Rib {
                 self.holdings.attributes.retain(attributes);
                 let path = Path { source, attributes, epoch, standing, number: 0 };
                 let before = self.put(prefix.trunc(), path);
-                if let Some(reason) = rejected
-                    && standing == Standing::DuplicateOrigin
-                    && before != Some(Standing::DuplicateOrigin)
-                {
-                    self.alarm(peer_id, prefix, reason.clone());
+                if before != Some(standing) {
+                    self.alarm(peer_id, prefix, attributes, standing);
                 }
             }
             for (_, attributes, _) in imported {
@@ -126,8 +120,23 @@ impl Rib {
         (attributes, standing)
     }
 
-    fn alarm(&mut self, peer: PeerId, prefix: IpNet, reason: Reason) {
-        self.outputs.push_back(RibOutput::Alarm { peer, prefix, reason });
+    /// Has people told of a path that did not stand so before, if they are to know at once.
+    fn alarm(&mut self, peer: PeerId, prefix: IpNet, attributes: AttrId, standing: Standing) {
+        let output = match standing {
+            Standing::DuplicateOrigin => {
+                let reason = self.policy_rejection(peer, prefix, attributes);
+                reason.map(|reason| RibOutput::Alarm { peer, prefix, reason })
+            }
+            Standing::RouteLeak => {
+                let told_by = self.holdings.peers.get(&peer);
+                // Who leaks a route leaks a table: the first stands for all.
+                let first = |peer: &&Peer| peer.adj_rib_in(Family::of(&prefix)).standing.of(standing) == 1;
+                let reason = told_by.filter(first).map(|peer| self.leak(peer, attributes));
+                reason.map(|reason| RibOutput::Leak { peer, prefix, reason })
+            }
+            _ => None,
+        };
+        self.outputs.extend(output);
     }
 
     /// Puts a path in the place of the one of the same source; how that one stood.
@@ -272,10 +281,8 @@ impl Rib {
         }
         let path = Path { attributes, standing, ..old };
         self.put(prefix, path);
-        if standing == Standing::DuplicateOrigin
-            && let Some(reason) = self.policy_rejection(peer_id, prefix, attributes)
-        {
-            self.alarm(peer_id, prefix, reason);
+        if standing != old.standing {
+            self.alarm(peer_id, prefix, attributes, standing);
         }
         true
     }

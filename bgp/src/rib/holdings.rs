@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::adj_in::DUPLICATE_ORIGIN;
 use super::attributes::{AttrId, AttributeTable, PathType};
 use super::export::Provenance;
 use super::limits::Level;
@@ -14,7 +15,7 @@ use crate::config::PeerConfig;
 use crate::egress::GroupId;
 use crate::ingress::Session;
 use crate::policy::CompiledPolicy;
-use crate::status::BestOf;
+use crate::status::{BestOf, REJECTED};
 use crate::types::{Family, PeerAddress, PeerId, PeerType};
 
 /// Whose a path is: a peer's, by the identifier that the peer gave it (RFC 7911), or our own.
@@ -48,6 +49,7 @@ impl Source {
 
 /// How a path stands before the decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(super) enum Standing {
     /// It takes part.
     Eligible,
@@ -76,6 +78,21 @@ pub(super) enum Standing {
 }
 
 impl Standing {
+    /// All but the first, in order, each with its code: why a path takes no part.
+    pub(super) const REJECTED: [(Self, &'static str); REJECTED] = [
+        (Self::NextHopUnresolved, "next-hop-unresolved"),
+        (Self::NextHopNotOnLink, "next-hop-not-on-link"),
+        (Self::Policy, "policy"),
+        (Self::DuplicateOrigin, DUPLICATE_ORIGIN),
+        (Self::AsSet, "as-set"),
+        (Self::OwnAs, "own-as-in-path"),
+        (Self::FirstAs, "first-as"),
+        (Self::OwnOriginator, "own-originator"),
+        (Self::OwnCluster, "own-cluster"),
+        (Self::RouteLeak, "route-leak"),
+        (Self::OwnNextHop, "own-next-hop"),
+    ];
+
     /// Whether only the next hop matters any more.
     pub(super) fn uses_next_hop(self) -> bool {
         matches!(self, Self::Eligible | Self::NextHopUnresolved | Self::NextHopNotOnLink)
@@ -103,9 +120,7 @@ pub(super) struct AdjRibIn {
     pub(super) received: usize,
     pub(super) accepted: usize,
     pub(super) stale: usize,
-    pub(super) as_set: usize,
-    pub(super) own_as: usize,
-    pub(super) duplicate_origin: usize,
+    pub(super) standing: Census,
     /// Paths of this session that were refused, as the peer had told too many of their prefixes, since it was last asked for its table.
     pub(super) refused: u64,
     /// When the peer is asked to tell its table again, as one of its prefixes has room since some were refused.
@@ -115,15 +130,17 @@ pub(super) struct AdjRibIn {
     pub(super) retention: Option<Retention>,
 }
 
-impl AdjRibIn {
-    /// How many paths stand so, where that is counted: it points at a mistake.
-    fn rejected_mut(&mut self, standing: Standing) -> Option<&mut usize> {
-        match standing {
-            Standing::AsSet => Some(&mut self.as_set),
-            Standing::OwnAs => Some(&mut self.own_as),
-            Standing::DuplicateOrigin => Some(&mut self.duplicate_origin),
-            _ => None,
-        }
+/// How many paths stand how.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Census([usize; REJECTED + 1]);
+
+impl Census {
+    pub(super) fn of(&self, standing: Standing) -> usize {
+        self.0.get(standing as usize).copied().unwrap_or(0)
+    }
+
+    fn count_mut(&mut self, standing: Standing) -> Option<&mut usize> {
+        self.0.get_mut(standing as usize)
     }
 }
 
@@ -274,7 +291,7 @@ impl Holdings {
             adj.received += 1;
             adj.accepted += usize::from(path.standing == Standing::Eligible);
             adj.stale += usize::from(path.epoch != adj.epoch);
-            if let Some(count) = adj.rejected_mut(path.standing) {
+            if let Some(count) = adj.standing.count_mut(path.standing) {
                 *count += 1;
             }
         }
@@ -292,7 +309,7 @@ impl Holdings {
             adj.received -= 1;
             adj.accepted -= usize::from(path.standing == Standing::Eligible);
             adj.stale -= usize::from(path.epoch != adj.epoch);
-            if let Some(count) = adj.rejected_mut(path.standing) {
+            if let Some(count) = adj.standing.count_mut(path.standing) {
                 *count -= 1;
             }
         }

@@ -167,6 +167,15 @@ pub enum RibOutput {
         /// Why it is wrong.
         reason: Reason,
     },
+    /// A peer leaks routes (RFC 9234); told of the first of a family.
+    Leak {
+        /// Who.
+        peer: PeerId,
+        /// What.
+        prefix: IpNet,
+        /// Why it is none of ours.
+        reason: Reason,
+    },
     /// A peer has told nearly as many prefixes as it may, or more.
     Limit {
         /// Who.

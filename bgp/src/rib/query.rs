@@ -10,7 +10,7 @@ use super::Rib;
 use super::attributes::{AttrId, Interned};
 use super::decision::{self, Candidate};
 use super::export::{Exporter, Withheld};
-use super::holdings::{AdjRibIn, Path, Peer, Phase, Standing};
+use super::holdings::{Path, Peer, Phase, Standing};
 use super::loc::{Best, Destination};
 use crate::arena::prefixes::PrefixId;
 use crate::ingress::Session;
@@ -33,7 +33,7 @@ impl Rib {
                 advertised: 0,
                 stale: adj.stale,
                 refused: adj.refused,
-                as_set: adj.as_set,
+                rejected: Standing::REJECTED.map(|(standing, code)| (code, adj.standing.of(standing))),
                 long_lived: adj.retention.is_some_and(|r| r.phase == Phase::LongLived),
             }
         };
@@ -44,17 +44,18 @@ impl Rib {
     #[must_use]
     pub fn rejections(&self, id: PeerId) -> Rejections {
         let Some(peer) = self.holdings.peers.get(&id) else { return Rejections::default() };
-        let routes = |count: fn(&AdjRibIn) -> usize, standing: Standing| {
-            let count = count(&peer.ipv4) + count(&peer.ipv6);
+        let routes = |standing: Standing| {
+            let count = peer.ipv4.standing.of(standing) + peer.ipv6.standing.of(standing);
             let stands = |d: &Destination| d.paths_of(id).iter().any(|path| path.standing == standing);
             // Nobody's routes are looked through where there are none.
             let mut table = self.table.walk(0).filter(|_| count > 0);
             table.find(|(_, _, destination)| stands(destination)).map(|(_, example, _)| (count, example))
         };
         Rejections {
-            as_set: routes(|adj| adj.as_set, Standing::AsSet),
-            own_as: routes(|adj| adj.own_as, Standing::OwnAs),
-            duplicate_origin: routes(|adj| adj.duplicate_origin, Standing::DuplicateOrigin),
+            as_set: routes(Standing::AsSet),
+            own_as: routes(Standing::OwnAs),
+            duplicate_origin: routes(Standing::DuplicateOrigin),
+            route_leak: routes(Standing::RouteLeak),
         }
     }
 
@@ -284,22 +285,25 @@ impl Rib {
                     self.settings.cluster_id.unwrap_or(self.settings.router_id)
                 ),
             ),
-            Standing::RouteLeak => {
-                let role = peer.session().and_then(|session| session.role);
-                let attributes = &self.holdings.attributes.get(path.attributes).attributes;
-                let to = attributes.only_to_customer.map_or(0, |asn| asn.0);
-                Reason::new(
-                    "route-leak",
-                    format!(
-                        "AS {to} told it to customers only (RFC 9234), and on this session our role is {}: the peer leaks it",
-                        role.map_or_else(String::new, |role| role.to_string())
-                    ),
-                )
-            }
+            Standing::RouteLeak => self.leak(peer, path.attributes),
             Standing::OwnNextHop => {
                 Reason::new("own-next-hop", format!("the next hop {next_hop} is our own address"))
             }
         }
+    }
+
+    /// What speaks against a path that the peer leaks.
+    pub(super) fn leak(&self, peer: &Peer, attributes: AttrId) -> Reason {
+        let role = peer.session().and_then(|session| session.role);
+        let attributes = &self.holdings.attributes.get(attributes).attributes;
+        let to = attributes.only_to_customer.map_or(0, |asn| asn.0);
+        Reason::new(
+            "route-leak",
+            format!(
+                "AS {to} told it to customers only (RFC 9234), and on this session our role is {}: the peer leaks it",
+                role.map_or_else(String::new, |role| role.to_string())
+            ),
+        )
     }
 
     /// The best path as a peer is told it, or all that it might be told, and why it is not. None: there is no best path.

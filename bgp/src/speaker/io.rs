@@ -341,6 +341,13 @@ pub enum EventKind {
         /// Why it was rejected.
         reason: Reason,
     },
+    /// A peer begins to leak routes of a family (RFC 9234).
+    Leak {
+        /// The first.
+        prefix: IpNet,
+        /// Why it was rejected.
+        reason: Reason,
+    },
     /// A peer has told nearly as many prefixes as it may, or more.
     Limit {
         /// Of which family.

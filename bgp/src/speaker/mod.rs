@@ -547,6 +547,11 @@ impl Speaker {
                     self.tell_people(*address, EventKind::Alarm { prefix, reason });
                 }
             }
+            RibOutput::Leak { peer, prefix, reason } => {
+                if let Some(address) = self.addresses.get(&peer) {
+                    self.tell_people(*address, EventKind::Leak { prefix, reason });
+                }
+            }
             RibOutput::Limit { peer, family, received, exceeded } => {
                 self.limit_reached(peer, family, received, exceeded);
             }

@@ -216,6 +216,7 @@ pub struct Lab {
     pub kernel: BTreeMap<IpNet, Vec<TrackedNextHop>>,
     pub tracked: BTreeSet<TrackedNextHop>,
     pub alarms: Vec<(PeerId, IpNet)>,
+    pub leaks: Vec<(PeerId, IpNet)>,
     /// Who was asked for a table again.
     pub asked: Vec<(PeerId, Family)>,
     pub aggregates: BTreeSet<IpNet>,
@@ -243,6 +244,7 @@ impl Lab {
             kernel: BTreeMap::new(),
             tracked: BTreeSet::new(),
             alarms: vec![],
+            leaks: vec![],
             asked: vec![],
             aggregates: BTreeSet::new(),
             credit: CREDIT,
@@ -345,6 +347,7 @@ impl Lab {
                 RibOutput::Track(next_hop) => assert!(self.tracked.insert(next_hop)),
                 RibOutput::Untrack(next_hop) => assert!(self.tracked.remove(&next_hop)),
                 RibOutput::Alarm { peer, prefix, .. } => self.alarms.push((peer, prefix)),
+                RibOutput::Leak { peer, prefix, .. } => self.leaks.push((peer, prefix)),
                 RibOutput::Changed(table, _) => panic!("{table:?} is told of, and nobody watches it"),
                 RibOutput::AskRefresh { peer, family } => self.asked.push((peer, family)),
                 // What follows from it is the speaker's.

@@ -157,7 +157,7 @@ pub struct TimersJson {
 }
 
 /// A peer's prefixes of one family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FamilyJson {
     /// Received.
@@ -177,6 +177,9 @@ pub struct FamilyJson {
     /// Routes rejected for a set in their AS path (RFC 9774).
     #[serde(default)]
     pub as_set_routes: u64,
+    /// Of those received, how many take no part in the decision, by the code of why not.
+    #[serde(default)]
+    pub rejected: BTreeMap<String, u64>,
 }
 
 /// A BFD session.

@@ -321,14 +321,17 @@ pub fn peer(peer: &PeerJson, now: Timestamp) -> String {
             0 => String::new(),
             refused => format!(", {refused} paths refused"),
         };
-        let sets = match count.as_set_routes {
-            0 => String::new(),
-            sets => format!(", {sets} rejected for an AS_SET"),
+        let rejected = match count.rejected.is_empty() {
+            true => String::new(),
+            false => {
+                let each = count.rejected.iter().map(|(code, routes)| format!("{routes} {code}"));
+                format!(", rejected: {}", list(each, ", "))
+            }
         };
         line(
             &format!("  {family}"),
             format!(
-                "{} received, {} accepted, {} advertised{stale}{refused}{sets}",
+                "{} received, {} accepted, {} advertised{stale}{refused}{rejected}",
                 count.received, count.accepted, count.advertised
             ),
         );

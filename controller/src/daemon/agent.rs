@@ -590,6 +590,7 @@ impl Agent {
             EventKind::Refused { .. }
             | EventKind::RangeRefused { .. }
             | EventKind::Incident(_)
+            | EventKind::Leak { .. }
             | EventKind::Limit { .. }
             | EventKind::Bfd(_)
             | EventKind::State { .. } => {}
@@ -599,7 +600,7 @@ impl Agent {
             happened::log(level, &happened, more);
         }
         let prefix = match &event.kind {
-            EventKind::Alarm { prefix, .. } => Some(*prefix),
+            EventKind::Alarm { prefix, .. } | EventKind::Leak { prefix, .. } => Some(*prefix),
             _ => None,
         };
         self.events.push_about(now.timestamp, happened, prefix);

@@ -353,11 +353,12 @@ impl SpeakerView {
 
 /// The rejections of a peer's routes that people should hear of: how many routes each, and one of them.
 fn rejected(speaker: &Speaker, peer: &PeerStatus) -> BTreeMap<Rejection, (usize, IpNet)> {
-    let Rejections { as_set, own_as, duplicate_origin } = speaker.rejections(peer.id);
+    let Rejections { as_set, own_as, duplicate_origin, route_leak } = speaker.rejections(peer.id);
     let all = [
         (Rejection::AsSet, as_set),
         (Rejection::OwnAs, own_as),
         (Rejection::DuplicateOrigin, duplicate_origin),
+        (Rejection::RouteLeak, route_leak),
     ];
     all.into_iter().filter_map(|(rejection, routes)| Some((rejection, routes?))).collect()
 }

@@ -65,6 +65,10 @@ pub(super) fn describe(event: &Event) -> Happened {
             let event = happened("alarm", format!("{prefix}: {reason}"));
             Happened { level: Level::WARN, cause: format!("alarm {}", reason.code), event }
         }
+        EventKind::Leak { prefix, reason } => {
+            let event = happened("route-leak", format!("{prefix}, and maybe more: {}", reason.text));
+            Happened { level: Level::WARN, cause: "route-leak".into(), event }
+        }
         EventKind::Limit { family, received, limit, exceeded } => {
             let cause = format!("max-prefixes {family} {exceeded}");
             let text = format!("{received} prefixes of {family} were told, of {limit} that may be");

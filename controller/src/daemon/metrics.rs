@@ -347,6 +347,7 @@ impl Scrape {
             });
             gauges(encoder, name, help, series)?;
         }
+        self.encode_rejected(encoder)?;
         if let Some(found) = self.neighbours {
             let results = [("sent", found.sent), ("received", found.received), ("ignored", found.ignored)];
             let results = results.map(|(result, count)| ([("result", result)], count));
@@ -359,6 +360,24 @@ impl Scrape {
         ];
         counters(encoder, "bgp_connections_refused", "Incoming connections closed at once", refused)?;
         counter(encoder, "bgp_alarms", "Routes rejected because they are somebody else's", counts.alarms)
+    }
+
+    fn encode_rejected(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let families: Vec<_> = self
+            .peers
+            .iter()
+            .flat_map(|(peer, _)| {
+                peer.per_family.iter().map(move |(f, counts)| (peer, f.to_string(), counts))
+            })
+            .collect();
+        let series = families.iter().flat_map(|(peer, family, counts)| {
+            let [name, address] = labels(peer);
+            counts.rejected.iter().map(move |(code, count)| {
+                ([name, address, ("family", family.as_str()), ("reason", code.as_str())], *count)
+            })
+        });
+        let help = "Prefixes in the Adj-RIB-In that take no part in the decision";
+        gauges(encoder, "bgp_routes_rejected", help, series)
     }
 
     fn encode_ranges(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -532,6 +551,7 @@ mod tests {
             long_lived_stale: 0,
             refused_paths: 30,
             as_set_routes: 31,
+            rejected: [("as-set".into(), 31), ("route-leak".into(), 32)].into(),
         };
         let peer = PeerJson {
             name: "tor \"a\"".into(),

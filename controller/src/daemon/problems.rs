@@ -50,6 +50,8 @@ pub(super) enum Rejection {
     OwnAs,
     /// The node that announces them does not own them.
     DuplicateOrigin,
+    /// They were told to customers only, which we are not to the peer (RFC 9234).
+    RouteLeak,
 }
 
 /// The list, errors first.
@@ -221,6 +223,14 @@ fn rejected(peer: &str, rejection: Rejection, count: usize, example: IpNet) -> P
             format!("{routes} rejected only because our own AS is in the path"),
             "where nodes in several racks share an AS, set numAllowedLocalASNumbers: 1 on the BGPPeer, or give the \
              racks different ASNs (asNumber of a node's BGPConfiguration, localASNumber of a BGPPeer)",
+        ),
+        Rejection::RouteLeak => Problem::warning(
+            "route-leak",
+            format!(
+                "{routes} rejected because they were told to customers only, and the peer is to tell us none of those (RFC 9234)"
+            ),
+            "have the peer filter what it has from its own providers and peers; or correct role in the BGPPeer, if our AS is something else \
+             to it (weftctl peers)",
         ),
         Rejection::DuplicateOrigin => Problem::error(
             "duplicate-origin",

@@ -1,5 +1,6 @@
 //! What the speaker says of itself, in the words of the socket.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -110,6 +111,9 @@ fn neighbour(status: &PeerStatus) -> Option<Ipv6Addr> {
 }
 
 fn family(status: &FamilyStatus) -> FamilyJson {
+    let rejected = status.rejected.iter().filter(|(_, count)| *count > 0);
+    let rejected: BTreeMap<String, u64> =
+        rejected.map(|(code, count)| ((*code).to_owned(), *count as u64)).collect();
     FamilyJson {
         received: status.received as u64,
         accepted: status.accepted as u64,
@@ -117,7 +121,8 @@ fn family(status: &FamilyStatus) -> FamilyJson {
         stale: status.stale as u64,
         long_lived_stale: if status.long_lived { status.stale as u64 } else { 0 },
         refused_paths: status.refused,
-        as_set_routes: status.as_set as u64,
+        as_set_routes: rejected.get("as-set").copied().unwrap_or(0),
+        rejected,
     }
 }
 
