@@ -10,7 +10,7 @@
 mod rib_support;
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use rib_support::*;
 use weft_bgp::config::{Aggregation, Origination, PeerConfig};
 use weft_bgp::ingress::Down;
-use weft_bgp::policy::{Operation, Policy, PrefixMatch, PrefixRange, Rule, Verdict};
+use weft_bgp::policy::{DISCARD, Operation, Policy, PrefixMatch, PrefixRange, Rule, Verdict};
 use weft_bgp::rib::RibInput;
 use weft_bgp::speaker::{Resolution, TrackedNextHop};
 use weft_bgp::status::{RibView, RouteSelect};
@@ -271,6 +271,36 @@ fn a_next_hop_that_import_policy_sets_is_the_one_that_is_looked_up() {
     assert_eq!(lab.kernel[&net(PREFIXES[0])], [tracked]);
     import(&mut lab, accept_all().rules);
     assert_eq!(lab.tracked.iter().map(|t| t.address).collect::<Vec<_>>(), [ip("192.0.2.1")]);
+}
+
+/// A route that is to be dropped has a next hop that only policy sets, and is told to nobody.
+/// Proves RFC 7999 3.2.
+#[test]
+fn rfc7999_a_blackhole_has_the_next_hop_of_policy_alone_and_goes_nowhere() {
+    let mut lab = lab();
+    lab.configure(true, 16, []);
+    let discard = IpAddr::V6(DISCARD);
+    let tracked = |address| TrackedNextHop { address, default_route: false, link: None };
+    lab.announce(1, PathAttributes { next_hop: discard, ..carrying(&["blackhole"]) }, &[net(PREFIXES[0])]);
+    lab.announce(1, carrying(&["blackhole"]), &[net(PREFIXES[1])]);
+    lab.next_hop("100::1", Resolution::OnLink);
+    lab.next_hop("192.0.2.1", Resolution::OnLink);
+    let code = |lab: &Lab, prefix: &str| {
+        lab.rib.routes(RibView::Loc, RouteSelect::Exact(net(prefix)))[0].paths[0].reason.code.to_string()
+    };
+    assert_eq!(code(&lab, PREFIXES[0]), "next-hop-unresolved", "the peer's word");
+    assert_eq!(lab.kernel.keys().copied().collect::<Vec<_>>(), [net(PREFIXES[1])]);
+    let drop = vec![Operation::SetNextHop(discard), Operation::AddCommunity("no-advertise".parse().unwrap())];
+    import(&mut lab, vec![accept_with(drop)]);
+    lab.next_hop("100::1", Resolution::OnLink);
+    for prefix in &PREFIXES[..2] {
+        assert_eq!(
+            (code(&lab, prefix), &lab.kernel[&net(prefix)][..]),
+            ("best".into(), &[tracked(discard)][..])
+        );
+        let told = [2, 3].map(|peer| lab.sink(peer).table.contains_key(&net(prefix)));
+        assert_eq!(told, [false, false], "{prefix}");
+    }
 }
 
 /// What policy puts into the AS path is no loop, and what the peer put there stays one.

@@ -284,6 +284,7 @@ fn status() -> StatusJson {
             installed: 11,
             refused: 0,
             shadowed: 1,
+            blackholes: 0,
             repaired: 3,
             learned_kept_out: false,
         },
@@ -514,6 +515,7 @@ fn fib_shows_who_wrote_what() {
     let route = |prefix: &str, next_hops, protocol, metric, state: &str| FibJson {
         prefix: prefix.parse().unwrap(),
         next_hops,
+        blackhole: false,
         protocol,
         metric,
         state: state.into(),

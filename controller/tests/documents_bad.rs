@@ -87,6 +87,13 @@ fn values_of_the_wrong_form() {
         ("sendHoldTime: 500ms", "sendHoldTime", "no send hold time", "1s to 24h"),
         ("sendHoldTime: 25h", "sendHoldTime", "no send hold time", "1s to 24h"),
         ("sendHoldTime: 60s\n  holdTime: 90s", "sendHoldTime", "shorter than the holdTime 1m30s", "twice"),
+        (
+            "blackholeCIDRs: [0.0.0.0/0]",
+            "blackholeCIDRs[0]",
+            "any packets dropped",
+            "belong to the peer's network",
+        ),
+        ("blackholeCIDRs: [198.51.100.1/24]", "blackholeCIDRs[0]", "host bits", "198.51.100.0/24"),
         ("connectRetryTime: 0s", "connectRetryTime", "no connect retry time", "1s to 1h"),
         ("connectRetryTime: 61m", "connectRetryTime", "no connect retry time", "1s to 1h"),
         ("connectRetryTime: 5s\n  passive: true", "connectRetryTime", "beside passive: true", "leave it out"),

@@ -184,6 +184,7 @@ fn nodes_of_different_as_mesh_over_ebgp_and_labels_and_settings_leave_it() {
     assert_eq!(peers(&plan(&labelled, "n3", &host3).expect("a plan")), []);
 }
 
+/// Proves RFC 8212.
 #[test]
 fn a_router_is_believed_pods_and_node_addresses_within_the_pools() {
     let pools = [

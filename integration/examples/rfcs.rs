@@ -96,11 +96,26 @@ const RFCS: &[(u16, &str, State)] = &[
     (7854, "BGP Monitoring Protocol (BMP)", Partly("no Route Mirroring; when a route came is not told")),
     (7911, "Advertisement of Multiple Paths in BGP", Full),
     (
+        7999,
+        "BLACKHOLE Community",
+        Partly(
+            "taken from peers whose BGPPeer has blackholeCIDRs, and dropped by the kernel; set by filters and prefixAdvertisements",
+        ),
+    ),
+    (
         8050,
         "Multi-Threaded Routing Toolkit (MRT) Routing Information Export Format with BGP Additional Path Extensions",
         Partly("written, not read: IPv4 and IPv6 unicast"),
     ),
     (8092, "BGP Large Communities Attribute", Full),
+    (
+        8212,
+        "Default External BGP (EBGP) Route Propagation Behavior without Policies",
+        Partly(
+            "without filters only pods' prefixes and node addresses are believed, and only what the node originates is announced; \
+             a BGPFilter opens the rest",
+        ),
+    ),
     (8326, "Graceful BGP Session Shutdown", Full),
     (8538, "Notification Message Support for BGP Graceful Restart", Full),
     (8654, "Extended Message Support for BGP", Full),

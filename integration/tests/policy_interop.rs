@@ -105,6 +105,17 @@ impl Line {
         import: [&Value; 2],
         export: [&Value; 2],
     ) -> Result<()> {
+        self.write_all(configuration, [&json!({}), right], import, export)
+    }
+
+    /// The same, with the session to the left too.
+    fn write_all(
+        &self,
+        configuration: &Value,
+        [left, right]: [&Value; 2],
+        import: [&Value; 2],
+        export: [&Value; 2],
+    ) -> Result<()> {
         let configuration =
             with(json!({"asNumber": NODE_ASN, "nodeToNodeMeshEnabled": false}), configuration);
         let accept = |extra: &Value| with(json!({"action": "Accept"}), extra);
@@ -126,7 +137,7 @@ impl Line {
                 let spec = json!({
                     "peerIP": far, "asNumber": asn, "families": [family.unicast()], "filters": [filter],
                 });
-                let spec = if name == "right" { with(spec, right) } else { spec };
+                let spec = with(spec, if name == "right" { right } else { left });
                 let name = format!("{name}-{}", family.unicast());
                 all.push(documents::bgp_peer(&name, "node", spec));
             }
@@ -276,6 +287,64 @@ fn rfc_1997_and_8092_communities_prepend_and_med_between_frr_and_bird() -> Resul
 #[test]
 fn rfc_1997_and_8092_communities_prepend_and_med_between_frr_and_gobgp() -> Result<()> {
     communities_prepend_and_med([Software::Frr, Software::Gobgp])
+}
+
+/// BLACKHOLE does nothing until it is granted. Then the kernel drops, nobody is told, and what is not granted is rejected.
+fn blackholes(software: [Software; 2]) -> Result<()> {
+    Lab::test(|lab| {
+        let mut line = Line::attaching(lab, software, 65003, &["65535:666"])?;
+        let since = line.established()?;
+        let none = json!({});
+        let kernel = |line: &Line, kind: Option<&str>| {
+            blocks().into_iter().try_for_each(|block| {
+                let routes = line.node.namespace.routes_to(block)?;
+                // `ip -j` names no type of a unicast route.
+                let found: Vec<&str> =
+                    routes.iter().map(|r| r["type"].as_str().unwrap_or("unicast")).collect();
+                ensure!(found == kind.into_iter().collect::<Vec<_>>(), "{block}: {routes:?}");
+                Ok(())
+            })
+        };
+        line.wait_told("the routes as they are", |path| path.as_path == [NODE_ASN, LEFT_ASN])?;
+        wait_until("the kernel to forward", PATIENCE, || kernel(&line, Some("unicast")))?;
+
+        let wholes: Vec<IpNet> =
+            blocks().iter().map(|block| block.supernet().expect("a shorter one")).collect();
+        line.write_all(&none, [&json!({"blackholeCIDRs": wholes}), &none], [&none; 2], [&none; 2])?;
+        wait_until("the kernel to drop", PATIENCE, || kernel(&line, Some("blackhole")))?;
+        line.wait_untold("nobody to be told")?;
+        let fib: Vec<Value> = line.node.weft.json("fib")?;
+        let dropped = fib.iter().filter(|route| route["blackhole"] == true && route["state"] == "installed");
+        ensure!(dropped.count() == 2, "{fib:?}");
+        let table = line.node.weft.weftctl("routes")?.stdout;
+        ensure!(table.lines().filter(|line| line.contains(" blackhole ")).count() == 2, "{table}");
+        ensure!(line.node.weft.http("/metrics")?.1.contains("weft_fib_blackholes 2"), "no such metric");
+
+        let elsewhere = json!({"blackholeCIDRs": ["203.0.113.0/24", "2001:db8::/32"]});
+        line.write_all(&none, [&elsewhere, &none], [&none; 2], [&none; 2])?;
+        wait_until("the kernel to have none", PATIENCE, || kernel(&line, None))?;
+        for path in line.paths(true)? {
+            let code = path.reason.as_ref().map(|reason| reason.code.as_str());
+            ensure!(code == Some("blackhole-not-granted"), "{path:?}");
+        }
+        line.write_all(&none, [&json!({"blackholeCIDRs": blocks()}), &none], [&none; 2], [&none; 2])?;
+        wait_until("the kernel to drop again", PATIENCE, || kernel(&line, Some("blackhole")))?;
+        ensure!(line.established()? == since, "a session flapped");
+        line.left.originate(&BTreeSet::new())?;
+        wait_until("the blackholes to be withdrawn", PATIENCE, || kernel(&line, None))
+    })
+}
+
+/// Proves RFC 7999 3.3; BIRD, FRR.
+#[test]
+fn rfc7999_blackholes_of_bird() -> Result<()> {
+    blackholes([Software::Bird, Software::Frr])
+}
+
+/// Proves RFC 7999 3.3; FRR, BIRD.
+#[test]
+fn rfc7999_blackholes_of_frr() -> Result<()> {
+    blackholes([Software::Frr, Software::Bird])
 }
 
 /// Two sites of one AS take each other's routes only if the node puts its own AS in the place of theirs.

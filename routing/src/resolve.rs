@@ -21,6 +21,13 @@ pub struct NextHopRef {
     pub link: Option<u32>,
 }
 
+impl NextHopRef {
+    /// Whether packets over it are to be dropped: it is of the discard prefix, 100::/64 (RFC 6666).
+    pub fn is_discard(&self) -> bool {
+        matches!(self.address, IpAddr::V6(address) if address.segments().starts_with(&[0x100, 0, 0, 0]))
+    }
+}
+
 /// How a BGP next hop is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Resolution {
@@ -228,6 +235,8 @@ impl Topology {
     /// carrier does not count, and where no leg is left the next shorter prefix is tried. An unreachable, blackhole or prohibit route
     /// ends the search, as it does in the kernel.
     ///
+    /// A next hop of the discard prefix is always there, and has no legs: packets go nowhere.
+    ///
     /// A next hop that comes with its link is on it, while it is up and the address is not its own. A link-local one without is
     /// nowhere: every link may have one like it.
     pub fn resolve(&self, next_hop: NextHopRef) -> Resolved {
@@ -237,6 +246,10 @@ impl Topology {
     /// The same, and by which route.
     pub(crate) fn look_up(&self, next_hop: NextHopRef) -> Lookup {
         let address = next_hop.address;
+        if next_hop.is_discard() {
+            let resolved = Resolved { resolution: Resolution::OnLink, ..Resolved::default() };
+            return Lookup { resolved, ..Lookup::default() };
+        }
         if let Some(link) = next_hop.link {
             let leg = NextHop::via(address, link);
             let own = self.addresses.iter().any(|held| held.link == link && held.ip() == address);

@@ -143,6 +143,31 @@ impl Lab {
     }
 }
 
+/// Packets to what has a next hop of the discard prefix (RFC 6666) are dropped, whatever else there is, and not any more when that is gone.
+#[test]
+fn a_discarded_prefix_is_a_blackhole() {
+    for prefix in ["198.51.100.7/32", "2001:db8:100::7/128"] {
+        let mut lab = Lab::new(Settings::default(), &[]);
+        let state = |lab: &Lab| {
+            let entry = lab.engine.fib().into_iter().find(|entry| entry.prefix == net(prefix));
+            entry.map(|entry| (entry.blackhole, entry.next_hops.len(), entry.state))
+        };
+        for next_hops in [&["100::1"][..], &["100::1", "10.0.1.9"]] {
+            lab.engine.learned(learn(prefix, next_hops));
+            lab.run();
+            assert_eq!(state(&lab), Some((true, 0, RouteState::Installed)), "{next_hops:?}");
+            let dropped = Route { action: Action::Blackhole, ..route(prefix, 64, Protocol::WEFT, &[]) };
+            assert_eq!(lab.fib.routes().get(&key(prefix, 64)), Some(&dropped));
+        }
+        lab.engine.learned(learn(prefix, &["10.0.1.9"]));
+        lab.run();
+        assert_eq!(state(&lab), Some((false, 1, RouteState::Installed)));
+        lab.engine.learned(learn(prefix, &[]));
+        lab.run();
+        assert_eq!(state(&lab), None);
+    }
+}
+
 #[test]
 fn learned_routes_are_installed_and_withdrawn() {
     let mut lab = Lab::new(Settings::default(), &[]);

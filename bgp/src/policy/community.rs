@@ -1,7 +1,7 @@
 //! Communities as people write them.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use crate::wire::attributes::{GRACEFUL_SHUTDOWN, LLGR_STALE, NO_LLGR, PathAttributes};
@@ -12,8 +12,18 @@ pub const NO_EXPORT: u32 = 0xFFFF_FF01;
 pub const NO_ADVERTISE: u32 = 0xFFFF_FF02;
 /// NO_EXPORT_SUBCONFED (RFC 1997): not to be told to any external peer, one of the confederation included.
 pub const NO_EXPORT_SUBCONFED: u32 = 0xFFFF_FF03;
-/// BLACKHOLE (RFC 7999): packets to the prefix are to be dropped. It has no effect of its own here.
+/// BLACKHOLE (RFC 7999): packets to the prefix are to be dropped. It has no effect of its own: a policy sets [`DISCARD`].
 pub const BLACKHOLE: u32 = 0xFFFF_029A;
+
+/// The next hop, of either family, of a route whose packets are to be dropped: an address of the discard prefix (RFC 6666). Only a
+/// policy of ours sets it.
+pub const DISCARD: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1);
+
+/// Whether a next hop is of the discard prefix, 100::/64 (RFC 6666).
+#[must_use]
+pub fn is_discard(next_hop: IpAddr) -> bool {
+    matches!(next_hop, IpAddr::V6(address) if address.segments().starts_with(&[0x100, 0, 0, 0]))
+}
 
 /// The registry's names (IANA "BGP Well-known Communities").
 const WELL_KNOWN: [(&str, u32); 7] = [

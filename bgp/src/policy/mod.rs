@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-pub use self::community::{BLACKHOLE, Community, NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED};
+pub use self::community::{
+    BLACKHOLE, Community, DISCARD, NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED, is_discard,
+};
 pub use self::compiled::{CompiledPolicy, Subject};
 pub use self::operation::{Operation, Operations};
 use crate::types::{Asn, PeerType, Reason};

@@ -20,7 +20,7 @@ pub enum Operation {
     SetLocalPreference(u32),
     /// MULTI_EXIT_DISC.
     SetMed(u32),
-    /// The next hop, of the prefix's family.
+    /// The next hop, of the prefix's family, or [`DISCARD`](super::DISCARD).
     SetNextHop(IpAddr),
 }
 

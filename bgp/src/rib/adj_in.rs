@@ -15,7 +15,7 @@ use super::{Rib, RibOutput};
 use crate::arena::prefixes::PrefixId;
 use crate::config::Origination;
 use crate::ingress::{RouteBatch, Session};
-use crate::policy::{Operations, RouteSource, Subject};
+use crate::policy::{Operation, Operations, RouteSource, Subject, is_discard};
 use crate::role::Role;
 use crate::speaker::{Resolution, TrackedNextHop};
 use crate::types::{Asn, Family, FamilySet, PeerId, PeerType, Reason, link_of};
@@ -371,7 +371,10 @@ impl Rib {
         if is_leak(session, attributes) {
             return Standing::RouteLeak;
         }
-        if is_without_link(interned.next_hop) {
+        // What is to be dropped here we say ourselves, where that was agreed on.
+        let set = |operations: &Operations| operations.iter().any(|o| matches!(o, Operation::SetNextHop(_)));
+        let discards = is_discard(interned.next_hop.0) && !interned.operations().is_some_and(set);
+        if is_without_link(interned.next_hop) || discards {
             return Standing::NextHopUnresolved;
         }
         if self.own_addresses.contains_key(&interned.next_hop) {

@@ -22,6 +22,9 @@ const NAME_MAX: usize = 253;
 /// How many dynamic peers one range may have on a node: each has a connection, and there may be 4096.
 pub const LISTEN_LIMIT_MAX: u16 = 2000;
 
+/// How many prefixes a BGPPeer may have `blackholeCIDRs` for.
+pub const BLACKHOLE_CIDRS_MAX: usize = 256;
+
 /// What holds for a node as a whole. The object `default` holds for every node; `node.NAME` overrides it, field by field,
 /// for one.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -292,6 +295,12 @@ pub struct BGPPeerSpec {
     /// How many prefixes the peer may tell; as many as it likes unless given.
     #[serde(default)]
     pub max_prefixes: Option<MaxPrefixesSpec>,
+    /// Where the peer may have packets dropped here: a route of its own with the community BLACKHOLE (RFC 7999), of these prefixes or inside
+    /// them, has them dropped by the kernel and is told to nobody; with that community and elsewhere it is rejected. Nowhere unless given,
+    /// and then the community means nothing. Not with `peerSelector`.
+    #[serde(default, rename = "blackholeCIDRs")]
+    #[schemars(length(max = BLACKHOLE_CIDRS_MAX))]
+    pub blackhole_cidrs: Vec<Cidr>,
     /// Whose address is the next hop of what we announce; `Auto` unless given.
     #[serde(default)]
     pub next_hop_mode: Option<NextHopMode>,

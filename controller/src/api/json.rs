@@ -356,8 +356,11 @@ pub enum OriginJson {
 pub struct FibJson {
     /// The prefix.
     pub prefix: IpNet,
-    /// Its next hops; none: unreachable by intent.
+    /// Its next hops; none: unreachable by intent, or packets are dropped.
     pub next_hops: Vec<FibNextHopJson>,
+    /// Whether packets are dropped without a word (RFC 7999).
+    #[serde(default)]
+    pub blackhole: bool,
     /// The kernel's number of who wrote it: 176 weftd, 177 weft-cni.
     pub protocol: u8,
     /// Its metric (priority).
@@ -558,6 +561,9 @@ pub struct FibStatusJson {
     pub refused: usize,
     /// Routes hidden by another program's route of better metric.
     pub shadowed: usize,
+    /// Routes over which packets are dropped, as peers may have them (RFC 7999).
+    #[serde(default)]
+    pub blackholes: usize,
     /// Repairs since the daemon started.
     pub repaired: u64,
     /// Whether learned routes are kept out (`installRoutes: false`).

@@ -1,10 +1,11 @@
 //! Answers as text: tables for lists, lines for a single thing.
 
 use std::fmt::{Display, Write};
+use std::net::IpAddr;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
-use weft_bgp::policy::Community;
+use weft_bgp::policy::{Community, is_discard};
 
 use crate::api::ipam::IpamJson;
 use crate::api::json::{
@@ -142,12 +143,13 @@ pub fn status(status: &StatusJson, wide: bool) -> String {
     line(
         "Routes",
         format!(
-            "{} of {} in the kernel, {} refused, {} shadowed, {} repaired{}",
+            "{} of {} in the kernel, {} refused, {} shadowed, {} repaired{}{}",
             fib.installed,
             fib.wanted,
             fib.refused,
             fib.shadowed,
             fib.repaired,
+            if fib.blackholes == 0 { String::new() } else { format!(", {} blackholes", fib.blackholes) },
             if fib.learned_kept_out { "; learned ones are kept out (installRoutes: false)" } else { "" },
         ),
     );
@@ -442,7 +444,8 @@ pub fn routes(routes: &[RouteJson], whole: bool, wide: bool) -> String {
                 [
                     mark(path).to_owned(),
                     if first { route.prefix.to_string() } else { String::new() },
-                    list(&path.next_hops, ",") + &path.next_hop_over.map(over).unwrap_or_default(),
+                    list(path.next_hops.iter().map(route_next_hop), ",")
+                        + &path.next_hop_over.map(over).unwrap_or_default(),
                     path.peer.clone().unwrap_or_else(|| "local".to_owned()),
                     as_path(&path.as_path),
                     origin(path.origin).to_owned(),
@@ -458,6 +461,10 @@ pub fn routes(routes: &[RouteJson], whole: bool, wide: bool) -> String {
         }
     }
     columns.finish("No routes.")
+}
+
+fn route_next_hop(next_hop: &IpAddr) -> String {
+    if is_discard(*next_hop) { "blackhole".to_owned() } else { next_hop.to_string() }
 }
 
 /// Communities as documents write them.
@@ -550,7 +557,9 @@ pub fn fib(routes: &[FibJson], wide: bool) -> String {
             177 => "weft-pods".to_owned(),
             other => other.to_string(),
         };
-        let next_hops = if route.next_hops.is_empty() {
+        let next_hops = if route.blackhole {
+            "blackhole".to_owned()
+        } else if route.next_hops.is_empty() {
             "unreachable".to_owned()
         } else {
             list(route.next_hops.iter().map(|n| next_hop(n, route.next_hops.len() > 1)), ", ")

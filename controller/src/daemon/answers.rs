@@ -433,6 +433,7 @@ impl KernelView {
             installed: with(|state| *state == RouteState::Installed),
             refused: with(|state| matches!(state, RouteState::Refused(_))),
             shadowed: with(|state| matches!(state, RouteState::Shadowed(_))),
+            blackholes: entries.iter().filter(|entry| entry.blackhole).count(),
             repaired: counters.repairs,
             learned_kept_out: false,
         };
@@ -448,6 +449,7 @@ fn fib(entries: Vec<FibEntry>) -> Vec<FibJson> {
             .into_iter()
             .map(|hop| FibNextHopJson { via: hop.via, dev: Some(hop.dev), weight: hop.weight })
             .collect(),
+        blackhole: entry.blackhole,
         protocol: entry.protocol,
         metric: entry.metric,
         state: entry.state.to_string(),

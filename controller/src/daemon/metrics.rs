@@ -194,6 +194,8 @@ impl Scrape {
             "1 if learned routes go into the kernel, 0 if they are kept out",
             u64::from(!fib.learned_kept_out),
         )?;
+        let help = "Routes of Weft's over which packets are dropped, as a peer has them (RFC 7999)";
+        gauge(encoder, "fib_blackholes", help, fib.blackholes as u64)?;
         counter(encoder, "fib_repairs", "Routes put right after another program changed them", fib.repaired)?;
         counter(encoder, "fib_resyncs", "Times the kernel's routes were read whole", self.kernel.resyncs)?;
         counter(
@@ -632,6 +634,7 @@ mod tests {
                     installed: 4,
                     refused: 1,
                     shadowed: 0,
+                    blackholes: 34,
                     repaired: 7,
                     learned_kept_out: false,
                 },

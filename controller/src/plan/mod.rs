@@ -16,6 +16,7 @@ use crate::api::json::{AddressJson, Problem};
 
 mod address;
 mod bfd;
+mod blackhole;
 mod blocks;
 mod diagnose;
 mod drain;

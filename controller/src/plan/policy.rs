@@ -10,8 +10,8 @@ use weft_bgp::policy::{
 };
 use weft_bgp::types::{Asn, Family, PeerType, Reason};
 
-use super::NodeAddresses;
 use super::session::{Wanted, reflects};
+use super::{NodeAddresses, blackhole};
 use crate::api::{
     Action, AllowedUse, BGPFilterRule, BGPFilterSpec, CommunityRef, FilterPeerType, IPPoolSpec,
     MatchOperator, Source,
@@ -48,6 +48,8 @@ pub(super) struct Policies<'a> {
     cluster: &'a Cluster,
     node: &'a str,
     own_blocks: &'a [IpNet],
+    /// What no peer may take away.
+    kept: Vec<IpNet>,
     /// Every node's blocks, once a session with a node asks.
     blocks: OnceCell<BTreeMap<&'a str, Vec<IpNet>>>,
     reflected_import: OnceCell<(DefaultRules, Arc<Policy>)>,
@@ -73,7 +75,12 @@ impl<'a> Policies<'a> {
         let all_blocks = cluster.nodes.get(node).filter(|node| reflects(cluster, node));
         let all_blocks = all_blocks.map(|_| cluster.blocks_by_node()).unwrap_or_default();
         let node_export = node_export(own_blocks, &all_blocks);
+        let addresses =
+            cluster.nodes.values().flat_map(|node| node.addresses.iter().copied()).chain(own.iter());
+        let kept =
+            addresses.map(IpNet::from).chain(own_blocks.iter().chain(service_ranges).copied()).collect();
         Self {
+            kept,
             cluster,
             node,
             own_blocks,
@@ -108,14 +115,23 @@ impl<'a> Policies<'a> {
                 (&of_node, None)
             }
         };
-        if filters.is_empty() {
-            let import = shared_import.map_or_else(|| Arc::new(import.policy()), Arc::clone);
-            return (import, Arc::clone(shared_export));
+        let granted = session.spec().map(|s| s.blackhole_cidrs.as_slice()).unwrap_or_default();
+        let (import, export) = match filters.is_empty() {
+            true => {
+                let import = shared_import.map_or_else(|| Arc::new(import.policy()), Arc::clone);
+                (import, Arc::clone(shared_export))
+            }
+            false => (
+                Arc::new(self.filtered(filters, Direction::Import, import)),
+                Arc::new(self.filtered(filters, Direction::Export, export)),
+            ),
+        };
+        if granted.is_empty() {
+            return (import, export);
         }
-        (
-            Arc::new(self.filtered(filters, Direction::Import, import)),
-            Arc::new(self.filtered(filters, Direction::Export, export)),
-        )
+        let mut rules = blackhole::rules(granted, &self.kept);
+        rules.extend(import.rules.iter().cloned());
+        (Arc::new(Policy { rules, unmatched: import.unmatched.clone() }), export)
     }
 
     fn blocks(&self) -> &BTreeMap<&'a str, Vec<IpNet>> {
@@ -392,7 +408,7 @@ fn exactly(net: IpNet) -> PrefixRange {
     PrefixRange { net, min_len: net.prefix_len(), max_len: net.prefix_len() }
 }
 
-fn inside(net: IpNet) -> PrefixRange {
+pub(super) fn inside(net: IpNet) -> PrefixRange {
     PrefixRange { net, min_len: net.prefix_len(), max_len: net.max_prefix_len() }
 }
 
@@ -400,11 +416,11 @@ fn upto_block(pool: &IPPoolSpec) -> PrefixRange {
     PrefixRange { max_len: pool.block_len(), ..inside(pool.cidr.net()) }
 }
 
-fn any_of(ranges: Vec<PrefixRange>) -> PrefixMatch {
+pub(super) fn any_of(ranges: Vec<PrefixRange>) -> PrefixMatch {
     PrefixMatch { ranges, negated: false }
 }
 
-fn everything(family: Family) -> PrefixMatch {
+pub(super) fn everything(family: Family) -> PrefixMatch {
     any_of(vec![inside(match family {
         Family::Ipv4Unicast => Ipv4Net::default().into(),
         Family::Ipv6Unicast => Ipv6Net::default().into(),
@@ -420,7 +436,7 @@ fn reflected(prefixes: PrefixMatch) -> Rule {
     Rule { source: Some(RouteSource::Reflected), ..local(prefixes) }
 }
 
-fn reject(prefixes: PrefixMatch, reason: Reason) -> Rule {
+pub(super) fn reject(prefixes: PrefixMatch, reason: Reason) -> Rule {
     Rule { prefixes: Some(prefixes), ..Rule::new(Verdict::Reject(reason)) }
 }
 

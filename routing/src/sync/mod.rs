@@ -460,7 +460,16 @@ impl Engine {
         if self.view.topology.is_connected_worse(&destination, key.metric()) {
             return None;
         }
-        let legs = self.legs(key).filter(|legs| !legs.is_empty())?;
+        let legs = self.legs(key)?;
+        if self.learned.is_discarded(&destination) {
+            return Some(Route {
+                key,
+                protocol: Protocol::WEFT,
+                action: Action::Blackhole,
+                preferred_source: None,
+            });
+        }
+        let legs = Some(legs).filter(|legs| !legs.is_empty())?;
         Some(Route { key, protocol: Protocol::WEFT, action: Action::Forward(legs.clone()), preferred_source })
     }
 

@@ -80,6 +80,7 @@ impl Engine {
         FibEntry {
             prefix: key.destination(),
             next_hops: shown.map(|route| report::next_hops(&route.action, name)).unwrap_or_default(),
+            blackhole: shown.is_some_and(|route| route.action == Action::Blackhole),
             protocol: shown.map_or(unmade, |route| route.protocol).0,
             metric: key.metric(),
             state: self.state(key),

@@ -83,8 +83,10 @@ impl fmt::Display for RouteState {
 pub struct FibEntry {
     /// The destination.
     pub prefix: IpNet,
-    /// Where it leads; empty for unreachable routes and where no next hop resolves.
+    /// Where it leads; empty for unreachable and blackhole routes and where no next hop resolves.
     pub next_hops: Vec<FibNextHop>,
+    /// Packets over it are dropped without a word.
+    pub blackhole: bool,
     /// The protocol's number: 176 or 177.
     pub protocol: u8,
     /// The metric.

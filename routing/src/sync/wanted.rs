@@ -185,6 +185,11 @@ impl Learned {
         self.routes.get(prefix).and_then(|next_hops| self.groups.get(next_hops)).map(|group| &group.legs)
     }
 
+    /// Whether packets to a learned prefix are to be dropped.
+    pub(super) fn is_discarded(&self, prefix: &IpNet) -> bool {
+        self.routes.get(prefix).is_some_and(|next_hops| next_hops.iter().any(NextHopRef::is_discard))
+    }
+
     /// The learned prefixes, in order.
     pub(super) fn prefixes(&self) -> impl Iterator<Item = &IpNet> {
         self.routes.keys()

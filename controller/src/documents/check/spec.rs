@@ -9,10 +9,10 @@ use weft_bgp::types::Family;
 use weft_bgp::wire::notification::Notification;
 
 use crate::api::{
-    AddPathSpec, AllowedUse, BGPConfigurationSpec, BGPFilterRule, BGPFilterSpec, BGPPeerSpec, Cidr, Duration,
-    FILTER_RULES_MAX, GracefulRestartSpec, IPPoolSpec, Invalid, LISTEN_LIMIT_MAX, MatchOperator,
-    MaxPrefixesAction, MaxPrefixesSpec, PasswordSource, PeerAs, SEND_MAX, SecretKeyRef, SourceAddress,
-    Topology,
+    AddPathSpec, AllowedUse, BGPConfigurationSpec, BGPFilterRule, BGPFilterSpec, BGPPeerSpec,
+    BLACKHOLE_CIDRS_MAX, Cidr, Duration, FILTER_RULES_MAX, GracefulRestartSpec, IPPoolSpec, Invalid,
+    LISTEN_LIMIT_MAX, MatchOperator, MaxPrefixesAction, MaxPrefixesSpec, PasswordSource, PeerAs, SEND_MAX,
+    SecretKeyRef, SourceAddress, Topology,
 };
 use crate::documents::decode::{NAME_REMEDY, fit_name};
 
@@ -192,6 +192,7 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
             fault(&mut faults, "ttlSecurity", "the peer on an interface's link is one hop away", remedy);
         }
     }
+    blackhole_cidrs(&mut faults, spec);
     max_prefixes(&mut faults, spec.max_prefixes);
     add_path(&mut faults, spec.add_path);
     if spec.route_reflector_client && spec.as_number == Some(PeerAs::External) {
@@ -227,6 +228,25 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
         fault(&mut faults, "families", "no family is listed", remedy);
     }
     faults
+}
+
+fn blackhole_cidrs(faults: &mut Faults, spec: &BGPPeerSpec) {
+    let cidrs = &spec.blackhole_cidrs;
+    if cidrs.len() > BLACKHOLE_CIDRS_MAX {
+        let message = format!("blackholeCIDRs has {} prefixes", cidrs.len());
+        let remedy =
+            format!("write {BLACKHOLE_CIDRS_MAX} at most; put prefixes together that lie side by side");
+        fault(faults, "blackholeCIDRs", message, &remedy);
+    }
+    for (index, cidr) in cidrs.iter().enumerate().filter(|(_, cidr)| cidr.net().prefix_len() == 0) {
+        let message = format!("{} lets the peer have any packets dropped", cidr.net());
+        let remedy = "give the prefixes that belong to the peer's network";
+        fault(faults, &format!("blackholeCIDRs[{index}]"), message, remedy);
+    }
+    if !cidrs.is_empty() && spec.peer_selector.is_some() {
+        let remedy = "leave it out: nodes are believed their blocks and nothing else";
+        fault(faults, "blackholeCIDRs", "blackholeCIDRs is given with peerSelector", remedy);
+    }
 }
 
 fn peer_of_nodes(faults: &mut Faults, spec: &BGPPeerSpec) {
