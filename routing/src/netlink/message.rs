@@ -1,5 +1,7 @@
 //! Netlink messages as bytes: the requests we send, the replies the kernel packs into one datagram.
 
+use std::net::IpAddr;
+
 use netlink_packet_core::{
     NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_REQUEST, NLMSG_ALIGNTO, NetlinkSerializable, NlasIterator,
 };
@@ -10,6 +12,8 @@ use super::error::Refusal;
 
 /// Length of `struct nlmsghdr` (netlink(7)).
 const HEADER_LEN: usize = 16;
+/// Offset of `nlmsg_flags` in it.
+const FLAGS_OFFSET: usize = 6;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// One encoded request. It carries no sequence number: the socket gives it one when it is sent, so the same
@@ -34,22 +38,74 @@ impl Request {
         Self { kind, flags: flags | NLM_F_REQUEST, payload }
     }
 
-    /// Bytes the request takes in a send buffer, padding included.
-    pub(super) fn encoded_len(&self) -> usize {
-        align(HEADER_LEN.saturating_add(self.payload.len()))
-    }
-
     /// Appends the request to a send buffer.
     pub(super) fn encode(&self, sequence: u32, extra_flags: u16, out: &mut Vec<u8>) {
+        let mut encoder = Encoder::new(out, self.kind, self.flags | extra_flags, sequence);
+        encoder.bytes(&self.payload);
+        encoder.end();
+    }
+}
+
+/// A request that is written straight into a send buffer.
+pub(super) struct Encoder<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+}
+
+impl<'a> Encoder<'a> {
+    /// Begins a request of type `kind` behind what the buffer has; `flags` with `NLM_F_REQUEST`.
+    pub(super) fn new(out: &'a mut Vec<u8>, kind: u16, flags: u16, sequence: u32) -> Self {
         let start = out.len();
-        let length = u32::try_from(HEADER_LEN.saturating_add(self.payload.len())).unwrap_or(u32::MAX);
-        out.extend_from_slice(&length.to_ne_bytes());
-        out.extend_from_slice(&self.kind.to_ne_bytes());
-        out.extend_from_slice(&(self.flags | extra_flags).to_ne_bytes());
+        out.extend_from_slice(&0u32.to_ne_bytes());
+        out.extend_from_slice(&kind.to_ne_bytes());
+        out.extend_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
         out.extend_from_slice(&sequence.to_ne_bytes());
         out.extend_from_slice(&0u32.to_ne_bytes());
-        out.extend_from_slice(&self.payload);
-        out.resize(start.saturating_add(self.encoded_len()), 0);
+        Self { out, start }
+    }
+
+    /// Appends to the payload.
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// Appends an attribute (`struct rtattr`) and its padding.
+    pub(super) fn attribute(&mut self, kind: u16, value: &[u8]) {
+        let length = u16::try_from(value.len().saturating_add(4)).unwrap_or(u16::MAX);
+        self.bytes(&length.to_ne_bytes());
+        self.bytes(&kind.to_ne_bytes());
+        self.bytes(value);
+        self.pad();
+    }
+
+    /// Appends an attribute that is an address.
+    pub(super) fn address(&mut self, kind: u16, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => self.attribute(kind, &address.octets()),
+            IpAddr::V6(address) => self.attribute(kind, &address.octets()),
+        }
+    }
+
+    /// Sets the request's length.
+    pub(super) fn end(mut self) {
+        let length = u32::try_from(self.out.len().saturating_sub(self.start)).unwrap_or(u32::MAX);
+        if let Some(bytes) = self.out.get_mut(self.start..).and_then(|request| request.first_chunk_mut()) {
+            *bytes = length.to_ne_bytes();
+        }
+        self.pad();
+    }
+
+    fn pad(&mut self) {
+        let length = self.out.len().saturating_sub(self.start);
+        self.out.resize(self.start.saturating_add(align(length)), 0);
+    }
+}
+
+/// Sets flags of the request that begins at `start` of a send buffer.
+pub(super) fn add_flags(buffer: &mut [u8], start: usize, flags: u16) {
+    let place = buffer.get_mut(start.saturating_add(FLAGS_OFFSET)..);
+    if let Some(bytes) = place.and_then(|rest| rest.first_chunk_mut()) {
+        *bytes = (u16::from_ne_bytes(*bytes) | flags).to_ne_bytes();
     }
 }
 

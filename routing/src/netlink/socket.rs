@@ -3,22 +3,22 @@
 use std::io;
 use std::path::Path;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::error::Error;
-use super::message::{Messages, Request};
+use super::message::{Messages, Request, add_flags};
 use crate::netns;
 
 /// Bytes sent in one system call. The kernel refuses more than the socket's send buffer (212,992 by default).
 const SEND_BYTES: usize = 120 * 1024;
 /// Larger than any datagram rtnetlink makes: a dump fills at most 32 KiB.
 const RECEIVE_BYTES: usize = 128 * 1024;
-/// What one queued acknowledgement is charged against the receive buffer at most (`skb->truesize` of a small
-/// message, measured below 1,300); a batch is cut so that its acknowledgements fit.
-const ACK_COST: usize = 2048;
+/// What one queued error is charged against the receive buffer at most (`skb->truesize` of a small
+/// message, measured below 1,300); a batch is cut so that an error for each request fits.
+const REPLY_COST: usize = 2048;
 /// Receive buffer asked for: room for 8 MiB of replies, where we have CAP_NET_ADMIN.
 const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 /// How often a dump is started again when the table changes under it.
@@ -35,7 +35,7 @@ pub struct Socket {
     inner: netlink_sys::Socket,
     port: u32,
     sequence: u32,
-    acks_per_send: usize,
+    replies_per_send: usize,
     send: Vec<u8>,
     receive: Vec<u8>,
 }
@@ -61,7 +61,7 @@ impl Socket {
             inner,
             port,
             sequence: 0,
-            acks_per_send: (buffer / ACK_COST).max(1),
+            replies_per_send: (buffer / REPLY_COST).max(1),
             send: Vec::new(),
             receive: Vec::with_capacity(RECEIVE_BYTES),
         })
@@ -86,12 +86,21 @@ impl Socket {
     /// Carries out requests in order, many per system call, and returns one result per request. A refused
     /// request does not stop those behind it.
     pub fn batch(&mut self, requests: &[Request]) -> Vec<Result<(), Error>> {
+        self.carry_out(requests, |request, sequence, out| request.encode(sequence, 0, out))
+    }
+
+    /// The same for anything that `encode` appends to a send buffer as one request with a sequence number.
+    pub(super) fn carry_out<T>(
+        &mut self,
+        requests: &[T],
+        encode: impl Fn(&T, u32, &mut Vec<u8>),
+    ) -> Vec<Result<(), Error>> {
         let mut results = Vec::with_capacity(requests.len());
         let mut rest = requests;
         while !rest.is_empty() {
-            let (chunk, tail) = rest.split_at(self.chunk_len(rest));
-            results.extend(self.exchange(chunk));
-            rest = tail;
+            let (first, count) = self.fill(rest, &encode);
+            self.exchange(first, count, &mut results);
+            rest = rest.get(count..).unwrap_or_default();
         }
         results
     }
@@ -104,7 +113,7 @@ impl Socket {
         request: &Request,
         decode: impl FnOnce(u16, &[u8]) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let sequence = self.send_all(std::slice::from_ref(request), 0)?;
+        let sequence = self.send_one(request, 0)?;
         loop {
             let messages = self.receive()?;
             let Some(reply) = messages.into_iter().find(|message| message.sequence == sequence) else {
@@ -126,7 +135,7 @@ impl Socket {
         mut decode: impl FnMut(u16, &[u8]) -> Option<T>,
     ) -> Result<Vec<T>, Error> {
         for _ in 0..DUMP_TRIES {
-            let sequence = self.send_all(std::slice::from_ref(request), NLM_F_DUMP)?;
+            let sequence = self.send_one(request, NLM_F_DUMP)?;
             match self.dump_once(sequence, &mut decode) {
                 Ok(Some(objects)) => return Ok(objects),
                 Ok(None) => {}
@@ -165,68 +174,86 @@ impl Socket {
         }
     }
 
-    /// How many of `requests` go into one send: as many as fit the send size and whose acknowledgements fit the
-    /// receive buffer, at least one.
-    fn chunk_len(&self, requests: &[Request]) -> usize {
-        let mut bytes = 0usize;
-        requests
-            .iter()
-            .take(self.acks_per_send)
-            .take_while(|request| {
-                bytes = bytes.saturating_add(request.encoded_len());
-                bytes <= SEND_BYTES
-            })
-            .count()
-            .max(1)
+    /// Encodes as many of `requests` as go into one send: those that fit the send size, at least one. The last asks for an
+    /// acknowledgement: when it comes, all before it were carried out that no error was told of. Gives the sequence number of the first,
+    /// and how many.
+    fn fill<T>(&mut self, requests: &[T], encode: &impl Fn(&T, u32, &mut Vec<u8>)) -> (u32, usize) {
+        self.send.clear();
+        let first = self.sequence.wrapping_add(1);
+        let (mut count, mut last) = (0usize, 0);
+        for request in requests.iter().take(self.replies_per_send) {
+            let start = self.send.len();
+            encode(request, self.sequence.wrapping_add(1), &mut self.send);
+            if self.send.len() > SEND_BYTES && count > 0 {
+                self.send.truncate(start);
+                break;
+            }
+            self.sequence = self.sequence.wrapping_add(1);
+            (count, last) = (count.saturating_add(1), start);
+        }
+        add_flags(&mut self.send, last, NLM_F_ACK);
+        (first, count)
     }
 
-    /// Sends `requests` in one system call and collects their acknowledgements.
-    fn exchange(&mut self, requests: &[Request]) -> Vec<Result<(), Error>> {
-        let mut results = vec![Err(Error::NoReply); requests.len()];
-        let first = match self.send_all(requests, netlink_packet_core::NLM_F_ACK) {
-            Ok(first) => first,
-            Err(error) => {
-                results.fill(Err(error));
-                return results;
-            }
-        };
-        let mut missing = requests.len();
-        while missing > 0 {
+    /// Sends what was filled in and appends a result for each request.
+    fn exchange(&mut self, first: u32, count: usize, results: &mut Vec<Result<(), Error>>) {
+        let from = results.len();
+        if let Err(error) = self.send_buffer() {
+            results.resize(from.saturating_add(count), Err(error));
+            return;
+        }
+        results.resize(from.saturating_add(count), Ok(()));
+        let (mut refused, mut unknown) = (Vec::new(), None);
+        let mut acknowledged = false;
+        while !acknowledged {
             let messages = match self.receive() {
                 Ok(messages) => messages,
-                Err(Error::NoReply) => break,
-                // The acknowledgements that were queued before the buffer overran are still to be read.
-                Err(Error::Overrun) => continue,
+                // What was queued before the buffer overran is still to be read.
+                Err(Error::Overrun) => {
+                    unknown = Some(Error::NoReply);
+                    continue;
+                }
                 Err(error) => {
-                    for result in results.iter_mut().filter(|result| **result == Err(Error::NoReply)) {
-                        *result = Err(error.clone());
-                    }
+                    unknown = Some(error);
                     break;
                 }
             };
             for message in messages.filter(|message| message.kind == NLMSG_ERROR) {
                 let index = usize::try_from(message.sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
-                if let Some(result) = results.get_mut(index) {
-                    *result = message.outcome().map_err(Error::Refused);
-                    missing = missing.saturating_sub(1);
+                if index >= count {
+                    continue;
+                }
+                acknowledged |= index.saturating_add(1) == count;
+                if let Err(refusal) = message.outcome() {
+                    refused.push((index, refusal));
                 }
             }
         }
-        results
+        let results = results.get_mut(from..).unwrap_or_default();
+        if let Some(error) = unknown {
+            results.fill(Err(error));
+        }
+        for (index, refusal) in refused {
+            if let Some(result) = results.get_mut(index) {
+                *result = Err(Error::Refused(refusal));
+            }
+        }
     }
 
-    /// Sends requests back to back; returns the sequence number of the first.
-    fn send_all(&mut self, requests: &[Request], flags: u16) -> Result<u32, Error> {
+    /// Sends one request; returns its sequence number.
+    fn send_one(&mut self, request: &Request, flags: u16) -> Result<u32, Error> {
         self.send.clear();
-        let first = self.sequence.wrapping_add(1);
-        for request in requests {
-            self.sequence = self.sequence.wrapping_add(1);
-            request.encode(self.sequence, flags, &mut self.send);
-        }
+        self.sequence = self.sequence.wrapping_add(1);
+        request.encode(self.sequence, flags, &mut self.send);
+        self.send_buffer()?;
+        Ok(self.sequence)
+    }
+
+    fn send_buffer(&self) -> Result<(), Error> {
         let kernel = netlink_sys::SocketAddr::new(0, 0);
         loop {
             match self.inner.send_to(&self.send, &kernel, 0) {
-                Ok(_) => return Ok(first),
+                Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::from_io("send", &error)),
             }
