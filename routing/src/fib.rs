@@ -1,7 +1,8 @@
 //! The kernel's forwarding table as the engine sees it: read whole, written in batches, heard when it changes.
 
 use crate::netlink::{Address, Error, Link, Neighbour};
-use crate::route::{Protocol, Route, RouteKey};
+use crate::nexthop::{Nexthop, Nexthops};
+use crate::route::{Action, Protocol, Route, RouteKey};
 
 /// Everything the engine needs to know of the kernel, read at one time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -10,10 +11,25 @@ pub struct Snapshot {
     pub links: Vec<Link>,
     /// All addresses.
     pub addresses: Vec<Address>,
-    /// All routes of table main, ours and others'.
+    /// All routes of table main, ours and others'. Of those over nexthop objects only ours over ours name these; the others have the legs
+    /// that theirs stand for.
     pub routes: Vec<Route>,
+    /// All nexthop objects; `None` where the kernel has no such thing.
+    pub nexthops: Option<Nexthops>,
     /// All permanent neighbour entries.
     pub neighbours: Vec<Neighbour>,
+}
+
+impl Snapshot {
+    /// The routes with the legs that nexthop objects stand for.
+    pub fn resolved_routes(&self) -> impl Iterator<Item = Route> {
+        self.routes.iter().map(|route| match (&route.action, &self.nexthops) {
+            (Action::Object(id), Some(objects)) => {
+                Route { action: Action::Forward(objects.legs(*id)), ..route.clone() }
+            }
+            _ => route.clone(),
+        })
+    }
 }
 
 /// One change asked of the kernel.
@@ -27,6 +43,23 @@ pub enum Write {
     Delete(RouteKey, Protocol),
     /// Set a permanent neighbour entry.
     Neighbour(Neighbour),
+    /// Make a nexthop object whose id must be free (`NLM_F_CREATE | NLM_F_EXCL`).
+    AddNexthop(Nexthop),
+    /// Let an object that is known to be ours stand for something else (`NLM_F_REPLACE`): all routes over it follow.
+    ReplaceNexthop(Nexthop),
+    /// Delete an object that is known to be ours. The kernel takes the routes over it along.
+    DeleteNexthop(u32),
+}
+
+impl Write {
+    /// The nexthop object that it makes a route go over.
+    pub(crate) fn object(&self) -> Option<u32> {
+        match self {
+            Self::Add(Route { action: Action::Object(id), .. })
+            | Self::Replace(Route { action: Action::Object(id), .. }) => Some(*id),
+            _ => None,
+        }
+    }
 }
 
 /// Something that changed in the kernel, by whomever except this [`Fib`].
@@ -67,6 +100,9 @@ pub enum Notification {
 pub trait Fib {
     /// Reads everything.
     fn dump(&mut self) -> Result<Snapshot, Error>;
+
+    /// Reads the nexthop objects alone; `None` where the kernel has no such thing.
+    fn nexthops(&mut self) -> Result<Option<Nexthops>, Error>;
 
     /// Carries out writes in order; one result for each. A refused write does not stop those behind it.
     fn apply(&mut self, writes: &[Write]) -> Vec<Result<(), Error>>;

@@ -11,8 +11,9 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::fib::{Fib, Write};
+use crate::fib::{Fib, Snapshot, Write};
 use crate::netlink::{self, NetlinkFib};
+use crate::nexthop::{Nexthop, Nexthops};
 use crate::resolve::NextHopRef;
 use crate::route::Protocol;
 use crate::sync::{Engine, Event, PodRoute, RouteChange, Settings, Timer};
@@ -96,6 +97,11 @@ impl Kernel {
     /// See [`Engine::learned`].
     pub fn learned(&self, changes: Vec<RouteChange>) -> Result<(), Error> {
         self.send(Box::new(move |engine| engine.learned(changes)))
+    }
+
+    /// See [`Engine::lost`].
+    pub fn lost(&self, next_hops: Vec<NextHopRef>) -> Result<(), Error> {
+        self.send(Box::new(move |engine| engine.lost(next_hops)))
     }
 
     /// See [`Engine::pods`].
@@ -235,19 +241,25 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Deletes every route of protocols 176 and 177 in the calling thread's network namespace: what
-/// `weftd --cleanup` does. Returns how many went; one that was gone already counts as gone.
+/// Deletes every route of protocols 176 and 177, and the nexthop objects of the former, in the calling thread's network namespace: what
+/// `weftd --cleanup` does. Returns how many routes went; one that was gone already counts as gone.
 pub fn cleanup() -> Result<usize, Error> {
     let mut fib = NetlinkFib::new()?;
-    let routes = fib.dump()?.routes;
-    let writes: Vec<Write> = routes
+    let Snapshot { routes, nexthops, .. } = fib.dump()?;
+    let mut writes: Vec<Write> = routes
         .into_iter()
         .filter(|route| route.protocol == Protocol::WEFT || route.protocol == Protocol::WEFT_PODS)
         .map(|route| Write::Delete(route.key, route.protocol))
         .collect();
+    let count = writes.len();
+    let mut objects: Vec<Nexthop> =
+        nexthops.iter().flat_map(Nexthops::iter).filter(|o| o.is_weft()).cloned().collect();
+    // A leg's end would change the groups that it is in.
+    objects.sort_by_key(|object| !object.is_weft_group());
+    writes.extend(objects.into_iter().map(|object| Write::DeleteNexthop(object.id)));
     let failed = fib.apply(&writes).into_iter().filter_map(Result::err).find(|error| !error.is_absent());
     match failed {
         Some(error) => Err(error.into()),
-        None => Ok(writes.len()),
+        None => Ok(count),
     }
 }

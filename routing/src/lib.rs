@@ -4,6 +4,7 @@
 //!
 //! - [`netlink`]: a blocking rtnetlink socket and the requests this project needs; [`netns`] and [`sysctl`] beside
 //!   it. What the CNI plugin uses.
+//! - [`nexthop`]: the objects that routes share their next hops by.
 //! - [`route`]: routes as the kernel keys them; [`delta`]: the one comparison of wanted and actual.
 //! - [`fib`]: the kernel's tables as a trait, real in [`netlink::NetlinkFib`], in memory in [`memory`].
 //! - [`resolve`]: how a BGP next hop is reached over the routes that are not ours; [`sync`] goes on over learned ones.
@@ -39,6 +40,7 @@ pub mod memory;
 pub mod ndisc;
 pub mod netlink;
 pub mod netns;
+pub mod nexthop;
 pub mod nft;
 pub mod resolve;
 pub mod route;

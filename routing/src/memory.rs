@@ -9,30 +9,73 @@ use nix::errno::Errno;
 
 use crate::fib::{Fib, Notification, Snapshot, Write};
 use crate::netlink::{Address, Error, Link, Mac, Neighbour, Refusal};
+use crate::nexthop::{Nexthop, NexthopKind, Nexthops};
 use crate::route::{Action, Protocol, Route, RouteKey};
 
 /// Links, addresses, routes and neighbours as the kernel would keep them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MemoryFib {
     links: BTreeMap<u32, Link>,
     addresses: Vec<Address>,
     routes: BTreeMap<RouteKey, Route>,
     neighbours: BTreeMap<(u32, IpAddr), Mac>,
+    /// `None`: a kernel without nexthop objects.
+    nexthops: Option<Nexthops>,
     notifications: VecDeque<Notification>,
     refusals: VecDeque<Option<Errno>>,
     failing_dumps: usize,
     writes: usize,
 }
 
+impl Default for MemoryFib {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl MemoryFib {
-    /// An empty table: no link, no route.
+    /// An empty table: no link, no route, no nexthop object.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            links: BTreeMap::new(),
+            addresses: Vec::new(),
+            routes: BTreeMap::new(),
+            neighbours: BTreeMap::new(),
+            nexthops: Some(Nexthops::default()),
+            notifications: VecDeque::new(),
+            refusals: VecDeque::new(),
+            failing_dumps: 0,
+            writes: 0,
+        }
     }
 
-    /// The routes there are, by key.
-    pub fn routes(&self) -> &BTreeMap<RouteKey, Route> {
-        &self.routes
+    /// The same as a kernel that has no nexthop objects (before Linux 5.3).
+    pub fn without_nexthops() -> Self {
+        Self { nexthops: None, ..Self::new() }
+    }
+
+    /// The routes there are, by key, with the legs that nexthop objects stand for.
+    pub fn routes(&self) -> BTreeMap<RouteKey, Route> {
+        self.snapshot().resolved_routes().map(|route| (route.key, route)).collect()
+    }
+
+    /// The nexthop objects there are.
+    pub fn objects(&self) -> Nexthops {
+        self.nexthops.clone().unwrap_or_default()
+    }
+
+    /// Something else makes a nexthop object, or changes one.
+    pub fn insert_nexthop(&mut self, object: Nexthop) {
+        if let Some(objects) = &mut self.nexthops {
+            objects.insert(object);
+            self.notifications.push_back(Notification::NexthopObjects);
+        }
+    }
+
+    /// Something else deletes a nexthop object; the routes over it go without a notification.
+    pub fn remove_nexthop(&mut self, id: u32) {
+        self.drop_nexthop(id);
+        self.notifications.push_back(Notification::NexthopObjects);
     }
 
     /// The permanent neighbour entries there are.
@@ -81,8 +124,11 @@ impl MemoryFib {
     }
 
     /// A link appears or changes. Routes that have no leg left go without a notification, as the kernel does it
-    /// when a link goes down.
+    /// when a link goes down; so do nexthop objects, and the routes over them, when it loses its carrier.
     pub fn set_link(&mut self, link: Link) {
+        if !link.is_running() {
+            self.drop_nexthops_on(link.index);
+        }
         if !link.up {
             self.drop_routes(|route| route_uses_only(route, link.index));
         }
@@ -92,6 +138,7 @@ impl MemoryFib {
 
     /// A link goes, with its routes, addresses and neighbours.
     pub fn remove_link(&mut self, index: u32) {
+        self.drop_nexthops_on(index);
         self.drop_routes(|route| route_uses_only(route, index));
         self.addresses.retain(|address| address.link != index);
         self.neighbours.retain(|(link, _), _| *link != index);
@@ -112,6 +159,18 @@ impl MemoryFib {
         self.notifications.push_back(Notification::AddressRemoved(address));
     }
 
+    fn drop_nexthops_on(&mut self, link: u32) {
+        let Some(objects) = &self.nexthops else { return };
+        let on_link = |object: &&Nexthop| matches!(object.kind, NexthopKind::Leg(leg) if leg.link == link);
+        let ids: Vec<u32> = objects.iter().filter(on_link).map(|object| object.id).collect();
+        ids.into_iter().for_each(|id| self.drop_nexthop(id));
+    }
+
+    fn drop_nexthop(&mut self, id: u32) {
+        let gone = self.nexthops.as_mut().map(|objects| objects.remove(id)).unwrap_or_default();
+        self.drop_routes(|route| matches!(route.action, Action::Object(id) if gone.contains(&id)));
+    }
+
     fn drop_routes(&mut self, gone: impl Fn(&Route) -> bool) {
         self.routes.retain(|_, route| !gone(route));
     }
@@ -130,7 +189,48 @@ impl MemoryFib {
                 self.neighbours.insert((link.index, entry.address), entry.mac);
                 Ok(())
             }
+            Write::AddNexthop(object) => self.write_nexthop(object, false),
+            Write::ReplaceNexthop(object) => self.write_nexthop(object, true),
+            Write::DeleteNexthop(id) => {
+                self.nexthop(*id).ok_or(Errno::ENOENT)?;
+                self.drop_nexthop(*id);
+                Ok(())
+            }
         }
+    }
+
+    fn nexthop(&self, id: u32) -> Option<&Nexthop> {
+        self.nexthops.as_ref()?.get(id)
+    }
+
+    /// What the kernel checks of a nexthop object: its link has a carrier, its members are there, and a group stays a group.
+    fn write_nexthop(&mut self, object: &Nexthop, replace: bool) -> Result<(), Errno> {
+        match self.nexthop(object.id) {
+            Some(_) if !replace => return Err(Errno::EEXIST),
+            None if replace => return Err(Errno::ENOENT),
+            Some(held) if std::mem::discriminant(&held.kind) != std::mem::discriminant(&object.kind) => {
+                return Err(Errno::EINVAL);
+            }
+            _ => {}
+        }
+        match &object.kind {
+            NexthopKind::Leg(leg) => {
+                let link = self.links.get(&leg.link).ok_or(Errno::ENODEV)?;
+                if !link.is_running() {
+                    return Err(Errno::ENETDOWN);
+                }
+            }
+            NexthopKind::Group(members) => {
+                let is_leg =
+                    |id| self.nexthop(id).is_some_and(|held| matches!(held.kind, NexthopKind::Leg(_)));
+                if members.is_empty() || !members.iter().all(|(id, _)| is_leg(*id)) {
+                    return Err(Errno::EINVAL);
+                }
+            }
+            NexthopKind::Other => return Err(Errno::EINVAL),
+        }
+        self.nexthops.as_mut().ok_or(Errno::EOPNOTSUPP)?.insert(object.clone());
+        Ok(())
     }
 
     fn delete(&mut self, key: RouteKey, protocol: Protocol) -> Result<(), Errno> {
@@ -139,8 +239,26 @@ impl MemoryFib {
         Ok(())
     }
 
-    /// What the kernel checks of a route: its links are up, its preferred source is local.
+    fn snapshot(&self) -> Snapshot {
+        let neighbour = |((link, address), mac): (&(u32, IpAddr), &Mac)| Neighbour {
+            link: *link,
+            address: *address,
+            mac: *mac,
+        };
+        Snapshot {
+            links: self.links.values().cloned().collect(),
+            addresses: self.addresses.clone(),
+            routes: self.routes.values().cloned().collect(),
+            nexthops: self.nexthops.clone(),
+            neighbours: self.neighbours.iter().map(neighbour).collect(),
+        }
+    }
+
+    /// What the kernel checks of a route: its links are up, its nexthop object is there, its preferred source is local.
     fn check(&self, route: &Route) -> Result<(), Errno> {
+        if let Action::Object(id) = route.action {
+            self.nexthop(id).ok_or(Errno::EINVAL)?;
+        }
         if let Action::Forward(legs) = &route.action {
             for leg in legs {
                 let link = self.links.get(&leg.link).ok_or(Errno::ENODEV)?;
@@ -161,7 +279,7 @@ impl MemoryFib {
 fn route_uses_only(route: &Route, link: u32) -> bool {
     match &route.action {
         Action::Forward(legs) => legs.iter().all(|leg| leg.link == link),
-        Action::Unreachable | Action::Blackhole | Action::Other(_) => false,
+        Action::Object(_) | Action::Unreachable | Action::Blackhole | Action::Other(_) => false,
     }
 }
 
@@ -171,16 +289,11 @@ impl Fib for MemoryFib {
             self.failing_dumps = left;
             return Err(Error::Interrupted { tries: 1 });
         }
-        Ok(Snapshot {
-            links: self.links.values().cloned().collect(),
-            addresses: self.addresses.clone(),
-            routes: self.routes.values().cloned().collect(),
-            neighbours: self
-                .neighbours
-                .iter()
-                .map(|((link, address), mac)| Neighbour { link: *link, address: *address, mac: *mac })
-                .collect(),
-        })
+        Ok(self.snapshot())
+    }
+
+    fn nexthops(&mut self) -> Result<Option<Nexthops>, Error> {
+        Ok(self.nexthops.clone())
     }
 
     fn apply(&mut self, writes: &[Write]) -> Vec<Result<(), Error>> {

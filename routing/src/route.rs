@@ -191,6 +191,8 @@ impl<'a> IntoIterator for &'a NextHops {
 pub enum Action {
     /// Send it to one of these next hops.
     Forward(NextHops),
+    /// Send it to what the nexthop object with this id stands for.
+    Object(u32),
     /// Drop it and tell the sender that the host is unreachable.
     Unreachable,
     /// Drop it silently.

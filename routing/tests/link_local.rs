@@ -85,7 +85,7 @@ fn both_families_go_over_routers_of_one_address_on_several_links() {
     let learn = |kernel: &Kernel| {
         let change = |prefix: &str| RouteChange {
             prefix: prefix.parse().unwrap(),
-            next_hops: hops.to_vec(),
+            next_hops: hops.into(),
             direct: None,
         };
         kernel.learned(vec![change("10.1.0.0/24"), change("2001:db8:f::/64")]).unwrap();

@@ -109,8 +109,8 @@ impl Lab {
 
     /// Where the kernel sends what is for a prefix of ours.
     fn legs(&self, prefix: &str) -> Vec<NextHop> {
-        let routes = self.fib.routes().values();
-        let ours = routes.filter(|route| route.protocol == Protocol::WEFT);
+        let routes = self.fib.routes();
+        let ours = routes.values().filter(|route| route.protocol == Protocol::WEFT);
         let forward = |route: &Route| match &route.action {
             Action::Forward(legs) => legs.iter().copied().collect(),
             _ => Vec::new(),
@@ -261,7 +261,11 @@ fn what_an_earlier_run_left_leads_until_the_sweep() {
         change("10.244.2.0/26", &["10.2.0.11"]),
         change("10.244.3.0/26", &["10.3.0.11"]),
     ]);
-    assert_eq!(lab.fib.writes(), writes, "all is there");
+    assert_eq!(
+        lab.fib.writes() - writes,
+        3 + 2,
+        "all is there, and goes over a group of one leg from now on"
+    );
     lab.engine.sweep();
     lab.settle();
     assert_eq!(lab.told[&far("10.2.0.11")].len(), 1);
@@ -392,7 +396,7 @@ proptest! {
         let foreign = [foreign("0.0.0.0/0", 100, via("10.0.2.254", 2))];
         let foreign = if default { &foreign[..] } else { &[] };
         let change = |prefix: &IpNet, next_hops: &[NextHopRef]| {
-            RouteChange { prefix: *prefix, next_hops: next_hops.to_vec(), direct: None }
+            RouteChange { prefix: *prefix, next_hops: next_hops.into(), direct: None }
         };
         let mut at_once = Lab::new(foreign);
         at_once.learn(&routes.iter().map(|(p, n)| change(p, n)).collect::<Vec<_>>());

@@ -185,6 +185,8 @@ struct SpeakerView {
 struct KernelView {
     fib: FibStatusJson,
     counters: Counters,
+    /// Nexthop objects of legs, and of groups.
+    nexthops: (usize, usize),
 }
 
 impl Inquiry {
@@ -277,6 +279,7 @@ impl Inquiry {
             speaker: speaker.counters,
             kernel: kernel.counters,
             next_hops: known.next_hops.into_values().collect(),
+            nexthops: kernel.nexthops,
         }
     }
 
@@ -437,7 +440,7 @@ impl KernelView {
             repaired: counters.repairs,
             learned_kept_out: false,
         };
-        Self { fib, counters }
+        Self { fib, counters, nexthops: engine.nexthop_objects() }
     }
 }
 

@@ -30,6 +30,7 @@ pub(super) fn run(run_dir: &RunDir, cni_conf_dir: Option<&Path>, out: &mut dyn W
         report(&file, fs::remove_file(&file), out, &mut failures)?;
     }
     remove_routes(&mut socket, out, &mut failures)?;
+    remove_nexthops(&mut socket, out, &mut failures)?;
     remove_links(&mut socket, out, &mut failures)?;
     remove_tables(out, &mut failures)?;
     remove_files(run_dir, out, &mut failures)?;
@@ -52,6 +53,24 @@ fn remove_routes(socket: &mut Socket, out: &mut dyn Write, failures: &mut Vec<St
                 Err(error) if error.is_absent() => {}
                 Err(error) => failures.push(format!("{name}: {error}")),
             }
+        }
+    }
+    Ok(())
+}
+
+/// Those that the routes went over.
+fn remove_nexthops(socket: &mut Socket, out: &mut dyn Write, failures: &mut Vec<String>) -> Result<()> {
+    let Some(objects) = socket.nexthops().context("cannot list the nexthop objects")? else { return Ok(()) };
+    let mut ours: Vec<_> = objects.iter().filter(|object| object.is_weft()).collect();
+    // A group goes before its legs, which would take it along.
+    ours.sort_by_key(|object| !object.is_weft_group());
+    let requests: Vec<_> = ours.iter().map(|object| object.delete()).collect();
+    for (object, result) in ours.iter().zip(socket.batch(&requests)) {
+        let name = format!("nexthop object {}", object.id);
+        match result {
+            Ok(()) => writeln!(out, "removed {name}")?,
+            Err(error) if error.is_absent() => {}
+            Err(error) => failures.push(format!("{name}: {error}")),
         }
     }
     Ok(())

@@ -42,6 +42,8 @@ pub(super) struct Scrape {
     pub(super) kernel: Counters,
     /// How BGP's next hops are reached.
     pub(super) next_hops: Vec<Resolution>,
+    /// How many nexthop objects of legs, and of groups of them, the kernel has of ours.
+    pub(super) nexthops: (usize, usize),
     /// How many pods have routes.
     pub(super) pods: usize,
     /// What became of pods' addresses.
@@ -196,6 +198,9 @@ impl Scrape {
         )?;
         let help = "Routes of Weft's over which packets are dropped, as a peer has them (RFC 7999)";
         gauge(encoder, "fib_blackholes", help, fib.blackholes as u64)?;
+        let (legs, groups) = self.nexthops;
+        let kinds = [([("kind", "leg")], legs as u64), ([("kind", "group")], groups as u64)];
+        gauges(encoder, "fib_nexthops", "Nexthop objects of Weft's in the kernel", kinds)?;
         counter(encoder, "fib_repairs", "Routes put right after another program changed them", fib.repaired)?;
         counter(encoder, "fib_resyncs", "Times the kernel's routes were read whole", self.kernel.resyncs)?;
         counter(
@@ -704,6 +709,7 @@ mod tests {
                 vec![Resolution::Unresolved; 43],
             ]
             .concat(),
+            nexthops: (46, 47),
         }
     }
 

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use super::error::Error;
 use super::monitor::Monitor;
-use super::{Request, Socket};
+use super::{Mode, Socket};
 use crate::fib::{Fib, Notification, Snapshot, Write};
 use crate::netns;
+use crate::nexthop::{Nexthop, Nexthops};
 use crate::route::Route;
 
 /// The kernel's tables in one network namespace.
@@ -50,17 +51,17 @@ impl AsFd for NetlinkFib {
 
 impl Fib for NetlinkFib {
     fn dump(&mut self) -> Result<Snapshot, Error> {
-        Ok(Snapshot {
-            links: self.socket.links()?,
-            addresses: self.socket.addresses()?,
-            routes: self.socket.routes()?,
-            neighbours: self.socket.neighbours()?,
-        })
+        let (links, addresses) = (self.socket.links()?, self.socket.addresses()?);
+        let (routes, nexthops) = self.socket.routes_and_nexthops()?;
+        Ok(Snapshot { links, addresses, routes, nexthops, neighbours: self.socket.neighbours()? })
+    }
+
+    fn nexthops(&mut self) -> Result<Option<Nexthops>, Error> {
+        self.socket.nexthops()
     }
 
     fn apply(&mut self, writes: &[Write]) -> Vec<Result<(), Error>> {
-        let requests: Vec<Request> = writes.iter().map(request).collect();
-        self.socket.batch(&requests)
+        self.socket.carry_out(writes, encode)
     }
 
     fn notifications(&mut self) -> Vec<Notification> {
@@ -68,11 +69,14 @@ impl Fib for NetlinkFib {
     }
 }
 
-fn request(write: &Write) -> Request {
+fn encode(write: &Write, sequence: u32, out: &mut Vec<u8>) {
     match write {
-        Write::Add(route) => route.add(),
-        Write::Replace(route) => route.replace(),
-        Write::Delete(key, protocol) => Route::delete(*key, *protocol),
-        Write::Neighbour(entry) => entry.replace(),
+        Write::Add(route) => route.encode(Mode::Add, sequence, out),
+        Write::Replace(route) => route.encode(Mode::Replace, sequence, out),
+        Write::Delete(key, protocol) => Route::encode_delete(*key, *protocol, sequence, out),
+        Write::Neighbour(entry) => entry.replace().encode(sequence, 0, out),
+        Write::AddNexthop(object) => object.encode(Mode::Add, sequence, out),
+        Write::ReplaceNexthop(object) => object.encode(Mode::Replace, sequence, out),
+        Write::DeleteNexthop(id) => Nexthop::encode_delete(*id, sequence, out),
     }
 }

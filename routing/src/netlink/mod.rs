@@ -47,6 +47,15 @@ pub use self::neighbour::Neighbour;
 pub use self::socket::Socket;
 pub(crate) use self::socket::receive;
 
+/// How something is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Its key or id must be free.
+    Add,
+    /// Over what holds it.
+    Replace,
+}
+
 fn family_of(address: IpAddr) -> AddressFamily {
     match address {
         IpAddr::V4(_) => AddressFamily::Inet,

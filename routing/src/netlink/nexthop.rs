@@ -1,16 +1,20 @@
 //! Nexthop objects (`struct nhmsg`, linux/nexthop.h), which the codec crates do not know.
 //!
-//! Other routing daemons install routes that only name such an object. With `net.ipv4.nexthop_compat_mode=0` the
-//! kernel then leaves gateway and link out of the route, so the objects are read to know where it leads.
+//! With `net.ipv4.nexthop_compat_mode=0` the kernel leaves gateway and link out of a route that names an object, so the
+//! objects are read to know where it leads, other programs' too.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink_packet_core::NlasIterator;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NlasIterator};
+use nix::errno::Errno;
 
-use super::{Error, Request, Socket};
-use crate::route::{NextHop, NextHops};
+use super::message::Encoder;
+use super::{Error, Mode, Request, Socket};
+use crate::nexthop::{Nexthop, NexthopKind, Nexthops};
+use crate::route::{NextHop, Protocol};
 
+const RTM_NEWNEXTHOP: u16 = 104;
+const RTM_DELNEXTHOP: u16 = 105;
 const RTM_GETNEXTHOP: u16 = 106;
 /// Length of `struct nhmsg`: family, scope, protocol, reserved, flags.
 const HEADER_LEN: usize = 8;
@@ -20,27 +24,63 @@ const NHA_OIF: u16 = 5;
 const NHA_GATEWAY: u16 = 6;
 const RTNH_F_ONLINK: u32 = 4;
 
-/// One object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Nexthop {
-    id: u32,
-    kind: Kind,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Kind {
-    /// A single leg.
-    Leg(NextHop),
-    /// Ids of single objects with their weights.
-    Group(Vec<(u32, u16)>),
-    /// A blackhole, or an object for something other than routes.
-    Other,
-}
-
 impl Nexthop {
+    /// Appends the request that writes the object.
+    pub(super) fn encode(&self, mode: Mode, sequence: u32, out: &mut Vec<u8>) {
+        let flags = match mode {
+            Mode::Add => NLM_F_CREATE | NLM_F_EXCL,
+            Mode::Replace => NLM_F_REPLACE,
+        };
+        let (family, onlink) = match &self.kind {
+            NexthopKind::Leg(leg) => {
+                let family = leg.gateway.map_or(libc::AF_INET, |gateway| match gateway {
+                    IpAddr::V4(_) => libc::AF_INET,
+                    IpAddr::V6(_) => libc::AF_INET6,
+                });
+                (family, leg.onlink)
+            }
+            NexthopKind::Group(_) | NexthopKind::Other => (libc::AF_UNSPEC, false),
+        };
+        let mut request = Encoder::new(out, RTM_NEWNEXTHOP, flags, sequence);
+        request.bytes(&header(family, self.protocol, if onlink { RTNH_F_ONLINK } else { 0 }));
+        request.attribute(NHA_ID, &self.id.to_ne_bytes());
+        match &self.kind {
+            NexthopKind::Leg(leg) => {
+                request.attribute(NHA_OIF, &leg.link.to_ne_bytes());
+                if let Some(gateway) = leg.gateway {
+                    request.address(NHA_GATEWAY, gateway);
+                }
+            }
+            NexthopKind::Group(members) => {
+                let members: Vec<u8> = members.iter().flat_map(member).collect();
+                request.attribute(NHA_GROUP, &members);
+            }
+            // The kernel refuses it: there is nothing that it stands for.
+            NexthopKind::Other => {}
+        }
+        request.end();
+    }
+
+    /// The request that deletes the object, and the routes over it.
+    pub fn delete(&self) -> Request {
+        let mut payload = header(libc::AF_UNSPEC, Protocol(0), 0).to_vec();
+        payload.extend(8u16.to_ne_bytes());
+        payload.extend(NHA_ID.to_ne_bytes());
+        payload.extend(self.id.to_ne_bytes());
+        Request::raw(RTM_DELNEXTHOP, 0, payload)
+    }
+
+    /// Appends the request that deletes the object with this id, whosever it is.
+    pub(super) fn encode_delete(id: u32, sequence: u32, out: &mut Vec<u8>) {
+        let mut request = Encoder::new(out, RTM_DELNEXTHOP, 0, sequence);
+        request.bytes(&header(libc::AF_UNSPEC, Protocol(0), 0));
+        request.attribute(NHA_ID, &id.to_ne_bytes());
+        request.end();
+    }
+
     fn decode(payload: &[u8]) -> Option<Self> {
         let (header, attributes) = payload.split_first_chunk::<HEADER_LEN>()?;
-        let [.., a, b, c, d] = *header;
+        let [_, _, protocol, _, a, b, c, d] = *header;
         let onlink = u32::from_ne_bytes([a, b, c, d]) & RTNH_F_ONLINK != 0;
         let (mut id, mut link, mut gateway, mut group) = (None, None, None, None);
         for attribute in NlasIterator::new(attributes).map_while(Result::ok) {
@@ -54,12 +94,18 @@ impl Nexthop {
             }
         }
         let kind = match (group, link) {
-            (Some(members), _) => Kind::Group(members),
-            (None, Some(link)) => Kind::Leg(NextHop { gateway, link, weight: 1, onlink }),
-            (None, None) => Kind::Other,
+            (Some(members), _) => NexthopKind::Group(members),
+            (None, Some(link)) => NexthopKind::Leg(NextHop { gateway, link, weight: 1, onlink }),
+            (None, None) => NexthopKind::Other,
         };
-        Some(Self { id: id?, kind })
+        Some(Self { id: id?, protocol: Protocol(protocol), kind })
     }
+}
+
+fn header(family: libc::c_int, protocol: Protocol, flags: u32) -> [u8; HEADER_LEN] {
+    let family = u8::try_from(family).unwrap_or_default();
+    let [a, b, c, d] = flags.to_ne_bytes();
+    [family, 0, protocol.0, 0, a, b, c, d]
 }
 
 fn address(value: &[u8]) -> Option<IpAddr> {
@@ -68,8 +114,14 @@ fn address(value: &[u8]) -> Option<IpAddr> {
     v4().or_else(v6)
 }
 
-/// Reads an array of `struct nexthop_grp`: id, weight less one in two parts (the high one since Linux 6.13), and
-/// two reserved bytes.
+/// `struct nexthop_grp`: id, weight less one in two parts (the high one since Linux 6.13; 0 for weights up to 256), and two reserved
+/// bytes.
+fn member((id, weight): &(u32, u16)) -> [u8; 8] {
+    let [a, b, c, d] = id.to_ne_bytes();
+    let weight = u8::try_from(weight.saturating_sub(1)).unwrap_or(u8::MAX);
+    [a, b, c, d, weight, 0, 0, 0]
+}
+
 fn members(value: &[u8]) -> Vec<(u32, u16)> {
     let (entries, _) = value.as_chunks::<8>();
     entries
@@ -81,33 +133,15 @@ fn members(value: &[u8]) -> Vec<(u32, u16)> {
         .collect()
 }
 
-/// The legs that the objects of a namespace stand for, by id.
-#[derive(Debug, Default)]
-pub(super) struct Nexthops(BTreeMap<u32, Kind>);
-
-impl Nexthops {
-    /// The legs behind an id; none for a blackhole or an id that is not there.
-    pub(super) fn legs(&self, id: u32) -> NextHops {
-        match self.0.get(&id) {
-            Some(Kind::Leg(leg)) => NextHops::from(*leg),
-            Some(Kind::Group(members)) => members
-                .iter()
-                .filter_map(|(id, weight)| match self.0.get(id) {
-                    Some(Kind::Leg(leg)) => Some(NextHop { weight: *weight, ..*leg }),
-                    _ => None,
-                })
-                .collect(),
-            Some(Kind::Other) | None => NextHops::default(),
-        }
-    }
-}
-
 impl Socket {
-    /// All nexthop objects of the namespace.
-    pub(super) fn nexthops(&mut self) -> Result<Nexthops, Error> {
+    /// All nexthop objects of the namespace; `None` where the kernel has no such thing.
+    pub fn nexthops(&mut self) -> Result<Option<Nexthops>, Error> {
         let request = Request::raw(RTM_GETNEXTHOP, 0, vec![0; HEADER_LEN]);
-        let objects = self.dump(&request, |_, payload| Nexthop::decode(payload))?;
-        Ok(Nexthops(objects.into_iter().map(|object| (object.id, object.kind)).collect()))
+        match self.dump(&request, |_, payload| Nexthop::decode(payload)) {
+            Ok(objects) => Ok(Some(objects.into_iter().collect())),
+            Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -123,28 +157,47 @@ mod tests {
         bytes
     }
 
-    fn object(id: u32, rest: &[Vec<u8>]) -> Nexthop {
-        let mut bytes = vec![0; HEADER_LEN];
-        bytes.extend(attribute(NHA_ID, &id.to_ne_bytes()));
-        bytes.extend(rest.concat());
-        Nexthop::decode(&bytes).unwrap()
+    fn object(id: u32, kind: NexthopKind) -> Nexthop {
+        Nexthop { id, protocol: Protocol::WEFT, kind }
     }
 
     #[test]
-    fn groups_stand_for_the_legs_of_their_members() {
-        let leg =
-            object(1, &[attribute(NHA_OIF, &3u32.to_ne_bytes()), attribute(NHA_GATEWAY, &[10, 0, 0, 1])]);
-        let mut members = Vec::new();
-        for (id, weight) in [(1u32, 4u8), (9, 0)] {
-            members.extend_from_slice(&id.to_ne_bytes());
-            members.extend_from_slice(&[weight, 0, 0, 0]);
+    fn objects_are_encoded_as_linux_nexthop_h_says() {
+        let leg = NextHop { onlink: true, ..NextHop::via([10, 0, 0, 1].into(), 3) };
+        let mut bytes = Vec::new();
+        object(7, NexthopKind::Leg(leg)).encode(Mode::Add, 9, &mut bytes);
+        let expected = [
+            48u32.to_ne_bytes().to_vec(),
+            104u16.to_ne_bytes().to_vec(),
+            0x601u16.to_ne_bytes().to_vec(),
+            9u32.to_ne_bytes().to_vec(),
+            vec![0; 4],
+            vec![2, 0, 176, 0],
+            4u32.to_ne_bytes().to_vec(),
+            attribute(NHA_ID, &7u32.to_ne_bytes()),
+            attribute(NHA_OIF, &3u32.to_ne_bytes()),
+            attribute(NHA_GATEWAY, &[10, 0, 0, 1]),
+        ];
+        assert_eq!(bytes, expected.concat());
+        bytes.clear();
+        Nexthop::encode_delete(7, 9, &mut bytes);
+        assert_eq!(bytes.len(), 32);
+        assert_eq!(bytes[24..], attribute(NHA_ID, &7u32.to_ne_bytes()));
+        let mut request = Vec::new();
+        object(7, NexthopKind::Other).delete().encode(9, 0, &mut request);
+        assert_eq!(request, bytes);
+    }
+
+    #[test]
+    fn what_is_encoded_is_read_as_it_was() {
+        let via = |address: &str| NexthopKind::Leg(NextHop::via(address.parse().unwrap(), 3));
+        for kind in
+            [via("10.0.0.1"), via("fe80::1"), NexthopKind::Group(vec![(1, 1), (2, 256)]), NexthopKind::Other]
+        {
+            let (object, mut bytes) = (object(5, kind), Vec::new());
+            object.encode(Mode::Replace, 1, &mut bytes);
+            assert_eq!(Nexthop::decode(&bytes[16..]), Some(object));
         }
-        let group = object(2, &[attribute(NHA_GROUP, &members)]);
-        assert_eq!(group.kind, Kind::Group(vec![(1, 5), (9, 1)]));
-        let objects = Nexthops([leg, group].into_iter().map(|object| (object.id, object.kind)).collect());
-        let expected = NextHops::from(NextHop::via("10.0.0.1".parse().unwrap(), 3));
-        assert_eq!((objects.legs(1), objects.legs(2)), (expected.clone(), expected));
-        assert!(objects.legs(7).is_empty());
     }
 
     #[test]

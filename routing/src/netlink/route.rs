@@ -1,8 +1,4 @@
 //! Routes of table main: requests that add, replace and delete them, and the dump.
-//!
-//! The legs of a route are written into the route itself (`RTA_MULTIPATH`), not as nexthop objects: when a link
-//! loses its carrier the kernel deletes the objects on it, and with the last of them the routes, without any
-//! notification, while legs written into a route stay and are only flagged.
 
 use std::net::IpAddr;
 
@@ -15,8 +11,13 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
-use super::{Error, Request, Socket, family_of};
+use super::message::Encoder;
+use super::{Error, Mode, Request, Socket, family_of};
+use crate::nexthop::{self, Nexthops};
 use crate::route::{Action, NextHop, NextHops, Protocol, Route, RouteKey};
+
+/// `RTA_NH_ID` (linux/rtnetlink.h).
+const RTA_NH_ID: u16 = 30;
 
 impl Route {
     /// The request that adds the route where its key is free, and fails with `EEXIST` where it is not,
@@ -40,16 +41,64 @@ impl Route {
         Request::new(&RouteNetlinkMessage::DelRoute(message), 0)
     }
 
+    /// Appends the request that writes the route, as [`Self::add`] or [`Self::replace`] does. What there are many of, routes over
+    /// nexthop objects, costs no allocation.
+    pub(super) fn encode(&self, mode: Mode, sequence: u32, out: &mut Vec<u8>) {
+        let kind = match &self.action {
+            Action::Object(_) => libc::RTN_UNICAST,
+            Action::Unreachable => libc::RTN_UNREACHABLE,
+            Action::Blackhole => libc::RTN_BLACKHOLE,
+            Action::Forward(_) | Action::Other(_) => {
+                let request = if mode == Mode::Add { self.add() } else { self.replace() };
+                return request.encode(sequence, 0, out);
+            }
+        };
+        let flags = if mode == Mode::Add { NLM_F_CREATE | NLM_F_EXCL } else { NLM_F_CREATE | NLM_F_REPLACE };
+        let mut request = begin(
+            out,
+            libc::RTM_NEWROUTE,
+            flags,
+            sequence,
+            self.key,
+            self.protocol,
+            (libc::RT_SCOPE_UNIVERSE, kind),
+        );
+        if let Action::Object(id) = self.action {
+            request.attribute(RTA_NH_ID, &id.to_ne_bytes());
+        }
+        if let Some(source) = self.preferred_source {
+            request.address(libc::RTA_PREFSRC, source);
+        }
+        request.end();
+    }
+
+    /// The same for [`Self::delete`].
+    pub(super) fn encode_delete(key: RouteKey, protocol: Protocol, sequence: u32, out: &mut Vec<u8>) {
+        begin(
+            out,
+            libc::RTM_DELROUTE,
+            0,
+            sequence,
+            key,
+            protocol,
+            (libc::RT_SCOPE_NOWHERE, libc::RTN_UNSPEC),
+        )
+        .end();
+    }
+
     fn message(&self) -> RouteMessage {
         let mut message = header(self.key, self.protocol);
         message.header.kind = match &self.action {
-            Action::Forward(_) => RouteType::Unicast,
+            Action::Forward(_) | Action::Object(_) => RouteType::Unicast,
             Action::Unreachable => RouteType::Unreachable,
             Action::Blackhole => RouteType::BlackHole,
             Action::Other(number) => RouteType::from(*number),
         };
         if let Action::Forward(next_hops) = &self.action {
             forward(&mut message, next_hops);
+        }
+        if let Action::Object(id) = self.action {
+            message.attributes.push(RouteAttribute::NhId(id));
         }
         message.attributes.extend(self.preferred_source.map(|ip| RouteAttribute::PrefSource(ip.into())));
         message
@@ -76,19 +125,52 @@ impl Route {
             _ => None,
         })?;
         let destination = IpNet::new(destination, header.destination_prefix_length).ok()?;
-        let action = match header.kind {
-            RouteType::Unicast => Action::Forward(fields.next_hops(header)),
-            RouteType::Unreachable => Action::Unreachable,
-            RouteType::BlackHole => Action::Blackhole,
-            other => Action::Other(other.into()),
+        let protocol = Protocol(header.protocol.into());
+        let own_object = fields.object.filter(|id| protocol.is_weft() && nexthop::OWN_IDS.contains(id));
+        let action = match (header.kind, own_object) {
+            (RouteType::Unicast, Some(id)) => Action::Object(id),
+            (RouteType::Unicast, None) => Action::Forward(fields.next_hops(header)),
+            (RouteType::Unreachable, _) => Action::Unreachable,
+            (RouteType::BlackHole, _) => Action::Blackhole,
+            (other, _) => Action::Other(other.into()),
         };
         Some(Self {
             key: RouteKey::new(destination, fields.metric),
-            protocol: Protocol(header.protocol.into()),
+            protocol,
             action,
             preferred_source: fields.preferred_source,
         })
     }
+}
+
+/// Begins a request about the route with this key.
+fn begin(
+    out: &mut Vec<u8>,
+    message: u16,
+    flags: u16,
+    sequence: u32,
+    key: RouteKey,
+    protocol: Protocol,
+    (scope, kind): (u8, u8),
+) -> Encoder<'_> {
+    let destination = key.destination();
+    let family = u8::from(family_of(destination.addr()));
+    let mut request = Encoder::new(out, message, flags, sequence);
+    // `struct rtmsg`: family, lengths of destination and source, type of service, table, protocol, scope, type, flags.
+    request.bytes(&[
+        family,
+        destination.prefix_len(),
+        0,
+        0,
+        RouteHeader::RT_TABLE_MAIN,
+        protocol.0,
+        scope,
+        kind,
+    ]);
+    request.bytes(&0u32.to_ne_bytes());
+    request.address(libc::RTA_DST, destination.addr());
+    request.attribute(libc::RTA_PRIORITY, &key.metric().to_ne_bytes());
+    request
 }
 
 fn header(key: RouteKey, protocol: Protocol) -> RouteMessage {
@@ -148,6 +230,7 @@ struct Fields {
     preferred_source: Option<IpAddr>,
     gateway: Option<IpAddr>,
     link: Option<u32>,
+    object: Option<u32>,
     legs: Vec<NextHop>,
 }
 
@@ -160,6 +243,7 @@ impl Fields {
             RouteAttribute::PrefSource(address) => self.preferred_source = ip(address),
             RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => self.gateway = gateway(attribute),
             RouteAttribute::Oif(link) => self.link = Some(*link),
+            RouteAttribute::NhId(id) => self.object = Some(*id),
             RouteAttribute::MultiPath(hops) => {
                 self.legs.extend(hops.iter().map(|hop| NextHop {
                     gateway: hop.attributes.iter().find_map(gateway),
@@ -203,30 +287,61 @@ fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
 impl Socket {
     /// All routes of table main, IPv4 first. Nexthop objects are resolved to the legs they stand for.
     pub fn routes(&mut self) -> Result<Vec<Route>, Error> {
-        self.filtered_routes(RouteProtocol::Unspec)
+        self.resolved_routes(RouteProtocol::Unspec)
     }
 
     /// As [`Self::routes`], but only those of one protocol: the kernel leaves out the others, however many.
     pub fn routes_of(&mut self, protocol: Protocol) -> Result<Vec<Route>, Error> {
-        self.filtered_routes(RouteProtocol::from(protocol.0))
+        self.resolved_routes(RouteProtocol::from(protocol.0))
     }
 
     /// `RouteProtocol::Unspec` stands for every protocol.
-    fn filtered_routes(&mut self, protocol: RouteProtocol) -> Result<Vec<Route>, Error> {
-        let mut routes = self.family_routes(AddressFamily::Inet, protocol)?;
-        routes.append(&mut self.family_routes(AddressFamily::Inet6, protocol)?);
-        if routes.iter().any(|(_, object)| object.is_some()) {
-            let objects = self.nexthops()?;
+    fn resolved_routes(&mut self, protocol: RouteProtocol) -> Result<Vec<Route>, Error> {
+        let mut routes = self.table_main(protocol)?;
+        let is_over_object = |(route, object): &(Route, Option<u32>)| {
+            object.is_some() || matches!(route.action, Action::Object(_))
+        };
+        if routes.iter().any(is_over_object)
+            && let Some(objects) = self.nexthops()?
+        {
             for (route, object) in &mut routes {
-                if let Some(object) = object {
-                    route.action = Action::Forward(objects.legs(*object));
+                let own = if let Action::Object(id) = route.action { Some(id) } else { None };
+                if let Some(id) = object.or(own) {
+                    route.action = Action::Forward(objects.legs(id));
                 }
             }
         }
         Ok(routes.into_iter().map(|(route, _)| route).collect())
     }
 
-    /// Each route with the id of its nexthop object where only that says where it leads.
+    /// All routes of table main, those of ours over our nexthop objects by the ids of these, and all objects. These are read last: a
+    /// route whose object is not among them went with it.
+    pub(super) fn routes_and_nexthops(&mut self) -> Result<(Vec<Route>, Option<Nexthops>), Error> {
+        let routes = self.table_main(RouteProtocol::Unspec)?;
+        let objects = self.nexthops()?;
+        let resolve = |(route, object): (Route, Option<u32>)| {
+            let Some(known) = &objects else { return Some(route) };
+            let own = if let Action::Object(id) = route.action { Some(id) } else { None };
+            match own.map(|id| known.get(id)) {
+                Some(None) => None,
+                Some(Some(object)) if object.is_weft_group() => Some(route),
+                _ => match object.or(own) {
+                    Some(id) => Some(Route { action: Action::Forward(known.legs(id)), ..route }),
+                    None => Some(route),
+                },
+            }
+        };
+        let routes = routes.into_iter().filter_map(resolve).collect();
+        Ok((routes, objects))
+    }
+
+    fn table_main(&mut self, protocol: RouteProtocol) -> Result<Vec<(Route, Option<u32>)>, Error> {
+        let mut routes = self.family_routes(AddressFamily::Inet, protocol)?;
+        routes.append(&mut self.family_routes(AddressFamily::Inet6, protocol)?);
+        Ok(routes)
+    }
+
+    /// Each route with the id of its nexthop object where only that says where it leads and it is none of ours.
     fn family_routes(
         &mut self,
         family: AddressFamily,

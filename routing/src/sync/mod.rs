@@ -4,6 +4,8 @@
 //! ([`learned`](Engine::learned), [`pods`](Engine::pods), ...) only note what is wanted and which keys that
 //! touches; [`run`](Engine::run) listens to the kernel, dumps where needed, and writes the difference.
 
+mod failover;
+mod objects;
 mod query;
 mod recursion;
 mod report;
@@ -12,10 +14,12 @@ mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use self::objects::Objects;
 use self::recursion::{Dependents, Recursion};
 pub use self::report::{Counters, Event, FibEntry, FibNextHop, RouteState};
 use self::view::{Effects, View};
@@ -37,9 +41,9 @@ const RESYNC_INTERVAL_PER_ROUTE: Duration = Duration::from_micros(5);
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Writes handed to the kernel at once. Between two batches notifications are read.
-const BATCH: usize = 4096;
+const BATCH: usize = 8192;
 /// Batches in one [`Engine::run`], so that commands are not kept waiting.
-const BATCHES_PER_RUN: usize = 8;
+const BATCHES_PER_RUN: usize = 2;
 /// Batches of notifications read in one [`Engine::run`].
 const READS_PER_RUN: usize = 16;
 
@@ -80,6 +84,9 @@ pub struct Engine {
     pods: BTreeMap<IpAddr, PodRoute>,
     tracked: BTreeSet<NextHopRef>,
     view: View,
+    objects: Objects,
+    /// Nexthop objects of ours may have gone, or changed.
+    objects_stale: bool,
     resolutions: BTreeMap<NextHopRef, Resolved>,
     dependents: Dependents,
     /// Keys to compare.
@@ -110,6 +117,8 @@ impl Engine {
             pods: BTreeMap::new(),
             tracked: BTreeSet::new(),
             view: View::default(),
+            objects: Objects::default(),
+            objects_stale: false,
             resolutions: BTreeMap::new(),
             dependents: Dependents::default(),
             dirty: BTreeSet::new(),
@@ -156,16 +165,23 @@ impl Engine {
     /// Takes in learned and withdrawn routes.
     pub fn learned(&mut self, changes: Vec<RouteChange>) {
         let mut concerned = BTreeSet::new();
+        let mut found = false;
+        let mut last: Option<Arc<[NextHopRef]>> = None;
         for change in changes {
             let key = RouteKey::new(change.prefix, self.settings.metric);
             if change.next_hops.is_empty() {
                 // A withdrawal is certain knowledge; what an earlier run left is not kept against it.
                 self.adopted.remove(&key);
             }
-            for next_hop in &change.next_hops {
-                if !self.resolutions.contains_key(next_hop) {
-                    self.resolve(*next_hop);
+            // Most routes have the next hops of the one before.
+            if last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, &change.next_hops)) {
+                for next_hop in change.next_hops.iter() {
+                    found |= self.learned.find(next_hop);
+                    if !self.resolutions.contains_key(next_hop) {
+                        self.resolve(*next_hop);
+                    }
                 }
+                last = Some(Arc::clone(&change.next_hops));
             }
             let resolutions = &self.resolutions;
             self.learned.set(change, |next_hop| resolutions.get(next_hop).cloned().unwrap_or_default());
@@ -173,6 +189,9 @@ impl Engine {
             self.dependents.concerned(key.destination(), &mut concerned);
         }
         self.resolve_again(concerned);
+        if found {
+            self.move_sets(|_| true);
+        }
     }
 
     /// Replaces the set of pod routes. A route that is no longer in it is left to its owner, the CNI plugin.
@@ -217,7 +236,7 @@ impl Engine {
         let Some(dumped_at) = self.dumped_at else {
             return (self.resync_at.unwrap_or(now), Timer::Resync);
         };
-        if !self.dirty.is_empty() || self.neighbours_dirty {
+        if !self.dirty.is_empty() || self.neighbours_dirty || self.objects_stale || self.objects.are_moved() {
             return (now, Timer::Work);
         }
         let resync = self.resync_at.map(|at| (at, Timer::Resync));
@@ -231,6 +250,13 @@ impl Engine {
     /// Fails only when a dump does; it is tried again by itself.
     pub fn run(&mut self, now: Instant, fib: &mut impl Fib) -> Result<(), Error> {
         self.listen(now, fib);
+        if self.dumped_at.is_some() {
+            // However many routes there are: before anything that takes longer with each.
+            if self.objects_stale {
+                self.look(now, fib);
+            }
+            self.write_groups(now, fib, &BTreeSet::new());
+        }
         let audit = self.dumped_at.is_none_or(|at| now >= at + AUDIT_INTERVAL);
         if audit && self.resync_at.is_none() || self.resync_at.is_some_and(|at| now >= at) {
             self.resync(now, fib)?;
@@ -254,6 +280,7 @@ impl Engine {
         if std::mem::take(&mut self.neighbours_dirty) {
             self.write_neighbours(fib);
         }
+        self.sweep_objects(fib);
         Ok(())
     }
 
@@ -298,7 +325,8 @@ impl Engine {
         self.stale = false;
         self.counters.resyncs = self.counters.resyncs.saturating_add(1);
         let mut effects = Effects::default();
-        self.view.replace(snapshot, &mut effects);
+        let nexthops = self.view.replace(snapshot, &mut effects);
+        self.take_objects(nexthops.as_ref());
         if self.dumped_at.replace(now).is_none() {
             effects.drifted.clear();
             self.adopt();
@@ -312,7 +340,7 @@ impl Engine {
 
     /// Notes which routes an earlier run left.
     fn adopt(&mut self) {
-        let found = self.view.ours.values().filter(|route| route.protocol == Protocol::WEFT);
+        let found = self.view.ours.routes().filter(|route| route.protocol == Protocol::WEFT);
         self.adopted = found.map(|route| route.key).collect();
         let ipv4 = self.adopted.iter().filter(|key| matches!(key.destination(), IpNet::V4(_))).count();
         self.events.push_back(Event::Adopted { ipv4, ipv6: self.adopted.len().saturating_sub(ipv4) });
@@ -331,6 +359,7 @@ impl Engine {
         self.dirty.extend(effects.foreign.iter().map(|destination| RouteKey::new(*destination, metric)));
         self.drifted.append(&mut effects.drifted);
         self.neighbours_dirty |= effects.neighbours || effects.links;
+        self.objects_stale |= effects.objects;
         if effects.topology {
             self.resolve_all();
             self.dirty.extend(self.pods.values().map(PodRoute::key));
@@ -393,6 +422,7 @@ impl Engine {
             settings: &self.settings,
             adopted: &self.adopted,
             ours: &self.view.ours,
+            objects: &self.objects,
         }
     }
 
@@ -405,7 +435,7 @@ impl Engine {
         for next_hop in in_use {
             self.resolve(next_hop);
         }
-        self.remake(|_| true);
+        self.move_sets(|_| true);
     }
 
     /// Learned routes that may lead to these next hops changed.
@@ -418,17 +448,8 @@ impl Engine {
             }
         }
         if !changed.is_empty() {
-            self.remake(|next_hop| changed.contains(next_hop));
+            self.move_sets(|next_hop| changed.contains(next_hop));
         }
-    }
-
-    /// Makes the legs of learned routes anew that have a next hop which `concerns`.
-    fn remake(&mut self, concerns: impl Fn(&NextHopRef) -> bool) {
-        let resolutions = &self.resolutions;
-        let resolved = |next_hop: &NextHopRef| resolutions.get(next_hop).cloned().unwrap_or_default();
-        let changed = self.learned.resolve(concerns, resolved);
-        let metric = self.settings.metric;
-        self.dirty.extend(changed.into_iter().map(|prefix| RouteKey::new(prefix, metric)));
     }
 
     /// The keys of everything wanted, resolved or not.
@@ -439,7 +460,7 @@ impl Engine {
     }
 
     /// The route that should hold `key`; `None` when nothing wants the key or the route cannot be made now.
-    fn desired(&self, key: RouteKey) -> Option<Route> {
+    fn desired(&self, key: RouteKey, actual: Option<&Route>) -> Option<Route> {
         let destination = key.destination();
         let preferred_source = match destination {
             IpNet::V4(_) => self.sources.v4,
@@ -470,7 +491,20 @@ impl Engine {
             });
         }
         let legs = Some(legs).filter(|legs| !legs.is_empty())?;
-        Some(Route { key, protocol: Protocol::WEFT, action: Action::Forward(legs.clone()), preferred_source })
+        Some(Route { key, protocol: Protocol::WEFT, action: self.by_group(legs, actual), preferred_source })
+    }
+
+    /// The same, over a group if there can be one.
+    fn desired_over_group(&mut self, key: RouteKey, actual: Option<&Route>) -> Option<Route> {
+        let mut route = self.desired(key, actual)?;
+        if let Action::Forward(legs) = &route.action
+            && route.protocol == Protocol::WEFT
+            && self.objects.serve(legs)
+            && let Some(id) = self.objects.find_or_make(legs)
+        {
+            route.action = Action::Object(id);
+        }
+        Some(route)
     }
 
     fn is_up(&self, link: u32) -> bool {
@@ -482,11 +516,11 @@ impl Engine {
         learned.then(|| self.learned.legs(&key.destination())).flatten()
     }
 
-    fn compare(&self, key: RouteKey, desired: Option<&Route>) -> Option<Write> {
+    fn compare(&self, key: RouteKey, desired: Option<&Route>, actual: Option<&Route>) -> Option<Write> {
         delta::write(Compared {
             key,
             desired,
-            actual: self.view.ours.get(&key),
+            actual,
             foreign: self.view.topology.holds(key),
             adopted: self.adopted.contains(&key),
         })
@@ -494,32 +528,16 @@ impl Engine {
 
     /// Writes one batch of dirty keys.
     fn write(&mut self, now: Instant, fib: &mut impl Fib) {
-        let mut writes = Vec::new();
-        let mut deletes = Vec::new();
-        for _ in 0..BATCH {
-            let Some(key) = self.dirty.pop_first() else { break };
-            let desired = self.desired(key);
-            if desired.is_some() {
-                self.adopted.remove(&key);
-            }
-            let Some(write) = self.compare(key, desired.as_ref()) else {
-                self.drifted.remove(&key);
-                self.forget_refusal(key);
-                continue;
-            };
-            // The kernel refuses to add over, and to delete, what is not ours; only replacing needs our care. The
-            // dump that is due looks at every key again.
-            if self.stale && matches!(write, Write::Replace(_)) {
-                continue;
-            }
-            if self.refused.get(&key).is_some_and(|refused| refused.write == write && refused.retry_at > now)
-            {
-                continue;
-            }
-            // What is added before something is deleted never leaves a gap when only the metric changes.
-            if matches!(write, Write::Delete(..)) { &mut deletes } else { &mut writes }.push((key, write));
+        let mut writes = self.writes(now);
+        let over: BTreeSet<u32> = writes.iter().filter_map(|(_, write)| write.object()).collect();
+        let refused = self.write_groups(now, fib, &over);
+        if !refused.is_empty() {
+            writes.retain(|(key, write)| {
+                let Some(error) = write.object().and_then(|id| refused.get(&id)) else { return true };
+                self.refuse(now, *key, write.clone(), error.clone());
+                false
+            });
         }
-        writes.append(&mut deletes);
         let (keys, writes): (Vec<RouteKey>, Vec<Write>) = writes.into_iter().unzip();
         let results = fib.apply(&writes);
         let mut repaired = Vec::new();
@@ -538,13 +556,44 @@ impl Engine {
         }
     }
 
+    /// What is to be written of the next batch of dirty keys: grouped by where routes go, which the kernel takes faster, and what is
+    /// added before what is deleted, so that there is never a gap when only the metric changes.
+    fn writes(&mut self, now: Instant) -> Vec<(RouteKey, Write)> {
+        let mut writes = Vec::new();
+        for _ in 0..BATCH {
+            let Some(key) = self.dirty.pop_first() else { break };
+            let actual = self.view.ours.get(&key).cloned();
+            let desired = self.desired_over_group(key, actual.as_ref());
+            if desired.is_some() {
+                self.adopted.remove(&key);
+            }
+            let Some(write) = self.compare(key, desired.as_ref(), actual.as_ref()) else {
+                self.drifted.remove(&key);
+                self.forget_refusal(key);
+                continue;
+            };
+            // The kernel refuses to add over, and to delete, what is not ours; only replacing needs our care. The
+            // dump that is due looks at every key again.
+            if self.stale && matches!(write, Write::Replace(_)) {
+                continue;
+            }
+            if self.refused.get(&key).is_some_and(|refused| refused.write == write && refused.retry_at > now)
+            {
+                continue;
+            }
+            writes.push((key, write));
+        }
+        writes.sort_by_cached_key(|(_, write)| (matches!(write, Write::Delete(..)), write.object()));
+        writes
+    }
+
     fn written(&mut self, key: RouteKey, write: Write, repaired: &mut Vec<IpNet>) {
         self.counters.writes = self.counters.writes.saturating_add(1);
         self.forget_refusal(key);
         let drifted = self.drifted.remove(&key);
         match write {
             Write::Add(route) | Write::Replace(route) => {
-                self.view.ours.insert(key, route);
+                self.view.ours.insert(route);
                 if drifted {
                     repaired.push(key.destination());
                 }
@@ -552,7 +601,10 @@ impl Engine {
             Write::Delete(..) => {
                 self.view.ours.remove(&key);
             }
-            Write::Neighbour(_) => {}
+            Write::Neighbour(_)
+            | Write::AddNexthop(_)
+            | Write::ReplaceNexthop(_)
+            | Write::DeleteNexthop(_) => {}
         }
     }
 

@@ -22,6 +22,11 @@ impl Engine {
         self.counters
     }
 
+    /// How many nexthop objects the kernel has of ours: single legs, and groups of them.
+    pub fn nexthop_objects(&self) -> (usize, usize) {
+        self.objects.count()
+    }
+
     /// How a next hop resolves now.
     pub fn resolution(&self, next_hop: NextHopRef) -> Resolution {
         self.recursion().resolve(next_hop).resolved.resolution
@@ -45,7 +50,7 @@ impl Engine {
     pub fn adopted_routers(&self) -> BTreeMap<u32, Ipv6Addr> {
         let mut gateways: BTreeMap<u32, BTreeSet<Ipv6Addr>> = BTreeMap::new();
         for route in self.adopted.iter().filter_map(|key| self.view.ours.get(key)) {
-            let Action::Forward(legs) = &route.action else { continue };
+            let Some(legs) = self.legs_of(&route.action) else { continue };
             for leg in legs {
                 if let Some(IpAddr::V6(gateway)) = leg.gateway
                     && gateway.is_unicast_link_local()
@@ -73,13 +78,17 @@ impl Engine {
             let name = |link: &Link| link.name.clone();
             self.view.topology.link(index).map_or_else(|| index.to_string(), name)
         };
-        let desired = self.desired(key);
-        let shown = desired.as_ref().or_else(|| self.view.ours.get(&key));
+        let actual = self.view.ours.get(&key);
+        let desired = self.desired(key, actual);
+        let shown = desired.as_ref().or(actual);
         let pod = self.pods.get(&key.destination().addr()).is_some_and(|pod| pod.key() == key);
         let unmade = if pod { Protocol::WEFT_PODS } else { Protocol::WEFT };
         FibEntry {
             prefix: key.destination(),
-            next_hops: shown.map(|route| report::next_hops(&route.action, name)).unwrap_or_default(),
+            next_hops: shown
+                .and_then(|route| self.legs_of(&route.action))
+                .map(|legs| report::next_hops(legs, name))
+                .unwrap_or_default(),
             blackhole: shown.is_some_and(|route| route.action == Action::Blackhole),
             protocol: shown.map_or(unmade, |route| route.protocol).0,
             metric: key.metric(),
@@ -102,8 +111,8 @@ impl Engine {
     }
 
     fn state(&self, key: RouteKey) -> RouteState {
-        let desired = self.desired(key);
         let actual = self.view.ours.get(&key);
+        let desired = self.desired(key, actual);
         let foreign = self.view.topology.foreign(&key.destination());
         let shadow = foreign.first().filter(|route| route.key.metric() <= key.metric());
         match (&desired, actual) {

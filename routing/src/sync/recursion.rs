@@ -12,9 +12,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::objects::Objects;
+use super::view::Ours;
 use super::wanted::{Learned, Settings};
 use crate::resolve::{Lookup, NextHopRef, Resolution, Resolved, Topology};
-use crate::route::{Action, NextHop, Route, RouteKey};
+use crate::route::{Action, NextHop, RouteKey};
 
 /// How many learned routes one after the other may lead to a next hop.
 const DEPTH: usize = 4;
@@ -29,7 +31,8 @@ pub(super) struct Recursion<'a> {
     pub(super) settings: &'a Settings,
     /// The keys of what an earlier run left, and our routes in the kernel, these among them.
     pub(super) adopted: &'a BTreeSet<RouteKey>,
-    pub(super) ours: &'a BTreeMap<RouteKey, Route>,
+    pub(super) ours: &'a Ours,
+    pub(super) objects: &'a Objects,
 }
 
 /// How a next hop resolves.
@@ -139,10 +142,12 @@ impl Recursion<'_> {
     fn left(self, prefix: IpNet) -> Vec<NextHop> {
         let key = RouteKey::new(prefix, self.settings.metric);
         let route = self.adopted.get(&key).and_then(|key| self.ours.get(key));
-        match route.map(|route| &route.action) {
-            Some(Action::Forward(legs)) => self.topology.usable(legs).collect(),
-            _ => Vec::new(),
-        }
+        let legs = match route.map(|route| &route.action) {
+            Some(Action::Forward(legs)) => Some(legs),
+            Some(Action::Object(id)) => self.objects.legs(*id),
+            _ => None,
+        };
+        legs.map(|legs| self.topology.usable(legs).collect()).unwrap_or_default()
     }
 
     /// The most specific learned route to a next hop, which does not lead there: only for who asks why.

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::resolve::{NextHopRef, Resolution};
-use crate::route::{Action, Protocol};
+use crate::route::{NextHops, Protocol};
 
 /// Something its owner may want to act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,12 +129,6 @@ pub struct Counters {
     pub overruns: u64,
 }
 
-pub(super) fn next_hops(action: &Action, name: impl Fn(u32) -> String) -> Vec<FibNextHop> {
-    match action {
-        Action::Forward(legs) => legs
-            .iter()
-            .map(|leg| FibNextHop { via: leg.gateway, dev: name(leg.link), weight: leg.weight })
-            .collect(),
-        Action::Unreachable | Action::Blackhole | Action::Other(_) => Vec::new(),
-    }
+pub(super) fn next_hops(legs: &NextHops, name: impl Fn(u32) -> String) -> Vec<FibNextHop> {
+    legs.iter().map(|leg| FibNextHop { via: leg.gateway, dev: name(leg.link), weight: leg.weight }).collect()
 }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use crate::fib::{Notification, Snapshot};
 use crate::netlink::{Link, Mac};
+use crate::nexthop::Nexthops;
 use crate::resolve::Topology;
 use crate::route::{Action, NextHop, Route, RouteKey};
 
@@ -14,11 +15,87 @@ use crate::route::{Action, NextHop, Route, RouteKey};
 #[derive(Debug, Default)]
 pub(super) struct View {
     /// Routes with one of our protocols.
-    pub(super) ours: BTreeMap<RouteKey, Route>,
+    pub(super) ours: Ours,
     /// Permanent neighbour entries by link and address.
     pub(super) neighbours: BTreeMap<(u32, IpAddr), Mac>,
     /// Links, addresses and others' routes.
     pub(super) topology: Topology,
+}
+
+/// Routes with one of our protocols, and how many go over each nexthop object.
+#[derive(Debug, Default)]
+pub(super) struct Ours {
+    routes: BTreeMap<RouteKey, Route>,
+    over: BTreeMap<u32, usize>,
+    /// An object has lost its last route.
+    idle: bool,
+}
+
+impl Ours {
+    pub(super) fn get(&self, key: &RouteKey) -> Option<&Route> {
+        self.routes.get(key)
+    }
+
+    pub(super) fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.values()
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &RouteKey> {
+        self.routes.keys()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.routes.len()
+    }
+
+    pub(super) fn insert(&mut self, route: Route) -> Option<Route> {
+        if let Action::Object(id) = route.action {
+            let count = self.over.entry(id).or_default();
+            *count = count.saturating_add(1);
+        }
+        let before = self.routes.insert(route.key, route);
+        self.leave(before.as_ref());
+        before
+    }
+
+    pub(super) fn remove(&mut self, key: &RouteKey) -> Option<Route> {
+        let before = self.routes.remove(key);
+        self.leave(before.as_ref());
+        before
+    }
+
+    fn leave(&mut self, route: Option<&Route>) {
+        let Some(Route { action: Action::Object(id), .. }) = route else { return };
+        if let Some(count) = self.over.get_mut(id) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.over.remove(id);
+                self.idle = true;
+            }
+        }
+    }
+
+    /// How many routes go over an object.
+    pub(super) fn over(&self, id: u32) -> usize {
+        self.over.get(&id).copied().unwrap_or_default()
+    }
+
+    /// Whether an object has lost its last route since that was asked last.
+    pub(super) fn take_idle(&mut self) -> bool {
+        std::mem::take(&mut self.idle)
+    }
+
+    /// Forgets the routes over objects that are gone, as the kernel took them along: their keys.
+    pub(super) fn forget_over(&mut self, is_there: impl Fn(u32) -> bool) -> Vec<RouteKey> {
+        let gone: BTreeSet<u32> = self.over.keys().copied().filter(|id| !is_there(*id)).collect();
+        if gone.is_empty() {
+            return Vec::new();
+        }
+        let is_over = |route: &&Route| matches!(route.action, Action::Object(id) if gone.contains(&id));
+        let keys: Vec<RouteKey> = self.routes().filter(is_over).map(|route| route.key).collect();
+        keys.iter().for_each(|key| drop(self.remove(key)));
+        keys
+    }
 }
 
 /// What a change of the view means for the engine.
@@ -35,6 +112,8 @@ pub(super) struct Effects {
     pub(super) links: bool,
     pub(super) addresses: bool,
     pub(super) neighbours: bool,
+    /// The kernel may have dropped nexthop objects without a word, and the routes over them, or somebody else changed some.
+    pub(super) objects: bool,
     /// The kernel may have dropped routes without a word, or the notification does not tell all: dump again.
     pub(super) inexact: bool,
     /// Notifications were lost: dump again at once.
@@ -52,6 +131,7 @@ impl View {
                     effects.links = true;
                     effects.topology = true;
                     effects.inexact = true;
+                    effects.objects = true;
                 }
             }
             Notification::Address(address) => {
@@ -75,7 +155,10 @@ impl View {
             Notification::NeighbourRemoved(link, address) => {
                 effects.neighbours |= self.neighbours.remove(&(link, address)).is_some();
             }
-            Notification::NexthopObjects => effects.inexact = true,
+            Notification::NexthopObjects => {
+                effects.objects = true;
+                effects.inexact = true;
+            }
             Notification::Overrun => effects.overrun = true,
         }
     }
@@ -87,7 +170,7 @@ impl View {
             if replaced {
                 effects.topology |= self.topology.remove_foreign_key(key);
             }
-            let before = self.ours.insert(key, route);
+            let before = self.ours.insert(route);
             if before.is_some() && before.as_ref() != self.ours.get(&key) {
                 effects.drifted.insert(key);
             }
@@ -118,15 +201,13 @@ impl View {
             effects.inexact |= !self.topology.remove_foreign(route);
             return;
         }
-        let Some(held) = self.ours.get_mut(&key).filter(|held| held.protocol == route.protocol) else {
+        let Some(held) = self.ours.get(&key).filter(|held| held.protocol == route.protocol) else {
             return;
         };
         effects.drifted.insert(key);
         match remaining(&held.action, &route.action) {
-            Some(action) => held.action = action,
-            None => {
-                self.ours.remove(&key);
-            }
+            Some(action) => drop(self.ours.insert(Route { action, ..held.clone() })),
+            None => drop(self.ours.remove(&key)),
         }
     }
 
@@ -139,21 +220,23 @@ impl View {
         effects.links = true;
         effects.topology = true;
         // IPv4 routes over a link that goes down vanish without a word (fib_sync_down_dev).
-        effects.inexact |= before.is_some_and(|before| before.is_running() && !running);
+        effects.inexact |= before.as_ref().is_some_and(|before| before.is_running() && !running);
+        let state = |link: &Link| (link.up, link.carrier, link.operational);
+        effects.objects |= before.is_some_and(|before| state(&before) != state(&link));
     }
 
-    /// Takes the whole state over.
-    pub(super) fn replace(&mut self, snapshot: Snapshot, effects: &mut Effects) {
+    /// Takes the whole state over; gives the nexthop objects, which are no part of the view.
+    pub(super) fn replace(&mut self, snapshot: Snapshot, effects: &mut Effects) -> Option<Nexthops> {
         let (ours, foreign): (Vec<Route>, Vec<Route>) =
             snapshot.routes.into_iter().partition(|route| route.protocol.is_weft());
-        let ours = ours.into_iter().map(|route| (route.key, route)).collect();
-        let before = std::mem::replace(&mut self.ours, ours);
-        for (key, route) in &before {
-            if self.ours.get(key) != Some(route) {
-                effects.drifted.insert(*key);
+        let before = std::mem::take(&mut self.ours);
+        ours.into_iter().for_each(|route| drop(self.ours.insert(route)));
+        for route in before.routes() {
+            if self.ours.get(&route.key) != Some(route) {
+                effects.drifted.insert(route.key);
             }
         }
-        effects.keys.extend(before.into_keys());
+        effects.keys.extend(before.keys());
         effects.keys.extend(self.ours.keys());
         effects.links |= self.topology.set_links(snapshot.links);
         effects.addresses |= self.topology.set_addresses(snapshot.addresses);
@@ -161,6 +244,7 @@ impl View {
         self.neighbours =
             snapshot.neighbours.into_iter().map(|entry| ((entry.link, entry.address), entry.mac)).collect();
         effects.neighbours = true;
+        snapshot.nexthops
     }
 }
 

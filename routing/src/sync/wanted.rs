@@ -57,8 +57,9 @@ impl Settings {
 pub struct RouteChange {
     /// The destination.
     pub prefix: IpNet,
-    /// All next hops of the best paths (ECMP); empty withdraws the route.
-    pub next_hops: Vec<NextHopRef>,
+    /// All next hops of the best paths (ECMP); empty withdraws the route. Shared by routes that have the same: such cost least one behind
+    /// the other.
+    pub next_hops: Arc<[NextHopRef]>,
     /// The next hops of the best of those paths that need no learned route themselves, by which the route leads to other next hops;
     /// `None`: the same.
     pub direct: Option<Vec<NextHopRef>>,
@@ -97,82 +98,170 @@ impl PodRoute {
     }
 }
 
-/// A set of BGP next hops, shared by the prefixes that use it.
-type NextHopSet = Arc<[NextHopRef]>;
-
-/// The prefixes that share a set of next hops, and the legs the set resolves to.
-#[derive(Debug, Default)]
-struct Group {
-    prefixes: BTreeSet<IpNet>,
+/// A set of BGP next hops.
+#[derive(Debug)]
+struct Set {
+    /// In order, each once.
+    next_hops: Arc<[NextHopRef]>,
+    /// What it resolves to.
     legs: NextHops,
+    /// How many prefixes have it.
+    prefixes: usize,
 }
 
-/// Learned routes, grouped by their next hops: a next hop that resolves anew touches its groups only.
+/// Names a set for as long as prefixes have it.
+type SetId = u32;
+
+/// Learned routes by their sets of next hops: a next hop that resolves anew touches its sets only.
 #[derive(Debug, Default)]
 pub(super) struct Learned {
-    routes: BTreeMap<IpNet, NextHopSet>,
-    groups: BTreeMap<NextHopSet, Group>,
+    routes: BTreeMap<IpNet, SetId>,
     /// By which next hops a route leads to others, where that is not by its own.
     direct: BTreeMap<IpNet, Arc<[NextHopRef]>>,
+    sets: BTreeMap<SetId, Set>,
+    ids: BTreeMap<Arc<[NextHopRef]>, SetId>,
+    last: SetId,
+    /// The set that a route was given last, as it was told: most routes have that of the one before.
+    latest: Option<(Arc<[NextHopRef]>, SetId)>,
+    /// Next hops that nobody offers any more, though routes with them are not told anew yet.
+    lost: BTreeSet<NextHopRef>,
+}
+
+/// What follows from next hops that resolve anew.
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    /// Legs that all routes with them leave for these others.
+    pub(super) together: BTreeMap<NextHops, NextHops>,
+    /// Legs that some leave for others, or for none.
+    pub(super) apart: BTreeSet<NextHops>,
+    /// The sets that had each.
+    sets: BTreeMap<NextHops, BTreeSet<SetId>>,
 }
 
 impl Learned {
     /// Takes in a change. `resolve` is asked for the next hops of a set that was not in use before.
-    pub(super) fn set(&mut self, change: RouteChange, resolve: impl Fn(&NextHopRef) -> Resolved) {
+    pub(super) fn set(&mut self, change: RouteChange, resolve: impl FnMut(&NextHopRef) -> Resolved) {
         let prefix = change.prefix.trunc();
         match change.direct {
-            Some(direct) => self.direct.insert(prefix, direct.into()),
-            None => self.direct.remove(&prefix),
-        };
-        let next_hops: BTreeSet<NextHopRef> = change.next_hops.into_iter().collect();
-        let next_hops: NextHopSet = next_hops.into_iter().collect();
-        if let Some(before) = self.routes.remove(&prefix)
-            && let Some(group) = self.groups.get_mut(&before)
-        {
-            group.prefixes.remove(&prefix);
-            if group.prefixes.is_empty() && before != next_hops {
-                self.groups.remove(&before);
-            }
+            Some(direct) => drop(self.direct.insert(prefix, direct.into())),
+            None => drop(self.direct.remove(&prefix)),
         }
-        if next_hops.is_empty() {
+        if change.next_hops.is_empty() {
+            if let Some(set) = self.routes.remove(&prefix) {
+                self.leave(set);
+            }
             return;
         }
-        let group = self
-            .groups
-            .entry(Arc::clone(&next_hops))
-            .or_insert_with(|| Group { prefixes: BTreeSet::new(), legs: merge(&next_hops, &resolve) });
-        group.prefixes.insert(prefix);
-        self.routes.insert(prefix, next_hops);
+        let id = self.id_of(change.next_hops, resolve);
+        if let Some(set) = self.sets.get_mut(&id) {
+            set.prefixes = set.prefixes.saturating_add(1);
+        }
+        if let Some(before) = self.routes.insert(prefix, id) {
+            self.leave(before);
+        }
     }
 
-    /// Resolves every group again that has a next hop which `concerns`; returns the prefixes whose legs changed.
+    fn id_of(&mut self, told: Arc<[NextHopRef]>, resolve: impl FnMut(&NextHopRef) -> Resolved) -> SetId {
+        if let Some((latest, id)) = &self.latest
+            && (Arc::ptr_eq(latest, &told) || *latest == told)
+        {
+            return *id;
+        }
+        let in_order: BTreeSet<NextHopRef> = told.iter().copied().collect();
+        let next_hops: Arc<[NextHopRef]> = in_order.into_iter().collect();
+        let id = match self.ids.get(&next_hops) {
+            Some(id) => *id,
+            None => {
+                while self.sets.contains_key(&self.last) {
+                    self.last = self.last.wrapping_add(1);
+                }
+                let legs = merge(&next_hops, &self.lost, resolve);
+                self.sets.insert(self.last, Set { next_hops: Arc::clone(&next_hops), legs, prefixes: 0 });
+                self.ids.insert(next_hops, self.last);
+                self.last
+            }
+        };
+        self.latest = Some((told, id));
+        id
+    }
+
+    fn leave(&mut self, id: SetId) {
+        let Some(set) = self.sets.get_mut(&id) else { return };
+        set.prefixes = set.prefixes.saturating_sub(1);
+        if set.prefixes == 0
+            && let Some(set) = self.sets.remove(&id)
+        {
+            self.ids.remove(&set.next_hops);
+            self.latest.take_if(|(_, latest)| *latest == id);
+            self.lost.retain(|lost| self.ids.keys().any(|next_hops| next_hops.contains(lost)));
+        }
+    }
+
+    /// Notes that nobody offers these next hops any more. Says whether any are in use.
+    pub(super) fn lose(&mut self, next_hops: impl IntoIterator<Item = NextHopRef>) -> bool {
+        let in_use = self.next_hops();
+        let before = self.lost.len();
+        self.lost.extend(next_hops.into_iter().filter(|next_hop| in_use.contains(next_hop)));
+        self.lost.len() != before
+    }
+
+    /// Notes that somebody offers a next hop. Says whether that is news.
+    pub(super) fn find(&mut self, next_hop: &NextHopRef) -> bool {
+        !self.lost.is_empty() && self.lost.remove(next_hop)
+    }
+
+    /// Resolves every set again that has a next hop which `concerns`.
     pub(super) fn resolve(
         &mut self,
         concerns: impl Fn(&NextHopRef) -> bool,
-        resolve: impl Fn(&NextHopRef) -> Resolved,
-    ) -> Vec<IpNet> {
-        let mut changed = Vec::new();
-        for (next_hops, group) in &mut self.groups {
-            if !next_hops.iter().any(&concerns) {
-                continue;
+        mut resolve: impl FnMut(&NextHopRef) -> Resolved,
+    ) -> Moves {
+        let mut moves = Moves::default();
+        for (id, set) in &mut self.sets {
+            let before = set.legs.clone();
+            if set.next_hops.iter().any(&concerns) {
+                set.legs = merge(&set.next_hops, &self.lost, &mut resolve);
             }
-            let legs = merge(next_hops, &resolve);
-            if group.legs != legs {
-                group.legs = legs;
-                changed.extend(&group.prefixes);
+            let others = moves.together.entry(before.clone()).or_insert_with(|| set.legs.clone());
+            if *others != set.legs {
+                moves.apart.insert(before.clone());
+            }
+            if before != set.legs {
+                moves.sets.entry(before).or_default().insert(*id);
             }
         }
-        changed
+        moves.together.retain(|from, to| from != to && !moves.apart.contains(from));
+        moves
+    }
+
+    /// The prefixes whose sets had these legs and have others.
+    pub(super) fn moved_from(&self, moves: &Moves, legs: &BTreeSet<NextHops>) -> Vec<IpNet> {
+        let sets: BTreeSet<SetId> =
+            legs.iter().filter_map(|legs| moves.sets.get(legs)).flatten().copied().collect();
+        self.prefixes_of(&sets)
+    }
+
+    /// The prefixes that have these legs.
+    pub(super) fn with_legs(&self, legs: &BTreeSet<NextHops>) -> Vec<IpNet> {
+        let has = |(id, set): (&SetId, &Set)| legs.contains(&set.legs).then_some(*id);
+        self.prefixes_of(&self.sets.iter().filter_map(has).collect())
+    }
+
+    fn prefixes_of(&self, sets: &BTreeSet<SetId>) -> Vec<IpNet> {
+        if sets.is_empty() {
+            return Vec::new();
+        }
+        self.routes.iter().filter(|(_, set)| sets.contains(set)).map(|(prefix, _)| *prefix).collect()
     }
 
     /// The next hops that routes use.
     pub(super) fn next_hops(&self) -> BTreeSet<NextHopRef> {
-        self.groups.keys().flat_map(|next_hops| next_hops.iter().copied()).collect()
+        self.ids.keys().flat_map(|next_hops| next_hops.iter().copied()).collect()
     }
 
     /// The next hops of the route to `prefix`; none: it is not learned.
     pub(super) fn next_hops_of(&self, prefix: &IpNet) -> &[NextHopRef] {
-        self.routes.get(prefix).map_or(&[], |next_hops| &**next_hops)
+        self.routes.get(prefix).and_then(|set| self.sets.get(set)).map_or(&[], |set| &*set.next_hops)
     }
 
     /// Those by which the route to `prefix` leads to other next hops.
@@ -182,12 +271,12 @@ impl Learned {
 
     /// The legs of the route to `prefix`: `None` when it is not learned, empty when no next hop resolves.
     pub(super) fn legs(&self, prefix: &IpNet) -> Option<&NextHops> {
-        self.routes.get(prefix).and_then(|next_hops| self.groups.get(next_hops)).map(|group| &group.legs)
+        self.routes.get(prefix).and_then(|set| self.sets.get(set)).map(|set| &set.legs)
     }
 
     /// Whether packets to a learned prefix are to be dropped.
     pub(super) fn is_discarded(&self, prefix: &IpNet) -> bool {
-        self.routes.get(prefix).is_some_and(|next_hops| next_hops.iter().any(NextHopRef::is_discard))
+        self.next_hops_of(prefix).iter().any(NextHopRef::is_discard)
     }
 
     /// The learned prefixes, in order.
@@ -196,6 +285,15 @@ impl Learned {
     }
 }
 
-fn merge(next_hops: &[NextHopRef], resolve: &impl Fn(&NextHopRef) -> Resolved) -> NextHops {
-    next_hops.iter().flat_map(|next_hop| resolve(next_hop).legs.iter().copied().collect::<Vec<_>>()).collect()
+/// The legs of next hops: of those that are offered, or of all where that leaves none.
+fn merge(
+    next_hops: &[NextHopRef],
+    lost: &BTreeSet<NextHopRef>,
+    mut resolve: impl FnMut(&NextHopRef) -> Resolved,
+) -> NextHops {
+    let legs = |next_hop: &NextHopRef| resolve(next_hop).legs.iter().copied().collect::<Vec<_>>();
+    let offered = next_hops.iter().filter(|next_hop| !lost.contains(*next_hop));
+    let mut legs = legs;
+    let some: NextHops = offered.flat_map(&mut legs).collect();
+    if some.is_empty() && !lost.is_empty() { next_hops.iter().flat_map(legs).collect() } else { some }
 }

@@ -127,7 +127,7 @@ fn to_one_address(route: &Route) -> Option<(IpAddr, Option<u32>)> {
     let destination = route.key.destination();
     let link = match &route.action {
         Action::Forward(next_hops) => next_hops.iter().next().map(|leg| leg.link),
-        Action::Unreachable | Action::Blackhole | Action::Other(_) => None,
+        Action::Object(_) | Action::Unreachable | Action::Blackhole | Action::Other(_) => None,
     };
     (destination.prefix_len() == destination.max_prefix_len()).then(|| (destination.addr(), link))
 }

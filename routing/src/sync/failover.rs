@@ -1,0 +1,116 @@
+//! What is done to groups of legs instead of to routes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use super::Engine;
+use super::report::Event;
+use crate::fib::Fib;
+use crate::netlink::Error;
+use crate::nexthop::Nexthops;
+use crate::resolve::NextHopRef;
+use crate::route::{Action, NextHops, Route, RouteKey};
+
+impl Engine {
+    /// Nobody offers these next hops any more, and the routes that follow from that are still to be told. Until then routes do without
+    /// them where they have others. What is told of a next hop later counts again.
+    pub fn lost(&mut self, next_hops: Vec<NextHopRef>) {
+        if self.learned.lose(next_hops.iter().copied()) {
+            self.move_sets(|next_hop| next_hops.contains(next_hop));
+        }
+    }
+
+    /// Makes the legs of learned routes anew that have a next hop which `concerns`. Routes whose legs all become the same others stay as they are: their group does.
+    pub(super) fn move_sets(&mut self, concerns: impl Fn(&NextHopRef) -> bool) {
+        let resolutions = &self.resolutions;
+        let resolved = |next_hop: &NextHopRef| resolutions.get(next_hop).cloned().unwrap_or_default();
+        let moves = self.learned.resolve(concerns, resolved);
+        let mut apart = self.objects.redirect(&moves.together);
+        apart.extend(moves.apart.iter().cloned());
+        let changed = self.learned.moved_from(&moves, &apart);
+        let metric = self.settings.metric;
+        self.dirty.extend(changed.into_iter().map(|prefix| RouteKey::new(prefix, metric)));
+    }
+
+    /// Looks which nexthop objects the kernel has.
+    pub(super) fn look(&mut self, now: Instant, fib: &mut impl Fib) {
+        match fib.nexthops() {
+            Ok(nexthops) => self.take_objects(nexthops.as_ref()),
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the nexthop objects; reading everything");
+                self.ask_resync(now);
+            }
+        }
+    }
+
+    /// Takes in which nexthop objects the kernel has. The routes over those that are gone went with them.
+    pub(super) fn take_objects(&mut self, nexthops: Option<&Nexthops>) {
+        self.objects_stale = false;
+        self.objects.look(nexthops);
+        let objects = &self.objects;
+        let gone = self.view.ours.forget_over(|id| objects.has(id));
+        self.drifted.extend(&gone);
+        self.dirty.extend(gone);
+    }
+
+    /// Writes the groups that have moved, and those that routes are about to go over; gives those that are not there, and why.
+    pub(super) fn write_groups(
+        &mut self,
+        now: Instant,
+        fib: &mut impl Fib,
+        besides: &BTreeSet<u32>,
+    ) -> BTreeMap<u32, Error> {
+        let outcome = self.objects.write(fib, besides);
+        self.counters.writes = self.counters.writes.saturating_add(outcome.writes);
+        if outcome.mistaken {
+            self.objects_stale = true;
+            self.ask_resync(now);
+        }
+        let given_up = self.learned.with_legs(&outcome.given_up.into_iter().collect());
+        let metric = self.settings.metric;
+        self.dirty.extend(given_up.into_iter().map(|prefix| RouteKey::new(prefix, metric)));
+        for id in outcome.repaired {
+            let is_over = |route: &&Route| route.action == Action::Object(id);
+            let Some(example) = self.view.ours.routes().find(is_over) else { continue };
+            let (routes, example) = (self.view.ours.over(id), example.key.destination());
+            self.counters.repairs = self.counters.repairs.saturating_add(routes as u64);
+            self.events.push_back(Event::Repaired { routes, example });
+        }
+        outcome.refused
+    }
+
+    /// Deletes the nexthop objects that nothing uses, while it is certain what does.
+    pub(super) fn sweep_objects(&mut self, fib: &mut impl Fib) {
+        if !self.dirty.is_empty() || self.stale || self.resync_at.is_some() {
+            return;
+        }
+        let ours = &mut self.view.ours;
+        if ours.take_idle() {
+            self.objects.litter();
+        }
+        let writes = self.objects.sweep(fib, |id| ours.over(id) > 0);
+        self.counters.writes = self.counters.writes.saturating_add(writes);
+    }
+
+    /// What a learned route with these legs does: it stays over the group that it goes over if that stands for them.
+    pub(super) fn by_group(&self, legs: &NextHops, actual: Option<&Route>) -> Action {
+        if !self.objects.serve(legs) {
+            return Action::Forward(legs.clone());
+        }
+        if let Some(Route { action: Action::Object(id), .. }) = actual
+            && self.objects.legs(*id) == Some(legs)
+        {
+            return Action::Object(*id);
+        }
+        self.objects.find(legs).map_or_else(|| Action::Forward(legs.clone()), Action::Object)
+    }
+
+    /// The legs of a route.
+    pub(super) fn legs_of<'a>(&'a self, action: &'a Action) -> Option<&'a NextHops> {
+        match action {
+            Action::Forward(legs) => Some(legs),
+            Action::Object(id) => self.objects.legs(*id),
+            Action::Unreachable | Action::Blackhole | Action::Other(_) => None,
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Nexthop objects in a real kernel, each test in a network namespace of its own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a failing helper fails its test, and real time passes here"
+)]
+
+mod common;
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use common::{Namespace, index, ip};
+use ipnet::IpNet;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use weft_routing::fib::{Fib, Snapshot};
+use weft_routing::netlink::{NetlinkFib, Socket, set_up};
+use weft_routing::nexthop::{Nexthop, Nexthops, OWN_IDS};
+use weft_routing::route::{Action, NextHop, NextHops, Protocol, Route, RouteKey};
+use weft_routing::{Kernel, NextHopRef, RouteChange, Settings, netns, sysctl};
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn next_hop(address: &str) -> NextHopRef {
+    NextHopRef { address: ip(address), default_route: false, link: None }
+}
+
+fn learn(prefix: &str, next_hops: &[&str]) -> RouteChange {
+    RouteChange {
+        prefix: prefix.parse().unwrap(),
+        next_hops: next_hops.iter().map(|nh| next_hop(nh)).collect(),
+        direct: None,
+    }
+}
+
+/// The routers on the links `a` and `b`, of both families.
+const A: [&str; 2] = ["10.0.1.2", "2001:db8:1::2"];
+const B: [&str; 2] = ["10.0.2.2", "2001:db8:2::2"];
+const PREFIXES: [&str; 2] = ["10.1.0.0/24", "2001:db8:f::/64"];
+
+/// A running kernel thread in a namespace with the links `a` and `b`, as in weftd's: without messages of the routes over an object that
+/// changes.
+struct Lab {
+    kernel: Option<Kernel>,
+    watcher: NetlinkFib,
+    socket: Socket,
+    a: u32,
+    b: u32,
+    namespace: Namespace,
+}
+
+impl Lab {
+    fn new(test: &str) -> Option<Self> {
+        let namespace = Namespace::new(test)?;
+        sysctl::write_in(namespace.path(), "net/ipv4/nexthop_compat_mode", "0").unwrap();
+        let (a, _) = namespace.veth("a", "a-peer", &["10.0.1.1/24", "2001:db8:1::1/64"]);
+        let (b, _) = namespace.veth("b", "b-peer", &["10.0.2.1/24", "2001:db8:2::1/64"]);
+        let watcher = NetlinkFib::in_netns(namespace.path()).unwrap();
+        let socket = namespace.socket();
+        let mut lab = Self { kernel: None, watcher, socket, a, b, namespace };
+        lab.restart();
+        Some(lab)
+    }
+
+    fn restart(&mut self) {
+        if let Some(kernel) = self.kernel.take() {
+            kernel.stop();
+        }
+        let kernel = Kernel::start_in(self.namespace.path(), Settings::default(), Box::new(|_| {})).unwrap();
+        self.kernel = Some(kernel);
+    }
+
+    fn kernel(&self) -> &Kernel {
+        self.kernel.as_ref().unwrap()
+    }
+
+    /// A route of each family over both routers.
+    fn learn_both(&mut self) {
+        let changes = (0..2).map(|family| learn(PREFIXES[family], &[A[family], B[family]]));
+        self.kernel().learned(changes.collect()).unwrap();
+        self.until_over("both routers", &[true, true]);
+    }
+
+    /// Waits until the kernel's tables are as `good` says; woken by every change of them. Returns how long it took.
+    fn until(&mut self, what: &str, good: impl Fn(&Snapshot) -> bool) -> Duration {
+        let start = Instant::now();
+        loop {
+            let _ = self.watcher.notifications();
+            let snapshot = self.watcher.dump().unwrap();
+            if good(&snapshot) {
+                return start.elapsed();
+            }
+            let left = PATIENCE.saturating_sub(start.elapsed());
+            assert!(!left.is_zero(), "waited in vain for: {what}; the kernel has {snapshot:#?}");
+            let mut fds = [PollFd::new(self.watcher.as_fd(), PollFlags::POLLIN)];
+            // Some of what the kernel does it does without a message.
+            poll(&mut fds, PollTimeout::try_from(left.min(Duration::from_millis(20))).unwrap()).unwrap();
+        }
+    }
+
+    /// Waits until the routes of both families go over the routers on those of the links `a` and `b`.
+    fn until_over(&mut self, what: &str, links: &[bool; 2]) -> Duration {
+        let wanted: Vec<Route> = (0..2)
+            .filter(|_| links.contains(&true))
+            .map(|family| {
+                let legs = [(A[family], self.a), (B[family], self.b)].into_iter().zip(links);
+                let legs = legs
+                    .filter(|(_, there)| **there)
+                    .map(|((router, link), _)| NextHop::via(ip(router), link));
+                route(PREFIXES[family], legs.collect())
+            })
+            .collect();
+        self.until(what, |snapshot| weft(snapshot) == wanted)
+    }
+
+    fn objects(&mut self) -> Nexthops {
+        self.socket.nexthops().unwrap().unwrap()
+    }
+
+    /// Runs `ip` in the namespace; what it says.
+    fn ip(&self, arguments: &str) -> String {
+        let run = || std::process::Command::new("ip").args(arguments.split(' ')).output();
+        let output = netns::run(self.namespace.path(), run).unwrap().expect("ip(8) is needed");
+        assert!(output.status.success(), "ip {arguments}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn writes(&self) -> u64 {
+        self.kernel().inspect(|engine| engine.counters().writes).unwrap()
+    }
+}
+
+fn route(prefix: &str, legs: NextHops) -> Route {
+    Route {
+        key: RouteKey::new(prefix.parse().unwrap(), 64),
+        protocol: Protocol::WEFT,
+        action: Action::Forward(legs),
+        preferred_source: None,
+    }
+}
+
+fn weft(snapshot: &Snapshot) -> Vec<Route> {
+    let mut routes: Vec<Route> =
+        snapshot.resolved_routes().filter(|route| route.protocol == Protocol::WEFT).collect();
+    routes.sort_unstable();
+    routes
+}
+
+fn ours(objects: &Nexthops) -> Vec<Nexthop> {
+    objects.iter().filter(|object| object.is_weft()).cloned().collect()
+}
+
+#[test]
+fn objects_are_adopted_and_swept() {
+    let Some(mut lab) = Lab::new("objects_are_adopted_and_swept") else { return };
+    lab.learn_both();
+    let shown = lab.ip("route show proto 176");
+    assert!(shown.starts_with("10.1.0.0/24 nhid "), "the route names its group: {shown}");
+    let before = ours(&lab.objects());
+    assert_eq!(before.len(), 6, "four legs and a group of each family: {before:?}");
+    lab.restart();
+    lab.kernel().learned(vec![learn(PREFIXES[0], &[A[0], B[0]])]).unwrap();
+    assert_eq!(lab.writes(), 0);
+    assert_eq!(ours(&lab.objects()), before);
+    lab.kernel().sweep().unwrap();
+    lab.until("only what was learned again", |snapshot| {
+        weft(snapshot).len() == 1
+            && snapshot.nexthops.as_ref().is_some_and(|objects| ours(objects).len() == 3)
+    });
+    lab.kernel.take().unwrap().stop();
+    assert_eq!(netns::run(lab.namespace.path(), weft_routing::cleanup).unwrap(), Ok(1));
+    assert_eq!(ours(&lab.objects()), []);
+}
+
+#[test]
+fn what_a_flush_took_is_back_within_a_second() {
+    let Some(mut lab) = Lab::new("what_a_flush_took_is_back_within_a_second") else { return };
+    lab.learn_both();
+    let ids: Vec<u32> = ours(&lab.objects()).iter().map(|object| object.id).collect();
+    lab.ip("nexthop flush");
+    let objects = ids.clone();
+    let took = lab.until("others in the place of the objects", move |snapshot| {
+        let there = snapshot.nexthops.as_ref().map(ours).unwrap_or_default();
+        there.len() == 6 && there.iter().all(|object| !objects.contains(&object.id))
+    });
+    assert!(took < Duration::from_secs(1), "the repair took {took:?}");
+    lab.until_over("the routes back", &[true, true]);
+}
+
+#[test]
+fn a_carrier_that_goes_and_comes_leaves_the_routes_as_they_are() {
+    let Some(mut lab) = Lab::new("a_carrier_that_goes_and_comes") else { return };
+    lab.learn_both();
+    let group = |lab: &mut Lab| -> Vec<u32> {
+        lab.objects().iter().filter(|object| object.is_weft_group()).map(|object| object.id).collect()
+    };
+    let (groups, peer) = (group(&mut lab), index(&mut lab.socket, "b-peer"));
+    for round in 0..3 {
+        lab.socket.execute(&set_up(peer, false)).unwrap();
+        lab.until_over("one router after the carrier was lost", &[true, false]);
+        lab.socket.execute(&set_up(peer, true)).unwrap();
+        lab.until_over("both routers with the carrier back", &[true, true]);
+        assert_eq!(group(&mut lab), groups, "round {round}");
+    }
+    // Both links lose it, one after the other: then nothing is left, and all comes back.
+    let other = index(&mut lab.socket, "a-peer");
+    for peer in [peer, other] {
+        lab.socket.execute(&set_up(peer, false)).unwrap();
+    }
+    lab.until_over("nothing", &[false, false]);
+    for (peer, links) in [(other, [true, false]), (peer, [true, true])] {
+        lab.socket.execute(&set_up(peer, true)).unwrap();
+        lab.until_over("the routers of the links that are back", &links);
+    }
+    lab.until("no object without use", |snapshot| {
+        snapshot.nexthops.as_ref().is_some_and(|o| ours(o).len() == 6)
+    });
+}
+
+#[test]
+fn other_programs_objects_stay() {
+    let Some(mut lab) = Lab::new("other_programs_objects_stay") else { return };
+    let own = OWN_IDS.start();
+    for arguments in [
+        "nexthop add id 5 via 10.0.1.253 dev a proto zebra".to_owned(),
+        format!("nexthop add id {own} via 10.0.1.253 dev a proto zebra"),
+        format!("nexthop add id {} group 5/{own} proto zebra", own + 1),
+        "route add 192.0.2.0/24 nhid 5 proto zebra".to_owned(),
+    ] {
+        lab.ip(&arguments);
+    }
+    lab.learn_both();
+    lab.restart();
+    lab.kernel().sweep().unwrap();
+    lab.until("nothing of ours", |snapshot| {
+        weft(snapshot).is_empty()
+            && snapshot.nexthops.as_ref().is_some_and(|objects| ours(objects).is_empty())
+    });
+    let left: Vec<u32> = lab.objects().iter().map(|object| object.id).collect();
+    assert_eq!(left, [5, *own, own + 1]);
+    assert!(!lab.ip("route show proto zebra").is_empty());
+}
+
+#[test]
+fn ipv4_goes_over_ipv6_routers_by_objects() {
+    let Some(mut lab) = Lab::new("ipv4_goes_over_ipv6_routers_by_objects") else { return };
+    let on = |link| NextHopRef { address: ip("fe80::9"), default_route: false, link: Some(link) };
+    let hops = [on(lab.a), on(lab.b)];
+    let change =
+        |prefix: &str| RouteChange { prefix: prefix.parse().unwrap(), next_hops: hops.into(), direct: None };
+    lab.kernel().learned(PREFIXES.map(change).to_vec()).unwrap();
+    let legs = || [lab.a, lab.b].into_iter().map(|link| NextHop::via(ip("fe80::9"), link)).collect();
+    let wanted = PREFIXES.map(|prefix| route(prefix, legs()));
+    lab.until("both routes", |snapshot| weft(snapshot) == wanted);
+    assert_eq!(ours(&lab.objects()).len(), 3, "both families share the group");
+}
+
+/// Ten thousand routes are as many messages as one.
+#[test]
+fn a_lost_next_hop_is_one_message_however_many_routes_there_are() {
+    let Some(mut lab) = Lab::new("a_lost_next_hop_is_one_message") else { return };
+    let prefix = |n: u32| IpNet::new(std::net::Ipv4Addr::from(0x0b00_0000 + n * 256).into(), 24).unwrap();
+    let set = |next_hops: &[&str]| -> Vec<RouteChange> {
+        let next_hops: std::sync::Arc<[NextHopRef]> = next_hops.iter().map(|nh| next_hop(nh)).collect();
+        (0..10_000)
+            .map(|n| RouteChange { prefix: prefix(n), next_hops: next_hops.clone(), direct: None })
+            .collect()
+    };
+    lab.kernel().learned(set(&[A[0], B[0]])).unwrap();
+    lab.until("ten thousand routes", |snapshot| weft(snapshot).len() == 10_000);
+    let before = lab.writes();
+    let start = Instant::now();
+    lab.kernel().lost(vec![next_hop(A[0])]).unwrap();
+    // Asked after the command, answered after what follows from it.
+    let settled =
+        || lab.kernel().inspect(|engine| engine.is_settled() && engine.nexthop_objects() == (1, 1)).unwrap();
+    while !settled() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain for the group to change");
+    }
+    eprintln!("ten thousand routes around a lost next hop: {:?}", start.elapsed());
+    lab.kernel().learned(set(&[B[0]])).unwrap();
+    let legs = Action::Forward(NextHop::via(ip(B[0]), lab.b).into());
+    lab.until("all over the other", |snapshot| {
+        let routes = weft(snapshot);
+        routes.len() == 10_000 && routes.iter().all(|route| route.action == legs)
+    });
+    while lab.kernel().inspect(|engine| !engine.is_settled()).unwrap() {
+        assert!(start.elapsed() < PATIENCE, "the thread does not settle");
+    }
+    assert_eq!(lab.writes() - before, 2, "the group, and the leg that is in none");
+}
