@@ -120,6 +120,19 @@ async fn withdrawn_routes_and_closed_sessions_reach_the_kernel() {
     assert_eq!(last_error.text, "Cease/Hard Reset: Cease/Peer De-configured");
 }
 
+#[tokio::test]
+async fn the_next_hops_of_a_peer_that_dies_are_told_before_its_routes() {
+    let addresses = [address(22, 0), address(22, 1)];
+    let ([a, mut b], _, [mut config_a, _]) = pair(addresses, |_, _| {}).await;
+    b.wait_route(prefixes(0)[0], addresses[0]).await;
+    b.wait_route(prefixes(0)[1], v6(0).into()).await;
+    assert_eq!(b.known().lost, []);
+    config_a.peers.clear();
+    a.configure(config_a).await;
+    let known = b.wait("the end of the session", |known| known.kernel.is_empty()).await;
+    assert_eq!(known.lost, [(addresses[0], 2), (v6(0).into(), 2)]);
+}
+
 /// Neither side reads less while it writes: two full tables cross each other.
 /// Bug class 44 (RustyBGP): both sides write and neither reads.
 #[tokio::test]

@@ -298,7 +298,7 @@ impl Holdings {
         if path.standing.uses_next_hop()
             && let Some(hop) = self.attributes.get(path.attributes).hop
         {
-            self.hops.enter(hop);
+            self.hops.enter(hop, path.source.peer());
         }
     }
 

@@ -338,6 +338,12 @@ impl Rib {
         }
     }
 
+    /// The next hops that go with a peer: routes for the kernel have them, and nobody else offers them.
+    #[must_use]
+    pub fn next_hops_of_only(&self, peer: PeerId) -> Vec<TrackedNextHop> {
+        if self.settings.install_routes { self.holdings.hops.of_only(peer) } else { Vec::new() }
+    }
+
     /// When [`RibInput::Tick`] is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<(Instant, Timer)> {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::speaker::{Resolution, TrackedNextHop};
+use crate::types::PeerId;
 
 /// Names a next hop for as long as an attribute set holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,6 +16,8 @@ struct NextHop {
     holders: u32,
     /// Paths that would be eligible if it resolves.
     users: u32,
+    /// Whose these are, if all are one peer's. Once several peers have used it, that is not looked at before all have left.
+    sole_user: Option<PeerId>,
     /// Whether the kernel was asked.
     asked: bool,
     resolution: Resolution,
@@ -55,7 +58,8 @@ impl NextHops {
     }
 
     fn add(&mut self, tracked: TrackedNextHop) -> HopId {
-        let hop = NextHop { tracked, holders: 0, users: 0, asked: false, resolution: Resolution::Unresolved };
+        let resolution = Resolution::Unresolved;
+        let hop = NextHop { tracked, holders: 0, users: 0, sole_user: None, asked: false, resolution };
         let id = self.free.pop().unwrap_or_else(|| {
             self.hops.push(None);
             HopId(u32::try_from(self.hops.len() - 1).unwrap_or(u32::MAX))
@@ -85,9 +89,11 @@ impl NextHops {
         }
     }
 
-    /// So many paths more would use it.
-    pub(super) fn enter(&mut self, id: HopId) {
+    /// One path more would use it.
+    pub(super) fn enter(&mut self, id: HopId, user: Option<PeerId>) {
         if let Some(hop) = self.hop_mut(id) {
+            hop.sole_user =
+                if hop.users == 0 { user } else { hop.sole_user.filter(|sole| Some(*sole) == user) };
             hop.users += 1;
             if hop.users == 1 {
                 self.changed.insert(id);
@@ -103,6 +109,12 @@ impl NextHops {
                 self.changed.insert(id);
             }
         }
+    }
+
+    /// Those that nobody but this peer offers.
+    pub(super) fn of_only(&self, peer: PeerId) -> Vec<TrackedNextHop> {
+        let used = self.ids.values().filter_map(|id| self.hop(*id)).filter(|hop| hop.users > 0);
+        used.filter(|hop| hop.sole_user == Some(peer)).map(|hop| hop.tracked).collect()
     }
 
     /// The next hop as the kernel is asked about it.
@@ -191,12 +203,12 @@ mod tests {
         hops.set_tracking(true);
         let id = hops.hold(HOP);
         assert_eq!(hops.settle(), []);
-        hops.enter(id);
+        hops.enter(id, None);
         assert_eq!(hops.settle(), [Tracking::Start(HOP)]);
         assert_eq!(hops.resolve(HOP, Resolution::OnLink), Some(id));
         assert_eq!(hops.resolve(HOP, Resolution::OnLink), None);
         hops.leave(id);
-        hops.enter(id);
+        hops.enter(id, None);
         assert_eq!(hops.settle(), []);
         assert_eq!(hops.resolution(id), Resolution::OnLink);
         hops.leave(id);
@@ -211,12 +223,31 @@ mod tests {
     fn without_tracking_everything_is_on_link() {
         let mut hops = NextHops::default();
         let id = hops.hold(HOP);
-        hops.enter(id);
+        hops.enter(id, None);
         assert_eq!((hops.settle(), hops.resolution(id)), (vec![], Resolution::OnLink));
         assert!(hops.set_tracking(true));
         assert_eq!(
             (hops.settle(), hops.resolution(id)),
             (vec![Tracking::Start(HOP)], Resolution::Unresolved)
         );
+    }
+
+    #[test]
+    fn a_next_hop_is_one_peers_until_another_uses_it_too() {
+        let (one, other) = (PeerId(1), PeerId(2));
+        let mut hops = NextHops::default();
+        let id = hops.hold(HOP);
+        assert_eq!(hops.of_only(one), []);
+        hops.enter(id, Some(one));
+        hops.enter(id, Some(one));
+        assert_eq!((hops.of_only(one), hops.of_only(other)), (vec![HOP], vec![]));
+        hops.enter(id, Some(other));
+        assert_eq!((hops.of_only(one), hops.of_only(other)), (vec![], vec![]));
+        hops.leave(id);
+        hops.leave(id);
+        assert_eq!(hops.of_only(other), [], "not known before all have left");
+        hops.leave(id);
+        hops.enter(id, Some(other));
+        assert_eq!((hops.of_only(one), hops.of_only(other)), (vec![], vec![HOP]));
     }
 }

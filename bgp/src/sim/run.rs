@@ -125,6 +125,8 @@ impl World {
             }
             Output::Announced(_)
             | Output::Aggregates(_)
+            // What follows from it is decided at the same moment.
+            | Output::NextHopsLost(_)
             | Output::Neighbour { .. }
             | Output::Event(_)
             | Output::RollOver { .. }

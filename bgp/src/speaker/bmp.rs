@@ -57,7 +57,7 @@ impl Speaker {
         let adj_rib_in = [MonitoredRib::AdjRibInPrePolicy, MonitoredRib::AdjRibInPostPolicy];
         let adj_rib_in = adj_rib_in.into_iter().any(|rib| self.bmp.monitors(rib));
         let loc_rib = self.bmp.monitors(MonitoredRib::LocRib);
-        self.rib.handle(now, RibInput::Monitor { adj_rib_in, loc_rib });
+        self.tell_rib(now, RibInput::Monitor { adj_rib_in, loc_rib });
     }
 
     /// A session is Established.

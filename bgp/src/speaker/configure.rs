@@ -33,7 +33,7 @@ impl Speaker {
                 self.set_range(address, range);
             }
         }
-        self.rib.handle(
+        self.tell_rib(
             now,
             RibInput::Configure {
                 asn: config.asn,
@@ -61,7 +61,7 @@ impl Speaker {
         }
         self.ranges_configured(now, &config);
         if !self.start.restarting && std::mem::take(&mut self.deferring) {
-            self.rib.handle(now, RibInput::Advertise);
+            self.tell_rib(now, RibInput::Advertise);
         }
         self.convergence.configured(now);
     }
@@ -84,7 +84,7 @@ impl Speaker {
         let peer = Peer::new(id, Arc::clone(config), range, ingress);
         self.dynamic.note(address, &peer);
         self.peers.insert(address, peer);
-        self.rib.handle(now, RibInput::Peer { peer: id, address, config: Arc::clone(config) });
+        self.tell_rib(now, RibInput::Peer { peer: id, address, config: Arc::clone(config) });
         if range.is_none() && !config.stays_down() {
             self.convergence.expect(now, id);
         }
@@ -118,7 +118,7 @@ impl Speaker {
             // There may be no session to end, but routes that wait for the peer's restart.
             self.down(now, address, Down::Death);
         }
-        self.rib.handle(now, RibInput::Peer { peer: id, address, config: Arc::clone(config) });
+        self.tell_rib(now, RibInput::Peer { peer: id, address, config: Arc::clone(config) });
     }
 
     pub(super) fn remove_peer(&mut self, now: Instant, address: PeerAddress, subcode: u8) {
@@ -127,7 +127,7 @@ impl Speaker {
         self.dynamic.removed(address, &peer);
         self.addresses.remove(&peer.id);
         self.convergence.forget(peer.id);
-        self.rib.handle(now, RibInput::RemovePeer(peer.id));
+        self.tell_rib(now, RibInput::RemovePeer(peer.id));
         let outputs = &mut self.outputs;
         self.connections.retain(|&connection, outbox| {
             let stays = outbox.peer != address;

@@ -213,6 +213,9 @@ pub enum Output {
     },
     /// Best paths changed: what the kernel should do with these prefixes. After a restart, nothing before the first convergence.
     BestPaths(Vec<BestPathChange>),
+    /// A peer died, and nobody else offers these next hops: routes that have others can do without them at once. Said before anything
+    /// is decided; the best paths that follow from it come later.
+    NextHopsLost(Vec<TrackedNextHop>),
     /// Tell me, now and on every change, how this next hop resolves.
     TrackNextHop(TrackedNextHop),
     /// No path uses this next hop any more.

@@ -47,6 +47,7 @@ mod announced;
 mod bmp;
 mod configure;
 mod convergence;
+mod deaths;
 mod dump;
 mod dynamic;
 mod io;
@@ -90,6 +91,10 @@ pub struct Speaker {
     over_limit: BTreeMap<PeerAddress, Family>,
     /// Refused connections that no event has told of, and when one was told last.
     refused: (u64, Option<Instant>),
+    /// Peers that died, of which the RIB is still to be told.
+    dead: Vec<PeerId>,
+    /// When something was handled that is to be settled once the outputs so far have been taken.
+    unsettled: Option<Instant>,
     outputs: VecDeque<Output>,
     stopped: bool,
 }
@@ -117,6 +122,8 @@ impl Speaker {
             observed: false,
             over_limit: BTreeMap::new(),
             refused: (0, None),
+            dead: Vec::new(),
+            unsettled: None,
             outputs: VecDeque::new(),
             stopped: false,
         }
@@ -175,7 +182,7 @@ impl Speaker {
             }
             Input::NextHops(answers) => {
                 answers.iter().for_each(|(next_hop, _)| self.convergence.answered(next_hop));
-                self.rib.handle(now, RibInput::NextHops(answers));
+                self.tell_rib(now, RibInput::NextHops(answers));
             }
             Input::Reset { peer } => self.tell_peer(now, peer, IngressInput::Reset),
             Input::Refresh { peer, direction: Refresh::In } => {
@@ -191,11 +198,20 @@ impl Speaker {
             }
             Input::Tick => self.tick(now),
         }
-        self.settle(now);
+        if self.dead.is_empty() {
+            self.settle(now);
+        } else {
+            self.unsettled = Some(now);
+        }
     }
 
     /// What there is to do, in order.
     pub fn poll(&mut self) -> Option<Output> {
+        if self.outputs.is_empty()
+            && let Some(now) = self.unsettled.take()
+        {
+            self.settle(now);
+        }
         self.outputs.pop_front()
     }
 
@@ -241,7 +257,7 @@ impl Speaker {
             self.tell_peer(now, peer, IngressInput::SendHoldTimerExpires { connection });
         }
         if self.rib.next_deadline().is_some_and(|(at, _)| at <= now) {
-            self.rib.handle(now, RibInput::Tick);
+            self.tell_rib(now, RibInput::Tick);
         }
         if self.bmp.next_deadline().is_some_and(|(at, _)| at <= now) {
             self.bmp.handle(now, BmpInput::Tick);
@@ -396,11 +412,11 @@ impl Speaker {
             IngressOutput::Down(down) => self.down(now, address, down),
             IngressOutput::Routes(batch) => {
                 self.convergence.routes(now, id);
-                self.rib.handle(now, RibInput::Routes { peer: id, batch });
+                self.tell_rib(now, RibInput::Routes { peer: id, batch });
             }
             IngressOutput::EndOfRib(family) => {
                 self.convergence.end_of_rib(id, family);
-                self.rib.handle(now, RibInput::EndOfRib { peer: id, family });
+                self.tell_rib(now, RibInput::EndOfRib { peer: id, family });
             }
             IngressOutput::Refresh(family) => {
                 if let Some(group) = peer.group {
@@ -408,10 +424,10 @@ impl Speaker {
                 }
             }
             IngressOutput::RefreshBegins(family) => {
-                self.rib.handle(now, RibInput::RefreshBegins { peer: id, family });
+                self.tell_rib(now, RibInput::RefreshBegins { peer: id, family });
             }
             IngressOutput::RefreshEnds(family) => {
-                self.rib.handle(now, RibInput::RefreshEnds { peer: id, family });
+                self.tell_rib(now, RibInput::RefreshEnds { peer: id, family });
             }
             IngressOutput::State(to) => self.moved(address, to),
             IngressOutput::Received { message, encoding } => {
@@ -441,12 +457,14 @@ impl Speaker {
         self.convergence.up(now, peer.id, &session);
         self.monitor_up(now, address, &session);
         let Some(peer) = self.peers.get(&address) else { return };
-        self.rib.handle(now, RibInput::Up { peer: peer.id, session });
+        self.tell_rib(now, RibInput::Up { peer: peer.id, session });
     }
 
     fn down(&mut self, now: Instant, address: PeerAddress, down: Down) {
         // What the groups still had for the old session must not reach the next one.
-        self.settle_rib(now);
+        if self.dead.is_empty() {
+            self.settle_rib(now);
+        }
         let Some(peer) = self.peers.get_mut(&address) else { return };
         let connection = peer.established.take();
         self.dynamic.note(address, peer);
@@ -455,7 +473,7 @@ impl Speaker {
         }
         let id = peer.id;
         self.monitor_down(now, address, connection);
-        self.rib.handle(now, RibInput::Down { peer: id, down });
+        self.end(now, id, down);
     }
 
     fn moved(&mut self, address: PeerAddress, to: State) {
@@ -482,7 +500,7 @@ impl Speaker {
         }
         if self.deferring && self.convergence.deferral_is_over(now) {
             self.deferring = false;
-            self.rib.handle(now, RibInput::Advertise);
+            self.tell_rib(now, RibInput::Advertise);
             self.settle_rib(now);
         }
         if self.convergence.reached(now) {
@@ -503,6 +521,7 @@ impl Speaker {
     }
 
     fn settle_rib(&mut self, now: Instant) {
+        self.bury(now);
         while let Some(output) = self.rib.poll() {
             self.rib_says(now, output);
         }

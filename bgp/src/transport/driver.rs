@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use ipnet::IpNet;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{sleep_until, timeout};
@@ -65,6 +66,7 @@ pub(super) struct Driver {
     arrivals: mpsc::Sender<Arrival>,
     arrived: mpsc::Receiver<Arrival>,
     notices: Notices,
+    daemon: mpsc::Sender<Notice>,
     bfd: Sessions,
     /// As the speaker told them last.
     dynamic: BTreeMap<PeerAddress, Arc<PeerConfig>>,
@@ -88,7 +90,11 @@ enum Connection {
 }
 
 impl Driver {
-    pub(super) fn new(speaker: Speaker, listeners: BTreeSet<SocketAddr>) -> Self {
+    pub(super) fn new(
+        speaker: Speaker,
+        listeners: BTreeSet<SocketAddr>,
+        daemon: mpsc::Sender<Notice>,
+    ) -> Self {
         let (arrivals, arrived) = mpsc::channel(ARRIVALS_MAX);
         let mut driver = Self {
             speaker,
@@ -102,6 +108,7 @@ impl Driver {
             arrivals,
             arrived,
             notices: Notices::default(),
+            daemon,
             bfd: Sessions::default(),
             dynamic: BTreeMap::new(),
             recorder: None,
@@ -123,7 +130,8 @@ impl Driver {
         packed
     }
 
-    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>, daemon: mpsc::Sender<Notice>) {
+    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        let daemon = self.daemon.clone();
         let packed = self.pack_aside();
         let stopped = loop {
             let deadline = self.speaker.next_deadline().map(|(at, _)| at);
@@ -435,11 +443,19 @@ impl Driver {
             }
             Output::RollOver { connection, keys } => {
                 let Some(Connection::Open(link)) = self.connections.get(&connection) else { return };
-                if let Err(mpsc::error::TrySendError::Full(_)) = link.keys.try_send(keys) {
+                if let Err(TrySendError::Full(_)) = link.keys.try_send(keys) {
                     self.fail(connection, "the queue of changes of its TCP-AO keys is full");
                 }
             }
             Output::BestPaths(changes) => self.notices.best_paths(changes),
+            // The speaker decides next, which takes the longer the more routes there are.
+            Output::NextHopsLost(next_hops) => {
+                if let Err(TrySendError::Full(Notice::NextHopsLost(next_hops))) =
+                    self.daemon.try_send(Notice::NextHopsLost(next_hops))
+                {
+                    self.notices.lost(next_hops);
+                }
+            }
             Output::TrackNextHop(next_hop) => self.notices.track(next_hop),
             Output::UntrackNextHop(next_hop) => self.notices.untrack(next_hop),
             Output::Converged => self.notices.converged(),
@@ -468,7 +484,7 @@ impl Driver {
 
     fn write(&mut self, connection: ConnectionId, bytes: Bytes) {
         let Some(Connection::Open(link)) = self.connections.get(&connection) else { return };
-        if let Err(mpsc::error::TrySendError::Full(_)) = link.queue.try_send(bytes) {
+        if let Err(TrySendError::Full(_)) = link.queue.try_send(bytes) {
             self.fail(connection, "the queue of messages to the peer is full");
         }
         // A queue that is closed belongs to a connection whose end is on its way here.

@@ -69,7 +69,7 @@ impl Transport {
         notices: mpsc::Sender<Notice>,
     ) -> Handle {
         let (requests, received) = mpsc::channel(REQUESTS_MAX);
-        tokio::spawn(Driver::new(Speaker::new(start), listeners).run(received, notices));
+        tokio::spawn(Driver::new(Speaker::new(start), listeners, notices).run(received));
         Handle { requests }
     }
 }
@@ -79,6 +79,8 @@ impl Transport {
 pub enum Notice {
     /// What the kernel should do with these prefixes; if several changes of one prefix were waiting, the last.
     BestPaths(Vec<BestPathChange>),
+    /// A peer died, and nobody else offers these next hops: ahead of everything that waits. The best paths that follow come later.
+    NextHopsLost(Vec<TrackedNextHop>),
     /// Tell, now and on every change, how this next hop resolves ([`Command::NextHops`]).
     TrackNextHop(TrackedNextHop),
     /// This next hop is of no interest any more.

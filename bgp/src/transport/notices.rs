@@ -21,6 +21,8 @@ const BATCH_MAX: usize = 4096;
 pub(super) struct Notices {
     listeners: BTreeMap<SocketAddr, Result<SocketAddr, String>>,
     tracking: BTreeMap<TrackedNextHop, Tracking>,
+    /// Told before all else.
+    lost: BTreeSet<TrackedNextHop>,
     best_paths: BTreeMap<IpNet, BestPathChange>,
     /// Whether best paths are told before more of next hops: a peer with very many of these holds back no other's routes.
     best_paths_first: bool,
@@ -64,6 +66,10 @@ impl Notices {
         }
     }
 
+    pub(super) fn lost(&mut self, next_hops: Vec<TrackedNextHop>) {
+        self.lost.extend(next_hops);
+    }
+
     pub(super) fn best_paths(&mut self, changes: Vec<BestPathChange>) {
         self.best_paths.extend(changes.into_iter().map(|change| (change.prefix, change)));
     }
@@ -103,6 +109,7 @@ impl Notices {
     pub(super) fn is_empty(&self) -> bool {
         self.listeners.is_empty()
             && self.tracking.is_empty()
+            && self.lost.is_empty()
             && self.best_paths.is_empty()
             && !self.converged
             && self.announced.is_none()
@@ -116,6 +123,9 @@ impl Notices {
 
     /// The next notice. Convergence comes after all best paths and aggregates: what is not among them may be swept.
     pub(super) fn next(&mut self) -> Option<Notice> {
+        if !self.lost.is_empty() {
+            return Some(Notice::NextHopsLost(std::mem::take(&mut self.lost).into_iter().collect()));
+        }
         if let Some((address, state)) = self.listeners.pop_first() {
             return Some(Notice::Listener { address, state });
         }
@@ -191,6 +201,19 @@ mod tests {
         assert_eq!(changes, [change("10.1.0.0/24", 2), change("10.2.0.0/24", 1)]);
         assert!(matches!(notices.next(), Some(Notice::Converged)));
         assert!(notices.is_empty() && notices.next().is_none());
+    }
+
+    #[test]
+    fn lost_next_hops_come_before_all_else() {
+        let mut notices = Notices::default();
+        notices.track(next_hop(1));
+        notices.best_paths(vec![change("10.1.0.0/24", 1)]);
+        notices.lost(vec![next_hop(2)]);
+        notices.lost(vec![next_hop(3)]);
+        let Some(Notice::NextHopsLost(lost)) = notices.next() else { panic!("the lost ones come first") };
+        assert_eq!(lost, [next_hop(2), next_hop(3)]);
+        assert_eq!(drain(&mut notices).len(), 2);
+        assert!(notices.is_empty());
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     pub(crate) kernel: BTreeMap<IpNet, Vec<IpAddr>>,
+    /// Next hops that went with a peer, and how many routes the kernel had then.
+    pub(crate) lost: Vec<(IpAddr, usize)>,
     pub(crate) converged: usize,
     pub(crate) listeners: BTreeMap<SocketAddr, Result<SocketAddr, String>>,
     pub(crate) events: Vec<Event>,
@@ -114,6 +116,10 @@ async fn collect(mut notices: mpsc::Receiver<Notice>, known: watch::Sender<Known
                         false => known.kernel.insert(change.prefix, hops),
                     };
                 }
+            }
+            Notice::NextHopsLost(next_hops) => {
+                let routes = known.kernel.len();
+                known.lost.extend(next_hops.into_iter().map(|hop| (hop.address, routes)));
             }
             Notice::Converged => known.converged += 1,
             Notice::Listener { address, state } => {

@@ -520,6 +520,10 @@ impl Agent {
             Notice::BestPaths(changes) => {
                 block_in_place(|| self.kernel.learned(route_changes(changes)))?;
             }
+            Notice::NextHopsLost(next_hops) => {
+                let next_hops = next_hops.into_iter().map(to_kernel).collect();
+                block_in_place(|| self.kernel.lost(next_hops))?;
+            }
             Notice::TrackNextHop(next_hop) => block_in_place(|| self.kernel.track(to_kernel(next_hop)))?,
             Notice::UntrackNextHop(next_hop) => {
                 let next_hop = to_kernel(next_hop);
