@@ -69,6 +69,31 @@ fn a_restart_within_its_time_moves_no_route_anywhere() {
     });
 }
 
+/// A peer that we do not call is away for as long as it takes to call again.
+#[test]
+fn a_restart_waits_for_a_peer_that_has_to_dial() {
+    for_seeds("a_restart_waits_for_a_peer_that_has_to_dial", 30, |seed| {
+        let mut world = World::new(seed);
+        let topology = Topology { size: 2, links: [(0, 1)].into() };
+        let ids = topology.build(&mut world, asn, |n, config| {
+            for peer in config.peers.values_mut().map(Arc::make_mut) {
+                peer.passive = n == 0;
+                peer.timers.connect_retry = seconds(12);
+            }
+        });
+        world.run_until_quiet(LIMIT).unwrap();
+        let (before, since) = (routes(&world, ids[0]), world.elapsed());
+        world.kill(ids[0]);
+        // The first dial is refused.
+        world.run_for(seconds(1)).unwrap();
+        world.restart(ids[0], restarting(0), true);
+        world.run_for(seconds(60)).unwrap();
+        assert!(world.converged(ids[0]));
+        assert_eq!(moves(&world, ids[0], since), [""; 0]);
+        assert_eq!(routes(&world, ids[0]), before);
+    });
+}
+
 /// Nobody is left to help: each must speak before it has heard, and sweep only after that.
 #[test]
 fn all_of_a_mesh_restart_at_once_and_no_route_moves() {

@@ -86,7 +86,7 @@ impl Speaker {
         self.peers.insert(address, peer);
         self.tell_rib(now, RibInput::Peer { peer: id, address, config: Arc::clone(config) });
         if range.is_none() && !config.stays_down() {
-            self.convergence.expect(now, id);
+            self.expect(now, id, config);
         }
         self.tell_peer(now, address, IngressInput::Configure(Arc::clone(config)));
     }
@@ -102,6 +102,14 @@ impl Speaker {
         }
     }
 
+    /// A restart waits for the peer, for longer where it has to call us.
+    fn expect(&mut self, now: Instant, peer: PeerId, config: &PeerConfig) {
+        match config.passive {
+            true => self.convergence.expect_call(now, peer),
+            false => self.convergence.expect(now, peer),
+        }
+    }
+
     fn change_peer(&mut self, now: Instant, address: PeerAddress, config: &Arc<PeerConfig>) {
         let Some(peer) = self.peers.get_mut(&address).filter(|peer| peer.config != *config) else { return };
         let id = peer.id;
@@ -110,7 +118,7 @@ impl Speaker {
         match config.stays_down() {
             true => self.convergence.forget(id),
             false if dynamic => self.dynamic.change(),
-            false => self.convergence.expect(now, id),
+            false => self.expect(now, id, config),
         }
         // The session first: if it ends, it ends under the policies it ran with.
         self.tell_peer(now, address, IngressInput::Configure(Arc::clone(config)));

@@ -11,7 +11,7 @@ use crate::types::{Family, FamilySet, PeerId};
 /// How long a peer may take to come up before it is taken for dead; a dead peer must not hold a restart.
 const COME_UP: Duration = Duration::from_secs(5);
 
-/// The same of a dynamic peer, which we cannot call: after a session that broke off speakers wait for 5 s to 10 s before they dial.
+/// The same of a peer that we do not call, as it is dynamic or we are passive: after a session that broke off speakers wait for 5 s to 10 s before they dial.
 const CALL: Duration = Duration::from_secs(15);
 
 /// How much longer one may take whose host has taken the connection.
@@ -85,7 +85,7 @@ impl Convergence {
         self.expect_within(now, peer, COME_UP);
     }
 
-    /// The same of a peer that we cannot call.
+    /// The same of a peer that we do not call.
     pub(super) fn expect_call(&mut self, now: Instant, peer: PeerId) {
         self.expect_within(now, peer, CALL);
     }
