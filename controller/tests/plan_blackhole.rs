@@ -90,7 +90,8 @@ fn rfc7999_a_peer_has_dropped_what_it_is_granted_and_nothing_of_ours() {
     let err = |code: &str| Err(code.to_owned());
     for (prefix, expected) in [
         ("198.51.100.7/32", Ok(true)),
-        ("198.51.100.0/24", Ok(true)),
+        ("198.51.100.0/24", err("blackhole-own")),
+        ("198.51.100.0/25", Ok(true)),
         ("198.51.100.64/26", Ok(true)),
         ("2001:db8:100::7/128", Ok(true)),
         ("10.244.2.7/32", Ok(true)),
@@ -101,6 +102,13 @@ fn rfc7999_a_peer_has_dropped_what_it_is_granted_and_nothing_of_ours() {
         ("10.244.1.7/32", err("blackhole-own")),
         ("192.0.2.1/32", err("blackhole-own")),
         ("192.0.2.2/32", err("blackhole-own")),
+        ("192.0.2.0/30", err("blackhole-own")),
+        ("192.0.2.0/24", err("blackhole-own")),
+        ("192.0.2.254/32", err("blackhole-own")),
+        ("192.0.2.128/25", err("blackhole-own")),
+        ("192.0.2.64/26", Ok(true)),
+        ("10.244.0.0/20", err("blackhole-own")),
+        ("10.244.0.0/24", Ok(true)),
         ("198.51.100.200/32", err("blackhole-own")),
     ] {
         assert_eq!(made_of(&customer, prefix, "blackhole"), expected, "{prefix}");

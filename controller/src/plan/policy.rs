@@ -77,6 +77,8 @@ impl<'a> Policies<'a> {
         let node_export = node_export(own_blocks, &all_blocks);
         let addresses =
             cluster.nodes.values().flat_map(|node| node.addresses.iter().copied()).chain(own.iter());
+        let peers = cluster.peers.values().filter_map(|peer| Some(peer.peer_ip.as_ref()?.ip));
+        let addresses = addresses.chain(peers);
         let kept =
             addresses.map(IpNet::from).chain(own_blocks.iter().chain(service_ranges).copied()).collect();
         Self {
@@ -404,7 +406,7 @@ fn filter_prefixes(rule: &BGPFilterRule, family: Family) -> PrefixMatch {
     PrefixMatch { ranges: vec![range], negated }
 }
 
-fn exactly(net: IpNet) -> PrefixRange {
+pub(super) fn exactly(net: IpNet) -> PrefixRange {
     PrefixRange { net, min_len: net.prefix_len(), max_len: net.prefix_len() }
 }
 
