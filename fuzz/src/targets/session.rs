@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use weft_bgp::config::{AddPath, AddPathSend, PathChoice, PeerConfig};
 use weft_bgp::ingress::{Ingress, IngressInput, IngressOutput};
+use weft_bgp::role::Role;
 use weft_bgp::session::State;
 use weft_bgp::types::{Asn, ConnectionId};
 use weft_bgp::wire::Message;
@@ -53,14 +54,19 @@ pub fn session(bytes: &[u8]) {
 fn open(internal: bool, add_path: bool) -> Vec<u8> {
     let asn: u16 = if internal { 65001 } else { 65002 };
     let add_path: &[u8] = if add_path { &[69, 8, 0, 1, 1, 3, 0, 2, 1, 3] } else { &[] };
-    let capabilities: [&[u8]; 7] = [
+    let capabilities: [&[u8]; 11] = [
         &[1, 4, 0, 1, 0, 1],
         &[1, 4, 0, 2, 0, 1],
         &[2, 0, 6, 0],
-        &[64, 10, 0, 120, 0, 1, 1, 0x80, 0, 2, 1, 0x80],
+        &[5, 6, 0, 1, 0, 1, 0, 2],
+        // A provider's: that of our role, where we have one.
+        &[9, 1, 0],
+        &[64, 10, 0x40, 120, 0, 1, 1, 0x80, 0, 2, 1, 0x80],
         &[65, 4, 0, 0],
         &asn.to_be_bytes(),
         add_path,
+        &[70, 0],
+        &[71, 14, 0, 1, 1, 0x80, 0, 0, 60, 0, 2, 1, 0x80, 0, 0, 60],
     ];
     let capabilities = capabilities.concat();
     let length = u8::try_from(capabilities.len()).unwrap();
@@ -93,6 +99,10 @@ impl End {
             config.timers.delay_open = Some(Duration::from_secs(2));
         }
         config.passive = kind & 8 != 0;
+        config.role = (kind & 65 == 64).then_some(Role::Customer);
+        if let Some(restart) = config.graceful_restart.as_mut().filter(|_| kind & 128 != 0) {
+            restart.long_lived_time = Some(Duration::from_secs(100));
+        }
         if kind & 32 != 0 {
             let send = Some(AddPathSend { paths: PathChoice::All, limit: 8 });
             config.add_path = AddPath { receive: true, send };
