@@ -20,7 +20,7 @@
 //! let kernel = Kernel::start(Settings::default(), Box::new(|event| println!("{event:?}")))?;
 //! let next_hop = NextHopRef { address: "10.0.0.2".parse()?, default_route: false, link: None };
 //! let prefix = "10.1.0.0/26".parse()?;
-//! kernel.learned(vec![RouteChange { prefix, next_hops: vec![next_hop], direct: None }])?;
+//! kernel.learned(vec![RouteChange { prefix, next_hops: [next_hop].into(), direct: None }])?;
 //! println!("{:?}", kernel.inspect(|engine| engine.fib())?);
 //! kernel.stop(); // the route stays
 //! # Ok(())

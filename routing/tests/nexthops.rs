@@ -125,7 +125,9 @@ impl Lab {
     /// Runs `ip` in the namespace; what it says.
     fn ip(&self, arguments: &str) -> String {
         let run = || std::process::Command::new("ip").args(arguments.split(' ')).output();
-        let output = netns::run(self.namespace.path(), run).unwrap().expect("ip(8) is needed");
+        let output = netns::run(self.namespace.path(), run)
+            .unwrap()
+            .unwrap_or_else(|error| panic!("ip(8) is needed: {error}"));
         assert!(output.status.success(), "ip {arguments}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
