@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use ipnet::IpNet;
 use nix::sched::{CloneFlags, setns};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::process::{Finished, SHORT, run, run_with_input};
 
@@ -142,13 +142,19 @@ impl Namespace {
         serde_json::from_str(&said).with_context(|| format!("in {}: ip -j {words} said {said}", self.label()))
     }
 
-    /// The routes of table main to exactly `prefix`, as `ip -j route` lists them, multipath and unreachable ones included.
+    /// The routes of table main to exactly `prefix`, as `ip -j route` lists them, multipath and unreachable ones included. Of one over
+    /// nexthop objects, what these stand for is there as if it were the route's own.
     ///
     /// # Errors
     /// As [`Self::ip_json`].
     pub fn routes_to(&self, prefix: IpNet) -> Result<Vec<Value>> {
         let found = self.ip_json(&format!("-d {} route show exact {prefix}", family_flag(prefix.addr())))?;
-        Ok(found.as_array().cloned().unwrap_or_default())
+        let mut routes = found.as_array().cloned().unwrap_or_default();
+        if routes.iter().any(|route| route["nhid"].is_u64()) {
+            let objects = self.ip_json("nexthop show")?;
+            routes.iter_mut().for_each(|route| put_legs(route, &objects, prefix.addr().is_ipv4()));
+        }
+        Ok(routes)
     }
 
     /// Runs `work` on a thread that is inside. A socket that it opens stays inside, whichever thread uses it later.
@@ -232,4 +238,35 @@ pub fn list(keep: impl Fn(&str) -> bool) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+/// Puts into a route what its nexthop object, or the members of its group, have: as `ip` shows routes that have it themselves.
+fn put_legs(route: &mut Value, objects: &Value, ipv4: bool) {
+    let object = |id: &Value| objects.as_array().into_iter().flatten().find(|object| object["id"] == *id);
+    let leg = |id: &Value| {
+        let mut leg = json!({});
+        let Some(object) = object(id) else { return leg };
+        leg["dev"] = object["dev"].clone();
+        match object["gateway"].as_str() {
+            Some(gateway) if ipv4 && gateway.contains(':') => {
+                leg["via"] = json!({"family": "inet6", "host": gateway});
+            }
+            Some(gateway) => leg["gateway"] = gateway.into(),
+            None => {}
+        }
+        leg
+    };
+    let id = route["nhid"].clone();
+    match object(&id).and_then(|object| object["group"].as_array()).map(Vec::as_slice) {
+        Some([]) => {}
+        Some([member]) => merge(route, leg(&member["id"])),
+        Some(members) => route["nexthops"] = members.iter().map(|member| leg(&member["id"])).collect(),
+        None if id.is_u64() => merge(route, leg(&id)),
+        None => {}
+    }
+}
+
+fn merge(route: &mut Value, leg: Value) {
+    if let (Some(route), Value::Object(leg)) = (route.as_object_mut(), leg) {
+        route.extend(leg);
+    }
 }
