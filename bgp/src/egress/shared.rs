@@ -4,6 +4,7 @@
 //! works the queue off in its order, so that it makes no difference who that is: alone, the one thread does it all.
 
 use std::collections::VecDeque;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -20,7 +21,6 @@ const MANY: usize = 256;
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     inner: Arc<Inner>,
-    helped: bool,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +37,8 @@ struct Queue {
     inputs: VecDeque<GroupInput>,
     /// Whether the helper has work, until it has found none.
     handed_over: bool,
-    closed: bool,
+    /// Whether there is a helper.
+    helped: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -48,14 +49,13 @@ impl Shared {
     /// What another thread is to run, from now on, until the groups are dropped or [`Self::dismiss`]ed. It calls `wake` when there is
     /// something to [`poll`](Self::poll).
     pub(crate) fn help<W: Fn() + Send + 'static>(&mut self, wake: W) -> impl FnOnce() + Send + use<W> {
-        self.helped = true;
+        lock(&self.inner.queue).helped = true;
         let inner = Arc::clone(&self.inner);
         move || inner.attend(wake)
     }
 
     /// Does without the helper from now on.
     pub(crate) fn dismiss(&mut self) {
-        self.helped = false;
         self.inner.close();
     }
 
@@ -65,13 +65,13 @@ impl Shared {
         let mut queue = lock(&self.inner.queue);
         queue.inputs.push_back((now, group, input));
         let full = queue.inputs.len() > WAITING_MAX;
-        if self.helped && many && !queue.handed_over {
+        if queue.helped && many && !queue.handed_over {
             queue.handed_over = true;
             self.inner.handed_over.notify_one();
         }
         drop(queue);
         if full {
-            self.inner.work_off_one(&mut lock(&self.inner.groups));
+            self.inner.work_off_one(&mut self.inner.groups());
         }
     }
 
@@ -81,7 +81,7 @@ impl Shared {
         if told.is_some() || lock(&self.inner.queue).handed_over {
             return told;
         }
-        let mut groups = lock(&self.inner.groups);
+        let mut groups = self.inner.groups();
         self.inner.work_off(&mut groups);
         while groups.pack() {}
         let mut told = lock(&self.inner.told);
@@ -97,7 +97,7 @@ impl Shared {
 
     /// Looks at the groups as they are after all that they were told.
     pub(crate) fn look<T>(&self, look: impl FnOnce(&Groups) -> T) -> T {
-        let mut groups = lock(&self.inner.groups);
+        let mut groups = self.inner.groups();
         self.inner.work_off(&mut groups);
         look(&groups)
     }
@@ -112,8 +112,13 @@ impl Drop for Shared {
 impl Inner {
     fn close(&self) {
         let mut queue = lock(&self.queue);
-        (queue.closed, queue.handed_over) = (true, false);
+        (queue.helped, queue.handed_over) = (false, false);
         self.handed_over.notify_one();
+    }
+
+    /// What a panic has left half done is nobody's to go on with: it becomes that of whoever comes next.
+    fn groups(&self) -> MutexGuard<'_, Groups> {
+        self.groups.lock().unwrap_or_else(|poisoned| resume_unwind(Box::new(poisoned.to_string())))
     }
 
     fn work_off(&self, groups: &mut Groups) {
@@ -127,12 +132,13 @@ impl Inner {
 
     /// Waits for work; says whether there will be any.
     fn has_work(&self) -> bool {
-        let is_idle = |queue: &mut Queue| !queue.handed_over && !queue.closed;
+        let is_idle = |queue: &mut Queue| queue.helped && !queue.handed_over;
         let queue = self.handed_over.wait_while(lock(&self.queue), is_idle);
-        !queue.unwrap_or_else(PoisonError::into_inner).closed
+        queue.unwrap_or_else(PoisonError::into_inner).helped
     }
 
     fn attend(&self, wake: impl Fn()) {
+        let _leaving = Leaving(self, &wake);
         while self.has_work() {
             while self.step(&wake) {}
             // Somebody may wait for this to be over.
@@ -142,7 +148,7 @@ impl Inner {
 
     /// Takes in one input and packs one piece; says whether there may be more to do. In between, others get at the groups.
     fn step(&self, wake: &impl Fn()) -> bool {
-        let mut groups = lock(&self.groups);
+        let mut groups = self.groups();
         let heard = self.work_off_one(&mut groups);
         if groups.pack() {
             lock(&self.told).append(&mut groups.take());
@@ -153,5 +159,36 @@ impl Inner {
             return queue.handed_over;
         }
         true
+    }
+}
+
+/// However the helper ends, by a panic too, nobody waits for it.
+struct Leaving<'a, W: Fn()>(&'a Inner, &'a W);
+
+impl<W: Fn()> Drop for Leaving<'_, W> {
+    fn drop(&mut self) {
+        self.0.close();
+        (self.1)();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_helper_is_not_waited_for() {
+        let mut shared = Shared::default();
+        let help = shared.help(|| ());
+        let inner = Arc::clone(&shared.inner);
+        let poisoning = std::thread::spawn(move || {
+            let _groups = inner.groups();
+            panic!("half done");
+        });
+        assert!(poisoning.join().is_err());
+        lock(&shared.inner.queue).handed_over = true;
+        assert!(std::thread::spawn(help).join().is_err(), "it meets the panic");
+        assert!(!lock(&shared.inner.queue).handed_over);
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| shared.poll())).is_err());
     }
 }
