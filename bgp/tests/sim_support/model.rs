@@ -289,7 +289,7 @@ fn passes(
             Operation::AddCommunity(Community::Standard(community)) => drop(communities.insert(*community)),
             Operation::RemoveCommunity(Community::Standard(community)) => drop(communities.remove(community)),
             Operation::SetLocalPreference(value) => attributes.local_pref = Some(*value),
-            other => unimplemented!("{other:?}"),
+            other => unreachable!("no policy of these worlds has {other:?}"),
         }
         attributes.communities = communities.into_iter().collect();
     }
