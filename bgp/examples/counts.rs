@@ -1,6 +1,6 @@
 //! One scenario of many routes through a speaker, for `.ci/counts`: no sockets, no clock, the same on every run.
 //!
-//! `counts SCENARIO ROUTES` prints how many allocations it took and how much memory is held at its end. Under callgrind, what
+//! `counts SCENARIO ROUTES` prints how many allocations it took, how much memory is held at its end, and how long it took. Under callgrind, what
 //! `measured` does is what is to be counted.
 
 #![allow(unsafe_code, reason = "an allocator that counts")]
@@ -62,10 +62,20 @@ fn measured(run: &mut dyn FnMut()) {
 fn count(scenario: &str, routes: usize, run: &mut dyn FnMut()) {
     let (allocations, held) = (ALLOCATIONS.load(Relaxed), HELD.load(Relaxed));
     PEAK.store(held, Relaxed);
+    let before = processor_time();
     measured(run);
+    let milliseconds = (processor_time() - before) / 1_000_000;
     let allocations = ALLOCATIONS.load(Relaxed) - allocations;
     let (grown, peak) = (HELD.load(Relaxed).saturating_sub(held), PEAK.load(Relaxed) - held);
-    println!("{scenario}: {routes} routes, {allocations} allocations, {grown} bytes held, {peak} at most");
+    println!(
+        "{scenario}: {routes} routes, {allocations} allocations, {grown} bytes held, {peak} at most, {milliseconds} ms of the processor"
+    );
+}
+
+/// What this process has used of the processor, in nanoseconds (proc/<pid>/schedstat in the kernel's documentation).
+fn processor_time() -> u64 {
+    let said = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    said.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or(0)
 }
 
 const SINK: u16 = 1000;

@@ -58,7 +58,7 @@ fn made_of(peer: &PeerConfig, prefix: &str, community: &str) -> Result<bool, Str
     community.add_to(&mut attributes);
     let prefix = prefix.parse().expect("a prefix");
     let (source, peer_type) = (RouteSource::RemotePeers, PeerType::External);
-    let subject = Subject { prefix, source, peer_type, attributes: &attributes };
+    let subject = Subject { prefix: &prefix, source, peer_type, attributes: &attributes };
     let policy = CompiledPolicy::new(Arc::clone(&peer.import));
     let operations = policy.evaluate(subject).map_err(|reason| reason.code.to_string())?;
     let dropping = [

@@ -109,7 +109,7 @@ fn told(plan: &NodePlan) -> BTreeMap<(PeerAddress, IpNet), Option<Origination>> 
         for (prefix, origination) in &all {
             let source = if origination.is_some() { RouteSource::Local } else { RouteSource::RemotePeers };
             let attributes = &PathAttributes::new(IpAddr::from([192, 0, 2, 1]));
-            let subject = Subject { prefix: *prefix, source, peer_type: PeerType::External, attributes };
+            let subject = Subject { prefix, source, peer_type: PeerType::External, attributes };
             if export.evaluate(subject).is_ok() {
                 told.insert((*address, *prefix), origination.clone());
             }

@@ -100,7 +100,7 @@ fn does(policy: &Arc<Policy>, communities: &[&str], asns: &[u32]) -> Result<Vec<
     communities.iter().for_each(|text| community(text).add_to(&mut attributes));
     asns.iter().rev().for_each(|asn| attributes.as_path.prepend(Asn(*asn)));
     let subject = Subject {
-        prefix: "10.9.0.0/16".parse().expect("a prefix"),
+        prefix: &"10.9.0.0/16".parse().expect("a prefix"),
         source: RouteSource::RemotePeers,
         peer_type: PeerType::External,
         attributes: &attributes,

@@ -67,7 +67,7 @@ fn sessions(plan: &NodePlan) -> Vec<(String, bool)> {
 fn says(policy: &Arc<Policy>, prefix: &str, next_hop: &str, source: RouteSource) -> String {
     let prefix = prefix.parse().expect("a prefix");
     let attributes = &PathAttributes::new(next_hop.parse().expect("an address"));
-    let subject = Subject { prefix, source, peer_type: PeerType::Internal, attributes };
+    let subject = Subject { prefix: &prefix, source, peer_type: PeerType::Internal, attributes };
     match CompiledPolicy::new(Arc::clone(policy)).evaluate(subject) {
         Ok(_) => "accept".into(),
         Err(reason) => reason.code.to_string(),

@@ -104,7 +104,7 @@ fn says_via(
 ) -> String {
     let prefix = prefix.parse().expect("a prefix");
     let attributes = &PathAttributes::new(next_hop.parse().expect("an address"));
-    let subject = Subject { prefix, source, peer_type, attributes };
+    let subject = Subject { prefix: &prefix, source, peer_type, attributes };
     match CompiledPolicy::new(Arc::clone(policy)).evaluate(subject) {
         Ok(_) => "accept".into(),
         Err(reason) => reason.code.to_string(),
@@ -557,7 +557,8 @@ fn an_own_block_that_another_as_originates_is_a_duplicate() {
             let mut attributes = PathAttributes::new("192.0.2.254".parse().expect("an address"));
             asns.iter().rev().for_each(|asn| attributes.as_path.prepend(Asn(*asn)));
             let (prefix, source) = (prefix.parse().expect("a prefix"), RouteSource::RemotePeers);
-            let subject = Subject { prefix, source, peer_type: PeerType::External, attributes: &attributes };
+            let subject =
+                Subject { prefix: &prefix, source, peer_type: PeerType::External, attributes: &attributes };
             policy.evaluate(subject).err().map_or_else(String::new, |reason| reason.code.to_string())
         };
         for block in ["10.244.1.0/26", "fd00:244:1::/122"] {

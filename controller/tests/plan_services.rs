@@ -291,8 +291,12 @@ fn a_service_range_is_believed_of_no_peer() {
     for prefix in ["10.96.0.0/12", "10.96.0.10/32", "fd00:96::/120", "203.0.114.7/32"] {
         let prefix = prefix.parse().expect("a prefix");
         let attributes = &PathAttributes::new(IpAddr::from([192, 0, 2, 254]));
-        let subject =
-            Subject { prefix, source: RouteSource::RemotePeers, peer_type: PeerType::External, attributes };
+        let subject = Subject {
+            prefix: &prefix,
+            source: RouteSource::RemotePeers,
+            peer_type: PeerType::External,
+            attributes,
+        };
         let reason = import.evaluate(subject).expect_err("rejected");
         assert_eq!(reason.code, "service-range", "{prefix}");
     }

@@ -49,14 +49,14 @@ impl PrefixId {
 /// What a [`PrefixTable`] has values of: a prefix, and a number that tells several of one prefix apart.
 pub(crate) trait Key: Copy {
     /// Takes it apart.
-    fn parts(self) -> (IpNet, u16);
+    fn parts(&self) -> (&IpNet, u16);
 
     /// Puts it together.
     fn of(prefix: IpNet, number: u16) -> Self;
 }
 
 impl Key for IpNet {
-    fn parts(self) -> (IpNet, u16) {
+    fn parts(&self) -> (&IpNet, u16) {
         (self, 0)
     }
 
@@ -71,7 +71,7 @@ trait Packed: Copy + Eq + Hash {
 }
 
 /// Address, length and number.
-type Packed4 = u64;
+pub(crate) type Packed4 = u64;
 
 impl Packed for Packed4 {
     #[inline]
@@ -84,7 +84,7 @@ impl Packed for Packed4 {
 }
 
 /// Address, and length and number as with IPv4.
-type Packed6 = ([u64; 2], u32);
+pub(crate) type Packed6 = ([u64; 2], u32);
 
 impl Packed for Packed6 {
     #[inline]
@@ -96,20 +96,40 @@ impl Packed for Packed6 {
     }
 }
 
-enum AnyPacked {
+/// A key as tables keep it: what a key of one table is in another, without taking it apart. A prefix is the same as its key with the
+/// number 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PackedKey {
+    /// An IPv4 prefix.
     Ipv4(Packed4),
+    /// An IPv6 prefix.
     Ipv6(Packed6),
 }
 
-fn pack<K: Key>(key: K) -> AnyPacked {
-    let (prefix, number) = key.parts();
-    let rest = u32::from(prefix.prefix_len()) << 24 | u32::from(number);
-    match prefix {
-        IpNet::V4(prefix) => AnyPacked::Ipv4(u64::from(prefix.addr().to_bits()) << 32 | u64::from(rest)),
-        IpNet::V6(prefix) => {
-            let address = prefix.addr().to_bits();
-            // The lower half is cut off on purpose.
-            AnyPacked::Ipv6(([(address >> 64) as u64, address as u64], rest))
+impl PackedKey {
+    /// Packs a key.
+    #[inline]
+    pub(crate) fn of<K: Key>(key: &K) -> Self {
+        let (prefix, number) = key.parts();
+        let rest = |length: u8| u32::from(length) << 24 | u32::from(number);
+        match prefix {
+            IpNet::V4(prefix) => {
+                let rest = rest(prefix.prefix_len());
+                Self::Ipv4(u64::from(prefix.addr().to_bits()) << 32 | u64::from(rest))
+            }
+            IpNet::V6(prefix) => {
+                let address = prefix.addr().to_bits();
+                // The lower half is cut off on purpose.
+                Self::Ipv6(([(address >> 64) as u64, address as u64], rest(prefix.prefix_len())))
+            }
+        }
+    }
+
+    /// Unpacks it.
+    pub(crate) fn key<K: Key>(self) -> K {
+        match self {
+            Self::Ipv4(key) => key.unpack(),
+            Self::Ipv6(key) => key.unpack(),
         }
     }
 }
@@ -233,25 +253,42 @@ impl<V, K> Default for PrefixTable<V, K> {
 
 impl<V, K: Key> PrefixTable<V, K> {
     /// The id of a prefix, if the table has it.
+    #[inline]
     pub(crate) fn find(&self, key: &K) -> Option<PrefixId> {
-        match pack(*key) {
-            AnyPacked::Ipv4(key) => {
+        self.find_packed(PackedKey::of(key))
+    }
+
+    /// The same.
+    #[inline]
+    pub(crate) fn find_packed(&self, key: PackedKey) -> Option<PrefixId> {
+        match key {
+            PackedKey::Ipv4(key) => {
                 self.ipv4.find(self.hasher.hash_one(key), key).map(|place| PrefixId::new(place, false))
             }
-            AnyPacked::Ipv6(key) => {
+            PackedKey::Ipv6(key) => {
                 self.ipv6.find(self.hasher.hash_one(key), key).map(|place| PrefixId::new(place, true))
             }
         }
     }
 
     /// The id of a prefix, which is put in with a default value if it is new.
-    pub(crate) fn entry(&mut self, key: K) -> PrefixId
+    #[inline]
+    pub(crate) fn entry(&mut self, key: &K) -> PrefixId
     where
         V: Default,
     {
-        match pack(key) {
-            AnyPacked::Ipv4(key) => PrefixId::new(self.ipv4.entry(&self.hasher, key), false),
-            AnyPacked::Ipv6(key) => PrefixId::new(self.ipv6.entry(&self.hasher, key), true),
+        self.entry_packed(PackedKey::of(key))
+    }
+
+    /// The same.
+    #[inline]
+    pub(crate) fn entry_packed(&mut self, key: PackedKey) -> PrefixId
+    where
+        V: Default,
+    {
+        match key {
+            PackedKey::Ipv4(key) => PrefixId::new(self.ipv4.entry(&self.hasher, key), false),
+            PackedKey::Ipv6(key) => PrefixId::new(self.ipv6.entry(&self.hasher, key), true),
         }
     }
 
@@ -269,6 +306,15 @@ impl<V, K: Key> PrefixTable<V, K> {
         match id.is_ipv6() {
             false => self.ipv4.slot(id.place()).key.unpack(),
             true => self.ipv6.slot(id.place()).key.unpack(),
+        }
+    }
+
+    /// The prefix as it is kept.
+    #[inline]
+    pub(crate) fn packed(&self, id: PrefixId) -> PackedKey {
+        match id.is_ipv6() {
+            false => PackedKey::Ipv4(self.ipv4.slot(id.place()).key),
+            true => PackedKey::Ipv6(self.ipv6.slot(id.place()).key),
         }
     }
 
@@ -342,15 +388,15 @@ mod tests {
     #[test]
     fn finds_removes_and_reuses() {
         let mut table: PrefixTable<u8> = PrefixTable::default();
-        let a = table.entry(net("10.0.0.0/8"));
+        let a = table.entry(&net("10.0.0.0/8"));
         *table.get_mut(a) = 7;
-        assert_eq!(table.entry(net("10.0.0.0/8")), a);
+        assert_eq!(table.entry(&net("10.0.0.0/8")), a);
         assert_eq!((table.find(&net("10.0.0.0/9")), *table.get(a)), (None, 7));
-        let other = table.entry(net("2001:db8::/32"));
+        let other = table.entry(&net("2001:db8::/32"));
         assert_eq!((table.prefix(a), table.prefix(other)), (net("10.0.0.0/8"), net("2001:db8::/32")));
         table.remove(a);
         assert_eq!((table.find(&net("10.0.0.0/8")), table.len()), (None, 1));
-        let b = table.entry(net("10.0.0.0/9"));
+        let b = table.entry(&net("10.0.0.0/9"));
         assert_eq!((b, *table.get(b), table.prefix(b)), (a, 0, net("10.0.0.0/9")));
     }
 
@@ -358,7 +404,7 @@ mod tests {
     fn covering_gives_the_longest_first() {
         let mut table: PrefixTable<()> = PrefixTable::default();
         for text in ["0.0.0.0/0", "10.0.0.0/8", "10.1.2.3/32", "10.1.0.0/16", "::/0"] {
-            table.entry(net(text));
+            table.entry(&net(text));
         }
         let covering = |a: &str| -> Vec<String> {
             table.covering(a.parse().unwrap()).map(|id| table.prefix(id).to_string()).collect()
@@ -372,10 +418,10 @@ mod tests {
     fn a_walk_in_pieces_sees_everything_once() {
         let mut table: PrefixTable<()> = PrefixTable::default();
         for i in 0..10u8 {
-            table.entry(net(&format!("10.{i}.0.0/16")));
+            table.entry(&net(&format!("10.{i}.0.0/16")));
         }
         table.remove(PrefixId::new(3, false));
-        table.entry(net("2001:db8::/32"));
+        table.entry(&net("2001:db8::/32"));
         let walk = |from, to| -> Vec<usize> {
             let ids = table.walk(from).map(|(id, ..)| id.index());
             ids.take_while(|id| *id < to).collect()

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::PathKey;
+use super::changes::{Advertised, Changes};
 use super::journal::{Journal, Place};
 use super::peer::Peer;
-use super::{Advertised, Change, PathKey};
 use crate::arena::intern::{Id, Interner};
-use crate::arena::prefixes::{PrefixId, PrefixTable};
+use crate::arena::prefixes::{PackedKey, PrefixId, PrefixTable};
 use crate::ingress::Session;
 use crate::types::PeerId;
 use crate::wire::attributes::PathAttributes;
@@ -75,45 +76,46 @@ impl AdjRibOut {
     }
 
     /// Takes changes in. `foremost` is the place of the peer that has read most; none: there is no peer that needs the journal.
-    pub(super) fn change(&mut self, changes: Vec<Change>, foremost: Option<Place>) {
-        // Routes that share attributes come one behind the other: these are looked up once, and held on to meanwhile.
-        let mut last: Option<(Arc<PathAttributes>, SetId)> = None;
-        for Change { key, route } in changes {
-            let route = route.map(|Advertised { attributes, from }| {
-                let known = last.as_ref().filter(|(of, _)| Arc::ptr_eq(of, &attributes)).map(|(_, set)| *set);
-                let set = known.unwrap_or_else(|| {
-                    let set = self.intern(&attributes);
-                    if let Some((_, before)) = last.replace((attributes, set)) {
-                        self.sets.release(before);
-                    }
-                    set
-                });
-                self.sets.retain(set);
-                Route { set, from }
+    pub(super) fn change(&mut self, changes: &Changes, foremost: Option<Place>) {
+        // These are looked up once, and held on to meanwhile.
+        let sets: Vec<SetId> = changes.sets().iter().map(|attributes| self.intern(attributes)).collect();
+        changes.for_each(|key, route| {
+            let route = route.and_then(|Advertised { set, from }| {
+                let set = *sets.get(set as usize)?;
+                Some(Route { set, from })
             });
             self.put(key, route, foremost);
-        }
-        if let Some((_, set)) = last {
+        });
+        for set in sets {
             self.sets.release(set);
         }
     }
 
-    /// Puts a route, with its reference to the attributes, in the place of what is there.
-    fn put(&mut self, key: PathKey, route: Option<Route>, foremost: Option<Place>) {
-        let known = self.slots.find(&key);
-        let old = known.and_then(|id| self.slots.get(id).route);
+    /// Puts a route in the place of what is there.
+    fn put(&mut self, key: PackedKey, route: Option<Route>, foremost: Option<Place>) {
+        let id = match route {
+            Some(Route { set, .. }) => {
+                self.sets.retain(set);
+                self.slots.entry_packed(key)
+            }
+            None => match self.slots.find_packed(key) {
+                Some(id) => id,
+                None => return,
+            },
+        };
+        let slot = self.slots.get_mut(id);
+        let old = std::mem::replace(&mut slot.route, route);
+        let entry = slot.entry;
         if let Some(old) = old {
             self.sets.release(old.set);
         }
         if old == route {
             return;
         }
-        let id = known.unwrap_or_else(|| self.slots.entry(key));
-        self.slots.get_mut(id).route = route;
         match foremost {
             None if route.is_none() => self.slots.remove(id),
             None => {}
-            Some(foremost) if self.slots.get(id).entry >= foremost.max(self.journal.start()) => {}
+            Some(foremost) if entry >= foremost.max(self.journal.start()) => {}
             Some(_) => self.touch(id),
         }
     }
@@ -135,7 +137,7 @@ impl AdjRibOut {
 
     /// The slot of a prefix that some peer has been told. One without a route is at the end of the journal from now on.
     pub(super) fn claim(&mut self, key: PathKey) -> (PrefixId, Option<Route>) {
-        let id = self.slots.entry(key);
+        let id = self.slots.entry(&key);
         let route = self.slots.get(id).route;
         if route.is_none() {
             self.touch(id);

@@ -20,10 +20,12 @@ use crate::wire::header::MessageType;
 use crate::wire::nlri::Nlri;
 
 use self::adj_out::AdjRibOut;
+pub use self::changes::Changes;
 pub use self::peer::Handover;
 use self::peer::Peer;
 
 mod adj_out;
+mod changes;
 pub(crate) mod groups;
 mod journal;
 mod pack;
@@ -60,8 +62,8 @@ pub enum EgressInput {
     Adopt(Box<Handover>),
     /// Whether more is to come before the peers get End-of-RIB (RFC 4724 section 4.1). It is not, unless this says so.
     Defer(bool),
-    /// The Adj-RIB-Out changes, after export policy and attribute rewriting.
-    Changes(Vec<Change>),
+    /// The Adj-RIB-Out changes.
+    Changes(Changes),
     /// A peer wants a family again, from the start (RFC 2918); between a beginning and an end where that was agreed on (RFC 7313).
     Refresh {
         /// Who.
@@ -93,8 +95,8 @@ impl PathKey {
 }
 
 impl Key for PathKey {
-    fn parts(self) -> (IpNet, u16) {
-        (self.prefix, self.path_id)
+    fn parts(&self) -> (&IpNet, u16) {
+        (&self.prefix, self.path_id)
     }
 
     fn of(prefix: IpNet, path_id: u16) -> Self {
@@ -110,24 +112,6 @@ impl Nlri for PathKey {
     fn path_id(&self) -> Option<u32> {
         (self.path_id != 0).then_some(self.path_id.into())
     }
-}
-
-/// One change of an Adj-RIB-Out.
-#[derive(Clone, Debug)]
-pub struct Change {
-    /// What changes.
-    pub key: PathKey,
-    /// What it is announced with; none: withdrawn.
-    pub route: Option<Advertised>,
-}
-
-/// A route as it is announced.
-#[derive(Clone, Debug)]
-pub struct Advertised {
-    /// After export.
-    pub attributes: Arc<PathAttributes>,
-    /// From whom it was learned: it is not sent back there, nor to the peer that is its next hop. None: our own.
-    pub from: Option<PeerId>,
 }
 
 /// What an [`Egress`] gives.
@@ -221,7 +205,7 @@ impl Egress {
             EgressInput::Changes(changes) => {
                 // No peer has read a change behind the foremost place: it is replaced where it stands.
                 let foremost = self.peers.values().map(Peer::place).max();
-                self.table.change(changes, foremost);
+                self.table.change(&changes, foremost);
             }
             EgressInput::Refresh { peer, family } => {
                 if let Some(peer) = self.peers.get_mut(&peer) {

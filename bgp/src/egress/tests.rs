@@ -1,4 +1,5 @@
 use super::*;
+use crate::arena::prefixes::PackedKey;
 use crate::rib::samples;
 use crate::types::PeerType;
 use std::net::Ipv4Addr;
@@ -16,10 +17,24 @@ fn attributes(med: u32) -> Arc<PathAttributes> {
     Arc::new(PathAttributes { med: Some(med), next_hop, ..samples::attributes() })
 }
 
+/// The /32 of this number, with this MED or withdrawn, learned from this peer or our own.
+type Change = (u32, Option<u32>, Option<PeerId>);
+
 fn change(number: u32, med: Option<u32>) -> Change {
-    let prefix = ipnet::Ipv4Net::new(Ipv4Addr::from(number), 32).unwrap().into();
-    let advertised = |med| Advertised { attributes: attributes(med), from: None };
-    Change { key: PathKey { prefix, path_id: 0 }, route: med.map(advertised) }
+    (number, med, None)
+}
+
+fn changes(all: impl IntoIterator<Item = Change>) -> EgressInput {
+    let mut changes = Changes::new();
+    for (number, med, from) in all {
+        let prefix = ipnet::Ipv4Net::new(Ipv4Addr::from(number), 32).unwrap().into();
+        let key = PackedKey::of(&PathKey { prefix, path_id: 0 });
+        match med {
+            Some(med) => changes.announce(key, &attributes(med), from),
+            None => changes.withdraw(key),
+        }
+    }
+    EgressInput::Changes(changes)
 }
 
 /// Two peers, one of which reads nothing after its first piece.
@@ -47,8 +62,8 @@ impl Bench {
         }
     }
 
-    fn changes(&mut self, changes: Vec<Change>) {
-        self.input(EgressInput::Changes(changes));
+    fn changes(&mut self, all: Vec<Change>) {
+        self.input(changes(all));
     }
 }
 
@@ -106,11 +121,7 @@ fn what_came_from_the_group_itself_is_encoded_once_too() {
     let mut bench = Bench::new();
     [QUICK, STUCK].into_iter().for_each(|peer| bench.input(EgressInput::Leave(peer)));
     bench.egress = Egress::new();
-    let route = |client: u32, i: u32| {
-        let mut change = change(client * each + i, Some(client));
-        change.route.as_mut().unwrap().from = Some(PeerId(client));
-        change
-    };
+    let route = |client: u32, i: u32| (client * each + i, Some(client), Some(PeerId(client)));
     // By turns, as a table is after all have told theirs at once.
     bench.changes((0..each).flat_map(|i| (0..clients).map(move |client| route(client, i))).collect());
     for peer in 0..clients {

@@ -570,7 +570,7 @@ pub enum Down {
 /// Routes of one peer, decoded: runs of prefixes that share attributes. One allocation for all prefixes of a batch.
 #[derive(Clone, Debug, Default)]
 pub struct RouteBatch {
-    /// The prefixes of all runs, one behind the other.
+    /// The prefixes of all runs, one behind the other, without host bits.
     pub prefixes: Vec<IpNet>,
     /// The path identifier of each of them, 0 of a family that has none (RFC 7911); empty: no family of the session has any.
     pub path_ids: Vec<u32>,
@@ -580,10 +580,10 @@ pub struct RouteBatch {
 
 impl RouteBatch {
     /// The prefixes of a run, each with its path identifier: 0 where there is none.
-    pub fn nlri(&self, run: &Run) -> impl Iterator<Item = (IpNet, u32)> {
+    pub fn nlri(&self, run: &Run) -> impl Iterator<Item = (&IpNet, u32)> {
         let prefixes = self.prefixes.get(run.range.clone()).unwrap_or_default();
         let path_ids = self.path_ids.get(run.range.clone()).unwrap_or_default();
-        prefixes.iter().enumerate().map(|(i, prefix)| (*prefix, path_ids.get(i).copied().unwrap_or(0)))
+        prefixes.iter().enumerate().map(|(i, prefix)| (prefix, path_ids.get(i).copied().unwrap_or(0)))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::wire::attributes::PathAttributes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject<'a> {
     /// The prefix.
-    pub prefix: IpNet,
+    pub prefix: &'a IpNet,
     /// Where the route comes from.
     pub source: RouteSource,
     /// The kind of session that the policy stands on.
@@ -56,7 +56,7 @@ impl CompiledPolicy {
         let matches = self.policy.rules.iter().zip(&self.prefixes).find(|(rule, prefixes)| {
             rule.source.is_none_or(|s| s.includes(subject.source))
                 && rule.peer_type.is_none_or(|t| t == subject.peer_type)
-                && prefixes.as_ref().is_none_or(|p| p.matches(&subject.prefix))
+                && prefixes.as_ref().is_none_or(|p| p.matches(subject.prefix))
                 && rule.communities.iter().all(|community| community.is_on(attributes))
                 && (rule.as_path_prefix.is_empty() || attributes.as_path.begins_with(&rule.as_path_prefix))
                 && (rule.not_originated_by.is_empty()
@@ -126,6 +126,8 @@ impl PrefixSet {
         set
     }
 
+    // Not inlined: what is read of the prefix is read where it is needed alone.
+    #[inline(never)]
     fn matches(&self, prefix: &IpNet) -> bool {
         let ranges = match Family::of(prefix) {
             Family::Ipv4Unicast => &self.ipv4,
@@ -163,7 +165,7 @@ mod tests {
     fn code(policy: &CompiledPolicy, prefix: &str) -> String {
         let attributes = PathAttributes { next_hop: OWN.into(), ..samples::attributes() };
         let subject = Subject {
-            prefix: prefix.parse().unwrap(),
+            prefix: &prefix.parse().unwrap(),
             source: RouteSource::RemotePeers,
             peer_type: PeerType::External,
             attributes: &attributes,
@@ -219,7 +221,7 @@ mod tests {
             (RouteSource::RemotePeers, PeerType::Internal, false),
         ] {
             let attributes = samples::attributes();
-            let subject = Subject { prefix, source, peer_type, attributes: &attributes };
+            let subject = Subject { prefix: &prefix, source, peer_type, attributes: &attributes };
             assert_eq!(policy.evaluate(subject).is_ok(), passes);
         }
     }
@@ -229,7 +231,8 @@ mod tests {
         let of = |source| Rule { source: Some(source), ..rule(None, Verdict::Accept) };
         let passes = |rule: RouteSource, source| {
             let (prefix, attributes) = ("10.0.0.0/8".parse().unwrap(), samples::attributes());
-            let subject = Subject { prefix, source, peer_type: PeerType::Internal, attributes: &attributes };
+            let subject =
+                Subject { prefix: &prefix, source, peer_type: PeerType::Internal, attributes: &attributes };
             compiled(vec![of(rule)]).evaluate(subject).is_ok()
         };
         assert!(passes(RouteSource::RemotePeers, RouteSource::Reflected));
@@ -298,7 +301,7 @@ mod tests {
             rule.prefixes.as_ref().is_none_or(|p| {
                 p.ranges
                     .iter()
-                    .any(|r| r.net.contains(&subject.prefix) && r.min_len <= bits && bits <= r.max_len)
+                    .any(|r| r.net.contains(subject.prefix) && r.min_len <= bits && bits <= r.max_len)
                     != p.negated
             }),
             carried.count() == rule.communities.len(),
@@ -339,7 +342,7 @@ mod tests {
                 ..samples::attributes()
             };
             let subject = Subject {
-                prefix: IpNet::new([second, 0, 0, 0].into(), length).unwrap().trunc(),
+                prefix: &IpNet::new([second, 0, 0, 0].into(), length).unwrap().trunc(),
                 source: if local { RouteSource::Local } else { RouteSource::RemotePeers },
                 peer_type: if external { PeerType::External } else { PeerType::Internal },
                 attributes: &attributes,

@@ -14,11 +14,12 @@ use super::export::Exporter;
 use super::holdings::Path;
 use super::loc::{Best, Decided, Destination};
 use super::query::peer_next_hop;
-use crate::arena::prefixes::PrefixId;
+use crate::arena::prefixes::{PackedKey, PrefixId};
 use crate::config::{AddPathSend, PathChoice};
-use crate::egress::{Advertised, Change, PathKey};
+use crate::egress::{Changes, PathKey};
 use crate::status::PathStatus;
 use crate::types::{Family, PeerId, Reason};
+use crate::wire::attributes::PathAttributes;
 
 /// The paths that an update group's peers are told of each prefix.
 #[derive(Debug, Default)]
@@ -35,18 +36,18 @@ impl Several {
         send: AddPathSend,
         exporter: &Exporter,
         decided: &Decided<'_>,
-        changes: &mut Vec<Change>,
+        changes: &mut Changes,
     ) {
         let prefix = decided.table.prefix(id);
-        let key = |path_id| PathKey { prefix, path_id };
+        let key = |path_id| PackedKey::of(&PathKey { prefix, path_id });
         let mut now = SmallVec::new();
         if decided.aggregates.summary(&prefix, exporter, decided.table, decided.holdings).is_none() {
             let candidates = decided.candidates(id);
             let told = chosen(send, &candidates, decided.table.get(id))
                 .filter_map(|path| Some((path, decided.told(prefix, path, exporter)?)));
-            for (path, route) in told.take(send.limit.into()) {
+            for (path, attributes) in told.take(send.limit.into()) {
                 now.push(path.number);
-                changes.push(Change { key: key(path.number), route: Some(route) });
+                changes.announce(key(path.number), &attributes, path.source.peer());
             }
         }
         if self.told.len() <= id.index() {
@@ -55,7 +56,7 @@ impl Several {
         let Some(told) = self.told.get_mut(id.index()) else { return };
         let before = std::mem::replace(told, now);
         let gone = before.into_iter().filter(|number| !told.contains(number));
-        changes.extend(gone.map(|number| Change { key: key(number), route: None }));
+        gone.for_each(|number| changes.withdraw(key(number)));
     }
 }
 
@@ -78,15 +79,14 @@ fn is_chosen(send: AddPathSend, candidate: &Candidate) -> bool {
 
 impl Decided<'_> {
     /// What peers are told of a path, if they are.
-    fn told(&self, prefix: IpNet, path: &Path, exporter: &Exporter) -> Option<Advertised> {
+    fn told(&self, prefix: IpNet, path: &Path, exporter: &Exporter) -> Option<Arc<PathAttributes>> {
         if !self.tells(path.source) {
             return None;
         }
         let from = self.holdings.provenance(Best { source: path.source, attributes: path.attributes })?;
         let attributes = &self.holdings.attributes.get(path.attributes).attributes;
-        let operations = exporter.admit(prefix, &from, attributes).ok()?;
-        let told = exporter.rewrite(Family::of(&prefix), &from, attributes, operations);
-        Some(Advertised { attributes: Arc::new(told), from: path.source.peer() })
+        let operations = exporter.admit(&prefix, &from, attributes).ok()?;
+        Some(Arc::new(exporter.rewrite(Family::of(&prefix), &from, attributes, operations)))
     }
 }
 

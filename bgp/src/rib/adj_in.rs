@@ -33,27 +33,29 @@ impl Rib {
                 return;
             }
             let mut nlri = batch.nlri(run).peekable();
-            let family = nlri.peek().map(|(prefix, _)| Family::of(prefix));
+            let Some(family) = nlri.peek().map(|(prefix, _)| Family::of(prefix)) else { continue };
             match &run.attributes {
-                Some(attributes) => self.announce(peer, &session, attributes, nlri),
+                Some(attributes) if session.families.contains(family) => {
+                    self.announce(peer, &session, family, attributes, nlri);
+                }
+                Some(_) => continue,
                 None => nlri.for_each(|(prefix, path_id)| {
                     let source = Source::of(peer, path_id);
                     self.note_room(now, peer, &session, prefix, source);
                     self.withdraw(prefix, source);
                 }),
             }
-            if let Some(family) = family {
-                self.check_limit(peer, family);
-            }
+            self.check_limit(peer, family);
         }
     }
 
-    fn announce(
+    fn announce<'a>(
         &mut self,
         peer_id: PeerId,
         session: &Session,
+        family: Family,
         attributes: &Arc<PathAttributes>,
-        nlri: impl Iterator<Item = (IpNet, u32)>,
+        nlri: impl Iterator<Item = (&'a IpNet, u32)>,
     ) {
         let path_type = PathType::Learned(session.peer_type);
         let attributes = &marked(session, attributes);
@@ -62,18 +64,17 @@ impl Rib {
             holdings.attributes.intern(attributes, path_type, link_of(session.local), &mut holdings.hops)
         };
         if let Some(peer) = self.holdings.peers.get(&peer_id) {
-            let import = peer.import.clone();
+            let (import, epoch) = (peer.import.clone(), peer.adj_rib_in(family).epoch);
             let reflected_back = self.judge_reflection(session, received);
             let otherwise = self.judge_attributes(peer, session, received);
-            let epochs = (peer.ipv4.epoch, peer.ipv6.epoch);
+            let several = session.add_path.receive.contains(family);
             // A run nearly always has one rule that accepts it.
             let mut imported: SmallVec<[(&Operations, AttrId, Standing); 1]> = SmallVec::new();
-            for (prefix, path_id) in nlri.filter(|(p, _)| session.families.contains(Family::of(p))) {
+            for (prefix, path_id) in nlri {
                 let source = Source::of(peer_id, path_id);
-                if !self.has_room(peer_id, session, prefix, source) {
+                if several && !self.has_room(peer_id, prefix, source) {
                     continue;
                 }
-                let epoch = if matches!(prefix, IpNet::V4(_)) { epochs.0 } else { epochs.1 };
                 let verdict = match reflected_back {
                     Some(standing) => Err(standing),
                     None => import.evaluate(subject(prefix, attributes, session)).map_err(rejection),
@@ -93,9 +94,9 @@ impl Rib {
                 };
                 self.holdings.attributes.retain(attributes);
                 let path = Path { source, attributes, epoch, standing, number: 0 };
-                let before = self.put(prefix.trunc(), path);
-                if before != Some(standing) {
-                    self.alarm(peer_id, prefix, attributes, standing);
+                let before = self.put(prefix, path);
+                if before != Some(standing) && standing.is_alarming() {
+                    self.alarm(peer_id, *prefix, attributes, standing);
                 }
             }
             for (_, attributes, _) in imported {
@@ -120,7 +121,7 @@ impl Rib {
         (attributes, standing)
     }
 
-    /// Has people told of a path that did not stand so before, if they are to know at once.
+    /// Has people told of a path that did not stand so before, as they are to know at once.
     fn alarm(&mut self, peer: PeerId, prefix: IpNet, attributes: AttrId, standing: Standing) {
         let output = match standing {
             Standing::DuplicateOrigin => {
@@ -139,9 +140,9 @@ impl Rib {
         self.outputs.extend(output);
     }
 
-    /// Puts a path in the place of the one of the same source; how that one stood.
-    fn put(&mut self, prefix: IpNet, path: Path) -> Option<Standing> {
-        let family = Family::of(&prefix);
+    /// Puts a path in the place of the one of the same source; how that one stood. The prefix has no host bits.
+    fn put(&mut self, prefix: &IpNet, path: Path) -> Option<Standing> {
+        let family = Family::of(prefix);
         let id = self.table.entry(prefix);
         self.holdings.enter(family, &path);
         let old = self.table.get_mut(id).put(path);
@@ -155,12 +156,11 @@ impl Rib {
         old.map(|old| old.standing)
     }
 
-    /// Takes the path of this source out, if there is one.
-    pub(super) fn withdraw(&mut self, prefix: IpNet, source: Source) {
-        let prefix = prefix.trunc();
-        let Some(id) = self.table.find(&prefix) else { return };
+    /// Takes the path of this source out, if there is one. The prefix has no host bits.
+    pub(super) fn withdraw(&mut self, prefix: &IpNet, source: Source) {
+        let Some(id) = self.table.find(prefix) else { return };
         if let Some(old) = self.table.get_mut(id).take(source) {
-            self.holdings.forget(Family::of(&prefix), &old);
+            self.holdings.forget(Family::of(prefix), &old);
             self.monitor.path(source, prefix);
             self.mark_dirty(id);
         }
@@ -173,7 +173,7 @@ impl Rib {
             let gone = destination.take_where(peer, |path| goes(family, path));
             for old in &gone {
                 self.holdings.forget(family, old);
-                self.monitor.path(old.source, prefix);
+                self.monitor.path(old.source, &prefix);
             }
             if !gone.is_empty() && destination.mark_dirty() {
                 self.dirty.push_back(id);
@@ -209,7 +209,7 @@ impl Rib {
                     }
                 }
                 self.holdings.forget(family, &old);
-                self.monitor.path(old.source, prefix);
+                self.monitor.path(old.source, &prefix);
                 if destination.mark_dirty() {
                     self.dirty.push_back(prefix_id);
                 }
@@ -239,12 +239,12 @@ impl Rib {
             holdings.attributes.intern(&Arc::new(attributes), PathType::Local, None, &mut holdings.hops);
         let (source, standing) = (Source::LOCAL, Standing::Eligible);
         let path = Path { source, attributes, epoch: 0, standing, number: 0 };
-        self.put(prefix.trunc(), path);
+        self.put(&prefix.trunc(), path);
     }
 
     /// Takes a path of our own out.
     pub(super) fn originate_no_more(&mut self, prefix: IpNet) {
-        self.withdraw(prefix, Source::LOCAL);
+        self.withdraw(&prefix.trunc(), Source::LOCAL);
     }
 
     /// Judges those of the learned paths again that `concerned` picks: one walk over the table.
@@ -266,7 +266,7 @@ impl Rib {
         let Some((peer_id, peer, session)) = self.heard(&old) else { return false };
         let session = Arc::clone(session);
         let received = self.holdings.attributes.received(old.attributes);
-        let (attributes, standing) = match self.admit(prefix, peer, &session, &old).map(|o| o.cloned()) {
+        let (attributes, standing) = match self.admit(&prefix, peer, &session, &old).map(|o| o.cloned()) {
             Ok(Some(operations)) => self.import(peer_id, &session, received, &operations),
             verdict => {
                 let standing = verdict.err();
@@ -280,8 +280,8 @@ impl Rib {
             return false;
         }
         let path = Path { attributes, standing, ..old };
-        self.put(prefix, path);
-        if standing != old.standing {
+        self.put(&prefix, path);
+        if standing != old.standing && standing.is_alarming() {
             self.alarm(peer_id, prefix, attributes, standing);
         }
         true
@@ -291,7 +291,7 @@ impl Rib {
     fn is_judged(&self, prefix: IpNet, path: &Path) -> bool {
         let Some((_, peer, session)) = self.heard(path) else { return true };
         let operations = self.holdings.attributes.get(path.attributes).operations();
-        match self.admit(prefix, peer, session, path) {
+        match self.admit(&prefix, peer, session, path) {
             Err(standing) => (path.standing, operations) == (standing, None),
             Ok(wanted) => {
                 operations == wanted && path.standing == self.judge_attributes(peer, session, path.attributes)
@@ -312,7 +312,7 @@ impl Rib {
     /// How the path stands, as it is not taken in.
     fn admit<'a>(
         &self,
-        prefix: IpNet,
+        prefix: &IpNet,
         peer: &'a Peer,
         session: &Session,
         path: &Path,
@@ -330,7 +330,7 @@ impl Rib {
         let peer = self.holdings.peers.get(&peer)?;
         let received = self.holdings.attributes.received(attributes);
         let attributes = &self.holdings.attributes.get(received).attributes;
-        peer.import.evaluate(subject(prefix, attributes, peer.session()?)).err().cloned()
+        peer.import.evaluate(subject(&prefix, attributes, peer.session()?)).err().cloned()
     }
 
     /// How a path stands that reflectors have brought back to where it was (RFC 4456 section 8); none: it is no such path. The policy is
@@ -480,7 +480,7 @@ fn is_leak(session: &Session, attributes: &PathAttributes) -> bool {
     }
 }
 
-fn subject<'a>(prefix: IpNet, attributes: &'a PathAttributes, session: &Session) -> Subject<'a> {
+fn subject<'a>(prefix: &'a IpNet, attributes: &'a PathAttributes, session: &Session) -> Subject<'a> {
     Subject { prefix, source: RouteSource::RemotePeers, peer_type: session.peer_type, attributes }
 }
 

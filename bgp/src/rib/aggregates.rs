@@ -88,7 +88,7 @@ impl Aggregates {
             let own = own.and_then(|id| table.get(id).path(Source::LOCAL));
             own.is_some_and(|path| {
                 let attributes = &holdings.attributes.get(path.attributes).attributes;
-                exporter.admit(*net, &LOCAL, attributes).is_ok()
+                exporter.admit(net, &LOCAL, attributes).is_ok()
             })
         })
     }

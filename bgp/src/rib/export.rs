@@ -243,12 +243,12 @@ impl Exporter {
     /// Why not.
     pub(super) fn admit(
         &self,
-        prefix: IpNet,
+        prefix: &IpNet,
         from: &Provenance,
         attributes: &PathAttributes,
     ) -> Result<Option<&Operations>, Withheld<'_>> {
         let terms = &self.terms;
-        let family = Family::of(&prefix);
+        let family = Family::of(prefix);
         if !terms.families.contains(family) {
             return Err(Withheld::Family(family));
         }

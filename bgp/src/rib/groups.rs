@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::add_path::Several;
-use super::export::{Exporter, Terms};
+use super::export::{Exporter, Provenance, Terms};
 use super::loc::{Best, CHUNK, Decided, Destination};
 use super::{Rib, RibOutput};
 use crate::arena::bits::BitSet;
 use crate::arena::prefixes::PrefixId;
-use crate::egress::{Advertised, Change, EgressInput, GroupId, PathKey};
+use crate::egress::{Changes, EgressInput, GroupId};
 use crate::policy::Operations;
 use crate::types::{Family, PeerId};
 use crate::wire::attributes::PathAttributes;
@@ -52,46 +52,43 @@ impl Group {
     }
 
     /// How the Adj-RIB-Out changes now that these prefixes have another best path.
-    fn changes(&mut self, ids: &[PrefixId], decided: &Decided<'_>) -> Vec<Change> {
+    fn changes(&mut self, ids: &[PrefixId], decided: &Decided<'_>) -> Changes {
         let Decided { table, holdings, aggregates, .. } = *decided;
-        let mut changes = Vec::with_capacity(ids.len());
+        let mut changes = Changes::new();
         // Routes that share attributes come one behind the other.
-        let mut last: Option<(Best, Family, Option<&Operations>, Arc<PathAttributes>)> = None;
+        let mut from: Option<(Best, Provenance)> = None;
+        let mut told: Option<(Best, Family, Option<&Operations>, Arc<PathAttributes>)> = None;
         for id in ids {
-            let prefix = table.prefix(*id);
-            if let Some(send) = self.exporter.several(Family::of(&prefix)) {
+            if let Some(send) = self.exporter.several(id.family()) {
                 self.several.changes(*id, send, &self.exporter, decided, &mut changes);
                 continue;
             }
-            let key = PathKey { prefix, path_id: 0 };
+            let (key, family) = (table.packed(*id), id.family());
             let best = table.get(*id).best().filter(|best| decided.tells(best.source));
-            let best = best.and_then(|best| Some((best, holdings.provenance(best)?)));
-            let admitted = best.and_then(|(best, from)| {
+            if from.map(|(of, _)| of) != best {
+                from = best.and_then(|best| Some((best, holdings.provenance(best)?)));
+            }
+            let admitted = from.and_then(|(best, from)| {
                 let attributes = &holdings.attributes.get(best.attributes).attributes;
-                let operations = self.exporter.admit(prefix, &from, attributes).ok()?;
+                let prefix = table.prefix(*id);
+                let operations = self.exporter.admit(&prefix, &from, attributes).ok()?;
                 let summary = aggregates.summary(&prefix, &self.exporter, table, holdings);
                 summary.is_none().then_some((best, from, operations))
             });
             let Some((best, from, operations)) = admitted else {
                 if self.told.remove(id.index()) {
-                    changes.push(Change { key, route: None });
+                    changes.withdraw(key);
                 }
                 continue;
             };
-            let family = Family::of(&prefix);
-            let told = match &last {
-                Some((as_this, of, by, told)) if (*as_this, *of, *by) == (best, family, operations) => {
-                    told.clone()
-                }
-                _ => {
-                    let attributes = &holdings.attributes.get(best.attributes).attributes;
-                    Arc::new(self.exporter.rewrite(family, &from, attributes, operations))
-                }
-            };
-            last = Some((best, family, operations, told.clone()));
             self.told.insert(id.index());
-            let route = Some(Advertised { attributes: told, from: best.source.peer() });
-            changes.push(Change { key, route });
+            let as_before = told.take_if(|told| (told.0, told.1, told.2) == (best, family, operations));
+            let (.., told) = told.insert(as_before.unwrap_or_else(|| {
+                let attributes = &holdings.attributes.get(best.attributes).attributes;
+                let told = self.exporter.rewrite(family, &from, attributes, operations);
+                (best, family, operations, Arc::new(told))
+            }));
+            changes.announce(key, told, best.source.peer());
         }
         changes
     }

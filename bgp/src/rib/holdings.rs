@@ -93,6 +93,11 @@ impl Standing {
         (Self::OwnNextHop, "own-next-hop"),
     ];
 
+    /// Whether people are to know at once of a path that comes to stand so.
+    pub(super) fn is_alarming(self) -> bool {
+        matches!(self, Self::DuplicateOrigin | Self::RouteLeak)
+    }
+
     /// Whether only the next hop matters any more.
     pub(super) fn uses_next_hop(self) -> bool {
         matches!(self, Self::Eligible | Self::NextHopUnresolved | Self::NextHopNotOnLink)

@@ -53,14 +53,11 @@ impl Rib {
         }
     }
 
-    /// Whether there is room for a path: whether the peer has told it before, or fewer than [`PATHS_MAX`] of its prefix. A stale one, which
+    /// Whether there is room for a path of a peer that tells several: whether it has told it before, or fewer than [`PATHS_MAX`] of its prefix. A stale one, which
     /// the peer may tell by another identifier, makes room. What is refused does no harm to what is there, and is counted.
-    pub(super) fn has_room(&mut self, id: PeerId, session: &Session, prefix: IpNet, source: Source) -> bool {
-        let family = Family::of(&prefix);
-        if !session.add_path.receive.contains(family) {
-            return true;
-        }
-        let Some(destination) = self.table.find(&prefix.trunc()).map(|id| self.table.get(id)) else {
+    pub(super) fn has_room(&mut self, id: PeerId, prefix: &IpNet, source: Source) -> bool {
+        let family = Family::of(prefix);
+        let Some(destination) = self.table.find(prefix).map(|id| self.table.get(id)) else {
             return true;
         };
         let paths = destination.paths_of(id);
@@ -85,16 +82,16 @@ impl Rib {
         now: Instant,
         id: PeerId,
         session: &Session,
-        prefix: IpNet,
+        prefix: &IpNet,
         source: Source,
     ) {
-        let family = Family::of(&prefix);
+        let family = Family::of(prefix);
         let Some(peer) = self.holdings.peers.get_mut(&id).filter(|_| session.route_refresh) else { return };
         let adj = peer.adj_rib_in_mut(family);
         if adj.refused == 0 || adj.ask_at.is_some() {
             return;
         }
-        let destination = self.table.find(&prefix.trunc()).map(|id| self.table.get(id));
+        let destination = self.table.find(prefix).map(|id| self.table.get(id));
         if destination.is_some_and(|d| d.paths_of(id).len() >= PATHS_MAX && d.path(source).is_some()) {
             adj.ask_at = Some(now + ASK_AFTER);
         }

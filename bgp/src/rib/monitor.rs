@@ -25,9 +25,9 @@ impl Monitor {
     }
 
     /// A path came, went or changed.
-    pub(super) fn path(&mut self, source: Source, prefix: IpNet) {
+    pub(super) fn path(&mut self, source: Source, prefix: &IpNet) {
         if let Some(peer) = source.peer().filter(|_| self.adj_rib_in) {
-            let path = PathNlri { path_id: source.path_id(), prefix };
+            let path = PathNlri { path_id: source.path_id(), prefix: *prefix };
             self.changed.entry(Table::In(peer)).or_default().push(path);
         }
     }

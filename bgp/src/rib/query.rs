@@ -374,7 +374,7 @@ impl Rib {
         let from = self.holdings.provenance(best)?;
         let attributes = &self.holdings.attributes.get(best.attributes).attributes;
         let may = self.decided().tells(best.source).then_some(()).ok_or(Withheld::Deferred);
-        let admitted = may.and_then(|()| exporter.admit(prefix, &from, attributes)).and_then(|operations| {
+        let admitted = may.and_then(|()| exporter.admit(&prefix, &from, attributes)).and_then(|operations| {
             let summary = self.aggregates.summary(&prefix, exporter, &self.table, &self.holdings);
             summary.map_or(Ok(operations), |net| Err(Withheld::Summarized(net)))
         });

@@ -117,7 +117,7 @@ impl Speaker {
                 self.bmp.handle(now, BmpInput::Whole(Table::Out(*peer)));
             }
             EgressInput::Changes(changes) => {
-                let paths = changes.iter().map(|change| path(change.key)).collect();
+                let paths = changes.keys().map(path).collect();
                 let tables = self.group(group, |egress| egress.peers().map(Table::Out).collect());
                 self.bmp.handle(now, BmpInput::Changed(tables, paths));
             }

@@ -178,7 +178,7 @@ impl Sink {
             self.end_of_rib.extend(decoded.end_of_rib);
             self.updates += usize::from(decoded.end_of_rib.is_none());
             for run in &batch.runs {
-                for (prefix, path_id) in batch.nlri(run) {
+                for (&prefix, path_id) in batch.nlri(run) {
                     let several = self.add_path.contains(Family::of(&prefix));
                     match &run.attributes {
                         Some(attributes) => {

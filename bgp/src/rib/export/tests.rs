@@ -43,7 +43,7 @@ fn learned() -> PathAttributes {
 }
 
 fn code(exporter: &Exporter, prefix: &str, path: Provenance, attributes: &PathAttributes) -> String {
-    let admitted = exporter.admit(prefix.parse().unwrap(), &path, attributes);
+    let admitted = exporter.admit(&prefix.parse().unwrap(), &path, attributes);
     admitted.map_or_else(|withheld| withheld.reason().code.into(), |_| "told".into())
 }
 
