@@ -181,11 +181,16 @@ impl Session<'_> {
         self.config.cluster_id.unwrap_or(self.config.router_id)
     }
 
+    /// Whether the first has a cluster.
+    fn reflects(&self) -> bool {
+        self.config.peers.values().any(|peer| peer.route_reflector_client)
+    }
+
     /// What the first makes of a path that the second tells.
     fn accepted(&self, mut attributes: PathAttributes) -> Option<PathAttributes> {
         let looped = attributes.as_path.occurrences(self.config.asn) > 0
             || attributes.originator_id == Some(self.config.router_id)
-            || attributes.cluster_list.contains(&self.cluster())
+            || self.reflects() && attributes.cluster_list.contains(&self.cluster())
             || [IpAddr::from(v4(self.from)), v6(self.from).into()].contains(&attributes.next_hop);
         (!looped && passes(&self.peer.import, RouteSource::RemotePeers, &mut attributes, |_| {}))
             .then_some(attributes)
