@@ -143,17 +143,23 @@ struct Slot<P, V> {
 /// The prefixes of one family.
 #[derive(Debug)]
 struct Half<P, V> {
-    /// Places.
+    /// Places, by the hash of what is there, or was: see [`Half::remove_all`]. What counts is the slot.
     index: HashTable<u32>,
     slots: Vec<Option<Slot<P, V>>>,
     free: Vec<u32>,
+    /// How many slots are taken.
+    len: usize,
 }
 
 impl<P, V> Default for Half<P, V> {
     fn default() -> Self {
-        Self { index: HashTable::new(), slots: Vec::new(), free: Vec::new() }
+        Self { index: HashTable::new(), slots: Vec::new(), free: Vec::new(), len: 0 }
     }
 }
+
+/// From how many prefixes on that go at once their places stay in the index until it is made anew. Fewer are taken out: else one prefix
+/// that comes and goes would fill it.
+const MANY: usize = 1024;
 
 impl<P: Packed, V> Half<P, V> {
     fn find(&self, hash: u64, key: P) -> Option<usize> {
@@ -170,6 +176,7 @@ impl<P: Packed, V> Half<P, V> {
             return place;
         }
         let slot = Some(Slot { key, value: V::default() });
+        self.len += 1;
         let place = match self.free.pop() {
             Some(place) => {
                 self.slots[place as usize] = slot;
@@ -186,18 +193,22 @@ impl<P: Packed, V> Half<P, V> {
 
     /// Puts a place that is not there yet into the index.
     fn index_at(&mut self, hasher: &DefaultHashBuilder, hash: u64, place: u32) {
-        let slots = &self.slots;
-        let hash_of = |place: &u32| slots[*place as usize].as_ref().map_or(0, |s| hasher.hash_one(s.key));
         if self.index.len() == self.index.capacity() {
-            // In the order of the slots: in that of the index, every look at a slot would be one at memory far away.
-            let mut index = HashTable::with_capacity(2 * self.index.len() + 1);
-            let places = (0_u32..).zip(slots).filter(|(other, slot)| slot.is_some() && *other != place);
-            for (other, _) in places {
-                index.insert_unique(hash_of(&other), other, hash_of);
-            }
-            self.index = index;
+            self.index_anew(hasher, 2 * self.len);
+        } else {
+            let hash_of = |place: &u32| hash_at(&self.slots, hasher, *place);
+            self.index.insert_unique(hash, place, hash_of);
         }
-        self.index.insert_unique(hash, place, hash_of);
+    }
+
+    /// Makes the index anew, in the order of the slots: in that of the index, every look at a slot would be one at memory far away.
+    fn index_anew(&mut self, hasher: &DefaultHashBuilder, capacity: usize) {
+        let slots = &self.slots;
+        let mut index = HashTable::with_capacity(capacity);
+        for (place, _) in (0_u32..).zip(slots).filter(|(_, slot)| slot.is_some()) {
+            index.insert_unique(hash_at(slots, hasher, place), place, |other| hash_at(slots, hasher, *other));
+        }
+        self.index = index;
     }
 
     fn remove(&mut self, hasher: &DefaultHashBuilder, place: usize) {
@@ -206,6 +217,22 @@ impl<P: Packed, V> Half<P, V> {
                 self.index.find_entry(hasher.hash_one(slot.key), |other| *other as usize == place)
         {
             self.free.push(found.remove().0);
+            self.len -= 1;
+        }
+    }
+
+    /// Takes many out. Each place in the index is far from the others: they stay until it is full, or there is little else in it.
+    fn remove_all(&mut self, hasher: &DefaultHashBuilder, places: impl Iterator<Item = usize>) {
+        for place in places {
+            if self.slots[place].take().is_some() {
+                self.free.push(u32::try_from(place).unwrap_or(u32::MAX));
+                self.len -= 1;
+            }
+        }
+        if self.len == 0 {
+            *self = Self::default();
+        } else if self.len < self.index.len() / 8 {
+            self.index_anew(hasher, 2 * self.len);
         }
     }
 
@@ -233,6 +260,11 @@ impl<P: Packed, V> Half<P, V> {
         let slot = self.slots.get(place)?.as_ref()?;
         Some((slot.key.unpack(), &slot.value))
     }
+}
+
+/// The hash of what is at a place; nothing is there: any.
+fn hash_at<P: Packed, V>(slots: &[Option<Slot<P, V>>], hasher: &DefaultHashBuilder, place: u32) -> u64 {
+    slots[place as usize].as_ref().map_or(0, |slot| hasher.hash_one(slot.key))
 }
 
 /// Prefix → value, hashed for lookup and dense for walks. The hash is seeded per table, so that a peer cannot choose what collides.
@@ -300,6 +332,16 @@ impl<V, K: Key> PrefixTable<V, K> {
         }
     }
 
+    /// Takes prefixes out, each named once.
+    pub(crate) fn remove_all(&mut self, ids: &[PrefixId]) {
+        if ids.len() < MANY {
+            return ids.iter().for_each(|id| self.remove(*id));
+        }
+        let (ipv4, ipv6) = (ids.iter().filter(|id| !id.is_ipv6()), ids.iter().filter(|id| id.is_ipv6()));
+        self.ipv4.remove_all(&self.hasher, ipv4.map(|id| id.place()));
+        self.ipv6.remove_all(&self.hasher, ipv6.map(|id| id.place()));
+    }
+
     /// The prefix.
     #[inline]
     pub(crate) fn prefix(&self, id: PrefixId) -> K {
@@ -362,7 +404,7 @@ impl<V, K: Key> PrefixTable<V, K> {
 
     /// How many prefixes there are.
     pub(crate) fn len(&self) -> usize {
-        self.ipv4.index.len() + self.ipv6.index.len()
+        self.ipv4.len + self.ipv6.len
     }
 }
 
@@ -398,6 +440,34 @@ mod tests {
         assert_eq!((table.find(&net("10.0.0.0/8")), table.len()), (None, 1));
         let b = table.entry(&net("10.0.0.0/9"));
         assert_eq!((b, *table.get(b), table.prefix(b)), (a, 0, net("10.0.0.0/9")));
+    }
+
+    #[test]
+    fn many_that_go_at_once_are_gone_and_may_come_back() {
+        let mut table: PrefixTable<u32> = PrefixTable::default();
+        let key = |n: u32| IpNet::from(Ipv4Net::new(Ipv4Addr::from(n << 8), 24).unwrap());
+        let kept = table.entry(&key(0));
+        let many = u32::try_from(MANY).unwrap();
+        for round in 1..20 {
+            // Each round's numbers overlap with those of the one before.
+            let numbers = || round * 100..round * 100 + 3 * many;
+            let ids: Vec<PrefixId> = numbers().map(|n| table.entry(&key(n))).collect();
+            ids.iter().zip(numbers()).for_each(|(id, n)| *table.get_mut(*id) = n);
+            assert_eq!(table.len(), ids.len() + 1);
+            let (gone, stay) = ids.split_at(ids.len() / 2);
+            table.remove_all(gone);
+            assert_eq!(table.len(), stay.len() + 1);
+            for n in numbers() {
+                let found = table.find(&key(n)).map(|id| (*table.get(id), table.prefix(id)));
+                assert_eq!(found.is_some(), n >= numbers().start + 3 * many / 2, "{n} in round {round}");
+                assert!(found.is_none_or(|found| found == (n, key(n))), "{found:?} for {n}");
+            }
+            table.remove_all(stay);
+            assert_eq!((table.find(&key(0)), table.len()), (Some(kept), 1));
+        }
+        let index = table.ipv4.index.len();
+        assert!(index <= 8, "{index} places in the index for one prefix");
+        assert_eq!(table.walk(0).count(), 1);
     }
 
     #[test]

@@ -148,13 +148,11 @@ impl AdjRibOut {
     /// Drops of the journal what all have read, or nobody needs, and with it the slots that only stood for a withdraw.
     pub(super) fn trim(&mut self, peers: &mut BTreeMap<PeerId, Peer>) {
         let behind = peers.values().map(Peer::place).min().unwrap_or(self.end());
+        let mut gone = Vec::new();
         while let Some(entry) = self.journal.pop_before(behind) {
-            if let Some((_, id)) = entry
-                && self.slots.get(id).route.is_none()
-            {
-                self.slots.remove(id);
-            }
+            gone.extend(entry.map(|(_, id)| id).filter(|id| self.slots.get(*id).route.is_none()));
         }
+        self.slots.remove_all(&gone);
         if self.journal.is_due() {
             self.compact(peers);
         }

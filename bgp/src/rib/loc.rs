@@ -144,11 +144,9 @@ impl Rib {
         // An aggregate is there before its first part would be told in its place.
         self.begin_aggregates();
         self.export(&changed, &ids);
-        for id in ids {
-            if self.table.get(id).paths.is_empty() {
-                self.table.remove(id);
-            }
-        }
+        let mut gone = ids;
+        gone.retain(|id| self.table.get(*id).paths.is_empty());
+        self.table.remove_all(&gone);
         self.end_aggregates();
         true
     }
