@@ -26,9 +26,9 @@ impl Frame {
 #[derive(Debug)]
 pub(super) struct Framer {
     /// What has not been looked at.
-    input: Bytes,
+    pub(super) input: Bytes,
     /// The beginning of a message whose end has not come.
-    partial: BytesMut,
+    pub(super) partial: BytesMut,
     message_max: u16,
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ipnet::IpNet;
 
+use self::ahead::Updates;
 use self::framing::{Frame, Framer};
 use crate::config::PeerConfig;
 use crate::mrt::Encoding;
@@ -25,6 +26,7 @@ use crate::wire::route_refresh::RouteRefresh;
 use crate::wire::update::{self, Agreed, Decoder};
 use crate::wire::{Severity, WireError};
 
+pub mod ahead;
 mod framing;
 
 /// The first stage of one peer.
@@ -71,6 +73,7 @@ impl Ingress {
             }
             IngressInput::Unprotected { error } => Fsm::unprotected(now, &error, outbox),
             IngressInput::Bytes { connection, bytes } => self.bytes(now, connection, bytes),
+            IngressInput::Updates { connection, updates } => self.updates(now, connection, updates),
             IngressInput::Closed { connection, error } => fsm.closed(now, connection, error, outbox),
             IngressInput::SendHoldTimerExpires { connection } => {
                 fsm.event(now, connection, Event::SendHoldTimerExpires, outbox);
@@ -177,6 +180,22 @@ impl Ingress {
         }
     }
 
+    /// Takes in UPDATEs that were decoded already; each by itself where they are to be told as they are.
+    fn updates(&mut self, now: Instant, connection: ConnectionId, updates: Updates) {
+        let Updates { messages, batch } = updates;
+        let is_established = self.decoder.as_ref().is_some_and(|(of, _)| *of == connection);
+        if self.outbox.observed || !is_established {
+            return messages.into_iter().for_each(|message| self.bytes(now, connection, message));
+        }
+        if self.fsm.is_open(connection) {
+            messages.iter().for_each(|_| self.outbox.received(MessageType::Update));
+            if !batch.runs.is_empty() {
+                self.outbox.push(IngressOutput::Routes(batch));
+            }
+            self.fsm.event(now, connection, Event::UpdateMsg, &mut self.outbox);
+        }
+    }
+
     fn frame(&mut self, now: Instant, connection: ConnectionId, frame: &Frame) {
         self.outbox.received(frame.kind);
         if self.outbox.observed {
@@ -220,14 +239,7 @@ impl Ingress {
         if self.decoder.as_ref().is_some_and(|(of, _)| *of == connection) {
             return;
         }
-        let agreed = Agreed {
-            families: session.families,
-            four_octet_as: session.four_octet_as,
-            extended_next_hop: session.extended_next_hop,
-            add_path: session.add_path.receive,
-            peer_type: session.peer_type,
-        };
-        self.decoder = Some((connection, Decoder::new(agreed)));
+        self.decoder = Some((connection, Decoder::new(session.agreed())));
         self.framers.entry(connection).or_default().set_message_max(session.max_message);
     }
 
@@ -324,6 +336,13 @@ pub enum IngressInput {
         connection: ConnectionId,
         /// What.
         bytes: Bytes,
+    },
+    /// The peer sent UPDATEs, which were decoded by [`ahead`] as the session on the connection has agreed.
+    Updates {
+        /// On which connection.
+        connection: ConnectionId,
+        /// What.
+        updates: Updates,
     },
     /// The connection is gone: FIN, RST or an error of the socket.
     Closed {
@@ -477,6 +496,17 @@ pub struct Session {
 }
 
 impl Session {
+    /// What the meaning of the peer's UPDATEs depends on.
+    pub(crate) fn agreed(&self) -> Agreed {
+        Agreed {
+            families: self.families,
+            four_octet_as: self.four_octet_as,
+            extended_next_hop: self.extended_next_hop,
+            add_path: self.add_path.receive,
+            peer_type: self.peer_type,
+        }
+    }
+
     /// How a message of the session is to be read, whose sender puts path identifiers in front of prefixes of these families.
     pub(crate) fn encoding_of(&self, message: &[u8], add_path: FamilySet) -> Encoding {
         let identified =

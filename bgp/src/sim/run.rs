@@ -130,6 +130,7 @@ impl World {
             | Output::Neighbour { .. }
             | Output::Event(_)
             | Output::RollOver { .. }
+            | Output::Agreed { .. }
             | Output::Observation(_) => {}
         }
     }

@@ -11,7 +11,8 @@ use smallvec::SmallVec;
 
 use crate::bfd::Change;
 use crate::config::{PeerConfig, SpeakerConfig};
-use crate::ingress::Incident;
+use crate::ingress::ahead::Updates;
+use crate::ingress::{Incident, Session};
 use crate::mrt::Observation;
 use crate::protection::Protection;
 use crate::protection::ao::KeyChain;
@@ -112,6 +113,13 @@ pub enum Input {
         /// What.
         bytes: Bytes,
     },
+    /// UPDATEs arrived, decoded as [`Output::Agreed`] says.
+    Updates {
+        /// On which connection.
+        connection: ConnectionId,
+        /// What.
+        updates: Updates,
+    },
     /// Bytes left: the kernel took them. This is what lets more UPDATEs be packed for the peer.
     Written {
         /// On which connection.
@@ -210,6 +218,14 @@ pub enum Output {
         connection: ConnectionId,
         /// All keys that it has from now on.
         keys: KeyChain,
+    },
+    /// A session is Established. Whoever reads its connection may decode UPDATEs from now on, by an
+    /// [`ahead::Reader`](crate::ingress::ahead::Reader).
+    Agreed {
+        /// On which connection.
+        connection: ConnectionId,
+        /// What was agreed.
+        session: Arc<Session>,
     },
     /// Best paths changed: what the kernel should do with these prefixes. After a restart, nothing before the first convergence.
     BestPaths(Vec<BestPathChange>),

@@ -176,6 +176,9 @@ impl Speaker {
             Input::Bytes { connection, bytes } => {
                 self.tell_session(now, connection, IngressInput::Bytes { connection, bytes });
             }
+            Input::Updates { connection, updates } => {
+                self.tell_session(now, connection, IngressInput::Updates { connection, updates });
+            }
             Input::Written { connection, bytes } => self.credit(now, connection, bytes),
             Input::Closed { connection, error } => {
                 self.lose(now, connection, IngressInput::Closed { connection, error });
@@ -449,6 +452,8 @@ impl Speaker {
     fn up(&mut self, now: Instant, address: PeerAddress, session: Arc<Session>) {
         let Some(peer) = self.peers.get_mut(&address) else { return };
         peer.established = Some(session.connection);
+        let agreed = Output::Agreed { connection: session.connection, session: Arc::clone(&session) };
+        self.outputs.push_back(agreed);
         self.dynamic.note(address, peer);
         if let (PeerAddress::Interface(interface), IpAddr::V6(remote)) = (address, session.remote) {
             let (link, address) = (interface.index(), Some(remote));

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -19,6 +20,8 @@ use super::keys::Key;
 use super::limits::Permit;
 use super::signature::{self, AoKeys, Observer, Signed};
 use super::{LINGER, sockopt};
+use crate::ingress::Session;
+use crate::ingress::ahead::{Piece, Reader};
 use crate::protection::ao::KeyChain;
 use crate::protection::{NO_ANSWER, Protection, Signature};
 use crate::types::ConnectionId;
@@ -42,7 +45,7 @@ pub(super) enum Arrival {
     Accepted { stream: TcpStream, remote: SocketAddr, key: Option<Key> },
     KeyRefused { prefix: IpNet, error: String },
     Dialled { connection: ConnectionId, result: io::Result<Socket> },
-    Bytes { connection: ConnectionId, bytes: Bytes },
+    Read { connection: ConnectionId, pieces: Vec<Piece> },
     Written { connection: ConnectionId, bytes: usize },
     Closed { connection: ConnectionId, error: Option<String> },
 }
@@ -104,6 +107,8 @@ pub(super) struct Link {
     pub(super) keys: mpsc::Sender<KeyChain>,
     /// Which of them it uses.
     pub(super) in_use: Observer,
+    /// What a session on it has agreed on, once there is one: UPDATEs are decoded by the task from then on.
+    pub(super) agreed: Arc<OnceLock<Arc<Session>>>,
     _open: oneshot::Sender<Infallible>,
 }
 
@@ -113,6 +118,7 @@ pub(super) struct Connection {
     id: ConnectionId,
     queue: mpsc::Receiver<Bytes>,
     keys: mpsc::Receiver<KeyChain>,
+    agreed: Arc<OnceLock<Arc<Session>>>,
     closing: oneshot::Receiver<Infallible>,
     arrivals: mpsc::Sender<Arrival>,
     /// `None`: we dialled.
@@ -129,8 +135,9 @@ pub(super) fn pair(
     let (queue, queued) = mpsc::channel(queue_max);
     let (open, closing) = oneshot::channel();
     let (keys, wanted) = mpsc::channel(ROLLOVERS_MAX);
-    let connection = Connection { id, queue: queued, keys: wanted, closing, arrivals, _permit: permit };
-    (Link { queue, keys, in_use: Observer::default(), _open: open }, connection)
+    let agreed = Arc::default();
+    let link = Link { queue, keys, in_use: Observer::default(), agreed: Arc::clone(&agreed), _open: open };
+    (link, Connection { id, queue: queued, keys: wanted, agreed, closing, arrivals, _permit: permit })
 }
 
 impl Connection {
@@ -145,12 +152,12 @@ impl Connection {
         let Socket { mut stream, signed } = socket;
         // Fails only on a socket that is dead already, which the first read tells.
         let _ = stream.set_nodelay(true);
-        let Self { id, mut queue, keys, closing, arrivals, _permit } = self;
+        let Self { id, mut queue, keys, agreed, closing, arrivals, _permit } = self;
         let signing = sign(id, signed, keys, &arrivals);
         let (read, mut write) = stream.split();
         let (reading, read_to_the_end) = oneshot::channel::<Infallible>();
         let receiving = async {
-            receive(id, read, &arrivals).await;
+            receive(id, read, &agreed, &arrivals).await;
             drop(reading);
         };
         let transmitting = async {
@@ -200,7 +207,13 @@ async fn sign(
 
 /// Reads until FIN or an error. Goes on when nobody listens any more: closing a socket with unread bytes sends RST, which would
 /// take our last words from the peer.
-async fn receive(connection: ConnectionId, read: ReadHalf<'_>, arrivals: &mpsc::Sender<Arrival>) {
+async fn receive(
+    connection: ConnectionId,
+    read: ReadHalf<'_>,
+    agreed: &OnceLock<Arc<Session>>,
+    arrivals: &mpsc::Sender<Arrival>,
+) {
+    let (mut reader, mut ahead) = (Reader::default(), false);
     let error = loop {
         if let Err(error) = read.readable().await {
             break Some(error);
@@ -209,7 +222,16 @@ async fn receive(connection: ConnectionId, read: ReadHalf<'_>, arrivals: &mpsc::
         let mut buffer = BytesMut::with_capacity(READ_MAX);
         match read.try_read_buf(&mut buffer) {
             Ok(0) => break None,
-            Ok(_) => report(arrivals, Arrival::Bytes { connection, bytes: buffer.freeze() }).await,
+            Ok(_) => {
+                if let Some(session) = agreed.get().filter(|_| !ahead) {
+                    reader.begin(session);
+                    ahead = true;
+                }
+                let pieces = reader.read(buffer.freeze());
+                if !pieces.is_empty() {
+                    report(arrivals, Arrival::Read { connection, pieces }).await;
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => break Some(error),
         }
@@ -280,7 +302,12 @@ mod tests {
             timeout(LINGER * 2, arrived.recv()).await.expect("the end of the connection")
         {
             match arrival {
-                Arrival::Bytes { bytes, .. } if open.is_some() => heard.extend_from_slice(&bytes),
+                Arrival::Read { pieces, .. } if open.is_some() => {
+                    heard.extend(pieces.into_iter().flat_map(|piece| match piece {
+                        Piece::Bytes(bytes) => bytes,
+                        Piece::Updates(updates) => panic!("{updates:?}"),
+                    }));
+                }
                 Arrival::Closed { .. } => drop(open.take()),
                 _ => {}
             }

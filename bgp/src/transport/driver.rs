@@ -24,13 +24,14 @@ use super::recorder::Recorder;
 use super::signature::{self, AoInUse, Signed};
 use super::{Command, LINGER, Notice, Request, listener, sockopt};
 use crate::config::{PeerConfig, SpeakerConfig};
+use crate::ingress::ahead::Piece;
 use crate::mrt::Observation;
 use crate::protection::Protection;
 use crate::speaker::{Caller, Input, Output, Speaker};
 use crate::types::{ConnectionId, PeerAddress};
 
-/// How many arrivals may wait before the connections stop reading: at most this many reads' worth of memory.
-const ARRIVALS_MAX: usize = 256;
+/// How many arrivals may wait before the connections stop reading: at most this many reads' worth of memory, and of what they decode to.
+const ARRIVALS_MAX: usize = 64;
 
 /// How long arrivals are handled before timers, requests and notices get their turn. One of many routes may take longer.
 const ARRIVALS_BUDGET: Duration = Duration::from_millis(2);
@@ -230,11 +231,7 @@ impl Driver {
             Arrival::KeyRefused { prefix, error } => self.key_refused(prefix, &error),
             Arrival::Dialled { connection, result } => self.dialled(connection, result),
             // A connection that the speaker has closed may still have something to say.
-            Arrival::Bytes { connection, bytes } => {
-                if self.connections.contains_key(&connection) {
-                    self.feed(Input::Bytes { connection, bytes });
-                }
-            }
+            Arrival::Read { connection, pieces } => self.read(connection, pieces),
             Arrival::Written { connection, bytes } => {
                 if self.connections.contains_key(&connection) {
                     self.feed(Input::Written { connection, bytes });
@@ -248,6 +245,17 @@ impl Driver {
                     waits.closing.remove(&connection);
                 }
                 self.end_bfd_wait();
+            }
+        }
+    }
+
+    fn read(&mut self, connection: ConnectionId, pieces: Vec<Piece>) {
+        for piece in pieces {
+            if self.connections.contains_key(&connection) {
+                self.feed(match piece {
+                    Piece::Bytes(bytes) => Input::Bytes { connection, bytes },
+                    Piece::Updates(updates) => Input::Updates { connection, updates },
+                });
             }
         }
     }
@@ -445,6 +453,12 @@ impl Driver {
                 let Some(Connection::Open(link)) = self.connections.get(&connection) else { return };
                 if let Err(TrySendError::Full(_)) = link.keys.try_send(keys) {
                     self.fail(connection, "the queue of changes of its TCP-AO keys is full");
+                }
+            }
+            Output::Agreed { connection, session } => {
+                if let Some(Connection::Open(link)) = self.connections.get(&connection) {
+                    // A connection has one session at most.
+                    let _ = link.agreed.set(session);
                 }
             }
             Output::BestPaths(changes) => self.notices.best_paths(changes),

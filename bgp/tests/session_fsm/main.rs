@@ -8,6 +8,7 @@
 )]
 
 mod add_path;
+mod ahead;
 mod authentication;
 mod clear;
 mod collision;
