@@ -74,6 +74,18 @@ impl Keys {
     }
 }
 
+impl Keys {
+    /// What the steps of the decision before MED compare, one after the other, as one number: lower is better.
+    pub(super) fn rank(&self) -> u64 {
+        // A message has room for far fewer ASes.
+        let length = u64::from(self.as_path_length.min(0xFF_FFFF));
+        u64::from(self.long_lived_stale) << 58
+            | u64::from(!self.local_pref) << 26
+            | length << 2
+            | self.origin as u64
+    }
+}
+
 /// Where a path that came over a link leads: to the link-local address, if there is one, as the link may have no other address
 /// (RFC 2545 section 3). On a session between other addresses the global one is meant.
 fn next_hop(attributes: &PathAttributes, link: Option<u32>) -> (IpAddr, Option<u32>) {

@@ -302,10 +302,32 @@ impl Decided<'_> {
             winners.extend(paths.first().filter(|path| path.standing == Standing::Eligible).map(|_| 0));
             return;
         }
+        // What lets most paths lose is compared without a look at the rest of them.
+        let eligible = paths.iter().enumerate().filter(|(_, path)| path.standing == Standing::Eligible);
+        let mut best = None;
+        for (place, path) in eligible {
+            let rank = self.rank(path);
+            if best.is_none_or(|best| rank < best) {
+                best = Some(rank);
+                winners.clear();
+            }
+            if best == Some(rank) {
+                winners.push(place);
+            }
+        }
+        if winners.len() <= 1 {
+            return;
+        }
         candidates.clear();
-        candidates.extend(self.eligible(id));
+        let equal = winners.drain(..).filter_map(|place| Some((place, paths.get(place)?)));
+        candidates.extend(equal.filter_map(|(place, path)| self.candidate(place, path)));
         decision::keep_winners(candidates, self.max_paths);
         winners.extend(candidates.iter().map(|candidate| candidate.path));
+    }
+
+    /// What the steps before MED compare: what we originate comes before what we learn, and then see [`Keys::rank`](super::attributes::Keys::rank).
+    fn rank(&self, path: &Path) -> (bool, u64) {
+        (path.source != Source::LOCAL, self.holdings.attributes.get(path.attributes).keys.rank())
     }
 
     fn eligible(&self, id: PrefixId) -> impl Iterator<Item = Candidate> {
