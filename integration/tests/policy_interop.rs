@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use weft_bgp::policy::Community;
+use weft_bgp::role::Role;
 use weft_integration::daemon::weft::RoutePath;
 use weft_integration::daemon::{Family, Neighbor, Path, Router, RouterConfig, Software, router};
 use weft_integration::documents;
@@ -51,7 +52,24 @@ impl Line {
     }
 
     /// The same, where the left router attaches these communities.
-    fn attaching(lab: &Lab, [left, right]: [Software; 2], right_asn: u32, attached: &[&str]) -> Result<Self> {
+    fn attaching(lab: &Lab, software: [Software; 2], right_asn: u32, attached: &[&str]) -> Result<Self> {
+        let line = Self::start(lab, software, right_asn, |config| {
+            if config.name == "left" {
+                config.communities = communities(attached);
+                config.med = Some(30);
+            }
+        })?;
+        wait_until("all sessions", PATIENCE, || line.established().map(drop))?;
+        Ok(line)
+    }
+
+    /// The same, where each router's configuration has these changes; the sessions need not come up.
+    fn start(
+        lab: &Lab,
+        [left, right]: [Software; 2],
+        right_asn: u32,
+        change: impl Fn(&mut RouterConfig),
+    ) -> Result<Self> {
         let own = node::loopback(&Family::BOTH, 1);
         let node = Node::new(lab, "node", own.clone(), node::blocks(&Family::BOTH, 1))?;
         node.namespace.ip(&format!("addr add {} dev lo\naddr add {} dev lo", own[0], own[1]))?;
@@ -74,9 +92,8 @@ impl Line {
             }
             if name == "left" {
                 config.originate = blocks().into_iter().collect();
-                config.communities = communities(attached);
-                config.med = Some(30);
             }
+            change(&mut config);
             router(lab, &machine, software, config)
         };
         let left = machine("left", left, LEFT_ASN, 0)?;
@@ -88,7 +105,6 @@ impl Line {
         line.node.weft.start()?;
         line.left.start()?;
         line.right.start()?;
-        wait_until("all sessions", PATIENCE, || line.established().map(drop))?;
         Ok(line)
     }
 
@@ -173,6 +189,25 @@ impl Line {
         wait_until(what, PATIENCE, || {
             blocks().into_iter().try_for_each(|block| self.right.ensure_no_path(block))
         })
+    }
+
+    /// All sessions are up, both ends have said their roles, and to the right one ours is this.
+    fn ensure_roles(&self, role: Role) -> Result<()> {
+        self.established()?;
+        for peer in self.node.weft.json::<Vec<Value>>("peers")? {
+            let own = if peer["remoteAS"] == LEFT_ASN { Role::Customer } else { role };
+            let wanted = json!({"local": own.to_string(), "remote": own.counterpart().to_string()});
+            ensure!(peer["role"] == wanted, "{}: {}", peer["name"], peer["role"]);
+        }
+        Ok(())
+    }
+
+    /// Why the right one is told a block of the left one's, or not.
+    fn told_right(&self, block: IpNet) -> Result<String> {
+        let peer = ends(1)?[usize::from(block.addr().is_ipv6())].1;
+        let routes: Vec<Value> = self.node.weft.json(&format!("routes {block} --rib out --peer {peer}"))?;
+        let code = routes.first().and_then(|route| route["paths"][0]["reason"]["code"].as_str());
+        code.map(str::to_owned).with_context(|| format!("{routes:?}"))
     }
 
     /// The left one's paths as they were taken in, or as the left one sent them.
@@ -510,4 +545,64 @@ fn rfc_8326_graceful_shutdown_of_bird_is_the_last_choice() -> Result<()> {
 #[test]
 fn rfc_8326_graceful_shutdown_of_frr_is_the_last_choice() -> Result<()> {
     graceful_shutdown([Software::Frr, Software::Bird])
+}
+
+/// The node is a customer of the router on the left, and to the one on the right each role in turn. What comes from above goes down and nowhere
+/// else, and what is told to who is no provider is marked, whatever filters say.
+fn roles(software: [Software; 2]) -> Result<()> {
+    Lab::test(|lab| {
+        let mut line = Line::start(lab, software, 65003, |config| {
+            config.role = Some(if config.name == "left" { Role::Provider } else { Role::Customer });
+        })?;
+        let [none, customer] = [json!({}), json!({"role": "customer", "roleStrict": true})];
+        let (own, learned) = (Some(NODE_ASN), Some(LEFT_ASN));
+        for (role, ours, theirs) in [
+            (Role::Provider, Some(own), Some(learned)),
+            (Role::RouteServer, Some(own), Some(learned)),
+            (Role::Peer, Some(own), None),
+            (Role::Customer, Some(None), None),
+            (Role::RouteServerClient, Some(None), None),
+        ] {
+            line.right.set_role(role.counterpart())?;
+            let right = json!({"role": role.to_string(), "roleStrict": true});
+            line.write_all(&none, [&customer, &right], [&none; 2], [&none; 2])?;
+            wait_until(format!("what {role} tells"), PATIENCE, || {
+                line.ensure_roles(role)?;
+                let all = line.node.blocks.iter().map(|block| (*block, ours));
+                for (block, wanted) in all.chain(blocks().into_iter().map(|block| (block, theirs))) {
+                    let paths = line.right.paths(block)?;
+                    let marks: Vec<_> = paths.iter().map(|path| path.only_to_customer).collect();
+                    ensure!(marks == wanted.into_iter().collect::<Vec<_>>(), "{block}: {paths:?}");
+                }
+                let told = blocks().into_iter().map(|block| line.told_right(block));
+                let codes: BTreeSet<_> = told.collect::<Result<_>>()?;
+                let wanted = if theirs.is_some() { "advertised" } else { "only-to-customer" };
+                ensure!(codes.iter().eq([wanted]), "{codes:?}");
+                Ok(())
+            })?;
+        }
+        // Both a customer of the other: each of them finds it in the other's OPEN.
+        line.right.set_role(Role::Customer)?;
+        wait_until("the mismatch", PATIENCE, || {
+            for (_, far) in ends(1)? {
+                let peer = line.node.weft.peer(far)?;
+                let error = peer.last_error.with_context(|| format!("{far} has had no error"))?;
+                ensure!(peer.state != "Established", "it is Established");
+                ensure!((error.code, error.subcode) == (Some(2), Some(11)), "{error:?}");
+            }
+            Ok(())
+        })
+    })
+}
+
+/// Proves RFC 9234; BIRD.
+#[test]
+fn rfc_9234_every_role_to_bird() -> Result<()> {
+    roles([Software::Frr, Software::Bird])
+}
+
+/// Proves RFC 9234; FRR.
+#[test]
+fn rfc_9234_every_role_to_frr() -> Result<()> {
+    roles([Software::Bird, Software::Frr])
 }

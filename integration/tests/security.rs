@@ -271,7 +271,7 @@ fn tcp_md5_a_key_that_the_kernel_rejects_fails_that_peer_alone() -> Result<()> {
 /// With GTSM on both ends, on ours alone, on neither.
 fn gtsm(software: Software) -> Result<()> {
     Lab::test(|lab| {
-        let pair = Pair::up(lab, software, &json!({"ttlSecurity": 1}), |router| router.ttl_security = true)?;
+        let pair = Pair::up(lab, software, &json!({"ttlSecurity": 1}), |router| router.ttl_security = Some(1))?;
         pair.wait_up("with GTSM on both ends")
     })?;
     Lab::test(|lab| {

@@ -303,7 +303,7 @@ fn tcp_md5_and_gtsm_with_frr_over_link_local_addresses() -> Result<()> {
         let mut config = RouterConfig::new("tor", 65001, [10, 0, 0, 251].into());
         config.originate = node::blocks(&Family::BOTH, 2).into_iter().collect();
         config.password = Some("hunter2".to_owned());
-        config.ttl_security = true;
+        config.ttl_security = Some(1);
         let prefixes: Vec<IpNet> = config.originate.iter().copied().collect();
         let mut tor = Frr::with_interfaces(lab, &machine, config, &["node"])?;
         tor.start()?;

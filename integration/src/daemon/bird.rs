@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
 use weft_bgp::policy::Community;
+use weft_bgp::role::Role;
 
 use super::{Bfd, Family, Neighbor, Path, Router, RouterConfig, Software};
 use crate::lab::Lab;
@@ -111,6 +112,11 @@ impl Router for Bird {
         self.configure()
     }
 
+    fn set_role(&mut self, role: Role) -> Result<()> {
+        self.config.role = Some(role);
+        self.configure()
+    }
+
     fn ask(&self, question: &str) -> Result<String> {
         Self::ask(self, question)
     }
@@ -178,7 +184,11 @@ fn render(config: &RouterConfig) -> String {
 fn render_neighbor(text: &mut String, config: &RouterConfig, index: usize, neighbor: &Neighbor) {
     let link_local = matches!(neighbor.address, IpAddr::V6(v6) if v6.is_unicast_link_local());
     let scope = if link_local { format!("%'{}'", neighbor.name) } else { String::new() };
-    let reach = if config.bfd.is_some_and(|bfd| bfd.multihop) { "multihop 10" } else { "direct" };
+    let reach = match config.ttl_security {
+        Some(hops) if hops > 1 => format!("multihop {hops}"),
+        _ if config.bfd.is_some_and(|bfd| bfd.multihop) => "multihop 10".to_owned(),
+        _ => "direct".to_owned(),
+    };
     let bfd = match (config.bfd, config.graceful_restart) {
         (None, _) => "",
         (Some(_), false) => "  bfd on;\n",
@@ -187,8 +197,7 @@ fn render_neighbor(text: &mut String, config: &RouterConfig, index: usize, neigh
     };
     let _ = writeln!(
         text,
-        "protocol bgp {} {{\n  local {} as {};\n  neighbor {}{scope} as {};\n  {reach};\n{bfd}  hold time {};\n  connect delay time 1;\n  \
-         connect retry time 1;\n  error wait time 1, 2;",
+        "protocol bgp {} {{\n  local {} as {};\n  neighbor {}{scope} as {};\n  {reach};\n{bfd}  hold time {};",
         protocol(index),
         neighbor.local,
         config.asn,
@@ -196,6 +205,9 @@ fn render_neighbor(text: &mut String, config: &RouterConfig, index: usize, neigh
         neighbor.asn,
         config.hold_time
     );
+    if config.dials_every_second {
+        text.push_str("  connect delay time 1;\n  connect retry time 1;\n  error wait time 1, 2;\n");
+    }
     if config.graceful_restart {
         let _ = match config.long_lived {
             None => writeln!(text, "  graceful restart on;\n  graceful restart time 60;"),
@@ -210,8 +222,11 @@ fn render_neighbor(text: &mut String, config: &RouterConfig, index: usize, neigh
     if let Some(password) = &config.password {
         let _ = writeln!(text, "  password \"{password}\";");
     }
-    if config.ttl_security {
+    if config.ttl_security.is_some() {
         text.push_str("  ttl security on;\n");
+    }
+    if let Some(role) = config.role {
+        let _ = writeln!(text, "  local role {};\n  require roles on;", role_name(role));
     }
     let _ = writeln!(text, "  {}", config.extra);
     if config.reflects && neighbor.asn == config.asn {
@@ -230,6 +245,16 @@ fn render_neighbor(text: &mut String, config: &RouterConfig, index: usize, neigh
         );
     }
     text.push_str("}\n");
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Provider => "provider",
+        Role::RouteServer => "rs_server",
+        Role::RouteServerClient => "rs_client",
+        Role::Customer => "customer",
+        Role::Peer => "peer",
+    }
 }
 
 /// What is done to all that is told.
@@ -266,6 +291,8 @@ fn parse_paths(said: &str) -> Vec<Path> {
                 path.next_hops = hops.iter().filter_map(|hop| hop.parse().ok()).collect();
             }
             (["BGP.med:", med], Some((_, path))) => path.med = med.parse().ok(),
+            (["BGP.local_pref:", pref], Some((_, path))) => path.local_pref = pref.parse().ok(),
+            (["BGP.otc:", asn], Some((_, path))) => path.only_to_customer = asn.parse().ok(),
             (
                 ["BGP.community:" | "BGP.large_community:" | "BGP.ext_community:", all @ ..],
                 Some((_, path)),
@@ -289,6 +316,8 @@ fn parse_paths(said: &str) -> Vec<Path> {
                     cluster_list: Vec::new(),
                     communities: BTreeSet::new(),
                     med: None,
+                    local_pref: None,
+                    only_to_customer: None,
                     best,
                 };
                 paths.push((learned, path));
@@ -319,6 +348,7 @@ Table master4:
 \tBGP.community: (65001,7) (65535,65281)
 \tBGP.ext_community: (rt, 65001, 5)
 \tBGP.large_community: (65001, 1, 2) (65001, 1, 3)
+\tBGP.otc: 64601
                      blackhole [static1 07:59:00.000] (200)
 \tType: static univ
                      unicast [neighbor1 08:00:01.000] (100) [AS64601i]
@@ -339,6 +369,8 @@ Table master4:
         let communities = paths[0].communities.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(communities, ["65001:7", "no-export", "rt:65001:5", "65001:1:2", "65001:1:3"]);
         assert_eq!((paths[0].med, paths[1].med), (Some(30), None));
+        assert_eq!((paths[0].local_pref, paths[1].local_pref), (Some(100), None));
+        assert_eq!((paths[0].only_to_customer, paths[1].only_to_customer), (Some(64601), None));
         assert!(paths[0].best && !paths[1].best);
         assert_eq!(paths[1].as_path, [4_200_000_000, 64601]);
         assert_eq!(

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use nix::unistd::User;
 use serde_json::Value;
 use weft_bgp::policy::Community;
+use weft_bgp::role::Role;
 
 use super::{Bfd, Family, Neighbor, Path, Router, RouterConfig, Software};
 use crate::lab::Lab;
@@ -213,6 +214,14 @@ impl Router for Frr {
         self.write()
     }
 
+    fn set_role(&mut self, role: Role) -> Result<()> {
+        let mut commands = vec!["configure terminal".to_owned(), format!("router bgp {}", self.config.asn)];
+        commands.extend(self.config.neighbors.iter().map(|neighbor| local_role(neighbor.address, role)));
+        Self::ask(self, &commands.iter().map(String::as_str).collect::<Vec<_>>())?;
+        self.config.role = Some(role);
+        self.write()
+    }
+
     fn ask(&self, question: &str) -> Result<String> {
         Self::ask(self, &[question])
     }
@@ -252,6 +261,7 @@ fn parse_path(path: &Value) -> Path {
     let hops = path["nexthops"].as_array().map(Vec::as_slice).unwrap_or_default();
     let clusters = path["clusterList"]["list"].as_array().map(Vec::as_slice).unwrap_or_default();
     let as_path = path["aspath"]["string"].as_str().unwrap_or_default();
+    let number = |key: &str| path[key].as_u64().and_then(|number| u32::try_from(number).ok());
     Path {
         next_hops: hops.iter().filter_map(|hop| hop["ip"].as_str()?.parse().ok()).collect(),
         as_path: as_path.split_whitespace().filter_map(|asn| asn.parse().ok()).collect(),
@@ -262,9 +272,20 @@ fn parse_path(path: &Value) -> Path {
             .flat_map(|kind| path[kind]["string"].as_str().unwrap_or_default().split_whitespace())
             .filter_map(|text| text.replace("RT:", "rt:").parse().ok())
             .collect(),
-        med: path["metric"].as_u64().and_then(|med| u32::try_from(med).ok()),
+        med: number("metric"),
+        local_pref: number("locPrf"),
+        only_to_customer: number("otc"),
         best: path["bestpath"]["overall"] == true,
     }
+}
+
+/// What says the role of a router to one neighbor.
+fn local_role(neighbor: IpAddr, role: Role) -> String {
+    let role = match role {
+        Role::RouteServer => "rs-server".to_owned(),
+        role => role.to_string(),
+    };
+    format!("neighbor {neighbor} local-role {role} strict-mode")
 }
 
 fn render_bfd(bfd: Bfd) -> String {
@@ -299,17 +320,19 @@ fn render(config: &RouterConfig, interfaces: &[String]) -> String {
     let _ = writeln!(text, " {}", config.extra);
     for neighbor in &config.neighbors {
         let address = neighbor.address;
-        let _ = writeln!(
-            text,
-            " neighbor {address} remote-as {}\n neighbor {address} timers connect 1",
-            neighbor.asn
-        );
+        let _ = writeln!(text, " neighbor {address} remote-as {}", neighbor.asn);
+        if config.dials_every_second {
+            let _ = writeln!(text, " neighbor {address} timers connect 1");
+        }
         let _ = writeln!(text, " neighbor {address} advertisement-interval 0");
         if let Some(password) = &config.password {
             let _ = writeln!(text, " neighbor {address} password {password}");
         }
-        if config.ttl_security {
-            let _ = writeln!(text, " neighbor {address} ttl-security hops 1");
+        if let Some(hops) = config.ttl_security {
+            let _ = writeln!(text, " neighbor {address} ttl-security hops {hops}");
+        }
+        if let Some(role) = config.role {
+            let _ = writeln!(text, " {}", local_role(address, role));
         }
         if let Some(bfd) = config.bfd {
             let _ = writeln!(text, " neighbor {address} bfd\n neighbor {address} bfd profile lab");
@@ -325,8 +348,8 @@ fn render(config: &RouterConfig, interfaces: &[String]) -> String {
         if let Some(password) = &config.password {
             let _ = writeln!(text, " neighbor {interface} password {password}");
         }
-        if config.ttl_security {
-            let _ = writeln!(text, " neighbor {interface} ttl-security hops 1");
+        if let Some(hops) = config.ttl_security {
+            let _ = writeln!(text, " neighbor {interface} ttl-security hops {hops}");
         }
         if config.bfd.is_some() {
             let _ = writeln!(text, " neighbor {interface} bfd\n neighbor {interface} bfd profile lab");

@@ -19,6 +19,8 @@ use crate::wait::wait_until;
 
 /// The code of the AS_PATH attribute (RFC 4271 section 4.3).
 const AS_PATH: u64 = 2;
+/// That of LOCAL_PREF (the same section).
+const LOCAL_PREF: u64 = 5;
 /// The codes of ORIGINATOR_ID and CLUSTER_LIST (RFC 4456 section 8).
 const ORIGINATOR_ID: u64 = 9;
 const CLUSTER_LIST: u64 = 10;
@@ -174,6 +176,8 @@ fn parse_paths(paths: &Value) -> Vec<Path> {
                     .collect(),
                 communities: attributes.iter().flat_map(communities).collect(),
                 med: attributes.iter().find_map(|attribute| attribute["metric"].as_u64()?.try_into().ok()),
+                local_pref: value(LOCAL_PREF).and_then(|pref| pref.as_u64()?.try_into().ok()),
+                only_to_customer: None,
                 as_path: asns.filter_map(|asn| u32::try_from(asn.as_u64()?).ok()).collect(),
                 best: path["best"] == true,
             }
@@ -199,14 +203,16 @@ fn render(config: &RouterConfig) -> String {
         let _ = write!(
             text,
             "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{}\"\npeer-as = {}\n[neighbors.transport.config]\n\
-             local-address = \"{}\"\n[neighbors.timers.config]\nhold-time = {}\nkeepalive-interval = {}\nconnect-retry = 1\n\
-             idle-hold-time-after-reset = 1\n",
+             local-address = \"{}\"\n[neighbors.timers.config]\nhold-time = {}\nkeepalive-interval = {}\n",
             neighbor.address,
             neighbor.asn,
             neighbor.local,
             config.hold_time,
             config.hold_time / 3
         );
+        if config.dials_every_second {
+            text.push_str("connect-retry = 1\nidle-hold-time-after-reset = 1\n");
+        }
         if config.graceful_restart {
             let _ = writeln!(
                 text,

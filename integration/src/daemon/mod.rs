@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use ipnet::IpNet;
 use nix::sys::signal::Signal;
 use weft_bgp::policy::Community;
+use weft_bgp::role::Role;
 
 use crate::lab::Lab;
 use crate::netns::Namespace;
@@ -129,8 +130,12 @@ pub struct RouterConfig {
     pub long_lived: Option<u32>,
     /// What its sessions are signed with (TCP-MD5, RFC 2385).
     pub password: Option<String>,
-    /// Whether its neighbors are to be one hop away (GTSM, RFC 5082).
-    pub ttl_security: bool,
+    /// How many hops away its neighbors are to be at most (GTSM, RFC 5082), if that is looked at; BIRD and FRR alone.
+    pub ttl_security: Option<u8>,
+    /// What its AS is to those of its neighbors, which have to say their roles too (RFC 9234); BIRD and FRR alone.
+    pub role: Option<Role>,
+    /// Whether it dials again after a second, and not when its own timers say so. Weft's own has timers that suit.
+    pub dials_every_second: bool,
     /// The communities that it attaches to all that it tells; BIRD and FRR alone.
     pub communities: BTreeSet<Community>,
     /// The MED of all that it tells; BIRD and FRR alone.
@@ -168,7 +173,9 @@ impl RouterConfig {
             graceful_restart: true,
             long_lived: None,
             password: None,
-            ttl_security: false,
+            ttl_security: None,
+            role: None,
+            dials_every_second: true,
             communities: BTreeSet::new(),
             med: None,
             bfd: None,
@@ -206,6 +213,10 @@ pub struct Path {
     pub communities: BTreeSet<Community>,
     /// MULTI_EXIT_DISC.
     pub med: Option<u32>,
+    /// LOCAL_PREF.
+    pub local_pref: Option<u32>,
+    /// ONLY_TO_CUSTOMER; GoBGP tells none.
+    pub only_to_customer: Option<u32>,
     /// Whether it is the best.
     pub best: bool,
 }
@@ -245,6 +256,14 @@ pub trait Router: fmt::Debug + Send {
     /// If the daemon refuses, or the lab does not know how to tell it.
     fn set_password(&mut self, _password: Option<&str>) -> Result<()> {
         bail!("the lab does not know how to change a password of {}", self.software())
+    }
+
+    /// Is this to its neighbors' ASes from now on, in the running daemon.
+    ///
+    /// # Errors
+    /// If the daemon refuses, or the lab does not know how to tell it.
+    fn set_role(&mut self, _role: Role) -> Result<()> {
+        bail!("the lab does not know how to change the role of {}", self.software())
     }
 
     /// What its own client says to a question or command.
@@ -344,10 +363,13 @@ pub fn router(
     software: Software,
     config: RouterConfig,
 ) -> Result<Box<dyn Router>> {
-    let plain = config.communities.is_empty() && config.med.is_none();
+    let plain = config.communities.is_empty()
+        && config.med.is_none()
+        && config.role.is_none()
+        && config.ttl_security.is_none();
     ensure!(
         plain || matches!(software, Software::Bird | Software::Frr),
-        "{software} attaches nothing in this lab"
+        "{software} attaches nothing in this lab, and knows neither roles nor GTSM"
     );
     namespace.forward()?;
     let commands: Vec<String> =

@@ -111,6 +111,8 @@ pub struct RoutePath {
     pub local_pref: Option<u32>,
     /// MULTI_EXIT_DISC.
     pub med: Option<u32>,
+    /// ONLY_TO_CUSTOMER.
+    pub only_to_customer: Option<u32>,
     /// Its standard and large communities.
     pub communities: Vec<String>,
     /// ORIGINATOR_ID.

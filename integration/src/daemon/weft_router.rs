@@ -143,6 +143,8 @@ impl Router for WeftRouter {
                 cluster_list: path.cluster_list,
                 communities: path.communities.iter().filter_map(|text| text.parse().ok()).collect(),
                 med: path.med,
+                local_pref: path.local_pref,
+                only_to_customer: path.only_to_customer,
                 best: path.best,
             })
             .collect())

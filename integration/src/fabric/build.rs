@@ -105,6 +105,7 @@ impl Builder<'_> {
             _ => config.addresses.iter().copied().map(IpNet::from).collect(),
         };
         config.hold_time = self.spec.hold_time;
+        config.dials_every_second = self.spec.dials_every_second;
         self.places.insert(name.to_owned(), Place { namespace, asn });
         self.routers.insert(name.to_owned(), config);
         Ok(())

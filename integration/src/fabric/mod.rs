@@ -43,6 +43,8 @@ pub struct FabricSpec {
     pub pods_per_node: u8,
     /// The hold time that nodes and routers offer, in seconds.
     pub hold_time: u16,
+    /// Whether other people's routers dial again after a second, and not after the two minutes of their own timers.
+    pub dials_every_second: bool,
 }
 
 impl FabricSpec {
@@ -58,6 +60,7 @@ impl FabricSpec {
             families: Family::BOTH.to_vec(),
             pods_per_node: 2,
             hold_time: 90,
+            dials_every_second: true,
         }
     }
 
