@@ -213,10 +213,13 @@ fn ttl_security_is_that_of_the_peer() {
     let peers = [
         peer("near", "peerIP: 192.0.2.101, asNumber: 65001, ttlSecurity: 1"),
         peer("far", "peerIP: 192.0.2.102, asNumber: 65001"),
+        peer("farther", "peerIP: 192.0.2.103, asNumber: 65001, ttlSecurity: 2"),
     ];
-    let plan = plan_of("n1", &[NODES, &peers[0], &peers[1]]);
+    let plan = plan_of("n1", &[NODES, &peers[0], &peers[1], &peers[2]]);
     let hops = |address| of(&plan, address).ttl_security.map(u8::from);
     assert_eq!((hops("192.0.2.101"), hops("192.0.2.102"), hops("192.0.2.3")), (Some(1), None, None));
+    let behind_a_gateway = ["192.0.2.101", "192.0.2.102", "192.0.2.103"].map(|p| of(&plan, p).ebgp_multihop);
+    assert_eq!(behind_a_gateway, [false, false, true], "where next hops may be");
     let nodes = plan_of("n1", &[NODES, &peer("nodes", "peerSelector: has(x) || !has(x), ttlSecurity: 2")]);
     assert_eq!(of(&nodes, "192.0.2.3").ttl_security.map(u8::from), Some(2));
 }

@@ -13,6 +13,7 @@ use weft_integration::daemon::{Family, Neighbor, Router, RouterConfig, Software,
 use weft_integration::documents;
 use weft_integration::lab::Lab;
 use weft_integration::link::{End, Link};
+use weft_integration::netns::Namespace;
 use weft_integration::node::{self, Node};
 use weft_integration::wait::{stays, wait_until};
 
@@ -21,13 +22,43 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const SILENCE: Duration = Duration::from_secs(4);
 const ASN: u32 = 65001;
 
-/// A node and a router on one cable, with a session over each family.
+/// A node and a router, with a session over each family.
 struct Pair {
     node: Node,
     router: Box<dyn Router>,
     /// The addresses of the router, and of the node.
-    sessions: [(IpAddr, IpAddr); 2],
-    _link: Link,
+    sessions: Sessions,
+    _between: Option<Namespace>,
+}
+
+type Sessions = [(IpAddr, IpAddr); 2];
+
+/// What lays the cables from a node to a router, and returns what is between them.
+type Cabling = fn(&Lab, &Namespace, &Namespace) -> Result<(Sessions, Option<Namespace>)>;
+
+/// One cable between the two.
+fn on_a_link(_lab: &Lab, node: &Namespace, tor: &Namespace) -> Result<(Sessions, Option<Namespace>)> {
+    let link = Link::new(End::new(node, "uplink"), End::new(tor, "node"))?;
+    link.near.add_addresses(&["10.1.0.0/31".parse()?, "fd00:10:1::/127".parse()?])?;
+    link.far.add_addresses(&["10.1.0.1/31".parse()?, "fd00:10:1::1/127".parse()?])?;
+    let sessions =
+        [("10.1.0.1".parse()?, "10.1.0.0".parse()?), ("fd00:10:1::1".parse()?, "fd00:10:1::".parse()?)];
+    Ok((sessions, None))
+}
+
+/// A router between the two that speaks no BGP.
+fn over_a_router(lab: &Lab, node: &Namespace, tor: &Namespace) -> Result<(Sessions, Option<Namespace>)> {
+    let between = lab.machine("between")?;
+    between.forward()?;
+    on_a_link(lab, node, &between)?;
+    let link = Link::new(End::new(&between, "tor"), End::new(tor, "between"))?;
+    link.near.add_addresses(&["10.1.0.2/31".parse()?, "fd00:10:1::2/127".parse()?])?;
+    link.far.add_addresses(&["10.1.0.3/31".parse()?, "fd00:10:1::3/127".parse()?])?;
+    node.ip("route add 10.1.0.2/31 via 10.1.0.1\nroute add fd00:10:1::2/127 via fd00:10:1::1")?;
+    tor.ip("route add 10.1.0.0/31 via 10.1.0.2\nroute add fd00:10:1::/127 via fd00:10:1::2")?;
+    let sessions =
+        [("10.1.0.3".parse()?, "10.1.0.0".parse()?), ("fd00:10:1::3".parse()?, "fd00:10:1::".parse()?)];
+    Ok((sessions, Some(between)))
 }
 
 impl Pair {
@@ -38,15 +69,22 @@ impl Pair {
         spec: &Value,
         change: impl FnOnce(&mut RouterConfig),
     ) -> Result<Self> {
+        Self::cabled(lab, software, spec, on_a_link, change)
+    }
+
+    /// The same with this between them.
+    fn cabled(
+        lab: &Lab,
+        software: Software,
+        spec: &Value,
+        cable: Cabling,
+        change: impl FnOnce(&mut RouterConfig),
+    ) -> Result<Self> {
         let own = node::loopback(&Family::BOTH, 1);
         let node = Node::new(lab, "node", own.clone(), node::blocks(&Family::BOTH, 1))?;
         node.namespace.ip(&format!("addr add {} dev lo\naddr add {} dev lo", own[0], own[1]))?;
         let machine = lab.machine("tor")?;
-        let link = Link::new(End::new(&node.namespace, "uplink"), End::new(&machine, "node"))?;
-        link.near.add_addresses(&["10.1.0.0/31".parse()?, "fd00:10:1::/127".parse()?])?;
-        link.far.add_addresses(&["10.1.0.1/31".parse()?, "fd00:10:1::1/127".parse()?])?;
-        let sessions =
-            [("10.1.0.1".parse()?, "10.1.0.0".parse()?), ("fd00:10:1::1".parse()?, "fd00:10:1::".parse()?)];
+        let (sessions, between) = cable(lab, &node.namespace, &machine)?;
         let mut config = RouterConfig::new("tor", ASN, [10, 0, 0, 255].into());
         config.originate = node::blocks(&Family::BOTH, 99).into_iter().collect();
         for (router, node) in sessions {
@@ -57,7 +95,7 @@ impl Pair {
         change(&mut config);
         let router = router(lab, &machine, software, config)?;
         println!("security: {} runs", router.version()?);
-        let mut pair = Self { node, router, sessions, _link: link };
+        let mut pair = Self { node, router, sessions, _between: between };
         pair.write_sessions(spec)?;
         let mut documents = vec![
             documents::bgp_configuration(&json!({"asNumber": 64601, "nodeToNodeMeshEnabled": false})),
@@ -271,7 +309,8 @@ fn tcp_md5_a_key_that_the_kernel_rejects_fails_that_peer_alone() -> Result<()> {
 /// With GTSM on both ends, on ours alone, on neither.
 fn gtsm(software: Software) -> Result<()> {
     Lab::test(|lab| {
-        let pair = Pair::up(lab, software, &json!({"ttlSecurity": 1}), |router| router.ttl_security = Some(1))?;
+        let pair =
+            Pair::up(lab, software, &json!({"ttlSecurity": 1}), |router| router.ttl_security = Some(1))?;
         pair.wait_up("with GTSM on both ends")
     })?;
     Lab::test(|lab| {
@@ -284,6 +323,25 @@ fn gtsm(software: Software) -> Result<()> {
         pair.stays_down("with GTSM on the node alone")?;
         pair.write_sessions(&json!({}))?;
         pair.wait_up("without GTSM")
+    })
+}
+
+/// A router behind another one is as far away as both ends say, and too far where the node says that it is on the link.
+fn gtsm_over_a_router(software: Software) -> Result<()> {
+    Lab::test(|lab| {
+        let two = json!({"ttlSecurity": 2});
+        let pair = Pair::cabled(lab, software, &two, over_a_router, |router| router.ttl_security = Some(2))?;
+        pair.wait_up("with two hops on both ends")?;
+        pair.write_sessions(&json!({"ttlSecurity": 1}))?;
+        wait_until("the low TTL to be told", PATIENCE, || {
+            let errors = pair.last_errors()?;
+            let told = |error: &String| error.contains("its SYN came with a TTL of 254");
+            ensure!(errors.iter().all(told), "{errors:?}");
+            Ok(())
+        })?;
+        pair.stays_down("with one hop on the node")?;
+        pair.write_sessions(&two)?;
+        pair.wait_up("with two hops again")
     })
 }
 
@@ -397,4 +455,16 @@ fn gtsm_with_bird() -> Result<()> {
 #[test]
 fn gtsm_with_frr() -> Result<()> {
     gtsm(Software::Frr)
+}
+
+/// Proves RFC 5082; BIRD.
+#[test]
+fn gtsm_over_a_router_with_bird() -> Result<()> {
+    gtsm_over_a_router(Software::Bird)
+}
+
+/// Proves RFC 5082; FRR.
+#[test]
+fn gtsm_over_a_router_with_frr() -> Result<()> {
+    gtsm_over_a_router(Software::Frr)
 }

@@ -288,7 +288,7 @@ pub struct BGPPeerSpec {
     pub tcp_ao: Option<TcpAoSpec>,
     /// How many hops away the peer is at most, 1 to 254; 1: on the link (GTSM, RFC 5082). We send with a TTL of 255, and what comes with less
     /// than 256 minus the hops is dropped unread, so that the peer must send with 255 too. Unless given the TTL is not looked at. Not with
-    /// `ebgpMultihop`.
+    /// `ebgpMultihop`, which 2 and more imply: next hops may lie behind a gateway.
     #[serde(default)]
     #[schemars(range(min = 1, max = 254))]
     pub ttl_security: Option<NonZeroU8>,

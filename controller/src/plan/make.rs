@@ -250,8 +250,9 @@ fn peer(
             NextHopMode::Own => SpeakerNextHopMode::Own,
             NextHopMode::Keep => SpeakerNextHopMode::Keep,
         },
-        // Sessions between nodes are between node addresses, wherever those are.
-        ebgp_multihop: session.node.is_some() || spec.is_some_and(|s| s.ebgp_multihop),
+        // Sessions between nodes are between node addresses, wherever those are. A peer that may be some hops away has next hops there.
+        ebgp_multihop: session.node.is_some()
+            || spec.is_some_and(|s| s.ebgp_multihop || s.ttl_security.is_some_and(|hops| hops.get() > 1)),
         authentication: authentication(context, session),
         ttl_security: spec.and_then(|s| s.ttl_security),
         max_prefixes: spec.and_then(|s| s.max_prefixes).map(max_prefixes),
