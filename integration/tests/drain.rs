@@ -9,13 +9,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
 use serde_json::{Value, json};
-use weft_integration::daemon::{Family, Software};
+use weft_bgp::policy::Community;
+use weft_integration::daemon::{Family, Neighbor, RouterConfig, Software, router};
 use weft_integration::documents;
 use weft_integration::fabric::{Fabric, FabricSpec};
 use weft_integration::lab::Lab;
 use weft_integration::link::{End, Link};
 use weft_integration::netns::Namespace;
-use weft_integration::node::Node;
+use weft_integration::node::{self, Node};
 use weft_integration::probe::{Flows, ping};
 use weft_integration::wait::{stays, wait_until};
 
@@ -273,6 +274,73 @@ fn a_node_drains_behind_bird_without_loss() -> Result<()> {
 #[test]
 fn a_node_drains_behind_frr_without_loss() -> Result<()> {
     a_node_drains_without_loss(Software::Frr)
+}
+
+/// A router of the node's own AS is told the lowest LOCAL_PREF, and the community beside it, then nothing; after the drain all is as it was.
+fn an_internal_peer_sees_the_last_choice(software: Software) -> Result<()> {
+    const ASN: u32 = 64601;
+    const GRACEFUL_SHUTDOWN: Community = Community::Standard(0xFFFF_0000);
+    Lab::test(|lab| {
+        let own = node::loopback(&[Family::V4], 1);
+        let mut node = Node::new(lab, "node", own.clone(), node::blocks(&[Family::V4], 1))?;
+        node.namespace.ip(&format!("addr add {} dev lo", own[0]))?;
+        let machine = lab.machine("rr")?;
+        let link = Link::new(End::new(&node.namespace, "uplink"), End::new(&machine, "node"))?;
+        let (near, far) = ("10.1.0.0", "10.1.0.1");
+        link.near.add_addresses(&[format!("{near}/31").parse()?])?;
+        link.far.add_addresses(&[format!("{far}/31").parse()?])?;
+        let mut config = RouterConfig::new("rr", ASN, [10, 0, 0, 255].into());
+        let (name, families) = ("node".to_owned(), vec![Family::V4]);
+        config.neighbors.push(Neighbor {
+            name,
+            address: near.parse()?,
+            asn: ASN,
+            local: far.parse()?,
+            families,
+        });
+        let mut router = router(lab, &machine, software, config)?;
+        let spec = json!({"asNumber": ASN, "nodeToNodeMeshEnabled": false, "drainTime": DRAIN_TIME});
+        let documents = [
+            documents::node("node", &[], &node.blocks, &node.addresses),
+            documents::bgp_configuration(&spec),
+            documents::bgp_peer(
+                "rr",
+                "node",
+                json!({"peerIP": far, "asNumber": ASN, "families": ["ipv4-unicast"]}),
+            ),
+        ];
+        documents::write(&node.weft.manifests(), "bgp.yaml", &documents)?;
+        router.start()?;
+        node.weft.start()?;
+        let told = |what: &str, local_pref: u32, communities: &[Community]| {
+            wait_until(what, PATIENCE, || {
+                let path = router.best(node.blocks[0])?;
+                ensure!(path.local_pref == Some(local_pref), "{path:?}");
+                ensure!(path.communities.iter().eq(communities), "{path:?}");
+                Ok(())
+            })
+        };
+        told("the block as ever", 100, &[])?;
+        let begun = node.weft.weftctl("drain")?;
+        ensure!(begun.status.success(), "{}", begun.stderr);
+        told("the block as the last choice", 0, &[GRACEFUL_SHUTDOWN])?;
+        wait_until("the block to be withdrawn", PATIENCE, || router.ensure_no_path(node.blocks[0]))?;
+        let ended = node.weft.weftctl("undrain")?;
+        ensure!(ended.status.success(), "{}", ended.stderr);
+        told("the block as ever again", 100, &[])
+    })
+}
+
+/// Proves RFC 8326 4; BIRD.
+#[test]
+fn bird_of_the_same_as_sees_the_last_choice() -> Result<()> {
+    an_internal_peer_sees_the_last_choice(Software::Bird)
+}
+
+/// Proves RFC 8326 4; FRR.
+#[test]
+fn frr_of_the_same_as_sees_the_last_choice() -> Result<()> {
+    an_internal_peer_sees_the_last_choice(Software::Frr)
 }
 
 #[test]
