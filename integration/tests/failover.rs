@@ -158,8 +158,12 @@ enum End {
 
 /// weftd ends and is started again: the ToR keeps the routes as RFC 4724 says, and not one packet is lost.
 fn weftd_ends_and_is_started_again(software: Software, end: End) -> Result<()> {
+    weftd_of_a_fabric_ends_and_is_started_again(FabricSpec::two_racks(software), end)
+}
+
+fn weftd_of_a_fabric_ends_and_is_started_again(spec: FabricSpec, end: End) -> Result<()> {
     Lab::test(|lab| {
-        let spec = FabricSpec { pods_per_node: 1, nodes_per_rack: 1, ..FabricSpec::two_racks(software) };
+        let spec = FabricSpec { pods_per_node: 1, nodes_per_rack: 1, ..spec };
         let mut fabric = Fabric::up(lab, spec)?;
         let traffic = Traffic::start(fabric.node("a1")?, fabric.node("b1")?)?;
         let streams = Streams::start(fabric.node("a1")?, fabric.node("b1")?)?;
@@ -209,6 +213,24 @@ fn weftd_is_killed_under_an_frr_tor() -> Result<()> {
 #[test]
 fn weftd_is_killed_under_a_weft_tor() -> Result<()> {
     weftd_ends_and_is_started_again(Software::Weft, End::Kill)
+}
+
+/// The routers dial again after two minutes, as they do unless told otherwise: what counts is that weftd dials at once.
+fn weftd_is_killed_under_a_tor_that_dials_seldom(software: Software) -> Result<()> {
+    let spec = FabricSpec { dials_every_second: false, ..FabricSpec::two_racks(software) };
+    weftd_of_a_fabric_ends_and_is_started_again(spec, End::Kill)
+}
+
+/// Proves RFC 4724 4; BIRD.
+#[test]
+fn weftd_is_killed_under_a_bird_tor_that_dials_seldom() -> Result<()> {
+    weftd_is_killed_under_a_tor_that_dials_seldom(Software::Bird)
+}
+
+/// Proves RFC 4724 4; FRR.
+#[test]
+fn weftd_is_killed_under_an_frr_tor_that_dials_seldom() -> Result<()> {
+    weftd_is_killed_under_a_tor_that_dials_seldom(Software::Frr)
 }
 
 /// Proves RFC 4724 4; BIRD.
