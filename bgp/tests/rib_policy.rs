@@ -274,7 +274,7 @@ fn a_next_hop_that_import_policy_sets_is_the_one_that_is_looked_up() {
 }
 
 /// A route that is to be dropped has a next hop that only policy sets, and is told to nobody.
-/// Proves RFC 7999 3.2.
+/// Proves RFC 7999 3.2, RFC 6666.
 #[test]
 fn rfc7999_a_blackhole_has_the_next_hop_of_policy_alone_and_goes_nowhere() {
     let mut lab = lab();

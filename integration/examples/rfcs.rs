@@ -88,11 +88,23 @@ const RFCS: &[(u16, &str, State)] = &[
         Partly("written, not read: TABLE_DUMP_V2 and BGP4MP_ET, IPv4 and IPv6 unicast"),
     ),
     (6608, "Subcodes for BGP Finite State Machine Error", Full),
+    (
+        6666,
+        "A Discard Prefix for IPv6",
+        Partly("the next hop within the node of what is dropped by BLACKHOLE; believed of no peer"),
+    ),
     (6793, "BGP Support for Four-Octet Autonomous System (AS) Number Space", Full),
     (6996, "Autonomous System (AS) Reservation for Private Use", Full),
     (7313, "Enhanced Route Refresh Capability for BGP-4", Full),
     (7606, "Revised Error Handling for BGP UPDATE Messages", Full),
     (7607, "Codification of AS 0 Processing", Full),
+    (
+        7705,
+        "Autonomous System Migration Mechanisms and Their Effects on the BGP AS_PATH Attribute",
+        Partly(
+            "localASNumber: the peer sees that AS alone, and nothing is put in front of what it tells; an iBGP session has one AS (no section 4)",
+        ),
+    ),
     (7854, "BGP Monitoring Protocol (BMP)", Partly("no Route Mirroring; when a route came is not told")),
     (7911, "Advertisement of Multiple Paths in BGP", Full),
     (

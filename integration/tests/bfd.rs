@@ -203,25 +203,25 @@ fn whole_life(software: Software, multihop: bool) -> Result<()> {
     })
 }
 
-/// Proves RFC 5881; FRR.
+/// Proves RFC 5881, RFC 9384; FRR.
 #[test]
 fn rfc5881_single_hop_with_frr_over_ipv4_and_ipv6() -> Result<()> {
     whole_life(Software::Frr, false)
 }
 
-/// Proves RFC 5881; BIRD.
+/// Proves RFC 5881, RFC 9384; BIRD.
 #[test]
 fn rfc5881_single_hop_with_bird_over_ipv4_and_ipv6() -> Result<()> {
     whole_life(Software::Bird, false)
 }
 
-/// Proves RFC 5883; FRR.
+/// Proves RFC 5883, RFC 9384; FRR.
 #[test]
 fn rfc5883_multihop_with_frr_over_ipv4_and_ipv6() -> Result<()> {
     whole_life(Software::Frr, true)
 }
 
-/// Proves RFC 5883; BIRD.
+/// Proves RFC 5883, RFC 9384; BIRD.
 #[test]
 fn rfc5883_multihop_with_bird_over_ipv4_and_ipv6() -> Result<()> {
     whole_life(Software::Bird, true)

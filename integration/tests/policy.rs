@@ -52,6 +52,7 @@ fn learned_in_kernel(node: &Node, prefix: IpNet) -> Result<bool> {
         .any(|route| route["protocol"] == "176" && route["type"] != "unreachable"))
 }
 
+/// Proves RFC 8212; BIRD.
 #[test]
 fn nothing_wrong_is_believed_of_a_tor() -> Result<()> {
     Lab::test(|lab| {
@@ -178,7 +179,8 @@ fn a_shared_as_without_leave_is_explained() -> Result<()> {
     })
 }
 
-/// `localASNumber` is what the peer sees, and all that it sees.
+/// `localASNumber` is what the peer sees, and all that it sees; nothing is put in front of what it tells.
+/// Proves RFC 7705 3; BIRD.
 #[test]
 fn a_local_as_replaces_the_own_one() -> Result<()> {
     Lab::test(|lab| {
@@ -198,11 +200,16 @@ fn a_local_as_replaces_the_own_one() -> Result<()> {
             ensure!(path.as_path == [64601], "{path:?}");
             Ok(())
         })?;
-        wait_until("the route through the ToR", PATIENCE, || node.weft.forwards(other.blocks[0]).map(drop))
+        wait_until("the route through the ToR", PATIENCE, || {
+            let path = node.weft.forwards(other.blocks[0])?;
+            ensure!(path.as_path == [json!(65001), json!(64601)], "{path:?}");
+            Ok(())
+        })
     })
 }
 
 /// Routes learned from one ToR are never told to another.
+/// Proves RFC 8212; BIRD.
 #[test]
 fn a_node_gives_no_transit() -> Result<()> {
     Lab::test(|lab| {

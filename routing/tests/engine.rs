@@ -147,6 +147,7 @@ impl Lab {
 }
 
 /// Packets to what has a next hop of the discard prefix (RFC 6666) are dropped, whatever else there is, and not any more when that is gone.
+/// Proves RFC 6666.
 #[test]
 fn a_discarded_prefix_is_a_blackhole() {
     for prefix in ["198.51.100.7/32", "2001:db8:100::7/128"] {
