@@ -18,7 +18,7 @@ STATIC = RUSTFLAGS='-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relati
 # What the lab needs, and the daemons that are its ToRs; as program:package.
 DEMO_TOOLS := ip:iproute2 ping:iputils-ping nft:nftables nsenter:util-linux
 COUNT_TOOLS := valgrind:valgrind
-TEST_TOOLS := $(DEMO_TOOLS) $(COUNT_TOOLS) traceroute:traceroute jq:jq tshark:tshark bird:bird2 vtysh:frr gobgpd:gobgpd gobgp:gobgpd \
+TEST_TOOLS := $(DEMO_TOOLS) $(COUNT_TOOLS) traceroute:traceroute jq:jq tshark:tshark bird:bird2 vtysh:frr gobgpd:gobgpd gobgp:gobgpd bgpctl:openbgpd exabgp:exabgp \
 	containerd:containerd runc:runc podman:podman conmon:conmon crun:crun bgpdump:bgpdump busybox:busybox-static systemd-analyze:systemd iptables:iptables /usr/lib/cni/portmap:containernetworking-plugins
 IMAGE_TOOLS := nft:nftables jq:jq umoci:umoci
 BENCH_TOOLS := ip:iproute2 nft:nftables nsenter:util-linux /usr/lib/cni/ptp:containernetworking-plugins bird:bird2 vtysh:frr gobgpd:gobgpd gobgp:gobgpd

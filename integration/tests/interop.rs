@@ -10,11 +10,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
+use weft_integration::daemon::exabgp::{Exabgp, Speaker};
 use weft_integration::daemon::{Family, Neighbor, Router, RouterConfig, Software, router};
 use weft_integration::documents;
 use weft_integration::lab::Lab;
 use weft_integration::link::{End, Link};
+use weft_integration::netns::Namespace;
 use weft_integration::node::{self, Node};
 use weft_integration::wait::{now, wait_until};
 
@@ -234,6 +236,119 @@ interop! {
     gobgp_external: Gobgp, 65001, PerFamily;
     /// Proves RFC 4271, RFC 4760; GoBGP.
     gobgp_internal: Gobgp, NODE_ASN, PerFamily;
+    /// Proves RFC 4271, RFC 4760; OpenBGPD.
+    openbgpd_external: Openbgpd, 65001, PerFamily;
+    /// Proves RFC 4271, RFC 4760; OpenBGPD.
+    openbgpd_internal: Openbgpd, NODE_ASN, PerFamily;
+}
+
+/// A node between an ExaBGP on the left, which tells what it is written, and a GoBGP on the right.
+fn behind_exabgp(lab: &Lab) -> Result<(Node, Exabgp, Box<dyn Router>)> {
+    let own = node::loopback(&Family::BOTH, 1);
+    let node = Node::new(lab, "node", own.clone(), node::blocks(&Family::BOTH, 1))?;
+    node.namespace.ip(&format!("addr add {} dev lo\naddr add {} dev lo", own[0], own[1]))?;
+    let cable = |name: &str, low: u8| -> Result<(Namespace, Neighbor)> {
+        let machine = lab.machine(name)?;
+        let link = Link::new(End::new(&node.namespace, name), End::new(&machine, "node"))?;
+        let addresses = |n: u8| -> Result<[IpNet; 2]> {
+            Ok([format!("10.1.0.{n}/31").parse()?, format!("fd00:10:1::{n}/127").parse()?])
+        };
+        link.near.add_addresses(&addresses(low)?)?;
+        link.far.add_addresses(&addresses(low + 1)?)?;
+        let [address, local] = [low, low + 1].map(|n| IpAddr::from([10, 1, 0, n]));
+        let (name, families) = ("node".to_owned(), Family::BOTH.to_vec());
+        Ok((machine, Neighbor { name, address, asn: NODE_ASN, local, families }))
+    };
+    let (left, exabgp) = cable("left", 0)?;
+    let (right, gobgp) = cable("right", 2)?;
+    let transit = json!([{"action": "Accept"}, {"action": "Accept", "source": "RemotePeers"}]);
+    let peers = [
+        json!({"peerIP": exabgp.local, "asNumber": 65001, "role": "provider", "addPath": {"receive": true}}),
+        json!({"peerIP": gobgp.local, "asNumber": 65003, "filters": ["transit"]}),
+    ];
+    let mut documents = vec![
+        documents::node("node", &[], &node.blocks, &node.addresses),
+        documents::bgp_configuration(&json!({"asNumber": NODE_ASN, "nodeToNodeMeshEnabled": false})),
+        documents::resource("BGPFilter", "transit", &json!({"exportV4": transit, "exportV6": transit})),
+    ];
+    documents.extend(
+        ["left", "right"].into_iter().zip(peers).map(|(n, peer)| documents::bgp_peer(n, "node", peer)),
+    );
+    documents.extend(Family::BOTH.map(documents::pod_pool));
+    documents::write(&node.weft.manifests(), "bgp.yaml", &documents)?;
+    let mut config = RouterConfig::new("right", 65003, [10, 0, 0, 254].into());
+    config.graceful_restart = false;
+    config.neighbors.push(gobgp);
+    let gobgp = router(lab, &right, Software::Gobgp, config)?;
+    let routes = [
+        // Type 99 is no attribute that anybody knows, and is to be passed on: optional, transitive.
+        "route 10.244.99.0/26 next-hop 10.1.0.1 path-information 0.0.0.1 attribute [0x63 0xc0 0x01020304]",
+        "route 10.244.99.0/26 next-hop 10.1.0.1 path-information 0.0.0.2 med 100",
+        "route fd00:10:244:99::/122 next-hop fd00:10:1::1 path-information 0.0.0.1",
+        // ONLY_TO_CUSTOMER, of a customer.
+        "route 10.244.98.0/26 next-hop 10.1.0.1 path-information 0.0.0.1 attribute [0x23 0xc0 0x0000fde9]",
+    ];
+    let speaker = Speaker {
+        asn: 65001,
+        router_id: [10, 0, 0, 255].into(),
+        neighbor: exabgp,
+        routes: routes.map(str::to_owned).to_vec(),
+        add_path: true,
+    };
+    println!("interop: {} and {} run", Exabgp::version()?, gobgp.version()?);
+    let exabgp = Exabgp::start(lab, &left, &[speaker])?;
+    Ok((node, exabgp, gobgp))
+}
+
+/// Paths by identifiers, an unknown attribute that goes on with Partial as RFC 4271 says, a leak; both families on one session.
+/// Proves RFC 4271 5, RFC 4760, RFC 7911, RFC 9234; ExaBGP, GoBGP.
+#[test]
+fn exabgp_tells_odd_routes_that_go_on_as_they_should() -> Result<()> {
+    Lab::test(|lab| {
+        let (mut node, exabgp, mut gobgp) = behind_exabgp(lab)?;
+        node.weft.start()?;
+        gobgp.start()?;
+        let [v4, v6, leak] =
+            ["10.244.99.0/26".parse()?, "fd00:10:244:99::/122".parse()?, "10.244.98.0/26".parse::<IpNet>()?];
+        wait_until("routes both ways", PATIENCE, || {
+            for theirs in [v4, v6] {
+                node.weft.forwards(theirs)?;
+                let told = gobgp.best(theirs)?;
+                ensure!(told.as_path == [NODE_ASN, 65001], "{told:?}");
+            }
+            for own in &node.blocks {
+                gobgp.best(*own)?;
+                let told = exabgp.attributes("10.1.0.0".parse()?, *own)?;
+                // By the roles it is told to the left one's customers only.
+                ensure!(
+                    told["as-path"] == json!([NODE_ASN]) && told["attribute-0x23-0xE0"] == "0x0000fc59",
+                    "{told}"
+                );
+            }
+            Ok(())
+        })?;
+        let told: Value = serde_json::from_str(&gobgp.ask(&format!("global rib {v4} -a ipv4 -j"))?)?;
+        let attributes = told[v4.to_string()][0]["attrs"].as_array().context("no attributes")?;
+        let unknown = attributes.iter().find(|a| a["type"] == 99).with_context(|| format!("{told}"))?;
+        // Optional, transitive, and partial, as there is one on its way who does not know it; the octets are in Base64.
+        ensure!(unknown["flags"] == 0xE0 && unknown["value"] == "AQIDBA==", "{unknown}");
+        let routes: Vec<Value> = node.weft.json(&format!("routes {v4}"))?;
+        let paths = routes[0]["paths"].as_array().context("no paths")?;
+        let ids: BTreeSet<_> = paths.iter().map(|path| path["pathId"].as_u64()).collect();
+        ensure!(ids == BTreeSet::from([Some(1), Some(2)]), "{paths:?}");
+        let kept = node.weft.route(leak)?.context("the leak is not kept")?;
+        let reason = kept.paths[0].reason.as_ref().context("no reason")?;
+        ensure!(reason.code == "route-leak", "{kept:?}");
+        gobgp.ensure_no_path(leak)?;
+
+        exabgp.kill9()?;
+        wait_until("its routes to go with it", PATIENCE, || {
+            [v4, v6].into_iter().try_for_each(|theirs| {
+                node.weft.ensure_no_path(theirs)?;
+                gobgp.ensure_no_path(theirs)
+            })
+        })
+    })
 }
 
 /// Proves RFC 4271 6.5; BIRD.

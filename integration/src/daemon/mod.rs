@@ -1,8 +1,10 @@
 //! The daemons that a lab runs, ours and other people's, each driven through what its own operators use.
 
 pub mod bird;
+pub mod exabgp;
 pub mod frr;
 pub mod gobgp;
+pub mod openbgpd;
 pub mod weft;
 pub mod weft_router;
 
@@ -61,16 +63,18 @@ pub enum Software {
     Frr,
     /// GoBGP, which writes no kernel routes.
     Gobgp,
+    /// OpenBGPD, which writes none on Linux.
+    Openbgpd,
 }
 
 impl Software {
     /// All of other people's.
-    pub const FOREIGN: [Self; 3] = [Self::Bird, Self::Frr, Self::Gobgp];
+    pub const FOREIGN: [Self; 4] = [Self::Bird, Self::Frr, Self::Gobgp, Self::Openbgpd];
 
     /// Whether it writes what it learns to the kernel.
     #[must_use]
     pub fn forwards(self) -> bool {
-        self != Self::Gobgp
+        !matches!(self, Self::Gobgp | Self::Openbgpd)
     }
 }
 
@@ -81,6 +85,7 @@ impl fmt::Display for Software {
             Self::Bird => "bird",
             Self::Frr => "frr",
             Self::Gobgp => "gobgp",
+            Self::Openbgpd => "openbgpd",
         })
     }
 }
@@ -120,8 +125,8 @@ pub struct RouterConfig {
     pub reflects: bool,
     /// Whether it tells each neighbor several paths of a prefix, and takes several (RFC 7911).
     pub add_path: bool,
-    /// Settings of each neighbor besides, in the router's own words: BIRD's within the protocol, GoBGP's within `graceful-restart.config`,
-    /// FRR's of the whole router. Weft's own takes none.
+    /// Settings of each neighbor besides, in the router's own words: BIRD's within the protocol, OpenBGPD's within the neighbor, GoBGP's within
+    /// `graceful-restart.config`, FRR's of the whole router. Weft's own takes none.
     pub extra: String,
     /// Whether it offers graceful restart (RFC 4724), and keeps the routes of a neighbor that restarts.
     pub graceful_restart: bool,
@@ -215,7 +220,7 @@ pub struct Path {
     pub med: Option<u32>,
     /// LOCAL_PREF.
     pub local_pref: Option<u32>,
-    /// ONLY_TO_CUSTOMER; GoBGP tells none.
+    /// ONLY_TO_CUSTOMER; GoBGP and OpenBGPD tell none.
     pub only_to_customer: Option<u32>,
     /// Whether it is the best.
     pub best: bool,
@@ -380,5 +385,6 @@ pub fn router(
         Software::Bird => Box::new(bird::Bird::new(lab, namespace, config)?),
         Software::Frr => Box::new(frr::Frr::new(lab, namespace, config)?),
         Software::Gobgp => Box::new(gobgp::Gobgp::new(lab, namespace, config)?),
+        Software::Openbgpd => Box::new(openbgpd::Openbgpd::new(lab, namespace, config)?),
     })
 }
