@@ -80,7 +80,7 @@ bench: bench-packages ## Measure weftd beside BIRD, FRR, GoBGP and the kernel, w
 	@$(TARGET)/$(HOST)/release/weft-bench-speakers --results $(TARGET)/bench/results.json $(BENCH_SPEAKERS)
 	@$(TARGET)/$(HOST)/plugin/weft-bench --results $(TARGET)/bench/results.json $(BENCH)
 	@$(TARGET)/$(HOST)/release/weft-bench-speakers draw $(TARGET)/bench/results.json docs
-	@$(TARGET)/$(HOST)/release/weft-bench-bfd $(BENCH)
+	@$(TARGET)/$(HOST)/release/weft-bench-bfd --results $(TARGET)/bench/bfd.json --docs docs $(BENCH)
 
 bench-cluster: ## Measure weftd in a large cluster of generated objects, with the Kubernetes API server of KUBEBUILDER_ASSETS (BENCH="NODES SERVICES")
 	$(STATIC) --release --package weft-controller --bins --package weft-integration --bin weft-bench-cluster

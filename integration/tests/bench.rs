@@ -44,9 +44,20 @@ fn a_quick_run_measures_every_contender_without_a_failure() -> Result<()> {
 
 #[test]
 fn a_quick_run_measures_bfd_of_every_pair() -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("weft-bench-bfd-{}", std::process::id()));
+    let (file, page) = (folder.join("bench/bfd.json"), folder.join("benchmarks.md"));
+    fs::create_dir_all(&folder)?;
+    fs::write(&page, "above\n<!-- bfd -->\n<!-- end of bfd -->\nbelow\n")?;
     let mut bench = Command::new(own_program("weft-bench-bfd")?);
-    let report: Value =
-        serde_json::from_str(&run(bench.args(["--quick", "-o", "json"]), LIMIT)?.success()?.stdout)?;
+    bench.args(["--quick", "-o", "json", "--results"]).arg(&file).arg("--docs").arg(&folder);
+    let report: Value = serde_json::from_str(&run(&mut bench, LIMIT)?.success()?.stdout)?;
+    let (written, drawn) = (fs::read_to_string(&file)?, fs::read_to_string(&page)?);
+    fs::remove_dir_all(folder)?;
+    ensure!(serde_json::from_str::<Value>(&written)? == report, "{written}");
+    ensure!(
+        drawn.lines().filter(|line| line.starts_with("| ") && line.contains(" | 1 | ")).count() == 4,
+        "{drawn}"
+    );
     let pairs = report["pairs"].as_array().context("no pairs")?;
     let names: Vec<_> = pairs.iter().map(|p| (p["watcher"].as_str(), p["silent"].as_str())).collect();
     let expected = [("weft", "weft"), ("weft", "frr"), ("frr", "frr"), ("bird", "bird")];

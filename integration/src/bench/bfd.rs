@@ -4,8 +4,10 @@
 //! its carrier. What is measured is the time until the other's kernel has its route no more, netlink and daemon included.
 
 use std::collections::BTreeSet;
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -16,6 +18,7 @@ use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
+use super::chart;
 use crate::daemon::{Bfd, Family, Neighbor, Router, RouterConfig, Software, router};
 use crate::lab::Lab;
 use crate::link::{End, Link};
@@ -45,6 +48,9 @@ const PAIRS: [(Software, Software); 4] = [
     (Software::Bird, Software::Bird),
 ];
 
+/// Between these the table stands in `benchmarks.md`.
+const MARKS: [&str; 2] = ["<!-- bfd -->\n", "<!-- end of bfd -->\n"];
+
 const WATCHER: &str = "10.1.0.0";
 const SILENT: &str = "10.1.0.1";
 
@@ -65,6 +71,8 @@ pub struct Report {
 #[serde(rename_all = "camelCase")]
 struct Pair {
     watcher: String,
+    /// How the watcher calls its version.
+    version: String,
     silent: String,
     samples: usize,
     #[serde(rename = "medianMs", serialize_with = "milliseconds")]
@@ -110,6 +118,7 @@ pub fn run(lab: &Lab, samples: usize, stop: &AtomicBool) -> Result<Report> {
         let at = |index: usize| took.get(index).copied().context("nothing was measured");
         pairs.push(Pair {
             watcher: watcher.to_string(),
+            version: bench.watcher.version()?,
             silent: silent.to_string(),
             samples: took.len(),
             median: at((took.len().saturating_sub(1)) / 2)?,
@@ -138,6 +147,42 @@ impl Report {
             ratios,
         }
     }
+
+    /// Writes it to a file, for programs.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub fn write(&self, file: &Path) -> Result<()> {
+        if let Some(folder) = file.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// Writes its table into the `benchmarks.md` of a folder.
+    ///
+    /// # Errors
+    /// If that cannot be written, or has no place for the table.
+    pub fn draw(&self, folder: &Path) -> Result<()> {
+        chart::put(&folder.join("benchmarks.md"), MARKS, &self.table())
+    }
+
+    fn table(&self) -> String {
+        let mut text = "| watches | falls silent | samples | median ms | worst ms | false alarms | Weft's median is |\n|---|---|---|---|---|---|---|\n"
+            .to_owned();
+        for Pair { watcher, version, silent, samples, median, worst, false_alarms } in &self.pairs {
+            let (median, worst) = (median.as_secs_f64() * 1e3, worst.as_secs_f64() * 1e3);
+            let ratio = self.ratios.iter().find(|ratio| (&ratio.over, watcher) == (watcher, silent));
+            let ratio = ratio.map_or_else(String::new, |ratio| format!("{:.2} x", ratio.ratio));
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                text,
+                "| {version} | {silent} | {samples} | {median:.1} | {worst:.1} | {false_alarms} | {ratio} |"
+            );
+        }
+        text
+    }
 }
 
 impl fmt::Display for Report {
@@ -152,7 +197,7 @@ impl fmt::Display for Report {
             "{:<9} {:<9} {:>8} {:>8} {:>8} {:>13}",
             "watches", "silent", "samples", "median", "worst", "false alarms"
         )?;
-        for Pair { watcher, silent, samples, median, worst, false_alarms } in &self.pairs {
+        for Pair { watcher, silent, samples, median, worst, false_alarms, .. } in &self.pairs {
             let (median, worst) = (median.as_secs_f64() * 1e3, worst.as_secs_f64() * 1e3);
             writeln!(
                 f,
@@ -319,6 +364,7 @@ mod tests {
     fn a_report_has_our_median_over_those_of_others() {
         let pair = |software: Software, median| Pair {
             watcher: software.to_string(),
+            version: format!("{software} 1.0"),
             silent: software.to_string(),
             samples: 3,
             median: Duration::from_millis(median),
@@ -330,5 +376,20 @@ mod tests {
         assert_eq!(ratios, [("frr", 0.9)]);
         let text = report.to_string();
         assert!(text.contains("weft      weft             3     27.0     32.0"), "{text}");
+        let table: Vec<String> = report.table().lines().skip(2).map(str::to_owned).collect();
+        assert_eq!(
+            table,
+            [
+                "| weft 1.0 | weft | 3 | 27.0 | 32.0 | 0 |  |",
+                "| frr 1.0 | frr | 3 | 30.0 | 35.0 | 0 | 0.90 x |"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_page_of_benchmarks_has_a_place_for_the_table() {
+        let page = include_str!("../../../docs/benchmarks.md");
+        let places: Vec<_> = MARKS.iter().filter_map(|mark| page.find(mark)).collect();
+        assert!(places.len() == 2 && places.is_sorted(), "{places:?}");
     }
 }

@@ -51,17 +51,22 @@ const DECADES: std::ops::RangeInclusive<i32> = -4..=2;
 /// If the folder cannot be written, or its `benchmarks.md` has no place for the table.
 pub fn write(rows: &[Row], folder: &Path) -> Result<()> {
     let (page, chart) = (folder.join("benchmarks.md"), folder.join("benchmarks.svg"));
-    let text = fs::read_to_string(&page).with_context(|| format!("cannot read {}", page.display()))?;
+    put(&page, [BEGIN, END], &format!("{IMAGE}\n{}", table(rows)))?;
+    fs::write(&chart, svg(rows)).with_context(|| format!("cannot write {}", chart.display()))
+}
+
+/// Puts a text into a page, in the place of what stands between two marks.
+pub(super) fn put(page: &Path, [begin, end]: [&str; 2], new: &str) -> Result<()> {
+    let text = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
     let place = || {
-        let (before, rest) = text.split_once(BEGIN)?;
-        let (_, after) = rest.split_once(END)?;
+        let (before, rest) = text.split_once(begin)?;
+        let (_, after) = rest.split_once(end)?;
         Some((before, after))
     };
     let (before, after) =
         place().with_context(|| format!("{} has no place for the table", page.display()))?;
-    let text = format!("{before}{BEGIN}\n{IMAGE}\n{}{END}{after}", table(rows));
-    fs::write(&page, text).with_context(|| format!("cannot write {}", page.display()))?;
-    fs::write(&chart, svg(rows)).with_context(|| format!("cannot write {}", chart.display()))
+    let text = format!("{before}{begin}\n{new}{end}{after}");
+    fs::write(page, text).with_context(|| format!("cannot write {}", page.display()))
 }
 
 /// The rows of each scenario that was measured.
