@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use weft_bgp::config::PeerConfig;
+use weft_bgp::config::{Origination, PeerConfig};
 use weft_bgp::egress::EgressInput;
 use weft_bgp::ingress::Down;
 use weft_bgp::rib::RibInput;
@@ -26,7 +26,7 @@ pub(crate) struct Both {
 }
 
 impl Both {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(roles: Roles) -> Self {
         let mut lab = Lab::new();
         // One prefix at a time, so that peers lag behind everywhere.
         lab.credit = 1;
@@ -34,13 +34,15 @@ impl Both {
         for peer in 0..PEERS {
             let config = PeerConfig { route_reflector_client: peer == 5, ..peer_config(peer) };
             lab.peer(peer, config.clone());
-            lab.up(peer_session(peer));
+            lab.up(peer_session(peer, &roles));
             peers.insert(peer, ModelPeer { up: Some(true), config, ..ModelPeer::new(peer) });
         }
         let model = Model {
             peers,
             resolutions: BTreeMap::new(),
             originate: BTreeSet::new(),
+            aggregates: BTreeMap::new(),
+            roles,
             max_paths: 16,
             tracking: false,
             seconds: 0,
@@ -80,18 +82,33 @@ impl Both {
                     }
                 }
             }
-            Event::Up(peer, kept) => self.up(*peer, kept.map(families)),
+            Event::Up(peer, kept, long_lived) => self.up(*peer, kept.map(families), *long_lived),
             Event::Restart(peer, kept) => self.restart(*peer, families(*kept)),
             Event::Death(peer) => {
                 self.lab.down(*peer, Down::Death);
                 let state = self.model.peers.get_mut(peer).unwrap();
-                (state.up, state.stale_until) = (None, None);
+                state.up = None;
                 state.routes.clear();
+                state.kept.clear();
             }
             Event::EndOfRib(peer, family) => {
                 self.lab.input(RibInput::EndOfRib { peer: PeerId(*peer), family: *family });
                 let state = self.model.peers.get_mut(peer).unwrap();
+                if state.up == Some(true) && !state.is_refreshing(*family) {
+                    state.drop_stale([*family].into_iter().collect());
+                }
+            }
+            Event::RefreshBegins(peer, family) => {
+                self.lab.input(RibInput::RefreshBegins { peer: PeerId(*peer), family: *family });
+                let (now, state) = (self.model.seconds, self.model.peers.get_mut(peer).unwrap());
                 if state.up == Some(true) {
+                    state.refresh_begins(now, *family);
+                }
+            }
+            Event::RefreshEnds(peer, family) => {
+                self.lab.input(RibInput::RefreshEnds { peer: PeerId(*peer), family: *family });
+                let state = self.model.peers.get_mut(peer).unwrap();
+                if state.is_refreshing(*family) {
                     state.drop_stale([*family].into_iter().collect());
                 }
             }
@@ -105,11 +122,15 @@ impl Both {
             Event::NextHop(family, number, default_route, resolution) => {
                 self.next_hop(*family, *number, *default_route, *resolution);
             }
-            Event::Settings { originate, max_paths, tracking } => {
-                self.lab.configure(*tracking, *max_paths, some_prefixes(*originate));
-                self.model.originate = some_prefixes(*originate).collect();
+            Event::Settings { originate, aggregates, max_paths, tracking } => {
+                let aggregates = wholes().into_iter().zip(aggregates);
+                self.model.aggregates =
+                    aggregates.filter_map(|(whole, how)| Some((whole, (*how)?))).collect();
+                let all = some_prefixes(*originate).chain(self.model.aggregates.keys().copied());
+                self.model.originate = all.collect();
                 self.model.max_paths = usize::from(*max_paths);
                 self.model.tracking = *tracking;
+                self.configure();
             }
             Event::Client(peer, client) => {
                 self.configure_peer(*peer, |c| c.route_reflector_client = *client);
@@ -117,9 +138,7 @@ impl Both {
             Event::Cluster(first) => {
                 self.model.cluster = CLUSTERS[usize::from(!first)];
                 self.lab.cluster_id = Some(self.model.cluster);
-                let (tracking, max_paths) =
-                    (self.model.tracking, u16::try_from(self.model.max_paths).unwrap());
-                self.lab.configure(tracking, max_paths, self.model.originate.clone());
+                self.configure();
             }
             Event::Advertise => {
                 self.lab.input(RibInput::Advertise);
@@ -155,18 +174,30 @@ impl Both {
         }
     }
 
-    fn up(&mut self, peer: u32, kept: Option<FamilySet>) {
-        let mut session = peer_session(peer);
-        session.graceful_restart = kept.map(graceful);
+    fn configure(&mut self) {
+        let Model { aggregates, originate, .. } = &self.model;
+        let origination =
+            |prefix| Origination { aggregation: aggregates.get(prefix).copied(), ..<_>::default() };
+        self.lab.input(RibInput::Configure {
+            asn: OWN,
+            router_id: ROUTER_ID,
+            cluster_id: self.lab.cluster_id,
+            max_paths: self.model.max_paths.try_into().unwrap(),
+            install_routes: true,
+            next_hop_tracking: self.model.tracking,
+            originate: originate.iter().map(|prefix| (*prefix, origination(prefix))).collect(),
+        });
+    }
+
+    fn up(&mut self, peer: u32, kept: Option<FamilySet>, long_lived: bool) {
+        let mut session = peer_session(peer, &self.model.roles);
+        session.graceful_restart = kept.map(|kept| restarts(kept, long_lived));
         let state = self.model.peers.get_mut(&peer).unwrap();
         if state.up == Some(true) {
             return;
         }
         self.lab.up(session);
-        state.up = Some(true);
-        let lost = kept.unwrap_or_default();
-        state.stale_until = Some(self.model.seconds + 120);
-        state.drop_stale(Family::ALL.into_iter().filter(|f| !lost.contains(*f)).collect());
+        state.up(self.model.seconds, kept, long_lived);
     }
 
     fn restart(&mut self, peer: u32, kept: FamilySet) {
@@ -175,10 +206,7 @@ impl Both {
             return;
         }
         self.lab.down(peer, Down::Restart { families: kept, restart_time: Duration::from_secs(60) });
-        state.up = Some(false);
-        state.routes.retain(|(prefix, _), (_, stale)| !*stale && kept.contains(Family::of(prefix)));
-        state.routes.values_mut().for_each(|(_, stale)| *stale = true);
-        state.stale_until = (!state.routes.is_empty()).then_some(self.model.seconds + 60);
+        state.restart(self.model.seconds, kept);
     }
 
     fn next_hop(&mut self, family: Family, number: u8, default_route: bool, resolution: u8) {
@@ -199,21 +227,17 @@ impl Both {
         self.lab.now = self.started + Duration::from_secs(now);
         self.lab.input(RibInput::Tick);
         for state in self.model.peers.values_mut() {
-            if state.stale_until.is_some_and(|until| until <= now) {
-                state.drop_stale(FamilySet::all());
-            }
+            state.expire(now);
         }
     }
 
     pub(crate) fn compare(&mut self) {
         self.lab.read_all();
-        let local =
-            |prefix: &IpNet| attributes(&[], if matches!(prefix, IpNet::V4(_)) { "0.0.0.0" } else { "::" });
         let mut kernel = BTreeMap::new();
         let mut told: BTreeMap<u32, BTreeMap<IpNet, PathAttributes>> = BTreeMap::new();
         let mut several: BTreeMap<u32, Vec<(IpNet, PathAttributes)>> = BTreeMap::new();
         for prefix in prefixes() {
-            let local = local(&prefix);
+            let local = self.model.local(&prefix);
             let paths = self.model.decide(&prefix, &local);
             let mut next_hops = vec![];
             for (peer, attributes, ..) in &paths {
@@ -247,6 +271,8 @@ impl Both {
             assert_eq!(sink.end_of_rib, ended, "{id:?}");
             self.compare_queries(*id, told.get(&id.0).unwrap_or(&BTreeMap::new()));
         }
+        let aggregates = self.model.aggregates.keys().filter(|whole| self.model.originates(whole));
+        assert_eq!(self.lab.aggregates, aggregates.copied().collect());
         self.compare_tracking();
     }
 
@@ -272,6 +298,8 @@ impl Both {
             let routes = state.routes.iter().filter(|((prefix, _), _)| of_family(&prefix));
             assert_eq!(status.received, routes.clone().count());
             assert_eq!(status.stale, routes.filter(|(_, (_, stale))| *stale).count());
+            let why = state.kept.get(&status.family).map(|kept| kept.why);
+            assert_eq!(status.long_lived, why == Some(Why::LongLived), "{id:?} {}", status.family);
             let paths = several.keys().map(|(prefix, _)| prefix).filter(of_family).count();
             assert_eq!(egress.advertised(id, status.family), told.keys().filter(of_family).count() + paths);
         }
@@ -298,7 +326,8 @@ impl Both {
             }
         }
         assert_eq!(self.lab.tracked, wanted);
-        let deadline = self.model.peers.values().filter_map(|state| state.stale_until).min();
+        let deadline =
+            self.model.peers.values().flat_map(|state| state.kept.values()).map(|kept| kept.until).min();
         let expected = deadline.map(|seconds| self.started + Duration::from_secs(seconds));
         assert_eq!(self.lab.rib.next_deadline().map(|(at, _)| at), expected);
     }

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use proptest::prelude::*;
-use weft_bgp::config::{AddPath, AddPathSend, PathChoice, PeerConfig};
-use weft_bgp::ingress::{AddPathFamilies, Session};
+use weft_bgp::config::{AddPath, AddPathSend, Aggregation, PathChoice, PeerConfig};
+use weft_bgp::ingress::{AddPathFamilies, LongLived, PeerGracefulRestart, Session};
 use weft_bgp::policy::{Community, Operation, Policy, PrefixMatch, PrefixRange, RouteSource, Rule, Verdict};
+use weft_bgp::role::Role;
 use weft_bgp::types::{Asn, Family, FamilySet, Reason};
-use weft_bgp::wire::attributes::{Origin, PathAttributes};
+use weft_bgp::wire::attributes::{LLGR_STALE, NO_LLGR, Origin, PathAttributes};
 
 use crate::rib_support::*;
 
@@ -20,6 +22,9 @@ pub(crate) const PEERS: u32 = 6;
 /// What we are called, and the clusters that we are of by turns.
 pub(crate) const ROUTER_ID: Ipv4Addr = Ipv4Addr::new(9, 9, 9, 9);
 pub(crate) const CLUSTERS: [Ipv4Addr; 2] = [Ipv4Addr::new(7, 7, 7, 7), ROUTER_ID];
+
+/// Our role to each external peer.
+pub(crate) type Roles = [Option<Role>; 3];
 
 pub(crate) fn is_external(peer: u32) -> bool {
     peer < 3
@@ -44,11 +49,12 @@ pub(crate) fn peer_config(peer: u32) -> PeerConfig {
     PeerConfig { add_path: AddPath { receive: true, send }, ..config() }
 }
 
-pub(crate) fn peer_session(peer: u32) -> Session {
+pub(crate) fn peer_session(peer: u32, roles: &Roles) -> Session {
     let families = |has: &dyn Fn(&Family) -> bool| Family::ALL.into_iter().filter(has).collect();
     let receive = families(&|family| receives(peer, *family));
     let send = families(&|family| sends(peer, *family).is_some());
-    Session { add_path: AddPathFamilies { receive, send }, ..session(peer, remote_as(peer)) }
+    let role = roles.get(peer as usize).copied().flatten();
+    Session { add_path: AddPathFamilies { receive, send }, role, ..session(peer, remote_as(peer)) }
 }
 
 pub(crate) fn remote_as(peer: u32) -> Asn {
@@ -68,10 +74,27 @@ pub(crate) fn next_hop(family: Family, number: u8) -> IpAddr {
     }
 }
 
+/// What a peer says of its restarts that is back and has kept these families: its paths are kept for longer if that was agreed on.
+pub(crate) fn restarts(kept: FamilySet, long_lived: bool) -> PeerGracefulRestart {
+    let [ipv4, ipv6] = LONG_LIVED.map(Duration::from_secs);
+    let long_lived = long_lived.then_some(LongLived { ipv4, ipv6, forwarding: kept });
+    PeerGracefulRestart { long_lived, ..graceful(kept) }
+}
+
+/// For how many seconds paths of each family are kept beyond the restart time.
+pub(crate) const LONG_LIVED: [u64; 2] = [300, 40];
+
+/// What may be aggregates: there are more specific prefixes.
+pub(crate) fn wholes() -> [IpNet; 2] {
+    ["10.0.0.0/23", "2001:db8::/32"].map(net)
+}
+
 pub(crate) fn prefixes() -> Vec<IpNet> {
     ["10.0.0.0/24", "10.0.1.0/24", "10.1.0.0/16", "192.168.0.0/16", "2001:db8:1::/48", "2001:db8:2::/48"]
         .map(net)
-        .to_vec()
+        .into_iter()
+        .chain(wholes())
+        .collect()
 }
 
 #[derive(Clone, Debug)]
@@ -81,6 +104,7 @@ pub(crate) struct Announcement {
     pub(crate) med: Option<u32>,
     pub(crate) local_pref: u32,
     pub(crate) community: Option<u32>,
+    pub(crate) only_to_customer: Option<u32>,
     pub(crate) own_as: bool,
     pub(crate) next_hop: u8,
     /// Between internal peers: no reflector before, another one, us, or we are the origin.
@@ -114,6 +138,7 @@ impl Announcement {
             med: self.med,
             local_pref: (!external).then_some(self.local_pref),
             communities: self.community.into_iter().collect(),
+            only_to_customer: self.only_to_customer.map(Asn),
             ..attributes(&asns, &next_hop)
         }
     }
@@ -123,15 +148,23 @@ impl Announcement {
 pub(crate) enum Event {
     Announce(u32, u8, Announcement),
     Withdraw(u32, u8, u32),
-    Up(u32, Option<u8>),
+    /// Which families it kept while it was away, if it does graceful restart, and whether it wants them kept for long.
+    Up(u32, Option<u8>, bool),
     Restart(u32, u8),
     Death(u32),
     EndOfRib(u32, Family),
+    RefreshBegins(u32, Family),
+    RefreshEnds(u32, Family),
     Import(u32, u8),
     Export(u32, u8),
     AllowedOwnAs(u32, u8),
     NextHop(Family, u8, bool, u8),
-    Settings { originate: u8, max_paths: u16, tracking: bool },
+    Settings {
+        originate: u8,
+        aggregates: [Option<Aggregation>; 2],
+        max_paths: u16,
+        tracking: bool,
+    },
     Read(u32, usize),
     Refresh(u32, Family),
     Wait(u64),
@@ -234,23 +267,37 @@ pub(crate) fn announcement() -> impl Strategy<Value = Announcement> {
         prop::option::of(0u32..3),
         prop_oneof![3 => Just(100u32), 1 => Just(200u32)],
         prop_oneof![4 => Just(None), 1 => Just(Some(0xFFFF_FF01)), 1 => Just(Some(0xFFFF_FF02)), 1 => Just(Some(7)),
-            1 => Just(Some(0xFFFF_0000))],
+            1 => Just(Some(0xFFFF_0000)), 1 => Just(Some(LLGR_STALE)), 1 => Just(Some(NO_LLGR))],
+        prop_oneof![4 => Just(None), 1 => Just(Some(65001)), 1 => Just(Some(64600))],
         prop::bool::weighted(0.1),
         0u8..3,
         prop_oneof![6 => Just(0u8), 2 => Just(1u8), 1 => Just(2u8), 1 => Just(3u8)],
         0u32..3,
     )
-        .prop_map(|(hops, origin, med, local_pref, community, own_as, next_hop, reflected, path_id)| Announcement {
+        .prop_map(|(hops, origin, med, local_pref, community, only_to_customer, own_as, next_hop, reflected, path_id)| Announcement {
             hops,
             origin,
             med,
             local_pref,
             community,
+            only_to_customer,
             own_as,
             next_hop,
             reflected,
             path_id,
         })
+}
+
+/// Our role to an external peer.
+pub(crate) fn role() -> impl Strategy<Value = Option<Role>> {
+    use Role::{Customer, Peer, Provider, RouteServer, RouteServerClient};
+    let roles = [Customer, Peer, Provider, RouteServer, RouteServerClient].map(Some).to_vec();
+    prop_oneof![Just(None), prop::sample::select(roles)]
+}
+
+pub(crate) fn aggregation() -> impl Strategy<Value = Option<Aggregation>> {
+    let some = vec![Some(Aggregation::WithSpecifics), Some(Aggregation::SummaryOnly)];
+    prop_oneof![2 => Just(None), 1 => prop::sample::select(some)]
 }
 
 pub(crate) fn family() -> impl Strategy<Value = Family> {
@@ -262,16 +309,18 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         12 => (peer.clone(), any::<u8>(), announcement()).prop_map(|(p, s, a)| Event::Announce(p, s, a)),
         4 => (peer.clone(), any::<u8>(), 0u32..3).prop_map(|(p, s, id)| Event::Withdraw(p, s, id)),
-        8 => (peer.clone(), prop::option::of(0u8..4)).prop_map(|(p, f)| Event::Up(p, f)),
+        8 => (peer.clone(), prop::option::of(0u8..4), any::<bool>()).prop_map(|(p, f, l)| Event::Up(p, f, l)),
         2 => (peer.clone(), 0u8..4).prop_map(|(p, f)| Event::Restart(p, f)),
         1 => peer.clone().prop_map(Event::Death),
         2 => (peer.clone(), family()).prop_map(|(p, f)| Event::EndOfRib(p, f)),
+        1 => (peer.clone(), family()).prop_map(|(p, f)| Event::RefreshBegins(p, f)),
+        1 => (peer.clone(), family()).prop_map(|(p, f)| Event::RefreshEnds(p, f)),
         4 => (peer.clone(), 0u8..6).prop_map(|(p, n)| Event::Import(p, n)),
         6 => (peer.clone(), 0u8..6).prop_map(|(p, n)| Event::Export(p, n)),
         1 => (peer.clone(), 0u8..2).prop_map(|(p, n)| Event::AllowedOwnAs(p, n)),
         8 => (family(), 0u8..3, any::<bool>(), 0u8..4).prop_map(|(f, h, d, r)| Event::NextHop(f, h, d, r)),
-        2 => (any::<u8>(), 1u16..4, prop::bool::weighted(0.7))
-            .prop_map(|(originate, max_paths, tracking)| Event::Settings { originate, max_paths, tracking }),
+        2 => (any::<u8>(), prop::array::uniform2(aggregation()), 1u16..4, prop::bool::weighted(0.7))
+            .prop_map(|(originate, aggregates, max_paths, tracking)| Event::Settings { originate, aggregates, max_paths, tracking }),
         6 => (peer.clone(), 1usize..3).prop_map(|(p, n)| Event::Read(p, n)),
         1 => (peer.clone(), family()).prop_map(|(p, f)| Event::Refresh(p, f)),
         1 => (1u64..200).prop_map(Event::Wait),

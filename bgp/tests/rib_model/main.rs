@@ -24,11 +24,11 @@ use crate::events::*;
 use crate::rib_support::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_rib_agrees_with_the_model(restarted: bool, events in prop::collection::vec(event(), 1..120)) {
-        let mut both = Both::new();
+    fn the_rib_agrees_with_the_model(restarted: bool, roles in prop::array::uniform3(role()), events in prop::collection::vec(event(), 1..120)) {
+        let mut both = Both::new(roles);
         if !restarted {
             both.play(&Event::Advertise);
         }
@@ -45,7 +45,7 @@ proptest! {
 /// A message of policy 3 is alarmed once for a path, and again only after that path was gone.
 #[test]
 fn a_duplicate_origin_is_alarmed_once() {
-    let mut both = Both::new();
+    let mut both = Both::new([None; 3]);
     both.configure_peer(0, |config| config.import = Arc::new(policy(3)));
     let announcement = |hops| Announcement {
         hops,
@@ -53,6 +53,7 @@ fn a_duplicate_origin_is_alarmed_once() {
         med: None,
         local_pref: 100,
         community: None,
+        only_to_customer: None,
         own_as: false,
         next_hop: 0,
         reflected: 0,
