@@ -393,13 +393,11 @@ fn rfc8654_with_bird() -> Result<()> {
     })
 }
 
-/// The node is a customer of BIRD's AS: what it learns is marked, and roles that do not go together keep the session down.
-/// Proves RFC 9234; BIRD.
-#[test]
-fn rfc9234_with_bird() -> Result<()> {
+/// The node is a customer of the router's AS: what it learns is marked, and roles that do not go together keep the session down.
+fn rfc9234_a_customer_is_told_what_it_may_tell(software: Software, extra: &str) -> Result<()> {
     Lab::test(|lab| {
         let role = json!({"role": "customer", "roleStrict": true});
-        let pair = Pair::up(lab, Software::Bird, "local role provider; require roles on;", block(), role)?;
+        let pair = Pair::up(lab, software, extra, block(), role)?;
         pair.wait_converged()?;
         let (theirs, ours) = pair.blocks();
         let role = pair.peer()?["role"].clone();
@@ -419,4 +417,16 @@ fn rfc9234_with_bird() -> Result<()> {
         pair.wait_converged()?;
         pair.router.best(ours).map(drop)
     })
+}
+
+/// Proves RFC 9234; BIRD.
+#[test]
+fn rfc9234_with_bird() -> Result<()> {
+    rfc9234_a_customer_is_told_what_it_may_tell(Software::Bird, "local role provider; require roles on;")
+}
+
+/// Proves RFC 9234; OpenBGPD.
+#[test]
+fn rfc9234_with_openbgpd() -> Result<()> {
+    rfc9234_a_customer_is_told_what_it_may_tell(Software::Openbgpd, "announce policy provider enforce")
 }
