@@ -256,6 +256,11 @@ impl<P: Packed, V> Half<P, V> {
         slots.filter_map(move |(i, slot)| slot.as_ref().map(|s| (from + i, s.key.unpack(), &s.value)))
     }
 
+    fn at_mut<K: Key>(&mut self, place: usize) -> Option<(K, &mut V)> {
+        let slot = self.slots.get_mut(place)?.as_mut()?;
+        Some((slot.key.unpack(), &mut slot.value))
+    }
+
     fn at<K: Key>(&self, place: usize) -> Option<(K, &V)> {
         let slot = self.slots.get(place)?.as_ref()?;
         Some((slot.key.unpack(), &slot.value))
@@ -393,6 +398,20 @@ impl<V, K: Key> PrefixTable<V, K> {
         let ipv6 = self.ipv6.walk(rest / 2);
         let ipv6 = ipv6.map(|(place, key, value)| (PrefixId::new(place, true), key, value));
         both.chain(ipv4).chain(ipv6)
+    }
+
+    /// How many places there are, prefixes' and free ones.
+    pub(crate) fn places(&self) -> usize {
+        2 * self.ipv4.slots.len().max(self.ipv6.slots.len())
+    }
+
+    /// The prefix at a place, its value to change.
+    pub(crate) fn at_mut(&mut self, place: usize) -> Option<(PrefixId, K, &mut V)> {
+        let id = PrefixId::at(place);
+        match id.is_ipv6() {
+            false => self.ipv4.at_mut(id.place()).map(|(key, value)| (id, key, value)),
+            true => self.ipv6.at_mut(id.place()).map(|(key, value)| (id, key, value)),
+        }
     }
 
     /// Every prefix, its value to change: those of IPv4, then those of IPv6.

@@ -1,6 +1,7 @@
 //! Routes in: the Adj-RIBs-In, import policy and the checks before the decision.
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -166,9 +167,15 @@ impl Rib {
         }
     }
 
-    /// Takes those of a peer's paths out that `goes` picks: one walk over the table.
-    pub(super) fn withdraw_where(&mut self, peer: PeerId, goes: impl Fn(Family, &Path) -> bool) {
-        for (id, prefix, destination) in self.table.walk_mut() {
+    /// Takes those of a peer's paths out that `goes` picks, at these places of the table.
+    pub(super) fn withdraw_where(
+        &mut self,
+        peer: PeerId,
+        places: Range<usize>,
+        goes: impl Fn(Family, &Path) -> bool,
+    ) {
+        for place in places {
+            let Some((id, prefix, destination)) = self.table.at_mut(place) else { continue };
             let family = Family::of(&prefix);
             let gone = destination.take_where(peer, |path| goes(family, path));
             for old in &gone {

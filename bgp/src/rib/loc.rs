@@ -176,10 +176,13 @@ impl Rib {
         direct: Option<NextHopSet>,
         last: Option<Id<NextHopSet>>,
     ) -> Option<BestPathChange> {
+        let old = self.table.get(id).next_hops;
+        if !self.settings.install_routes && old.is_none() {
+            return None;
+        }
         let wanted = self.next_hops_of(id, winners);
         let direct = direct.filter(|direct| *direct != wanted);
         let redirected = self.direct.get(&id) != direct.as_ref();
-        let old = self.table.get(id).next_hops;
         let same = old.map_or(&[][..], |old| self.hop_sets.get(old).as_slice()) == wanted.as_slice();
         if same && !redirected {
             return None;

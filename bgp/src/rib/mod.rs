@@ -248,6 +248,8 @@ pub struct Rib {
     own_addresses: BTreeMap<(IpAddr, Option<u32>), usize>,
     /// Whether peers are told what was learned.
     advertising: bool,
+    /// A peer that is gone, and from which place of the table on there may be paths of its.
+    departing: Option<(PeerId, usize)>,
     /// The prefixes to decide on, each once.
     dirty: VecDeque<PrefixId>,
     outputs: VecDeque<RibOutput>,
@@ -284,6 +286,7 @@ impl Rib {
             monitor: Monitor::default(),
             own_addresses: BTreeMap::new(),
             advertising: false,
+            departing: None,
             dirty: VecDeque::new(),
             outputs: VecDeque::new(),
         }
@@ -292,6 +295,7 @@ impl Rib {
     /// Takes an input. What follows from it comes out of [`Self::poll`].
     pub fn handle(&mut self, now: Instant, input: RibInput) {
         self.history.now = Some(now);
+        while self.withdraw_piece() {}
         match input {
             RibInput::Configure {
                 asn,
@@ -332,7 +336,8 @@ impl Rib {
             if let Some((table, prefixes)) = self.monitor.next() {
                 return Some(RibOutput::Changed(table, prefixes));
             }
-            if !self.decide_dirty() && !self.serve_groups() && !self.settle_next_hops() {
+            let worked = self.decide_dirty() || self.withdraw_piece() || self.serve_groups();
+            if !worked && !self.settle_next_hops() {
                 return None;
             }
         }

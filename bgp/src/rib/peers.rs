@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::holdings::{Link, Peer, Phase, Retention};
+use super::loc::CHUNK;
 use super::{Rib, Settings};
 use crate::config::PeerConfig;
 use crate::ingress::{Down, PeerGracefulRestart, Session};
@@ -72,7 +73,7 @@ impl Rib {
 
     pub(super) fn remove_peer(&mut self, id: PeerId) {
         self.leave_group(id);
-        self.withdraw_where(id, |_, _| true);
+        self.withdraw_where(id, 0..self.table.places(), |_, _| true);
         let Some(peer) = self.holdings.peers.remove(&id) else { return };
         if let Link::Up(session) = &peer.link {
             self.own_address(own_end(session.local), false);
@@ -178,12 +179,23 @@ impl Rib {
         self.own_address(own_end(session.local), false);
     }
 
-    /// Takes out all that a peer has told.
+    /// Takes out all that a peer has told, a piece of the table at a time: see [`Rib::withdraw_piece`].
     fn withdraw_all(&mut self, id: PeerId) {
         if let Some(peer) = self.holdings.peers.get_mut(&id) {
             (peer.ipv4.retention, peer.ipv6.retention) = (None, None);
         }
-        self.withdraw_where(id, |_, _| true);
+        self.departing = Some((id, 0));
+    }
+
+    /// Takes out what a peer that is gone has told, a piece further; says whether there was any such peer. What follows from a piece is
+    /// on its way while the next one is looked at.
+    pub(super) fn withdraw_piece(&mut self) -> bool {
+        let Some((id, from)) = self.departing else { return false };
+        // Half of the places are those of the other family.
+        let (end, all) = (from + 2 * CHUNK, self.table.places());
+        self.withdraw_where(id, from..end.min(all), |_, _| true);
+        self.departing = (end < all).then_some((id, end));
+        true
     }
 
     /// Makes what a peer has told stale, in these families, for the time in which it should be back; the others' routes go.
@@ -213,7 +225,7 @@ impl Rib {
         let Some(peer) = self.holdings.peers.get_mut(&id) else { return };
         let epochs = (peer.ipv4.epoch, peer.ipv6.epoch);
         if families.iter().any(|family| peer.adj_rib_in(family).stale > 0) {
-            self.withdraw_where(id, |family, path| {
+            self.withdraw_where(id, 0..self.table.places(), |family, path| {
                 let epoch = if family == Family::Ipv4Unicast { epochs.0 } else { epochs.1 };
                 families.contains(family) && path.epoch != epoch
             });
