@@ -25,6 +25,8 @@ pub struct MemoryFib {
     refusals: VecDeque<Option<Errno>>,
     failing_dumps: usize,
     writes: usize,
+    /// What became of the batch that was begun.
+    begun: Vec<Result<(), Error>>,
 }
 
 impl Default for MemoryFib {
@@ -46,6 +48,7 @@ impl MemoryFib {
             refusals: VecDeque::new(),
             failing_dumps: 0,
             writes: 0,
+            begun: Vec::new(),
         }
     }
 
@@ -307,6 +310,16 @@ impl Fib for MemoryFib {
             results.push(result.map_err(|errno| Error::Refused(Refusal { errno, message: None })));
         }
         results
+    }
+
+    /// It is carried out at once, so that whatever happens before the end comes after it.
+    fn begin<'a>(&mut self, writes: impl IntoIterator<Item = &'a Write>) {
+        let writes: Vec<Write> = writes.into_iter().cloned().collect();
+        self.begun = self.apply(&writes);
+    }
+
+    fn finish(&mut self) -> Vec<Result<(), Error>> {
+        std::mem::take(&mut self.begun)
     }
 
     fn notifications(&mut self) -> Vec<Notification> {

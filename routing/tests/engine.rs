@@ -19,7 +19,7 @@ use weft_routing::fib::{Fib, Write};
 use weft_routing::memory::MemoryFib;
 use weft_routing::netlink::{Address, Link, Scope};
 use weft_routing::route::{Action, NextHop, NextHops, Protocol, Route, RouteKey};
-use weft_routing::sync::{Engine, Event, OWN_BLOCK_METRIC, POD_METRIC, RouteState};
+use weft_routing::sync::{Engine, Event, OWN_BLOCK_METRIC, POD_METRIC, RouteState, Timer};
 use weft_routing::{NextHopRef, PodRoute, Resolution, RouteChange, Settings};
 
 fn net(text: &str) -> IpNet {
@@ -115,6 +115,17 @@ impl Lab {
         }
     }
 
+    /// Until all that is known to be wanted was tried, at one time.
+    fn work(&mut self) {
+        for _ in 0..10 {
+            self.run();
+            if self.engine.next_deadline(self.now).1 != Timer::Work {
+                return;
+            }
+        }
+        panic!("the engine is still at work");
+    }
+
     /// Lets virtual time pass, waking the engine whenever it asks to be.
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
@@ -158,16 +169,16 @@ fn a_discarded_prefix_is_a_blackhole() {
         };
         for next_hops in [&["100::1"][..], &["100::1", "10.0.1.9"]] {
             lab.engine.learned(learn(prefix, next_hops));
-            lab.run();
+            lab.work();
             assert_eq!(state(&lab), Some((true, 0, RouteState::Installed)), "{next_hops:?}");
             let dropped = Route { action: Action::Blackhole, ..route(prefix, 64, Protocol::WEFT, &[]) };
             assert_eq!(lab.fib.routes().get(&key(prefix, 64)), Some(&dropped));
         }
         lab.engine.learned(learn(prefix, &["10.0.1.9"]));
-        lab.run();
+        lab.work();
         assert_eq!(state(&lab), Some((false, 1, RouteState::Installed)));
         lab.engine.learned(learn(prefix, &[]));
-        lab.run();
+        lab.work();
         assert_eq!(state(&lab), None);
     }
 }
@@ -311,10 +322,10 @@ fn what_others_delete_or_change_is_repaired() {
     for route in &before {
         lab.fib.remove(route.key);
     }
-    lab.run();
+    lab.work();
     assert_eq!(lab.weft(), before, "repaired as soon as it was heard");
     lab.fib.insert(route("10.1.0.0/24", 64, Protocol::WEFT, &[via("10.0.3.3", 3)]));
-    lab.run();
+    lab.work();
     assert_eq!(lab.weft(), before);
     assert_eq!(lab.engine.counters().repairs, 4);
     assert!(lab.events.iter().any(|event| matches!(event, Event::Repaired { routes: 3, .. })));
@@ -524,6 +535,8 @@ enum Step {
     Refuse(Vec<Option<Errno>>),
     FailDump,
     Sweep,
+    /// What is begun then is not taken in before the next step.
+    Run,
     Pass(u64),
 }
 
@@ -550,6 +563,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => proptest::collection::vec(errno, 1..4).prop_map(Step::Refuse),
         1 => Just(Step::FailDump),
         1 => Just(Step::Sweep),
+        3 => Just(Step::Run),
         2 => (0u64..3000).prop_map(Step::Pass),
     ]
 }
@@ -639,6 +653,7 @@ fn step(lab: &mut Lab, oracle: &mut Oracle, step: Step) {
         Step::Refuse(fates) => lab.fib.refuse(fates),
         Step::FailDump => lab.fib.fail_dumps(1),
         Step::Sweep => lab.engine.sweep(),
+        Step::Run => lab.run(),
         Step::Pass(milliseconds) => lab.pass(Duration::from_millis(milliseconds)),
     }
 }

@@ -10,9 +10,13 @@
 
 mod common;
 
+use std::net::Ipv4Addr;
+
 use common::{Namespace, ip};
 
-use weft_routing::netlink::{self, LinkName, Neighbour, Request, Socket, Veth};
+use weft_routing::fib::{Fib, Notification, Write};
+use weft_routing::netlink::{self, LinkName, Neighbour, NetlinkFib, Request, Socket, Veth};
+use weft_routing::nexthop::OWN_IDS;
 use weft_routing::route::{Action, NextHop, NextHops, Protocol, Route, RouteKey};
 use weft_routing::{netns, sysctl};
 
@@ -210,4 +214,31 @@ fn namespaces_are_entered_on_other_threads_only() {
     assert!(missing.contains("/run/netns/weft-no-such"), "{missing}");
     let wrong = Socket::in_netns("/proc/version".as_ref()).unwrap_err().to_string();
     assert!(wrong.contains("cannot enter network namespace"), "{wrong}");
+}
+
+#[test]
+fn a_batch_that_was_begun_tells_what_became_of_each_write() {
+    let Some(host) = Namespace::new("a_batch_that_was_begun") else { return };
+    let mut fib = netns::run(host.path(), NetlinkFib::new).unwrap().unwrap();
+    // More than goes into one system call.
+    let routes: Vec<Route> = (0..3000u32)
+        .map(|n| route(&format!("{}/32", Ipv4Addr::from(0x0b00_0000 + n)), 64, Action::Unreachable))
+        .collect();
+    let mut writes: Vec<Write> = routes.iter().cloned().map(Write::Add).collect();
+    writes.insert(1, writes[0].clone());
+    writes.push(Write::Delete(RouteKey::new("10.9.9.9/32".parse().unwrap(), 64), Protocol::WEFT));
+    fib.begin(&writes);
+    // The other socket does not wait for the batch.
+    assert!(fib.apply(&[Write::DeleteNexthop(*OWN_IDS.start())])[0].as_ref().unwrap_err().is_absent());
+    let results = fib.finish();
+    assert_eq!(results.len(), writes.len());
+    let refused: Vec<usize> = (0..results.len()).filter(|n| results[*n].is_err()).collect();
+    assert_eq!(refused, [1, writes.len() - 1]);
+    assert!(results[1].as_ref().unwrap_err().is_present());
+    assert!(results[writes.len() - 1].as_ref().unwrap_err().is_absent());
+    assert_eq!(ours(&mut host.socket()).len(), routes.len());
+    assert_eq!(fib.finish().len(), 0, "nothing else was begun");
+    let echo =
+        fib.notifications().into_iter().filter(|n| matches!(n, Notification::RouteAdded { .. })).count();
+    assert_eq!(echo, 0, "what it writes itself is no news");
 }

@@ -1,10 +1,11 @@
-//! The real [`Fib`]: one socket that writes, one that listens.
+//! The real [`Fib`]: a socket that asks and writes, one on a thread of its own for batches, and one that listens.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use super::error::Error;
 use super::monitor::Monitor;
+use super::writer::Writer;
 use super::{Mode, Socket};
 use crate::fib::{Fib, Notification, Snapshot, Write};
 use crate::netns;
@@ -15,11 +16,12 @@ use crate::route::Route;
 #[derive(Debug)]
 pub struct NetlinkFib {
     socket: Socket,
+    writer: Writer,
     monitor: Monitor,
 }
 
 impl NetlinkFib {
-    /// Opens both sockets in the calling thread's network namespace and subscribes to changes.
+    /// Opens all sockets in the calling thread's network namespace and subscribes to changes.
     pub fn new() -> Result<Self, Error> {
         Self::open(None)
     }
@@ -37,8 +39,9 @@ impl NetlinkFib {
 
     fn open(receive_buffer: Option<usize>) -> Result<Self, Error> {
         let socket = Socket::new()?;
-        let monitor = Monitor::new(socket.port(), receive_buffer)?;
-        Ok(Self { socket, monitor })
+        let routes = Socket::new()?;
+        let monitor = Monitor::new([socket.port(), routes.port()], receive_buffer)?;
+        Ok(Self { socket, writer: Writer::start(routes)?, monitor })
     }
 }
 
@@ -62,6 +65,14 @@ impl Fib for NetlinkFib {
 
     fn apply(&mut self, writes: &[Write]) -> Vec<Result<(), Error>> {
         self.socket.carry_out(writes, encode)
+    }
+
+    fn begin<'a>(&mut self, writes: impl IntoIterator<Item = &'a Write>) {
+        self.writer.begin(writes, encode);
+    }
+
+    fn finish(&mut self) -> Vec<Result<(), Error>> {
+        self.writer.finish()
     }
 
     fn notifications(&mut self) -> Vec<Notification> {

@@ -28,6 +28,7 @@ mod neighbour;
 mod nexthop;
 mod route;
 mod socket;
+mod writer;
 
 use std::net::IpAddr;
 

@@ -35,7 +35,7 @@ const READ_LIMIT: usize = 4096;
 const PORT_OFFSET: u32 = 12;
 
 /// Subscribed from its creation on to links, addresses, routes and neighbours of its network namespace. Hears
-/// nothing of what the request socket with the given port number causes.
+/// nothing of what the request sockets with the given port numbers cause.
 #[derive(Debug)]
 pub(super) struct Monitor {
     socket: netlink_sys::Socket,
@@ -43,7 +43,7 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    pub(super) fn new(ignored_port: u32, receive_buffer: Option<usize>) -> Result<Self, Error> {
+    pub(super) fn new(ignored_ports: [u32; 2], receive_buffer: Option<usize>) -> Result<Self, Error> {
         let mut socket = socket::open(NETLINK_ROUTE)?;
         if let Some(size) = receive_buffer {
             setsockopt(&socket, sockopt::RcvBuf, &size)
@@ -51,7 +51,7 @@ impl Monitor {
         }
         socket.bind_auto().map_err(|error| Error::from_io("bind", &error))?;
         SockRef::from(&socket)
-            .attach_filter(&ignore_port(ignored_port))
+            .attach_filter(&ignore(ignored_ports))
             .map_err(|error| Error::from_io("attach a filter", &error))?;
         for group in GROUPS {
             socket.add_membership(group).map_err(|error| Error::from_io("subscribe to changes", &error))?;
@@ -85,16 +85,21 @@ impl AsFd for Monitor {
     }
 }
 
-/// A socket filter that drops every message whose port number is `port`: the echo of our own requests, which
+/// A socket filter that drops every message whose port number is one of `ports`: the echo of our own requests, which
 /// would fill the receive buffer. Filters load words in network byte order, netlink stores them in the host's.
-fn ignore_port(port: u32) -> [SockFilter; 4] {
-    let port = u32::from_be_bytes(port.to_ne_bytes());
+fn ignore(ports: [u32; 2]) -> [SockFilter; 5] {
+    let [first, second] = ports.map(|port| u32::from_be_bytes(port.to_ne_bytes()));
     let code = |code: u32| u16::try_from(code).unwrap_or_default();
+    let is = |port, then, otherwise| {
+        SockFilter::new(code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K), then, otherwise, port)
+    };
+    let answer = |length| SockFilter::new(code(libc::BPF_RET | libc::BPF_K), 0, 0, length);
     [
         SockFilter::new(code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS), 0, 0, PORT_OFFSET),
-        SockFilter::new(code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K), 0, 1, port),
-        SockFilter::new(code(libc::BPF_RET | libc::BPF_K), 0, 0, 0),
-        SockFilter::new(code(libc::BPF_RET | libc::BPF_K), 0, 0, u32::MAX),
+        is(first, 1, 0),
+        is(second, 0, 1),
+        answer(0),
+        answer(u32::MAX),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! A request socket of the rtnetlink family.
 
 use std::io;
+use std::iter::Peekable;
 use std::path::Path;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR};
@@ -34,10 +35,25 @@ const DUMP_TRIES: u32 = 8;
 pub struct Socket {
     inner: netlink_sys::Socket,
     port: u32,
+    numbering: Numbering,
+    receive: Vec<u8>,
+}
+
+/// What makes sends of requests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Numbering {
     sequence: u32,
     replies_per_send: usize,
-    send: Vec<u8>,
-    receive: Vec<u8>,
+}
+
+/// Requests that go to the kernel in one system call. The last asks for an acknowledgement: when it comes, all before it were carried out
+/// that no error was told of.
+#[derive(Debug, Default)]
+pub(super) struct Send {
+    bytes: Vec<u8>,
+    /// The sequence number of the first.
+    first: u32,
+    count: usize,
 }
 
 impl Socket {
@@ -60,9 +76,7 @@ impl Socket {
         Ok(Self {
             inner,
             port,
-            sequence: 0,
-            replies_per_send: (buffer / REPLY_COST).max(1),
-            send: Vec::new(),
+            numbering: Numbering { sequence: 0, replies_per_send: (buffer / REPLY_COST).max(1) },
             receive: Vec::with_capacity(RECEIVE_BYTES),
         })
     }
@@ -96,13 +110,18 @@ impl Socket {
         encode: impl Fn(&T, u32, &mut Vec<u8>),
     ) -> Vec<Result<(), Error>> {
         let mut results = Vec::with_capacity(requests.len());
-        let mut rest = requests;
-        while !rest.is_empty() {
-            let (first, count) = self.fill(rest, &encode);
-            self.exchange(first, count, &mut results);
-            rest = rest.get(count..).unwrap_or_default();
+        let mut rest = requests.iter().peekable();
+        let mut send = Send::default();
+        while rest.peek().is_some() {
+            send = self.numbering.fill(&mut rest, &encode, send.bytes);
+            self.exchange(&send, &mut results);
         }
         results
+    }
+
+    /// How its requests are numbered, for who makes sends elsewhere.
+    pub(super) fn numbering(&self) -> Numbering {
+        self.numbering
     }
 
     /// Carries out one request that is answered by one object, such as a lookup by name, and decodes it.
@@ -174,31 +193,12 @@ impl Socket {
         }
     }
 
-    /// Encodes as many of `requests` as go into one send: those that fit the send size, at least one. The last asks for an
-    /// acknowledgement: when it comes, all before it were carried out that no error was told of. Gives the sequence number of the first,
-    /// and how many.
-    fn fill<T>(&mut self, requests: &[T], encode: &impl Fn(&T, u32, &mut Vec<u8>)) -> (u32, usize) {
-        self.send.clear();
-        let first = self.sequence.wrapping_add(1);
-        let (mut count, mut last) = (0usize, 0);
-        for request in requests.iter().take(self.replies_per_send) {
-            let start = self.send.len();
-            encode(request, self.sequence.wrapping_add(1), &mut self.send);
-            if self.send.len() > SEND_BYTES && count > 0 {
-                self.send.truncate(start);
-                break;
-            }
-            self.sequence = self.sequence.wrapping_add(1);
-            (count, last) = (count.saturating_add(1), start);
-        }
-        add_flags(&mut self.send, last, NLM_F_ACK);
-        (first, count)
-    }
-
-    /// Sends what was filled in and appends a result for each request.
-    fn exchange(&mut self, first: u32, count: usize, results: &mut Vec<Result<(), Error>>) {
+    /// Sends requests and appends a result for each.
+    pub(super) fn exchange(&mut self, send: &Send, results: &mut Vec<Result<(), Error>>) {
+        let Send { bytes, first, count } = send;
+        let (first, count) = (*first, *count);
         let from = results.len();
-        if let Err(error) = self.send_buffer() {
+        if let Err(error) = self.send(bytes) {
             results.resize(from.saturating_add(count), Err(error));
             return;
         }
@@ -242,17 +242,16 @@ impl Socket {
 
     /// Sends one request; returns its sequence number.
     fn send_one(&mut self, request: &Request, flags: u16) -> Result<u32, Error> {
-        self.send.clear();
-        self.sequence = self.sequence.wrapping_add(1);
-        request.encode(self.sequence, flags, &mut self.send);
-        self.send_buffer()?;
-        Ok(self.sequence)
+        let (sequence, mut bytes) = (self.numbering.next(), Vec::new());
+        request.encode(sequence, flags, &mut bytes);
+        self.send(&bytes)?;
+        Ok(sequence)
     }
 
-    fn send_buffer(&self) -> Result<(), Error> {
+    fn send(&self, bytes: &[u8]) -> Result<(), Error> {
         let kernel = netlink_sys::SocketAddr::new(0, 0);
         loop {
-            match self.inner.send_to(&self.send, &kernel, 0) {
+            match self.inner.send_to(bytes, &kernel, 0) {
                 Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::from_io("send", &error)),
@@ -269,6 +268,46 @@ impl Socket {
     /// Throws away what is left of a failed dump, so that the next request starts clean.
     fn discard_replies(&mut self) {
         while !matches!(self.receive(), Err(Error::NoReply | Error::Socket { .. })) {}
+    }
+}
+
+impl Send {
+    /// How many requests.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+}
+
+impl Numbering {
+    fn next(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    /// Encodes as many of `requests` as go into one send, into a buffer that is cleared before: those that fit its size, at least one.
+    pub(super) fn fill<'a, T: 'a>(
+        &mut self,
+        requests: &mut Peekable<impl Iterator<Item = &'a T>>,
+        encode: &impl Fn(&T, u32, &mut Vec<u8>),
+        mut bytes: Vec<u8>,
+    ) -> Send {
+        bytes.clear();
+        let (first, mut count, mut last) = (self.sequence.wrapping_add(1), 0usize, 0);
+        while count < self.replies_per_send
+            && let Some(request) = requests.peek()
+        {
+            let start = bytes.len();
+            encode(request, self.sequence.wrapping_add(1), &mut bytes);
+            if bytes.len() > SEND_BYTES && count > 0 {
+                bytes.truncate(start);
+                break;
+            }
+            self.next();
+            requests.next();
+            (count, last) = (count.saturating_add(1), start);
+        }
+        add_flags(&mut bytes, last, NLM_F_ACK);
+        Send { bytes, first, count }
     }
 }
 

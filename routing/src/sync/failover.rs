@@ -71,8 +71,10 @@ impl Engine {
         self.dirty.extend(given_up.into_iter().map(|prefix| RouteKey::new(prefix, metric)));
         for id in outcome.repaired {
             let is_over = |route: &&Route| route.action == Action::Object(id);
-            let Some(example) = self.view.ours.routes().find(is_over) else { continue };
-            let (routes, example) = (self.view.ours.over(id), example.key.destination());
+            let Some(example) = self.view.ours.routes().filter(is_over).map(|route| route.key).min() else {
+                continue;
+            };
+            let (routes, example) = (self.view.ours.over(id), example.destination());
             self.counters.repairs = self.counters.repairs.saturating_add(routes as u64);
             self.events.push_back(Event::Repaired { routes, example });
         }
@@ -81,7 +83,7 @@ impl Engine {
 
     /// Deletes the nexthop objects that nothing uses, while it is certain what does.
     pub(super) fn sweep_objects(&mut self, fib: &mut impl Fib) {
-        if !self.dirty.is_empty() || self.stale || self.resync_at.is_some() {
+        if !self.dirty.are_done() || self.stale || self.resync_at.is_some() {
             return;
         }
         let ours = &mut self.view.ours;

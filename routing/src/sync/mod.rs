@@ -4,6 +4,7 @@
 //! ([`learned`](Engine::learned), [`pods`](Engine::pods), ...) only note what is wanted and which keys that
 //! touches; [`run`](Engine::run) listens to the kernel, dumps where needed, and writes the difference.
 
+mod dirty;
 mod failover;
 mod objects;
 mod query;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
+use self::dirty::Dirty;
 use self::objects::Objects;
 use self::recursion::{Dependents, Recursion};
 pub use self::report::{Counters, Event, FibEntry, FibNextHop, RouteState};
@@ -40,10 +42,9 @@ const RESYNC_INTERVAL_PER_ROUTE: Duration = Duration::from_micros(5);
 /// Wait before a refused write is tried again; doubles up to the maximum.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// Writes handed to the kernel at once. Between two batches notifications are read.
-const BATCH: usize = 8192;
-/// Batches in one [`Engine::run`], so that commands are not kept waiting.
-const BATCHES_PER_RUN: usize = 2;
+/// Writes handed to the kernel at once, one batch in one [`Engine::run`]. While the kernel carries it out commands are taken and the next one
+/// is made ready; between two batches notifications are read.
+const BATCH: usize = 2048;
 /// Batches of notifications read in one [`Engine::run`].
 const READS_PER_RUN: usize = 16;
 
@@ -90,7 +91,9 @@ pub struct Engine {
     resolutions: BTreeMap<NextHopRef, Resolved>,
     dependents: Dependents,
     /// Keys to compare.
-    dirty: BTreeSet<RouteKey>,
+    dirty: Dirty,
+    /// The batch that was begun, and whose results were not taken.
+    under_way: Vec<(RouteKey, Write)>,
     /// Keys from which something else took a route of ours; a write to them is a repair.
     drifted: BTreeSet<RouteKey>,
     adopted: BTreeSet<RouteKey>,
@@ -121,7 +124,8 @@ impl Engine {
             objects_stale: false,
             resolutions: BTreeMap::new(),
             dependents: Dependents::default(),
-            dirty: BTreeSet::new(),
+            dirty: Dirty::default(),
+            under_way: Vec::new(),
             drifted: BTreeSet::new(),
             adopted: BTreeSet::new(),
             neighbours_dirty: false,
@@ -148,10 +152,11 @@ impl Engine {
         }
         let moved = before.metric != settings.metric;
         for prefix in learned.prefixes() {
-            let resourced = before.preferred_source(*prefix) != settings.preferred_source(*prefix);
+            let resourced = before.preferred_source(prefix) != settings.preferred_source(prefix);
             if moved || resourced {
-                self.dirty.insert(RouteKey::new(*prefix, before.metric));
-                self.dirty.insert(RouteKey::new(*prefix, settings.metric));
+                // The new one first: there is never a gap when only the metric changes.
+                self.dirty.insert(RouteKey::new(prefix, settings.metric));
+                self.dirty.insert(RouteKey::new(prefix, before.metric));
             }
         }
         self.dirty.extend(self.pods.values().map(PodRoute::key));
@@ -217,13 +222,13 @@ impl Engine {
 
     /// Deletes what an earlier run left and nothing wants. Call it after the first convergence.
     pub fn sweep(&mut self) {
-        let mut swept = std::mem::take(&mut self.adopted);
+        let swept = std::mem::take(&mut self.adopted);
         let mut concerned = BTreeSet::new();
         for key in &swept {
             self.dependents.concerned(key.destination(), &mut concerned);
         }
         self.resolve_again(concerned);
-        self.dirty.append(&mut swept);
+        self.dirty.extend(swept);
     }
 
     /// The next event for the owner.
@@ -236,7 +241,8 @@ impl Engine {
         let Some(dumped_at) = self.dumped_at else {
             return (self.resync_at.unwrap_or(now), Timer::Resync);
         };
-        if !self.dirty.is_empty() || self.neighbours_dirty || self.objects_stale || self.objects.are_moved() {
+        let writes = !self.dirty.are_done() || self.neighbours_dirty;
+        if writes || self.objects_stale || self.objects.are_moved() {
             return (now, Timer::Work);
         }
         let resync = self.resync_at.map(|at| (at, Timer::Resync));
@@ -245,20 +251,25 @@ impl Engine {
         [resync, retry].into_iter().flatten().fold(audit, |a, b| if b.0 < a.0 { b } else { a })
     }
 
-    /// Listens to the kernel, dumps where that is due, and writes what is missing, a bounded amount of each.
+    /// Listens to the kernel, dumps where that is due, and begins to write what is missing, a bounded amount of each. What becomes of it is
+    /// taken in by the next run.
     ///
     /// Fails only when a dump does; it is tried again by itself.
     pub fn run(&mut self, now: Instant, fib: &mut impl Fib) -> Result<(), Error> {
-        self.listen(now, fib);
+        if self.under_way.is_empty() {
+            self.listen(now, fib);
+        }
         if self.dumped_at.is_some() {
             // However many routes there are: before anything that takes longer with each.
             if self.objects_stale {
+                self.finish(now, fib);
                 self.look(now, fib);
             }
             self.write_groups(now, fib, &BTreeSet::new());
         }
         let audit = self.dumped_at.is_none_or(|at| now >= at + AUDIT_INTERVAL);
         if audit && self.resync_at.is_none() || self.resync_at.is_some_and(|at| now >= at) {
+            self.finish(now, fib);
             self.resync(now, fib)?;
             // A dump takes its time; what happened meanwhile decides what may be replaced.
             self.listen(now, fib);
@@ -270,13 +281,7 @@ impl Engine {
             self.retries.remove(&(at, key));
             self.dirty.insert(key);
         }
-        for _ in 0..BATCHES_PER_RUN {
-            if self.dirty.is_empty() {
-                break;
-            }
-            self.write(now, fib);
-            self.listen(now, fib);
-        }
+        self.write(now, fib);
         if std::mem::take(&mut self.neighbours_dirty) {
             self.write_neighbours(fib);
         }
@@ -354,7 +359,7 @@ impl Engine {
 
     /// Turns what changed in the view into keys to compare and events.
     fn take(&mut self, now: Instant, mut effects: Effects) {
-        self.dirty.append(&mut effects.keys);
+        self.dirty.extend(effects.keys);
         let metric = self.settings.metric;
         self.dirty.extend(effects.foreign.iter().map(|destination| RouteKey::new(*destination, metric)));
         self.drifted.append(&mut effects.drifted);
@@ -454,7 +459,8 @@ impl Engine {
 
     /// The keys of everything wanted, resolved or not.
     fn wanted_keys(&self) -> BTreeSet<RouteKey> {
-        let learned = self.learned.prefixes().map(|prefix| RouteKey::new(*prefix, self.settings.metric));
+        let learned =
+            self.learned.prefixes().into_iter().map(|prefix| RouteKey::new(prefix, self.settings.metric));
         let blocks = self.settings.own_blocks.iter().map(|block| RouteKey::new(*block, OWN_BLOCK_METRIC));
         learned.chain(blocks).chain(self.pods.values().map(PodRoute::key)).collect()
     }
@@ -481,8 +487,11 @@ impl Engine {
         if self.view.topology.is_connected_worse(&destination, key.metric()) {
             return None;
         }
-        let legs = self.legs(key)?;
-        if self.learned.is_discarded(&destination) {
+        if key != RouteKey::new(destination, self.settings.metric) {
+            return None;
+        }
+        let (next_hops, legs) = self.learned.get(&destination)?;
+        if next_hops.iter().any(NextHopRef::is_discard) {
             return Some(Route {
                 key,
                 protocol: Protocol::WEFT,
@@ -526,34 +535,59 @@ impl Engine {
         })
     }
 
-    /// Writes one batch of dirty keys.
+    /// Begins one batch of dirty keys: made ready while the kernel is at the one before.
     fn write(&mut self, now: Instant, fib: &mut impl Fib) {
         let mut writes = self.writes(now);
+        self.finish(now, fib);
+        if self.stale || self.dirty.are_again() {
+            // Something happened meanwhile. The kernel refuses to add over, and to delete, what is not ours; only replacing needs our care, and
+            // the dump that is due looks at every key again.
+            let (stale, dirty) = (self.stale, &mut self.dirty);
+            writes.retain(|(key, write)| {
+                let is_old = dirty.is_again(key) || stale && matches!(write, Write::Replace(_));
+                if is_old {
+                    dirty.done(*key);
+                }
+                !is_old
+            });
+        }
         let over: BTreeSet<u32> = writes.iter().filter_map(|(_, write)| write.object()).collect();
         let refused = self.write_groups(now, fib, &over);
         if !refused.is_empty() {
             writes.retain(|(key, write)| {
                 let Some(error) = write.object().and_then(|id| refused.get(&id)) else { return true };
                 self.refuse(now, *key, write.clone(), error.clone());
+                self.dirty.done(*key);
                 false
             });
         }
-        let (keys, writes): (Vec<RouteKey>, Vec<Write>) = writes.into_iter().unzip();
-        let results = fib.apply(&writes);
-        let mut repaired = Vec::new();
-        for ((key, write), result) in keys.into_iter().zip(writes).zip(results) {
-            match result {
+        if !writes.is_empty() {
+            fib.begin(writes.iter().map(|(_, write)| write));
+            self.under_way = writes;
+        }
+    }
+
+    /// What became of the batch that is under way, and what happened meanwhile. Until then nothing is heard, so that what is heard is later.
+    fn finish(&mut self, now: Instant, fib: &mut impl Fib) {
+        if self.under_way.is_empty() {
+            return;
+        }
+        let (mut repaired, mut results) = (Vec::new(), fib.finish().into_iter());
+        for (key, write) in std::mem::take(&mut self.under_way) {
+            match results.next().unwrap_or(Err(Error::NoReply)) {
                 Ok(()) => self.written(key, write, &mut repaired),
                 Err(error) if matches!(write, Write::Delete(..)) && error.is_absent() => {
                     self.written(key, write, &mut repaired);
                 }
                 Err(error) => self.refuse(now, key, write, error),
             }
+            self.dirty.done(key);
         }
         if let Some(example) = repaired.first().copied() {
             self.counters.repairs = self.counters.repairs.saturating_add(repaired.len() as u64);
             self.events.push_back(Event::Repaired { routes: repaired.len(), example });
         }
+        self.listen(now, fib);
     }
 
     /// What is to be written of the next batch of dirty keys: grouped by where routes go, which the kernel takes faster, and what is
@@ -561,30 +595,29 @@ impl Engine {
     fn writes(&mut self, now: Instant) -> Vec<(RouteKey, Write)> {
         let mut writes = Vec::new();
         for _ in 0..BATCH {
-            let Some(key) = self.dirty.pop_first() else { break };
-            let actual = self.view.ours.get(&key).cloned();
-            let desired = self.desired_over_group(key, actual.as_ref());
-            if desired.is_some() {
-                self.adopted.remove(&key);
+            let Some(key) = self.dirty.take() else { break };
+            match self.next_write(now, key) {
+                Some(write) => writes.push((key, write)),
+                None => self.dirty.done(key),
             }
-            let Some(write) = self.compare(key, desired.as_ref(), actual.as_ref()) else {
-                self.drifted.remove(&key);
-                self.forget_refusal(key);
-                continue;
-            };
-            // The kernel refuses to add over, and to delete, what is not ours; only replacing needs our care. The
-            // dump that is due looks at every key again.
-            if self.stale && matches!(write, Write::Replace(_)) {
-                continue;
-            }
-            if self.refused.get(&key).is_some_and(|refused| refused.write == write && refused.retry_at > now)
-            {
-                continue;
-            }
-            writes.push((key, write));
         }
         writes.sort_by_cached_key(|(_, write)| (matches!(write, Write::Delete(..)), write.object()));
         writes
+    }
+
+    fn next_write(&mut self, now: Instant, key: RouteKey) -> Option<Write> {
+        let actual = self.view.ours.get(&key).cloned();
+        let desired = self.desired_over_group(key, actual.as_ref());
+        if desired.is_some() {
+            self.adopted.remove(&key);
+        }
+        let Some(write) = self.compare(key, desired.as_ref(), actual.as_ref()) else {
+            self.drifted.remove(&key);
+            self.forget_refusal(key);
+            return None;
+        };
+        let is_refused = |refused: &Refused| refused.write == write && refused.retry_at > now;
+        (!self.refused.get(&key).is_some_and(is_refused)).then_some(write)
     }
 
     fn written(&mut self, key: RouteKey, write: Write, repaired: &mut Vec<IpNet>) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use rustc_hash::FxHashMap;
 
 use crate::fib::{Notification, Snapshot};
 use crate::netlink::{Link, Mac};
@@ -25,7 +26,7 @@ pub(super) struct View {
 /// Routes with one of our protocols, and how many go over each nexthop object.
 #[derive(Debug, Default)]
 pub(super) struct Ours {
-    routes: BTreeMap<RouteKey, Route>,
+    routes: FxHashMap<RouteKey, Route>,
     over: BTreeMap<u32, usize>,
     /// An object has lost its last route.
     idle: bool,
@@ -36,12 +37,15 @@ impl Ours {
         self.routes.get(key)
     }
 
+    /// In no order.
+    #[expect(clippy::disallowed_methods, reason = "who asks makes an order, or needs none")]
     pub(super) fn routes(&self) -> impl Iterator<Item = &Route> {
         self.routes.values()
     }
 
+    /// In no order.
     pub(super) fn keys(&self) -> impl Iterator<Item = &RouteKey> {
-        self.routes.keys()
+        self.routes().map(|route| &route.key)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -92,7 +96,8 @@ impl Ours {
             return Vec::new();
         }
         let is_over = |route: &&Route| matches!(route.action, Action::Object(id) if gone.contains(&id));
-        let keys: Vec<RouteKey> = self.routes().filter(is_over).map(|route| route.key).collect();
+        let mut keys: Vec<RouteKey> = self.routes().filter(is_over).map(|route| route.key).collect();
+        keys.sort_unstable();
         keys.iter().for_each(|key| drop(self.remove(key)));
         keys
     }

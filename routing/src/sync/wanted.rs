@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use rustc_hash::FxHashMap;
 
 use crate::netlink::{Mac, Neighbour};
 use crate::resolve::{NextHopRef, Resolved};
@@ -115,7 +116,7 @@ type SetId = u32;
 /// Learned routes by their sets of next hops: a next hop that resolves anew touches its sets only.
 #[derive(Debug, Default)]
 pub(super) struct Learned {
-    routes: BTreeMap<IpNet, SetId>,
+    routes: FxHashMap<IpNet, SetId>,
     /// By which next hops a route leads to others, where that is not by its own.
     direct: BTreeMap<IpNet, Arc<[NextHopRef]>>,
     sets: BTreeMap<SetId, Set>,
@@ -251,7 +252,15 @@ impl Learned {
         if sets.is_empty() {
             return Vec::new();
         }
-        self.routes.iter().filter(|(_, set)| sets.contains(set)).map(|(prefix, _)| *prefix).collect()
+        self.in_order(|set| sets.contains(&set))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "they are sorted")]
+    fn in_order(&self, is_meant: impl Fn(SetId) -> bool) -> Vec<IpNet> {
+        let meant = self.routes.iter().filter(|(_, set)| is_meant(**set));
+        let mut prefixes: Vec<IpNet> = meant.map(|(prefix, _)| *prefix).collect();
+        prefixes.sort_unstable();
+        prefixes
     }
 
     /// The next hops that routes use.
@@ -274,14 +283,15 @@ impl Learned {
         self.routes.get(prefix).and_then(|set| self.sets.get(set)).map(|set| &set.legs)
     }
 
-    /// Whether packets to a learned prefix are to be dropped.
-    pub(super) fn is_discarded(&self, prefix: &IpNet) -> bool {
-        self.next_hops_of(prefix).iter().any(NextHopRef::is_discard)
+    /// The next hops of the route to `prefix`, and its legs.
+    pub(super) fn get(&self, prefix: &IpNet) -> Option<(&[NextHopRef], &NextHops)> {
+        let set = self.routes.get(prefix).and_then(|set| self.sets.get(set))?;
+        Some((&set.next_hops, &set.legs))
     }
 
     /// The learned prefixes, in order.
-    pub(super) fn prefixes(&self) -> impl Iterator<Item = &IpNet> {
-        self.routes.keys()
+    pub(super) fn prefixes(&self) -> Vec<IpNet> {
+        self.in_order(|_| true)
     }
 }
 
