@@ -17,7 +17,7 @@ use weft_bgp::config::{PeerConfig, SpeakerConfig};
 use weft_bgp::policy::{Policy, Verdict};
 use weft_bgp::session::State;
 use weft_bgp::sim::{SpeakerId, World};
-use weft_bgp::speaker::{EventKind, Input, Output, Refresh, Speaker, SpeakerStart};
+use weft_bgp::speaker::{EventKind, Input, Output, Refresh, Resolution, Speaker, SpeakerStart};
 use weft_bgp::status::PeerStatus;
 use weft_bgp::types::{ConnectionId, Family, PeerAddress, Reason};
 use weft_bgp::wire::Message;
@@ -484,4 +484,42 @@ fn best_paths_that_change_are_remembered() {
     };
     assert_eq!(changes.len(), 2, "{changes:?}");
     assert!(prefixes(1).into_iter().all(|prefix| told(prefix) == (Some(v4(1).into()), None)), "{changes:?}");
+}
+
+/// The kernel's part of a death need not wait until all of it is decided.
+#[test]
+fn what_a_death_changes_is_told_in_pieces() {
+    const ROUTES: u32 = 5000;
+    let (mut bereft, now) = (Speaker::new(SpeakerStart::default()), Instant::now());
+    let mut config = speaker(0, 1);
+    let peer = PeerConfig { passive: true, ..sim_support::peer(0, 1, 2) };
+    config.peers.insert([10, 0, 0, 2].into(), Arc::new(peer));
+    hear(&mut bereft, now, Input::Configure(Arc::new(config)));
+    let connection = ConnectionId::Accepted(1);
+    bring_up(&mut bereft, now, connection);
+    // ORIGIN IGP, AS_PATH 2, NEXT_HOP 10.0.0.2 (RFC 4271 section 4.3).
+    let attributes = [0x40, 1, 1, 0, 0x40, 2, 4, 2, 1, 0, 2, 0x40, 3, 4, 10, 0, 0, 2].as_slice();
+    for first in (0..ROUTES).step_by(500) {
+        let nlri = (first..first + 500).flat_map(|n| [24, 11, (n >> 8) as u8, n as u8]);
+        let body = [&[0, 0, 0, attributes.len() as u8], attributes, &nlri.collect::<Vec<_>>()].concat();
+        let length = u16::try_from(19 + body.len()).unwrap().to_be_bytes();
+        let bytes = Bytes::from([&[0xff; 16], length.as_slice(), &[2], &body].concat());
+        for output in hear(&mut bereft, now, Input::Bytes { connection, bytes }) {
+            if let Output::TrackNextHop(next_hop) = output {
+                hear(&mut bereft, now, Input::NextHops(vec![(next_hop, Resolution::OnLink)]));
+            }
+        }
+    }
+    let before = bereft.counters().best_path_changes;
+    bereft.handle(now, Input::Closed { connection, error: None });
+    let (mut pieces, mut told) = (0, 0);
+    while let Some(output) = bereft.poll() {
+        if let Output::BestPaths(changes) = output {
+            assert!(changes.iter().all(|change| change.next_hops.is_empty()));
+            (pieces, told) = (pieces + 1, told + changes.len() as u64);
+            assert_eq!(told, bereft.counters().best_path_changes - before, "all that is decided is told");
+        }
+    }
+    assert_eq!(told, u64::from(ROUTES));
+    assert!(pieces > 1, "all at once");
 }

@@ -255,12 +255,14 @@ async fn rfc9687_a_peer_that_takes_nothing_loses_its_session_and_its_routes() {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     });
-    let known = node.wait("the end of the routes", |known| known.kernel.is_empty()).await;
-    let told = known.events.iter().any(|event| {
-        matches!(&event.kind, EventKind::Incident(incident)
-            if incident.kind == IncidentKind::NotificationSent { code: 8, subcode: 0 })
-    });
-    assert!(told, "{:?}", known.events);
+    node.wait("the end of the routes", |known| known.kernel.is_empty()).await;
+    node.wait("the NOTIFICATION, Send Hold Timer Expired", |known| {
+        known.events.iter().any(|event| {
+            matches!(&event.kind, EventKind::Incident(incident)
+                if incident.kind == IncidentKind::NotificationSent { code: 8, subcode: 0 })
+        })
+    })
+    .await;
     let status = node.peer(stuck).await;
     assert_eq!(status.counters.send_hold_timer_expired, 1);
     assert_eq!(status.last_error.and_then(|error| error.code), Some(8));

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Output, Speaker};
 use crate::ingress::Down;
-use crate::rib::RibInput;
+use crate::rib::{RibInput, RibOutput};
 use crate::types::PeerId;
 
 impl Speaker {
@@ -28,6 +28,21 @@ impl Speaker {
         for peer in std::mem::take(&mut self.dead) {
             self.rib.handle(now, RibInput::Down { peer, down: Down::Death });
         }
+    }
+
+    /// Settles what was left until the outputs so far had been taken, as far as there is something for the kernel: that need not wait for all
+    /// that is decided after it.
+    pub(super) fn settle_on(&mut self, now: Instant) {
+        self.bury(now);
+        while let Some(output) = self.rib.poll() {
+            let is_for_kernel = matches!(output, RibOutput::BestPaths(_));
+            self.rib_says(now, output);
+            if is_for_kernel {
+                return;
+            }
+        }
+        self.unsettled = None;
+        self.settle(now);
     }
 
     /// Tells the RIB something, behind what it is to be told before.

@@ -210,10 +210,10 @@ impl Speaker {
 
     /// What there is to do, in order.
     pub fn poll(&mut self) -> Option<Output> {
-        if self.outputs.is_empty()
-            && let Some(now) = self.unsettled.take()
+        while self.outputs.is_empty()
+            && let Some(now) = self.unsettled
         {
-            self.settle(now);
+            self.settle_on(now);
         }
         self.outputs.pop_front()
     }

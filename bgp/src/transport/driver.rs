@@ -461,7 +461,15 @@ impl Driver {
                     let _ = link.agreed.set(session);
                 }
             }
-            Output::BestPaths(changes) => self.notices.best_paths(changes),
+            // More may be decided before the speaker is done.
+            Output::BestPaths(changes) => {
+                self.notices.best_paths(changes);
+                if let Ok(room) = self.daemon.try_reserve()
+                    && let Some(notice) = self.notices.next()
+                {
+                    room.send(notice);
+                }
+            }
             // The speaker decides next, which takes the longer the more routes there are.
             Output::NextHopsLost(next_hops) => {
                 if let Err(TrySendError::Full(Notice::NextHopsLost(next_hops))) =
