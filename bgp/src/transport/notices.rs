@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
+use rustc_hash::FxHashSet;
 
 use super::Notice;
 use crate::bfd::{Remote, Resumption};
@@ -15,15 +16,18 @@ const EVENTS_MAX: usize = 1024;
 /// How many prefixes one notice carries at most.
 const BATCH_MAX: usize = 4096;
 
+/// From how many changes of best paths on those are looked for of which later ones tell.
+const CROWD_MIN: usize = 4 * BATCH_MAX;
+
 /// Notices that wait for the daemon. Everything but events is a state, of which only the last counts: there are never more than
-/// prefixes, next hops, links and listeners, however slow the daemon is.
+/// prefixes, next hops, links and listeners, however slow the daemon is; of best paths twice as many.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
     listeners: BTreeMap<SocketAddr, Result<SocketAddr, String>>,
     tracking: BTreeMap<TrackedNextHop, Tracking>,
     /// Told before all else.
     lost: BTreeSet<TrackedNextHop>,
-    best_paths: BTreeMap<IpNet, BestPathChange>,
+    best_paths: BestPaths,
     /// Whether best paths are told before more of next hops: a peer with very many of these holds back no other's routes.
     best_paths_first: bool,
     converged: bool,
@@ -71,7 +75,7 @@ impl Notices {
     }
 
     pub(super) fn best_paths(&mut self, changes: Vec<BestPathChange>) {
-        self.best_paths.extend(changes.into_iter().map(|change| (change.prefix, change)));
+        self.best_paths.extend(changes);
     }
 
     pub(super) fn converged(&mut self) {
@@ -142,9 +146,7 @@ impl Notices {
             });
         }
         if !self.best_paths.is_empty() {
-            let batch =
-                std::iter::from_fn(|| self.best_paths.pop_first()).map(|(_, change)| change).take(BATCH_MAX);
-            return Some(Notice::BestPaths(batch.collect()));
+            return Some(Notice::BestPaths(self.best_paths.take()));
         }
         if let Some(prefixes) = self.aggregates.take() {
             return Some(Notice::Aggregates(prefixes));
@@ -172,6 +174,44 @@ impl Notices {
     }
 }
 
+/// Changes of best paths, in order. While the daemon keeps up there is no look-up for each.
+#[derive(Debug, Default)]
+struct BestPaths {
+    changes: VecDeque<BestPathChange>,
+    /// How many prefixes there were when they were last counted.
+    prefixes: usize,
+}
+
+impl BestPaths {
+    fn extend(&mut self, changes: Vec<BestPathChange>) {
+        self.changes.extend(changes);
+        if self.changes.len() >= self.prefixes.saturating_mul(2).max(CROWD_MIN) {
+            self.coalesce();
+        }
+    }
+
+    /// Leaves the last change of each prefix.
+    fn coalesce(&mut self) {
+        let mut prefixes = FxHashSet::default();
+        let mut last = VecDeque::new();
+        while let Some(change) = self.changes.pop_back() {
+            if prefixes.insert(change.prefix) {
+                last.push_front(change);
+            }
+        }
+        (self.prefixes, self.changes) = (last.len(), last);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// The first ones.
+    fn take(&mut self) -> Vec<BestPathChange> {
+        self.changes.drain(..self.changes.len().min(BATCH_MAX)).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,15 +232,33 @@ mod tests {
     }
 
     #[test]
-    fn the_last_best_path_of_a_prefix_is_told_before_convergence() {
+    fn best_paths_are_told_in_order_and_before_convergence() {
         let mut notices = Notices::default();
         notices.converged();
-        notices.best_paths(vec![change("10.1.0.0/24", 1), change("10.2.0.0/24", 1)]);
-        notices.best_paths(vec![change("10.1.0.0/24", 2)]);
-        let Some(Notice::BestPaths(changes)) = notices.next() else { panic!("best paths come first") };
-        assert_eq!(changes, [change("10.1.0.0/24", 2), change("10.2.0.0/24", 1)]);
+        let changes = [change("10.1.0.0/24", 1), change("10.2.0.0/24", 1), change("10.1.0.0/24", 2)];
+        notices.best_paths(changes[..2].to_vec());
+        notices.best_paths(changes[2..].to_vec());
+        let Some(Notice::BestPaths(told)) = notices.next() else { panic!("best paths come first") };
+        assert_eq!(told, changes);
         assert!(matches!(notices.next(), Some(Notice::Converged)));
         assert!(notices.is_empty() && notices.next().is_none());
+    }
+
+    #[test]
+    fn a_daemon_that_is_behind_is_told_the_last_best_path_of_each_prefix() {
+        let mut notices = Notices::default();
+        let prefixes = ["10.1.0.0/24", "10.2.0.0/24", "10.3.0.0/24"];
+        for round in 0..100_000 {
+            let n = u8::from(round == 99_999);
+            notices.best_paths(prefixes.iter().map(|prefix| change(prefix, n)).collect());
+            assert!(notices.best_paths.changes.len() <= CROWD_MIN);
+        }
+        let told = std::iter::from_fn(|| notices.next()).flat_map(|notice| match notice {
+            Notice::BestPaths(changes) => changes,
+            other => panic!("{other:?}"),
+        });
+        let last: BTreeMap<_, _> = told.map(|change| (change.prefix, change)).collect();
+        assert!(last.into_values().eq(prefixes.iter().map(|prefix| change(prefix, 1))));
     }
 
     #[test]

@@ -640,16 +640,18 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-/// The same for the kernel, by next hops: routes that have the same share them, and are written the faster for it.
-fn route_changes(mut changes: Vec<BestPathChange>) -> Vec<RouteChange> {
-    changes.sort_by(|a, b| a.next_hops.cmp(&b.next_hops));
-    let mut last: Option<(NextHops, Arc<[NextHopRef]>)> = None;
+/// The same for the kernel: routes that have the same next hops share them.
+fn route_changes(changes: Vec<BestPathChange>) -> Vec<RouteChange> {
+    let mut sets: BTreeMap<NextHops, Arc<[NextHopRef]>> = BTreeMap::new();
     let change = |BestPathChange { prefix, next_hops, direct }| {
-        let shared = match last.take_if(|(of, _)| *of == next_hops) {
-            Some((_, shared)) => shared,
-            None => next_hops.iter().copied().map(to_kernel).collect(),
+        let shared = match sets.get(&next_hops) {
+            Some(shared) => Arc::clone(shared),
+            None => {
+                let shared: Arc<[NextHopRef]> = next_hops.iter().copied().map(to_kernel).collect();
+                sets.insert(next_hops, Arc::clone(&shared));
+                shared
+            }
         };
-        last = Some((next_hops, Arc::clone(&shared)));
         let direct = direct.map(|direct| direct.into_iter().map(to_kernel).collect());
         RouteChange { prefix, next_hops: shared, direct }
     };
