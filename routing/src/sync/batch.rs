@@ -1,0 +1,202 @@
+//! Batches of writes: made ready, begun, and taken in when the kernel is done with them.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use super::report::Event;
+use super::{Engine, Refused};
+use crate::delta::{self, Compared};
+use crate::fib::{Fib, Write};
+use crate::netlink::Error;
+use crate::route::{Route, RouteKey};
+
+/// Writes handed to the kernel at once, one batch in one [`Engine::run`]. While the kernel carries it out commands are taken and the next one
+/// is made ready; between two batches notifications are read.
+const BATCH: usize = 2048;
+/// Wait before a refused write is tried again; doubles up to the maximum.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+impl Engine {
+    fn compare(&self, key: RouteKey, desired: Option<&Route>, actual: Option<&Route>) -> Option<Write> {
+        delta::write(Compared {
+            key,
+            desired,
+            actual,
+            foreign: self.view.topology.holds(key),
+            adopted: self.adopted.contains(&key),
+        })
+    }
+
+    /// Begins one batch of dirty keys: made ready while the kernel is at the one before.
+    pub(super) fn write(&mut self, now: Instant, fib: &mut impl Fib) {
+        let mut writes = self.writes(now);
+        self.finish(now, fib);
+        if self.stale || self.dirty.are_again() {
+            // Something happened meanwhile. The kernel refuses to add over, and to delete, what is not ours; only replacing needs our care, and
+            // the dump that is due looks at every key again.
+            let (stale, dirty) = (self.stale, &mut self.dirty);
+            writes.retain(|(key, write)| {
+                let is_old = dirty.is_again(key) || stale && matches!(write, Write::Replace(_));
+                if is_old {
+                    dirty.done(*key);
+                }
+                !is_old
+            });
+        }
+        let over: BTreeSet<u32> = writes.iter().filter_map(|(_, write)| write.object()).collect();
+        let refused = self.write_groups(now, fib, &over);
+        if !refused.is_empty() {
+            writes.retain(|(key, write)| {
+                let Some(error) = write.object().and_then(|id| refused.get(&id)) else { return true };
+                self.refuse(now, *key, write.clone(), error.clone());
+                self.dirty.done(*key);
+                false
+            });
+        }
+        if !writes.is_empty() {
+            fib.begin(writes.iter().map(|(_, write)| write));
+            self.under_way = writes;
+        }
+    }
+
+    /// What became of the batch that is under way, and what happened meanwhile. Until then nothing is heard, so that what is heard is later.
+    pub(super) fn finish(&mut self, now: Instant, fib: &mut impl Fib) {
+        if self.under_way.is_empty() {
+            return;
+        }
+        let (mut repaired, mut results) = (Vec::new(), fib.finish().into_iter());
+        for (key, write) in std::mem::take(&mut self.under_way) {
+            match results.next().unwrap_or(Err(Error::NoReply)) {
+                Ok(()) => self.written(key, write, &mut repaired),
+                Err(error) if matches!(write, Write::Delete(..)) && error.is_absent() => {
+                    self.written(key, write, &mut repaired);
+                }
+                Err(error) => self.refuse(now, key, write, error),
+            }
+            self.dirty.done(key);
+        }
+        if let Some(example) = repaired.first().copied() {
+            self.counters.repairs = self.counters.repairs.saturating_add(repaired.len() as u64);
+            self.events.push_back(Event::Repaired { routes: repaired.len(), example });
+        }
+        self.listen(now, fib);
+    }
+
+    /// What is to be written of the next batch of dirty keys: grouped by where routes go, which the kernel takes faster, and what is
+    /// added before what is deleted, so that there is never a gap when only the metric changes.
+    fn writes(&mut self, now: Instant) -> Vec<(RouteKey, Write)> {
+        let mut writes = Vec::new();
+        for _ in 0..BATCH {
+            let Some(key) = self.dirty.take() else { break };
+            match self.next_write(now, key) {
+                Some(write) => writes.push((key, write)),
+                None => self.dirty.done(key),
+            }
+        }
+        writes.sort_by_cached_key(|(_, write)| (matches!(write, Write::Delete(..)), write.object()));
+        writes
+    }
+
+    fn next_write(&mut self, now: Instant, key: RouteKey) -> Option<Write> {
+        let actual = self.view.ours.get(&key).cloned();
+        let desired = self.desired_over_group(key, actual.as_ref());
+        if desired.is_some() {
+            self.adopted.remove(&key);
+        }
+        let Some(write) = self.compare(key, desired.as_ref(), actual.as_ref()) else {
+            self.drifted.remove(&key);
+            self.forget_refusal(key);
+            return None;
+        };
+        let is_refused = |refused: &Refused| refused.write == write && refused.retry_at > now;
+        (!self.refused.get(&key).is_some_and(is_refused)).then_some(write)
+    }
+
+    fn written(&mut self, key: RouteKey, write: Write, repaired: &mut Vec<IpNet>) {
+        self.counters.writes = self.counters.writes.saturating_add(1);
+        self.forget_refusal(key);
+        let drifted = self.drifted.remove(&key);
+        match write {
+            Write::Add(route) | Write::Replace(route) => {
+                self.view.ours.insert(route);
+                if drifted {
+                    repaired.push(key.destination());
+                }
+            }
+            Write::Delete(..) => {
+                self.view.ours.remove(&key);
+            }
+            Write::Neighbour(_)
+            | Write::AddNexthop(_)
+            | Write::ReplaceNexthop(_)
+            | Write::DeleteNexthop(_) => {}
+        }
+    }
+
+    fn forget_refusal(&mut self, key: RouteKey) {
+        if let Some(refused) = self.refused.remove(&key) {
+            self.retries.remove(&(refused.retry_at, key));
+        }
+    }
+
+    fn refuse(&mut self, now: Instant, key: RouteKey, write: Write, error: Error) {
+        self.counters.refusals = self.counters.refusals.saturating_add(1);
+        // The view may be wrong about who holds the key, or about whether the write was carried out.
+        if error.is_present() || error.errno().is_none() {
+            self.ask_resync(now);
+        }
+        let before = self.refused.remove(&key);
+        let attempts = match &before {
+            Some(before) => {
+                self.retries.remove(&(before.retry_at, key));
+                before.attempts.saturating_add(1)
+            }
+            None => 0,
+        };
+        // That a key is taken is told only when a dump did not tell by whom.
+        let told = match (error.is_present(), attempts) {
+            (true, 0) => true,
+            (true, 1) => false,
+            _ => before.is_some_and(|before| before.error == error),
+        };
+        if !told {
+            self.events.push_back(Event::Refused { prefix: key.destination(), error: error.to_string() });
+        }
+        let delay = RETRY_MIN.saturating_mul(1u32.checked_shl(attempts).unwrap_or(u32::MAX)).min(RETRY_MAX);
+        // A dump that was asked for may answer the refusal.
+        let retry_at = self.resync_at.map_or(now + delay, |resync| resync.max(now + delay));
+        self.retries.insert((retry_at, key));
+        self.refused.insert(key, Refused { write, error, attempts, retry_at });
+    }
+
+    /// Sets the permanent neighbour entries that pods lack. One that is refused waits for the next change or
+    /// audit.
+    pub(super) fn write_neighbours(&mut self, fib: &mut impl Fib) {
+        let mut writes = Vec::new();
+        for pod in self.pods.values() {
+            let known = self.view.neighbours.get(&(pod.link, pod.address));
+            if self.is_up(pod.link) && known != Some(&pod.mac) {
+                writes.push(Write::Neighbour(pod.neighbour()));
+            }
+        }
+        let results = if writes.is_empty() { Vec::new() } else { fib.apply(&writes) };
+        for (write, result) in writes.into_iter().zip(results) {
+            let Write::Neighbour(entry) = write else { continue };
+            match result {
+                Ok(()) => {
+                    self.counters.writes = self.counters.writes.saturating_add(1);
+                    self.view.neighbours.insert((entry.link, entry.address), entry.mac);
+                }
+                Err(error) => {
+                    self.counters.refusals = self.counters.refusals.saturating_add(1);
+                    let prefix = IpNet::from(entry.address);
+                    let error = format!("neighbour entry: {error}");
+                    self.events.push_back(Event::Refused { prefix, error });
+                }
+            }
+        }
+    }
+}
