@@ -250,11 +250,7 @@ fn peer_address(number: u32) -> Ipv4Addr {
 
 /// One daemon's turn.
 fn one(lab: &Lab, daemon: Daemon, load: &Load) -> Result<Vec<(Scenario, Outcome)>> {
-    let (machine, other) = (lab.machine("daemon")?, lab.machine("peers")?);
-    let link = Link::new(End::new(&machine, "peers"), End::new(&other, "daemon"))?;
-    link.near.add_addresses(&[format!("{ADDRESS}/16").parse()?])?;
-    let own = load.peers.iter().map(|peer| Ok(format!("{}/16", peer.address).parse()?));
-    link.far.add_addresses(&own.collect::<Result<Vec<_>>>()?)?;
+    let (machine, other) = cable(lab, &load.peers)?;
     if daemon == Daemon::Floor {
         let scenario = if load.bench == Bench::Failover { Scenario::H } else { Scenario::F };
         return fib::floor(&machine, scenario, load);
@@ -269,6 +265,16 @@ fn one(lab: &Lab, daemon: Daemon, load: &Load) -> Result<Vec<(Scenario, Outcome)
         Bench::Kernel => fib::learned(&machine, running, load),
         Bench::Failover => fib::failover(&machine, running, load),
     })
+}
+
+/// Machines for a daemon and its peers, with a cable between them.
+fn cable(lab: &Lab, peers: &[PeerSpec]) -> Result<(Namespace, Namespace)> {
+    let (machine, other) = (lab.machine("daemon")?, lab.machine("peers")?);
+    let link = Link::new(End::new(&machine, "peers"), End::new(&other, "daemon"))?;
+    link.near.add_addresses(&[format!("{ADDRESS}/16").parse()?])?;
+    let own = peers.iter().map(|peer| Ok(format!("{}/16", peer.address).parse()?));
+    link.far.add_addresses(&own.collect::<Result<Vec<_>>>()?)?;
+    Ok((machine, other))
 }
 
 fn inside<T: Send>(machine: &Namespace, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {

@@ -7,31 +7,23 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, ensure};
 
 use super::peers::{self, PeerSpec};
-use super::routes::{Attributes, Prefix};
+use super::routes::{Attributes, Prefix, Table};
 
 /// The octets of the path attributes of each prefix.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Model(BTreeMap<Prefix, Arc<[u8]>>);
 
 impl Model {
-    /// What an external peer has of these, who are external too: of each prefix the path with the shortest AS path and, of those, from
-    /// the peer with the lowest BGP identifier (RFC 4271 section 9.1.2.2).
+    /// What an external peer has of these, who are external too.
     #[must_use]
     pub fn of_best(injectors: &[&PeerSpec], asn: u32) -> Self {
-        let mut best: BTreeMap<Prefix, (usize, Ipv4Addr, Arc<[u8]>)> = BTreeMap::new();
-        for injector in injectors {
-            for (attributes, prefixes) in &injector.table.sets {
-                let (length, octets) = (attributes.as_path.len(), octets(&attributes.passed_on(asn)));
-                for prefix in prefixes {
-                    let path = (length, injector.address, Arc::clone(&octets));
-                    let held = best.entry(*prefix).or_insert_with(|| path.clone());
-                    if (path.0, path.1) < (held.0, held.1) {
-                        *held = path;
-                    }
-                }
-            }
-        }
-        Self(best.into_iter().map(|(prefix, (.., octets))| (prefix, octets)).collect())
+        Best::of(injectors.iter().map(|injector| (injector.address, &*injector.table)), asn).told()
+    }
+
+    /// Of how many prefixes it is.
+    #[must_use]
+    pub fn prefixes(&self) -> usize {
+        self.0.len()
     }
 
     /// What a client of a reflector has of these others.
@@ -94,6 +86,56 @@ impl Model {
     }
 }
 
+/// The best path of each prefix, as it is told: of each prefix the path with the shortest AS path and, of those, from the peer with the
+/// lowest BGP identifier (RFC 4271 section 9.1.2.2). All peers are external.
+#[derive(Debug)]
+pub struct Best(BTreeMap<Prefix, Path>);
+
+/// What of a path counts for the decision, in its order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Path {
+    length: usize,
+    from: Ipv4Addr,
+    octets: Arc<[u8]>,
+}
+
+impl Best {
+    /// Of these tables, each with its peer's BGP identifier, as a speaker of AS `asn` passes them on.
+    pub fn of<'a>(tables: impl IntoIterator<Item = (Ipv4Addr, &'a Table)>, asn: u32) -> Self {
+        let mut best: BTreeMap<Prefix, Path> = BTreeMap::new();
+        for (from, table) in tables {
+            for (attributes, prefixes) in &table.sets {
+                let (length, octets) = (attributes.as_path.len(), octets(&attributes.passed_on(asn)));
+                for prefix in prefixes {
+                    let path = Path { length, from, octets: Arc::clone(&octets) };
+                    let held = best.entry(*prefix).or_insert_with(|| path.clone());
+                    if path < *held {
+                        *held = path;
+                    }
+                }
+            }
+        }
+        Self(best)
+    }
+
+    /// What a peer has of it that told none of it.
+    #[must_use]
+    pub fn told(&self) -> Model {
+        self.but(None)
+    }
+
+    /// What this peer has of it: nobody is told his own path.
+    #[must_use]
+    pub fn told_to(&self, peer: Ipv4Addr) -> Model {
+        self.but(Some(peer))
+    }
+
+    fn but(&self, peer: Option<Ipv4Addr>) -> Model {
+        let others = self.0.iter().filter(|(_, path)| Some(path.from) != peer);
+        Model(others.map(|(prefix, path)| (*prefix, Arc::clone(&path.octets))).collect())
+    }
+}
+
 fn octets(attributes: &Attributes) -> Arc<[u8]> {
     attributes.octets().into()
 }
@@ -120,6 +162,10 @@ mod tests {
             let best = paths.min_by_key(|(set, _)| (set.as_path.len(), set.next_hop)).unwrap();
             assert_eq!(*model.0[prefix], best.0.passed_on(65_000).octets());
         }
+        let best = Best::of(all.iter().map(|peer| (peer.address, &*peer.table)), 65_000);
+        assert_eq!(best.told(), model);
+        let others: Vec<Model> = all.iter().map(|peer| best.told_to(peer.address)).collect();
+        assert_eq!(others.iter().map(Model::prefixes).sum::<usize>(), 3 * 50, "nobody has what is his own");
     }
 
     #[test]

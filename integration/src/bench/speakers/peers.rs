@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::sockopt::{Linger, ReuseAddr};
+use nix::sys::socket::sockopt::{Linger, RcvBuf, ReuseAddr};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket};
 
 use super::routes::{Prefix, Table};
@@ -93,6 +93,8 @@ enum State {
     Established,
     /// It was reset by the peer, as it should be.
     Reset,
+    /// The daemon did not want it back yet.
+    Refused,
     Failed(String),
 }
 
@@ -102,6 +104,8 @@ pub struct Peer {
     spec: PeerSpec,
     stream: TcpStream,
     state: State,
+    /// Whether it had a session that was reset.
+    returns: bool,
     input: Vec<u8>,
     /// What goes out before the table, or after it.
     control: Vec<u8>,
@@ -109,6 +113,8 @@ pub struct Peer {
     sent: Option<usize>,
     /// Whether it is awaited that the socket takes more.
     blocked: bool,
+    /// Whether it reads.
+    reading: bool,
     seen: Seen,
     told: Told,
     /// All UPDATEs, to be looked at afterwards.
@@ -117,10 +123,13 @@ pub struct Peer {
 }
 
 impl Peer {
-    fn connect(spec: &PeerSpec, daemon: Ipv4Addr) -> Result<Self> {
+    fn connect(spec: &PeerSpec, daemon: Ipv4Addr, receive_buffer: Option<usize>) -> Result<Self> {
         let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         // A session of before may still be in TIME-WAIT.
         setsockopt(&socket, ReuseAddr, &true)?;
+        if let Some(octets) = receive_buffer {
+            setsockopt(&socket, RcvBuf, &octets)?;
+        }
         let own = SockaddrIn::from(SocketAddrV4::new(spec.address, 0));
         bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &own)?;
         let daemon = SockaddrIn::from(SocketAddrV4::new(daemon, 179));
@@ -136,9 +145,11 @@ impl Peer {
             spec: spec.clone(),
             stream,
             state: State::Opening,
+            returns: false,
             input: Vec::new(),
             sent: None,
             blocked: false,
+            reading: true,
             seen,
             told: Told::default(),
             updates: Vec::new(),
@@ -158,6 +169,23 @@ impl Peer {
         self.told
     }
 
+    /// Whether its session is Established.
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        self.state == State::Established
+    }
+
+    /// Whether it was reset, and is not back or on the way.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        matches!(self.state, State::Reset | State::Refused)
+    }
+
+    fn fail(&mut self, why: String) {
+        let is_refused = self.returns && self.state == State::Opening;
+        self.state = if is_refused { State::Refused } else { State::Failed(why) };
+    }
+
     /// When it was told of routes last.
     #[must_use]
     pub fn last_update(&self) -> Option<Instant> {
@@ -165,15 +193,24 @@ impl Peer {
     }
 
     fn has_more(&self) -> bool {
-        !self.control.is_empty() || self.sent.is_some_and(|sent| sent < self.spec.table.updates.len())
+        self.unsaid() > 0
+    }
+
+    /// How many octets it has to tell that its socket has not taken.
+    #[must_use]
+    pub fn unsaid(&self) -> usize {
+        let table = self.sent.map_or(0, |sent| self.spec.table.updates.len().saturating_sub(sent));
+        self.control.len() + table
     }
 
     /// Writes as much as the socket takes; says whether that is all.
     fn write(&mut self) -> io::Result<bool> {
         while self.has_more() {
             let table = self.sent.and_then(|sent| self.spec.table.updates.get(sent..)).unwrap_or_default();
+            // A message of the table may be half out.
+            let within = self.sent.is_some_and(|sent| sent > 0) && !table.is_empty();
             let (octets, control) =
-                if self.control.is_empty() { (table, false) } else { (&*self.control, true) };
+                if self.control.is_empty() || within { (table, false) } else { (&*self.control, true) };
             match self.stream.write(octets) {
                 Ok(count) if control => drop(self.control.drain(..count)),
                 Ok(count) => self.sent = self.sent.map(|sent| sent + count),
@@ -182,6 +219,14 @@ impl Peer {
             }
         }
         Ok(true)
+    }
+
+    /// What it waits for.
+    fn interest(&self) -> EpollFlags {
+        let mut flags = EpollFlags::empty();
+        flags.set(EpollFlags::EPOLLIN, self.reading);
+        flags.set(EpollFlags::EPOLLOUT, self.blocked);
+        flags
     }
 
     /// Reads what there is, up to [`READ`].
@@ -336,6 +381,8 @@ pub struct Peers {
     epoll: Epoll,
     peers: Vec<Peer>,
     buffer: Vec<u8>,
+    receive_buffer: Option<usize>,
+    keepalive_interval: Duration,
     next_keepalive: Instant,
 }
 
@@ -346,7 +393,24 @@ impl Peers {
     /// If the kernel gives no epoll.
     pub fn new() -> Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Self { epoll, peers: Vec::new(), buffer: vec![0; READ], next_keepalive: now() })
+        Ok(Self {
+            epoll,
+            peers: Vec::new(),
+            buffer: vec![0; READ],
+            receive_buffer: None,
+            keepalive_interval: KEEPALIVE_INTERVAL,
+            next_keepalive: now(),
+        })
+    }
+
+    /// Has them say nothing for so long that is no route.
+    pub fn set_keepalive_interval(&mut self, interval: Duration) {
+        (self.keepalive_interval, self.next_keepalive) = (interval, now() + interval);
+    }
+
+    /// Gives those that connect from now on so large a receive buffer (tcp(7)); none: one that the kernel makes larger as it likes.
+    pub fn set_receive_buffer(&mut self, octets: Option<usize>) {
+        self.receive_buffer = octets;
     }
 
     /// Has one more connect; to be called in its namespace. Its number is returned.
@@ -354,12 +418,33 @@ impl Peers {
     /// # Errors
     /// If the daemon does not accept.
     pub fn connect(&mut self, spec: &PeerSpec, daemon: Ipv4Addr) -> Result<usize> {
-        let peer = Peer::connect(spec, daemon).with_context(|| format!("peer {}", spec.address))?;
+        let peer = self.connected(spec, daemon, self.peers.len())?;
         let number = self.peers.len();
-        self.epoll.add(peer.stream.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, number as u64))?;
         self.peers.push(peer);
         self.write(number);
         Ok(number)
+    }
+
+    /// Has one that was reset connect anew, with nothing told and heard; to be called in its namespace. It is away again if the daemon
+    /// refuses, as it may for a while after a failure.
+    ///
+    /// # Errors
+    /// If the daemon does not accept.
+    pub fn reconnect(&mut self, number: usize, daemon: Ipv4Addr) -> Result<()> {
+        let Some(spec) = self.peers.get(number).map(|peer| peer.spec.clone()) else { return Ok(()) };
+        let again = self.connected(&spec, daemon, number)?;
+        if let Some(peer) = self.peers.get_mut(number) {
+            *peer = Peer { returns: true, ..again };
+        }
+        self.write(number);
+        Ok(())
+    }
+
+    fn connected(&self, spec: &PeerSpec, daemon: Ipv4Addr, number: usize) -> Result<Peer> {
+        let peer = Peer::connect(spec, daemon, self.receive_buffer);
+        let peer = peer.with_context(|| format!("peer {}", spec.address))?;
+        self.epoll.add(peer.stream.as_fd(), EpollEvent::new(peer.interest(), number as u64))?;
+        Ok(peer)
     }
 
     /// All of them, by number.
@@ -380,6 +465,25 @@ impl Peers {
             peer.sent = Some(0);
         }
         self.write(number);
+    }
+
+    /// Has a peer say these messages, after what it says already.
+    pub fn say(&mut self, number: usize, messages: &[u8]) {
+        if let Some(peer) = self.peers.get_mut(number) {
+            peer.control.extend(messages);
+        }
+        self.write(number);
+    }
+
+    /// Has a peer read nothing until it is to again: its window shuts, while it goes on telling.
+    ///
+    /// # Errors
+    /// If the kernel's epoll fails.
+    pub fn set_reading(&mut self, number: usize, reading: bool) -> Result<()> {
+        let Some(peer) = self.peers.get_mut(number) else { return Ok(()) };
+        peer.reading = reading;
+        let mut event = EpollEvent::new(peer.interest(), number as u64);
+        Ok(self.epoll.modify(peer.stream.as_fd(), &mut event)?)
     }
 
     /// Ends a session as by the death of the peer: with a reset, without a NOTIFICATION.
@@ -415,7 +519,8 @@ impl Peers {
             };
             for event in events.iter().take(count) {
                 let number = usize::try_from(event.data()).unwrap_or(usize::MAX);
-                self.read(number);
+                let lost = event.events().intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP);
+                self.read(number, lost);
                 self.write(number);
             }
             self.keep_alive();
@@ -428,31 +533,34 @@ impl Peers {
         Ok(true)
     }
 
-    fn read(&mut self, number: usize) {
+    /// Reads for a peer, unless it is not to; then too if its session is lost.
+    fn read(&mut self, number: usize, lost: bool) {
         if let Some(peer) = self.peers.get_mut(number)
-            && peer.state != State::Reset
+            && !peer.is_away()
+            && (peer.reading || lost)
             && let Err(error) = peer.read(&mut self.buffer)
         {
-            peer.state = State::Failed(format!("{error:#}"));
+            peer.fail(format!("{error:#}"));
+            // It would tell of its end again and again.
+            let _ = self.epoll.delete(peer.stream.as_fd());
         }
     }
 
     fn write(&mut self, number: usize) {
         let Some(peer) = self.peers.get_mut(number) else { return };
-        if peer.state == State::Reset {
+        if peer.is_away() {
             return;
         }
         let written = peer.write().and_then(|all| {
             if peer.blocked == all {
                 peer.blocked = !all;
-                let more = if all { EpollFlags::empty() } else { EpollFlags::EPOLLOUT };
-                let mut event = EpollEvent::new(EpollFlags::EPOLLIN | more, number as u64);
+                let mut event = EpollEvent::new(peer.interest(), number as u64);
                 self.epoll.modify(peer.stream.as_fd(), &mut event)?;
             }
             Ok(())
         });
         if let Err(error) = written {
-            peer.state = State::Failed(error.to_string());
+            peer.fail(error.to_string());
         }
     }
 
@@ -460,7 +568,7 @@ impl Peers {
         if now() < self.next_keepalive {
             return;
         }
-        self.next_keepalive = now() + KEEPALIVE_INTERVAL;
+        self.next_keepalive = now() + self.keepalive_interval;
         for number in 0..self.peers.len() {
             if let Some(peer) = self.peers.get_mut(number)
                 && peer.state == State::Established

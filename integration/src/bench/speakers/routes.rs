@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 /// SplitMix64 (Steele, Lea, Flood, 2014): the same tables in every run.
 #[derive(Debug)]
-struct Rng(u64);
+pub struct Rng(pub u64);
 
 impl Rng {
     fn next(&mut self) -> u64 {
@@ -17,7 +17,7 @@ impl Rng {
     }
 
     /// A number below `limit`, which is not 0.
-    fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 
@@ -91,7 +91,8 @@ pub struct Attributes {
 impl Attributes {
     /// As the Internet's are: a path of 2 to 6 ASes, communities on 70 of 100, a MED on 20, large communities on 15. `origin` makes it
     /// another than all others.
-    fn internet(rng: &mut Rng, first: u32, next_hop: Ipv4Addr, origin: u32) -> Self {
+    #[must_use]
+    pub fn internet(rng: &mut Rng, first: u32, next_hop: Ipv4Addr, origin: u32) -> Self {
         let mut as_path = vec![first];
         as_path.extend((0..rng.below(5)).map(|_| 1 + rng.number() % 60_000).collect::<Vec<_>>());
         as_path.push(origin);
@@ -185,23 +186,8 @@ const MESSAGE_MAX: usize = 4096;
 
 impl Table {
     /// Appends UPDATEs that announce prefixes with these path attributes.
-    fn announce(&mut self, attributes: Attributes, prefixes: Vec<Prefix>) {
-        let (octets, mut nlri) = (attributes.octets(), Vec::new());
-        let mut rest = prefixes.iter().peekable();
-        while rest.peek().is_some() {
-            nlri.clear();
-            let room = MESSAGE_MAX.saturating_sub(19 + 2 + 2 + octets.len() + 5);
-            while let Some(prefix) = rest.next_if(|_| nlri.len() <= room) {
-                prefix.push_to(&mut nlri);
-            }
-            let length = 19 + 2 + 2 + octets.len() + nlri.len();
-            self.updates.extend([0xff; 16]);
-            self.updates.extend(sixteen_bits(length));
-            self.updates.extend([2, 0, 0]);
-            self.updates.extend(sixteen_bits(octets.len()));
-            self.updates.extend(&octets);
-            self.updates.extend(&nlri);
-        }
+    pub fn announce(&mut self, attributes: Attributes, prefixes: Vec<Prefix>) {
+        announce(&attributes, &prefixes, &mut self.updates);
         self.sets.push((attributes, prefixes));
     }
 
@@ -210,6 +196,47 @@ impl Table {
     pub fn prefixes(&self) -> usize {
         self.sets.iter().map(|(_, prefixes)| prefixes.len()).sum()
     }
+}
+
+/// Appends UPDATEs that announce these prefixes with these path attributes.
+pub fn announce(attributes: &Attributes, prefixes: &[Prefix], updates: &mut Vec<u8>) {
+    let octets = attributes.octets();
+    for nlri in pieces(prefixes, octets.len()) {
+        push_update(&[], &octets, &nlri, updates);
+    }
+}
+
+/// Appends UPDATEs that withdraw these prefixes.
+pub fn withdraw(prefixes: &[Prefix], updates: &mut Vec<u8>) {
+    for withdrawn in pieces(prefixes, 0) {
+        push_update(&withdrawn, &[], &[], updates);
+    }
+}
+
+/// The octets of prefixes in as few parts as go into messages that have `more` octets besides.
+fn pieces(prefixes: &[Prefix], more: usize) -> impl Iterator<Item = Vec<u8>> + '_ {
+    let room = MESSAGE_MAX.saturating_sub(19 + 2 + 2 + more + 5);
+    let mut rest = prefixes.iter().peekable();
+    std::iter::from_fn(move || {
+        let mut nlri = Vec::new();
+        while let Some(prefix) = rest.next_if(|_| nlri.len() <= room) {
+            prefix.push_to(&mut nlri);
+        }
+        Some(nlri).filter(|nlri| !nlri.is_empty())
+    })
+}
+
+/// Appends one UPDATE (RFC 4271 section 4.3).
+fn push_update(withdrawn: &[u8], attributes: &[u8], announced: &[u8], updates: &mut Vec<u8>) {
+    let length = 19 + 2 + withdrawn.len() + 2 + attributes.len() + announced.len();
+    updates.extend([0xff; 16]);
+    updates.extend(sixteen_bits(length));
+    updates.push(2);
+    updates.extend(sixteen_bits(withdrawn.len()));
+    updates.extend(withdrawn);
+    updates.extend(sixteen_bits(attributes.len()));
+    updates.extend(attributes);
+    updates.extend(announced);
 }
 
 /// Distinct prefixes, as long as the Internet's: six of ten are /24s.
