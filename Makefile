@@ -78,6 +78,7 @@ bench: bench-packages ## Measure weftd beside BIRD, FRR, GoBGP and the kernel, w
 	$(STATIC) --profile plugin --package weft-cni --bin weft-cni --package weft-integration --bin weft-bench
 	$(STATIC) --release --package weft-controller --bins --package weft-integration --bin weft-bench-bfd --bin weft-bench-speakers
 	@$(TARGET)/$(HOST)/release/weft-bench-speakers --results $(TARGET)/bench/results.json $(BENCH_SPEAKERS)
+	@$(TARGET)/$(HOST)/release/weft-bench-speakers --checks all
 	@$(TARGET)/$(HOST)/plugin/weft-bench --results $(TARGET)/bench/results.json $(BENCH)
 	@$(TARGET)/$(HOST)/release/weft-bench-speakers draw $(TARGET)/bench/results.json docs
 	@$(TARGET)/$(HOST)/release/weft-bench-bfd --results $(TARGET)/bench/bfd.json --docs docs $(BENCH)

@@ -128,6 +128,15 @@ impl Running {
         }
     }
 
+    /// The process id of weftd.
+    ///
+    /// # Errors
+    /// If it is another daemon.
+    pub(super) fn weftd(&mut self) -> Result<u32> {
+        let process = self.weft.as_mut().and_then(|weft| weft.process().as_mut());
+        Ok(process.context("weftd does not run")?.id())
+    }
+
     /// What all its processes have used so far.
     ///
     /// # Errors
@@ -153,11 +162,23 @@ fn processor(id: u32) -> Result<f64> {
     Ok(ticks as f64 / 100.0)
 }
 
-/// The most memory that was resident, in MiB (proc_pid_status(5)).
+/// The most memory that was resident, in MiB.
 fn peak(id: u32) -> Result<f64> {
+    memory(id, "VmHWM:")
+}
+
+/// The memory that is resident, in MiB.
+pub(super) fn resident(id: u32) -> Result<f64> {
+    memory(id, "VmRSS:")
+}
+
+/// A size in MiB (proc_pid_status(5)).
+fn memory(id: u32, field: &str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib: u64 = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).context("no VmHWM")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib: u64 = line
+        .and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .with_context(|| format!("no {field}"))?;
     Ok(kib as f64 / 1024.0)
 }
 

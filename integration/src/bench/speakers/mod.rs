@@ -3,6 +3,7 @@
 //! Every run has a machine for the daemon and one for its peers, who are one thread of this program. Daemons take turns, so that what
 //! else the machine does meets all alike: ratios within one run say something, absolute times little.
 
+pub mod checks;
 mod daemons;
 mod fib;
 mod kernel;
