@@ -11,7 +11,7 @@ use weft_routing::netlink::{LinkName, Socket};
 
 use super::daemons::{ADDRESS, Running};
 use super::kernel::{self, Kernel};
-use super::peers::Peers;
+use super::peers::{Peers, Terms};
 use super::report::{Outcome, Scenario};
 use super::routes::Prefix;
 use super::{LIMIT, Load, SETTLE, Watch, established, own_processor};
@@ -79,7 +79,7 @@ pub(super) fn learned(
     mut running: Running,
     load: &Load,
 ) -> Result<Vec<(Scenario, Outcome)>> {
-    let (mut peers, mut outcomes) = (Peers::new()?, Vec::new());
+    let (mut peers, mut outcomes) = (Peers::new(Terms::default())?, Vec::new());
     let mut kernel = machine.run(Kernel::new)??;
     let injector = load.peers.first().context("no peer")?;
     let injector = peers.connect(injector, ADDRESS)?;
@@ -116,7 +116,7 @@ pub(super) fn failover(
     mut running: Running,
     load: &Load,
 ) -> Result<Vec<(Scenario, Outcome)>> {
-    let mut peers = Peers::new()?;
+    let mut peers = Peers::new(Terms::default())?;
     let mut kernel = machine.run(Kernel::new)??;
     let [first, second] = load.peers.as_slice() else { return Ok(Vec::new()) };
     let lost = first.address;

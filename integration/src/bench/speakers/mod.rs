@@ -25,7 +25,7 @@ use nix::sys::time::TimeValLike as _;
 pub use self::daemons::Daemon;
 use self::daemons::{ADDRESS, ASN, Running};
 use self::model::Model;
-use self::peers::{PeerSpec, Peers};
+use self::peers::{PeerSpec, Peers, Terms};
 use self::report::Outcome;
 pub use self::report::{Report, Scenario};
 use self::routes::{Prefix, Table};
@@ -337,7 +337,7 @@ fn has(peers: &Peers, number: usize, prefixes: usize) -> bool {
 
 fn internet(daemon: Daemon, mut running: Running, load: &Load) -> Result<Vec<(Scenario, Outcome)>> {
     let [injector, first, second] = load.peers.as_slice() else { return Ok(Vec::new()) };
-    let (mut peers, mut outcomes) = (Peers::new()?, Vec::new());
+    let (mut peers, mut outcomes) = (Peers::new(Terms::default())?, Vec::new());
     let injector = peers.connect(injector, ADDRESS)?;
     let first = peers.connect(first, ADDRESS)?;
     established(&mut peers)?;
@@ -375,7 +375,7 @@ fn internet(daemon: Daemon, mut running: Running, load: &Load) -> Result<Vec<(Sc
 }
 
 fn ten(daemon: Daemon, mut running: Running, load: &Load) -> Result<Vec<(Scenario, Outcome)>> {
-    let mut peers = Peers::new()?;
+    let mut peers = Peers::new(Terms::default())?;
     for spec in &load.peers {
         peers.connect(spec, ADDRESS)?;
     }
@@ -398,7 +398,7 @@ fn ten(daemon: Daemon, mut running: Running, load: &Load) -> Result<Vec<(Scenari
 }
 
 fn reflector(daemon: Daemon, mut running: Running, load: &Load) -> Result<Vec<(Scenario, Outcome)>> {
-    let mut peers = Peers::new()?;
+    let mut peers = Peers::new(Terms::default())?;
     for spec in &load.peers {
         peers.connect(spec, ADDRESS)?;
     }

@@ -27,6 +27,9 @@ const UPDATE: u8 = 2;
 const NOTIFICATION: u8 = 3;
 const KEEPALIVE: u8 = 4;
 
+/// What is proposed.
+const HOLD_TIME: u16 = 180;
+
 /// Often enough for a daemon that reads the rest of its input with the next message only.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -123,11 +126,11 @@ pub struct Peer {
 }
 
 impl Peer {
-    fn connect(spec: &PeerSpec, daemon: Ipv4Addr, receive_buffer: Option<usize>) -> Result<Self> {
+    fn connect(spec: &PeerSpec, daemon: Ipv4Addr, terms: Terms) -> Result<Self> {
         let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         // A session of before may still be in TIME-WAIT.
         setsockopt(&socket, ReuseAddr, &true)?;
-        if let Some(octets) = receive_buffer {
+        if let Some(octets) = terms.receive_buffer {
             setsockopt(&socket, RcvBuf, &octets)?;
         }
         let own = SockaddrIn::from(SocketAddrV4::new(spec.address, 0));
@@ -141,7 +144,7 @@ impl Peer {
         spec.own.iter().for_each(|prefix| seen.set(*prefix, true));
         seen.count = 0;
         Ok(Self {
-            control: open(spec),
+            control: open(spec, terms.hold_time),
             spec: spec.clone(),
             stream,
             state: State::Opening,
@@ -359,13 +362,13 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     octets
 }
 
-/// With IPv4 unicast, route refresh and AS numbers of four octets; a hold time of three minutes.
-fn open(spec: &PeerSpec) -> Vec<u8> {
+/// With IPv4 unicast, route refresh and AS numbers of four octets.
+fn open(spec: &PeerSpec, hold_time: u16) -> Vec<u8> {
     /// RFC 6793 section 4.2.2.
     const AS_TRANS: u16 = 23456;
     let mut body = vec![4];
     body.extend(u16::try_from(spec.asn).unwrap_or(AS_TRANS).to_be_bytes());
-    body.extend(180_u16.to_be_bytes());
+    body.extend(hold_time.to_be_bytes());
     body.extend(spec.address.octets());
     let mut capabilities = vec![1, 4, 0, 1, 0, 1, 2, 0, 65, 4];
     capabilities.extend(spec.asn.to_be_bytes());
@@ -375,14 +378,35 @@ fn open(spec: &PeerSpec) -> Vec<u8> {
     message(OPEN, &body)
 }
 
+/// What peers connect with.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// What they propose, in seconds; 0: neither side sends KEEPALIVEs (RFC 4271 section 4.2).
+    pub hold_time: u16,
+    /// How often they say KEEPALIVE; none: never.
+    pub keepalive_interval: Option<Duration>,
+    /// How large the receive buffers of their sockets are (tcp(7)); none: as large as the kernel likes.
+    pub receive_buffer: Option<usize>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { hold_time: HOLD_TIME, keepalive_interval: Some(KEEPALIVE_INTERVAL), receive_buffer: None }
+    }
+}
+
+impl Terms {
+    /// Those of peers who say nothing but routes.
+    pub const SILENT: Self = Self { hold_time: 0, keepalive_interval: None, receive_buffer: None };
+}
+
 /// All peers of a daemon.
 #[derive(Debug)]
 pub struct Peers {
     epoll: Epoll,
     peers: Vec<Peer>,
     buffer: Vec<u8>,
-    receive_buffer: Option<usize>,
-    keepalive_interval: Duration,
+    terms: Terms,
     next_keepalive: Instant,
 }
 
@@ -391,26 +415,9 @@ impl Peers {
     ///
     /// # Errors
     /// If the kernel gives no epoll.
-    pub fn new() -> Result<Self> {
+    pub fn new(terms: Terms) -> Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Self {
-            epoll,
-            peers: Vec::new(),
-            buffer: vec![0; READ],
-            receive_buffer: None,
-            keepalive_interval: KEEPALIVE_INTERVAL,
-            next_keepalive: now(),
-        })
-    }
-
-    /// Has them say nothing for so long that is no route.
-    pub fn set_keepalive_interval(&mut self, interval: Duration) {
-        (self.keepalive_interval, self.next_keepalive) = (interval, now() + interval);
-    }
-
-    /// Gives those that connect from now on so large a receive buffer (tcp(7)); none: one that the kernel makes larger as it likes.
-    pub fn set_receive_buffer(&mut self, octets: Option<usize>) {
-        self.receive_buffer = octets;
+        Ok(Self { epoll, peers: Vec::new(), buffer: vec![0; READ], terms, next_keepalive: now() })
     }
 
     /// Has one more connect; to be called in its namespace. Its number is returned.
@@ -441,7 +448,7 @@ impl Peers {
     }
 
     fn connected(&self, spec: &PeerSpec, daemon: Ipv4Addr, number: usize) -> Result<Peer> {
-        let peer = Peer::connect(spec, daemon, self.receive_buffer);
+        let peer = Peer::connect(spec, daemon, self.terms);
         let peer = peer.with_context(|| format!("peer {}", spec.address))?;
         self.epoll.add(peer.stream.as_fd(), EpollEvent::new(peer.interest(), number as u64))?;
         Ok(peer)
@@ -565,10 +572,11 @@ impl Peers {
     }
 
     fn keep_alive(&mut self) {
+        let Some(interval) = self.terms.keepalive_interval else { return };
         if now() < self.next_keepalive {
             return;
         }
-        self.next_keepalive = now() + self.keepalive_interval;
+        self.next_keepalive = now() + interval;
         for number in 0..self.peers.len() {
             if let Some(peer) = self.peers.get_mut(number)
                 && peer.state == State::Established

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::super::peers::{Peer, Peers};
+use super::super::peers::{Peer, Peers, Terms};
 use super::super::routes::{internet_prefixes, plain};
 use super::super::{LIMIT, Watch, peer_address};
 use super::{Check, Figures, Told, beside_weftd, connect, external};
 use crate::wait::now;
 
+/// Those of most speakers.
+const TERMS: Terms =
+    Terms { hold_time: 90, keepalive_interval: Some(Duration::from_secs(30)), receive_buffer: None };
 /// How long it takes until all that routes bring with them is over.
 const AFTERMATH: Duration = Duration::from_secs(10);
 /// Of the processor's time, at most.
@@ -24,7 +27,7 @@ pub(super) fn check(fraction: usize) -> Result<Vec<Figures>> {
     let part = |whole: Duration, least| (whole / u32::try_from(fraction).unwrap_or(1)).max(least);
     let lasts = part(Duration::from_secs(60), Duration::from_secs(2));
     beside_weftd(&specs, true, |mut running| {
-        let mut peers = connect(&specs, None)?;
+        let mut peers = connect(&specs, TERMS)?;
         (0..specs.len()).for_each(|number| peers.tell(number));
         // The one is told what the other tells.
         let told = |peers: &Peers| peers.all().iter().map(Peer::has).sum::<usize>();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::super::daemons::ADDRESS;
-use super::super::peers::{Peer, PeerSpec, Peers};
+use super::super::peers::{Peer, PeerSpec, Peers, Terms};
 use super::super::routes::{Prefix, Rng, blocks, internet};
 use super::super::{SESSIONS, Watch, peer_address};
 use super::changes::{Rate, Teller, best, churn, settle};
@@ -37,7 +37,7 @@ pub(super) fn check(fraction: usize) -> Result<Vec<Figures>> {
     let all: Vec<usize> = (0..specs.len()).collect();
 
     beside_weftd(&specs, false, |mut running| {
-        let mut peers = connect(&specs, None)?;
+        let mut peers = connect(&specs, Terms::SILENT)?;
         let of = specs.iter().enumerate();
         let mut tellers: Vec<_> = of.map(|(number, spec)| Teller::new(number, spec, usize::MAX)).collect();
         let wanted = |tellers: &[Teller]| {

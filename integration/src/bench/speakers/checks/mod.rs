@@ -17,14 +17,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::Serialize;
 
 use super::daemons::{ADDRESS, Daemon, Running};
-use super::peers::{Peer, PeerSpec, Peers};
+use super::peers::{Peer, PeerSpec, Peers, Terms};
 use super::report::Outcome;
 use super::routes::Table;
 use super::{SESSIONS, cable, inside, peer_address};
 use crate::lab::Lab;
 
-/// Peers that say no more than they must: what only goes on when a peer says something else stalls.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// The least, the first and the most octets of a socket's send buffer (tcp(7)): what is in there has been said, and cannot be taken back.
 const SEND_BUFFER: &str = "4096 16384 131072";
 /// How long it is quiet after the sessions are up.
@@ -205,11 +203,9 @@ fn beside_weftd<T: Send>(
     done.context("nothing was done")
 }
 
-/// Peers who say no more than they must, with their sessions up.
-fn connect(specs: &[PeerSpec], receive_buffer: Option<usize>) -> Result<Peers> {
-    let mut peers = Peers::new()?;
-    peers.set_keepalive_interval(KEEPALIVE_INTERVAL);
-    peers.set_receive_buffer(receive_buffer);
+/// These peers, with their sessions up.
+fn connect(specs: &[PeerSpec], terms: Terms) -> Result<Peers> {
+    let mut peers = Peers::new(terms)?;
     for spec in specs {
         peers.connect(spec, ADDRESS)?;
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::super::peers::{PeerSpec, Peers};
+use super::super::peers::{PeerSpec, Peers, Terms};
 use super::super::report::Outcome;
 use super::super::routes::{Rng, Table, internet, internet_prefixes};
 use super::super::{LIMIT, Running, Watch, has, peer_address};
@@ -48,7 +48,7 @@ impl Load<'_> {
     }
 
     fn run(&self, mut running: Running, stuck: bool) -> Result<Vec<Figures>> {
-        let mut peers = connect(self.specs, Some(RECEIVE_BUFFER))?;
+        let mut peers = connect(self.specs, Terms { receive_buffer: Some(RECEIVE_BUFFER), ..Terms::SILENT })?;
         let words = if stuck { "one stuck" } else { "all read" };
 
         let watch = Watch::begin(&mut running)?;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::super::daemons::{ADDRESS, ASN};
 use super::super::model::Model;
-use super::super::peers::{Peer, PeerSpec, Peers};
+use super::super::peers::{Peer, PeerSpec, Peers, Terms};
 use super::super::report::Outcome;
 use super::super::routes::{Prefix, Table, blocks, internet, internet_prefixes, withdraw};
 use super::super::{LIMIT, Running, Watch, peer_address, told};
@@ -50,7 +50,7 @@ struct Part<'a> {
 
 impl Part<'_> {
     fn run(&self, mut running: Running) -> Result<Figures> {
-        let mut peers = connect(self.specs, self.receive_buffer)?;
+        let mut peers = connect(self.specs, Terms { receive_buffer: self.receive_buffer, ..Terms::SILENT })?;
         let all: Vec<usize> = (0..self.specs.len()).collect();
         let models: Vec<Model> = all.iter().map(|number| self.model(*number)).collect();
         let (watch, mut walls) = (Watch::begin(&mut running)?, Vec::new());
