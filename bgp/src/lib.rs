@@ -39,6 +39,8 @@ pub mod role;
 pub mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
+#[cfg(test)]
+mod sizes;
 pub mod speaker;
 pub mod status;
 #[cfg(feature = "transport")]

@@ -147,3 +147,8 @@ fn what_came_from_the_group_itself_is_encoded_once_too() {
         assert_eq!(messages, u64::from(clients - 1) + 2);
     }
 }
+
+#[test]
+fn a_route_takes_as_much_memory_as_the_docs_say() {
+    crate::sizes::assert_told(&[("Slot", size_of::<adj_out::Slot>())]);
+}

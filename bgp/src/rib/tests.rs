@@ -235,3 +235,13 @@ fn what_leads_to_next_hops_does_not_depend_on_what_it_leads_to() {
     assert!(reason.contains("BGP's route 10.2.0.0/24"), "{reason}");
     assert!(bench.rib.direct.is_empty());
 }
+
+#[test]
+fn a_route_takes_as_much_memory_as_the_docs_say() {
+    crate::sizes::assert_told(&[
+        ("Destination", size_of::<loc::Destination>()),
+        ("Path", size_of::<holdings::Path>()),
+        ("Interned", size_of::<attributes::Interned>()),
+        ("PathAttributes", size_of::<PathAttributes>()),
+    ]);
+}
