@@ -482,6 +482,11 @@ impl Peers {
         self.write(number);
     }
 
+    /// Forgets the UPDATEs that they were told. Whoever has prefixes left lacks them in what he was told from then on.
+    pub fn forget_updates(&mut self) {
+        self.peers.iter_mut().for_each(|peer| peer.updates.clear());
+    }
+
     /// Has a peer read nothing until it is to again: its window shuts, while it goes on telling.
     ///
     /// # Errors
