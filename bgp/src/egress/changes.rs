@@ -15,6 +15,8 @@ pub struct Changes {
     sets: Vec<Arc<PathAttributes>>,
     ipv4: Vec<(Packed4, Option<Advertised>)>,
     ipv6: Vec<(Packed6, Option<Advertised>)>,
+    /// How many there may be.
+    expected: usize,
 }
 
 /// A route as it is announced.
@@ -27,9 +29,9 @@ pub(super) struct Advertised {
 }
 
 impl Changes {
-    /// None yet.
-    pub(crate) fn new() -> Self {
-        Self::default()
+    /// None yet, and about so many to come, nearly always of one family.
+    pub(crate) fn expecting(expected: usize) -> Self {
+        Self { expected, ..Self::default() }
     }
 
     /// What this key names is announced with these attributes, from now on.
@@ -57,8 +59,8 @@ impl Changes {
     #[inline]
     fn push(&mut self, key: PackedKey, route: Option<Advertised>) {
         match key {
-            PackedKey::Ipv4(key) => self.ipv4.push((key, route)),
-            PackedKey::Ipv6(key) => self.ipv6.push((key, route)),
+            PackedKey::Ipv4(key) => push(&mut self.ipv4, self.expected, (key, route)),
+            PackedKey::Ipv6(key) => push(&mut self.ipv6, self.expected, (key, route)),
         }
     }
 
@@ -92,4 +94,12 @@ impl Changes {
         self.ipv4.iter().for_each(|(key, route)| take(PackedKey::Ipv4(*key), *route));
         self.ipv6.iter().for_each(|(key, route)| take(PackedKey::Ipv6(*key), *route));
     }
+}
+
+#[inline]
+fn push<T>(changes: &mut Vec<T>, expected: usize, change: T) {
+    if changes.capacity() == 0 {
+        changes.reserve(expected);
+    }
+    changes.push(change);
 }

@@ -25,7 +25,7 @@ fn change(number: u32, med: Option<u32>) -> Change {
 }
 
 fn changes(all: impl IntoIterator<Item = Change>) -> EgressInput {
-    let mut changes = Changes::new();
+    let mut changes = Changes::default();
     for (number, med, from) in all {
         let prefix = ipnet::Ipv4Net::new(Ipv4Addr::from(number), 32).unwrap().into();
         let key = PackedKey::of(&PathKey { prefix, path_id: 0 });

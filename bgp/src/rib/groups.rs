@@ -54,7 +54,7 @@ impl Group {
     /// How the Adj-RIB-Out changes now that these prefixes have another best path.
     fn changes(&mut self, ids: &[PrefixId], decided: &Decided<'_>) -> Changes {
         let Decided { table, holdings, aggregates, .. } = *decided;
-        let mut changes = Changes::new();
+        let mut changes = Changes::expecting(ids.len());
         // Routes that share attributes come one behind the other.
         let mut from: Option<(Best, Provenance)> = None;
         let mut told: Option<(Best, Family, Option<&Operations>, Arc<PathAttributes>)> = None;
