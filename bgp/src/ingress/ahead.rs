@@ -3,7 +3,7 @@
 
 use std::mem::take;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::framing::{Frame, Framer};
 use super::{RouteBatch, Session};
@@ -124,18 +124,4 @@ fn decode(decoder: &mut Decoder, frame: &Frame, batch: &mut RouteBatch) -> bool 
         last.range.end = last.range.end.min(prefixes);
     }
     false
-}
-
-impl Framer {
-    /// What there is of a message whose end has not come.
-    fn partial(&self) -> &[u8] {
-        &self.partial
-    }
-
-    /// All that no message was made of.
-    fn rest(&mut self) -> Bytes {
-        let mut rest: BytesMut = take(&mut self.partial);
-        rest.put(take(&mut self.input));
-        rest.freeze()
-    }
 }

@@ -26,9 +26,9 @@ impl Frame {
 #[derive(Debug)]
 pub(super) struct Framer {
     /// What has not been looked at.
-    pub(super) input: Bytes,
+    input: Bytes,
     /// The beginning of a message whose end has not come.
-    pub(super) partial: BytesMut,
+    partial: BytesMut,
     message_max: u16,
 }
 
@@ -68,6 +68,18 @@ impl Framer {
         }
         let message = std::mem::take(&mut self.partial).freeze();
         Ok(Some(Frame { kind: header.kind, message }))
+    }
+
+    /// What there is of a message whose end has not come.
+    pub(super) fn partial(&self) -> &[u8] {
+        &self.partial
+    }
+
+    /// All that no message was made of.
+    pub(super) fn rest(&mut self) -> Bytes {
+        let mut rest = std::mem::take(&mut self.partial);
+        rest.extend_from_slice(&std::mem::take(&mut self.input));
+        rest.freeze()
     }
 
     /// The next message if all of it is in the input; else what there is of it is put aside.
