@@ -34,6 +34,8 @@ pub(super) struct Candidate {
     pub(super) path_id: u32,
     /// Its next hop; none: its own, shared with no other path.
     pub(super) hop: Option<HopId>,
+    /// How many lower MEDs there are among paths of its neighbouring AS that are as good up to there.
+    pub(super) lower_meds: u32,
     /// The step at which it lost; none: it is the best.
     pub(super) lost: Option<Step>,
     /// Whether it is as good as the best but for the tie-breaks, and its next hop is among as many as are allowed.
@@ -41,6 +43,17 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
+    /// What the steps before MED compare: lower is better.
+    fn before_med(&self) -> impl Ord + use<> {
+        let Keys { long_lived_stale, local_pref, as_path_length, origin, .. } = self.keys;
+        (!self.local, long_lived_stale, Reverse(local_pref), as_path_length, origin)
+    }
+
+    /// What all steps compare, once [`Self::lower_meds`] is known.
+    fn order(&self) -> impl Ord + use<> {
+        (self.before_med(), self.lower_meds, self.internal, self.igp_metric, self.tie_break())
+    }
+
     /// What orders paths that are equally good: unique, as there is one session to an address, and one path there by an identifier.
     fn tie_break(&self) -> TieBreak {
         let originator = self.keys.originator.unwrap_or(self.router_id);
@@ -84,21 +97,30 @@ pub(super) enum Step {
 pub(super) type Candidates = SmallVec<[Candidate; 2]>;
 
 /// Ranks the candidates: best first, each with the step at which it lost; those over the first `max_paths` next hops marked as multipath.
+/// The others are compared like the best: speakers that tell each other the best few of their paths (RFC 7911) need not come to rest where a
+/// longer path may come before a shorter one, which it may be made of.
 pub(super) fn decide(candidates: &mut [Candidate], max_paths: u16) {
     eliminate(candidates, max_paths);
-    rank(candidates);
+    if candidates.len() > 1 {
+        count_lower_meds(candidates);
+        candidates.sort_unstable_by_key(Candidate::order);
+    }
 }
 
 /// The same, of the best and those marked as multipath alone; the others go.
 pub(super) fn keep_winners(candidates: &mut Vec<Candidate>, max_paths: u16) {
     eliminate(candidates, max_paths);
     candidates.retain(|c| c.multipath || c.lost.is_none());
-    rank(candidates);
+    // They are equally good but for that.
+    candidates.sort_unstable_by_key(Candidate::tie_break);
 }
 
-fn rank(candidates: &mut [Candidate]) {
-    if candidates.len() > 1 {
-        candidates.sort_unstable_by_key(|c| (c.lost.is_some(), Reverse(c.lost), c.tie_break()));
+fn count_lower_meds(candidates: &mut [Candidate]) {
+    let group = |c: &Candidate| (c.before_med(), c.keys.neighbour);
+    candidates.sort_unstable_by_key(|c| (group(c), c.keys.med));
+    for group in candidates.chunk_by_mut(|a, b| group(a) == group(b)) {
+        let meds = group.chunk_by_mut(|a, b| a.keys.med == b.keys.med);
+        meds.zip(0..).for_each(|(equal, lower)| equal.iter_mut().for_each(|c| c.lower_meds = lower));
     }
 }
 

@@ -350,6 +350,7 @@ impl Decided<'_> {
             address: std::net::IpAddr::from([0; 4]).into(),
             path_id: path.source.path_id(),
             hop: interned.hop,
+            lower_meds: 0,
             lost: None,
             multipath: false,
         };

@@ -332,6 +332,9 @@ struct Ranked {
 
 impl Ranked {
     fn new(mut left: Vec<Path>) -> Self {
+        if left.len() <= 1 {
+            return Self { equal: left.len(), paths: left };
+        }
         let mut lost: Vec<Vec<Path>> = vec![];
         let mut keep = |left: &mut Vec<Path>, is: &dyn Fn(&Path) -> bool| {
             let (stay, go) = std::mem::take(left).into_iter().partition(is);
@@ -347,12 +350,9 @@ impl Ranked {
         let internal = left.iter().map(|path| path.internal).min();
         keep(&mut left, &|path| Some(path.internal) == internal);
         let equal = left.len();
-        let in_order = |mut paths: Vec<Path>| {
-            paths.sort_by_key(tie_break);
-            paths
-        };
-        let groups = std::iter::once(left).chain(lost.into_iter().rev());
-        Self { paths: groups.flat_map(in_order).collect(), equal }
+        left.sort_by_key(tie_break);
+        left.extend(lost.into_iter().rev().flat_map(|lost| Self::new(lost).paths));
+        Self { paths: left, equal }
     }
 
     fn best(&self) -> &Path {

@@ -26,6 +26,7 @@ fn path(number: u8) -> Candidate {
         address: [192, 0, 2, number].into(),
         path_id: 0,
         hop: None,
+        lower_meds: 0,
         lost: None,
         multipath: false,
     }
@@ -165,6 +166,33 @@ proptest! {
         prop_assert_eq!(ranked.iter().filter(|(_, lost, _)| lost.is_none()).count(), 1);
         prop_assert!(ranked[0].1.is_none() && ranked[0].2);
     }
+
+    /// Where all MEDs are equal, behind each path comes the best of the rest. Proves RFC 7911.
+    #[test]
+    fn the_second_best_is_the_best_without_the_best(paths in prop::collection::vec(any_path(), 1..8)) {
+        let mut paths = paths;
+        for (number, candidate) in (1u8..).zip(&mut paths) {
+            (candidate.path, candidate.address) = (usize::from(number), [192, 0, 2, number].into());
+            candidate.keys.med = 0;
+        }
+        let ranked = decided(&paths, 16);
+        for (n, candidate) in ranked.iter().enumerate() {
+            paths.retain(|path| ranked.iter().skip(n).any(|left| left.path == path.path));
+            prop_assert_eq!(decided(&paths, 16)[0].path, candidate.path);
+        }
+    }
+}
+
+/// Proves RFC 7911.
+#[test]
+fn of_losers_the_lower_med_within_an_as_comes_first() {
+    let of = |number, neighbour, med| {
+        with(number, |c| {
+            (c.keys.as_path_length, c.keys.neighbour, c.keys.med) = (3, Some(Asn(neighbour)), med)
+        })
+    };
+    let paths = [path(9), of(1, 65001, 20), of(2, 65001, 10), of(3, 65002, 50), of(4, 65001, 20)];
+    assert_eq!(decided(&paths, 16).iter().map(|c| c.path).collect::<Vec<_>>(), [9, 2, 3, 1, 4]);
 }
 
 /// Proves RFC 7911.
