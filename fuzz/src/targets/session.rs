@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use weft_bgp::config::{AddPath, AddPathSend, PathChoice, PeerConfig};
+use weft_bgp::ingress::ahead::{Piece, Reader};
 use weft_bgp::ingress::{Ingress, IngressInput, IngressOutput};
 use weft_bgp::role::Role;
 use weft_bgp::session::State;
@@ -25,7 +26,8 @@ const KEEPALIVE: [u8; 19] = {
 };
 
 /// An octet that says what the peer is and whether it is Established already; then steps: 0 to 191, so many octets of what follows
-/// arrive; 192 to 207, up to 8191; the rest do what a network and a clock may do.
+/// arrive; 192 to 207, up to 8191; the rest do what a network and a clock may do. Once time has passed, who reads the connection of an
+/// Established session decodes UPDATEs.
 pub fn session(bytes: &[u8]) {
     let mut choices = Choices::new(bytes);
     let mut end = End::new(choices.byte());
@@ -76,12 +78,19 @@ fn open(internal: bool, add_path: bool) -> Vec<u8> {
     [&[0xff; 16][..], &length, &[1], &body].concat()
 }
 
+struct Connection {
+    id: ConnectionId,
+    reader: Reader,
+    /// The reader knows of the session.
+    agreed: bool,
+}
+
 /// One `Ingress`, and the connections that it holds.
 struct End {
     now: Instant,
     ingress: Ingress,
     config: PeerConfig,
-    open: Vec<ConnectionId>,
+    open: Vec<Connection>,
     dialling: Vec<ConnectionId>,
     accepted: u64,
 }
@@ -130,6 +139,7 @@ impl End {
         let most = match &input {
             // A message of 19 octets brings two or three things about.
             IngressInput::Bytes { bytes, .. } => 64 + bytes.len(),
+            IngressInput::Updates { updates, .. } => 64 + updates.messages.len(),
             _ => 64,
         };
         self.ingress.handle(self.now, input);
@@ -148,7 +158,7 @@ impl End {
                 self.dialling.push(connection);
             }
             IngressOutput::Write { connection, bytes } => {
-                assert!(self.open.contains(&connection), "it writes to what is open");
+                assert!(self.open.iter().any(|open| open.id == connection), "it writes to what is open");
                 let header = Header::decode(bytes.first_chunk().unwrap(), EXTENDED_MESSAGE_MAX).unwrap();
                 assert_eq!(usize::from(header.length), bytes.len(), "one message in one piece");
                 let mut body = bytes;
@@ -156,7 +166,7 @@ impl End {
                 Message::decode(header.kind, &body).expect("it writes good messages");
             }
             IngressOutput::Close { connection } => {
-                self.open.retain(|open| *open != connection);
+                self.open.retain(|open| open.id != connection);
                 self.dialling.retain(|dial| *dial != connection);
             }
             IngressOutput::Routes(batch) => {
@@ -170,7 +180,7 @@ impl End {
     fn accept(&mut self) {
         self.accepted += 1;
         let connection = ConnectionId::Accepted(self.accepted);
-        self.open.push(connection);
+        self.open(connection);
         self.input(IngressInput::Accepted {
             connection,
             local: SocketAddr::new(US, 179),
@@ -178,22 +188,41 @@ impl End {
         });
     }
 
+    fn open(&mut self, id: ConnectionId) {
+        self.open.push(Connection { id, reader: Reader::default(), agreed: false });
+    }
+
     fn connect(&mut self) {
         if let Some(connection) = self.dialling.pop() {
-            self.open.push(connection);
+            self.open(connection);
             self.input(IngressInput::Connected { connection, local: SocketAddr::new(US, 40000) });
         }
     }
 
     fn close(&mut self) {
-        if let Some(connection) = self.open.pop() {
-            self.input(IngressInput::Closed { connection, error: None });
+        if let Some(Connection { id, .. }) = self.open.pop() {
+            self.input(IngressInput::Closed { connection: id, error: None });
         }
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
-        if let Some(connection) = self.open.last().copied() {
-            self.input(IngressInput::Bytes { connection, bytes: Bytes::copy_from_slice(bytes) });
+        let Some(Connection { id: connection, reader, .. }) = self.open.last_mut() else { return };
+        let connection = *connection;
+        for piece in reader.read(Bytes::copy_from_slice(bytes)) {
+            self.input(match piece {
+                Piece::Bytes(bytes) => IngressInput::Bytes { connection, bytes },
+                Piece::Updates(updates) => IngressInput::Updates { connection, updates },
+            });
+        }
+    }
+
+    /// The reader of the session's connection hears of the session.
+    fn begin(&mut self) {
+        let Some(session) = self.ingress.session() else { return };
+        let mut unaware = self.open.iter_mut().filter(|open| !open.agreed);
+        if let Some(connection) = unaware.find(|open| open.id == session.connection) {
+            connection.reader.begin(session);
+            connection.agreed = true;
         }
     }
 
@@ -207,6 +236,7 @@ impl End {
             assert!(ticks < 10_000, "a timer that expires and expires");
         }
         self.now = until;
+        self.begin();
     }
 
     fn check(&self) {
