@@ -75,6 +75,7 @@ impl Speaker {
     }
 
     /// What that one's sessions are to be.
+    #[cfg(feature = "transport")]
     pub(crate) fn caller_config(&self, caller: Caller) -> Option<&Arc<PeerConfig>> {
         match caller {
             Caller::Peer(peer) => self.peers.get(&peer).map(|peer| &peer.config),
