@@ -67,6 +67,9 @@ impl Key for IpNet {
 
 /// A key, as it is kept.
 trait Packed: Copy + Eq + Hash {
+    /// No key, as its length is none: where nothing is.
+    const VACANT: Self;
+
     fn unpack<K: Key>(self) -> K;
 }
 
@@ -74,6 +77,8 @@ trait Packed: Copy + Eq + Hash {
 pub(crate) type Packed4 = u64;
 
 impl Packed for Packed4 {
+    const VACANT: Self = u64::MAX;
+
     #[inline]
     fn unpack<K: Key>(self) -> K {
         let [a, b, c, d, length, _, number @ ..] = self.to_be_bytes();
@@ -87,6 +92,8 @@ impl Packed for Packed4 {
 pub(crate) type Packed6 = ([u64; 2], u32);
 
 impl Packed for Packed6 {
+    const VACANT: Self = ([u64::MAX; 2], u32::MAX);
+
     #[inline]
     fn unpack<K: Key>(self) -> K {
         let ([high, low], rest) = self;
@@ -134,10 +141,27 @@ impl PackedKey {
     }
 }
 
+/// A place for a prefix, vacant or not. That it says so by its key saves the room of a flag.
 #[derive(Debug)]
 struct Slot<P, V> {
     key: P,
     value: V,
+}
+
+impl<P: Packed, V: Default> Slot<P, V> {
+    fn is_taken(&self) -> bool {
+        self.key != P::VACANT
+    }
+
+    /// Makes it vacant; what was there, if there was anything.
+    fn take(&mut self) -> Option<P> {
+        let key = std::mem::replace(&mut self.key, P::VACANT);
+        let was_taken = key != P::VACANT;
+        if was_taken {
+            self.value = V::default();
+        }
+        was_taken.then_some(key)
+    }
 }
 
 /// The prefixes of one family.
@@ -145,7 +169,7 @@ struct Slot<P, V> {
 struct Half<P, V> {
     /// Places, by the hash of what is there, or was: see [`Half::remove_all`]. What counts is the slot.
     index: HashTable<u32>,
-    slots: Vec<Option<Slot<P, V>>>,
+    slots: Vec<Slot<P, V>>,
     free: Vec<u32>,
     /// How many slots are taken.
     len: usize,
@@ -161,21 +185,18 @@ impl<P, V> Default for Half<P, V> {
 /// that comes and goes would fill it.
 const MANY: usize = 1024;
 
-impl<P: Packed, V> Half<P, V> {
+impl<P: Packed, V: Default> Half<P, V> {
     fn find(&self, hash: u64, key: P) -> Option<usize> {
-        let is = |place: &u32| self.slots[*place as usize].as_ref().is_some_and(|slot| slot.key == key);
+        let is = |place: &u32| self.slots[*place as usize].key == key;
         self.index.find(hash, is).map(|place| *place as usize)
     }
 
-    fn entry(&mut self, hasher: &DefaultHashBuilder, key: P) -> usize
-    where
-        V: Default,
-    {
+    fn entry(&mut self, hasher: &DefaultHashBuilder, key: P) -> usize {
         let hash = hasher.hash_one(key);
         if let Some(place) = self.find(hash, key) {
             return place;
         }
-        let slot = Some(Slot { key, value: V::default() });
+        let slot = Slot { key, value: V::default() };
         self.len += 1;
         let place = match self.free.pop() {
             Some(place) => {
@@ -194,7 +215,8 @@ impl<P: Packed, V> Half<P, V> {
     /// Puts a place that is not there yet into the index.
     fn index_at(&mut self, hasher: &DefaultHashBuilder, hash: u64, place: u32) {
         if self.index.len() == self.index.capacity() {
-            self.index_anew(hasher, 2 * self.len);
+            // One more than twice as many would take four times the memory.
+            self.index_anew(hasher, 2 * (self.len - 1));
         } else {
             let hash_of = |place: &u32| hash_at(&self.slots, hasher, *place);
             self.index.insert_unique(hash, place, hash_of);
@@ -205,16 +227,15 @@ impl<P: Packed, V> Half<P, V> {
     fn index_anew(&mut self, hasher: &DefaultHashBuilder, capacity: usize) {
         let slots = &self.slots;
         let mut index = HashTable::with_capacity(capacity);
-        for (place, _) in (0_u32..).zip(slots).filter(|(_, slot)| slot.is_some()) {
+        for (place, _) in (0_u32..).zip(slots).filter(|(_, slot)| slot.is_taken()) {
             index.insert_unique(hash_at(slots, hasher, place), place, |other| hash_at(slots, hasher, *other));
         }
         self.index = index;
     }
 
     fn remove(&mut self, hasher: &DefaultHashBuilder, place: usize) {
-        if let Some(slot) = self.slots[place].take()
-            && let Ok(found) =
-                self.index.find_entry(hasher.hash_one(slot.key), |other| *other as usize == place)
+        if let Some(key) = self.slots[place].take()
+            && let Ok(found) = self.index.find_entry(hasher.hash_one(key), |other| *other as usize == place)
         {
             self.free.push(found.remove().0);
             self.len -= 1;
@@ -238,38 +259,43 @@ impl<P: Packed, V> Half<P, V> {
 
     #[inline]
     fn slot(&self, place: usize) -> &Slot<P, V> {
-        self.slots[place].as_ref().unwrap_or_else(|| unreachable!("{place} is named but was removed"))
+        let slot = &self.slots[place];
+        assert!(slot.is_taken(), "{place} is named but was removed");
+        slot
     }
 
     #[inline]
     fn slot_mut(&mut self, place: usize) -> &mut Slot<P, V> {
-        self.slots[place].as_mut().unwrap_or_else(|| unreachable!("{place} is named but was removed"))
+        let slot = &mut self.slots[place];
+        assert!(slot.is_taken(), "{place} is named but was removed");
+        slot
     }
 
     fn walk_mut<K: Key>(&mut self) -> impl Iterator<Item = (usize, K, &mut V)> {
-        let slots = self.slots.iter_mut().enumerate();
-        slots.filter_map(|(place, slot)| slot.as_mut().map(|s| (place, s.key.unpack(), &mut s.value)))
+        let slots = self.slots.iter_mut().enumerate().filter(|(_, slot)| slot.is_taken());
+        slots.map(|(place, slot)| (place, slot.key.unpack(), &mut slot.value))
     }
 
     fn walk<K: Key>(&self, from: usize) -> impl Iterator<Item = (usize, K, &V)> {
         let slots = self.slots.get(from..).unwrap_or_default().iter().enumerate();
-        slots.filter_map(move |(i, slot)| slot.as_ref().map(|s| (from + i, s.key.unpack(), &s.value)))
+        let slots = slots.filter(|(_, slot)| slot.is_taken());
+        slots.map(move |(i, slot)| (from + i, slot.key.unpack(), &slot.value))
     }
 
     fn at_mut<K: Key>(&mut self, place: usize) -> Option<(K, &mut V)> {
-        let slot = self.slots.get_mut(place)?.as_mut()?;
+        let slot = self.slots.get_mut(place).filter(|slot| slot.is_taken())?;
         Some((slot.key.unpack(), &mut slot.value))
     }
 
     fn at<K: Key>(&self, place: usize) -> Option<(K, &V)> {
-        let slot = self.slots.get(place)?.as_ref()?;
+        let slot = self.slots.get(place).filter(|slot| slot.is_taken())?;
         Some((slot.key.unpack(), &slot.value))
     }
 }
 
 /// The hash of what is at a place; nothing is there: any.
-fn hash_at<P: Packed, V>(slots: &[Option<Slot<P, V>>], hasher: &DefaultHashBuilder, place: u32) -> u64 {
-    slots[place as usize].as_ref().map_or(0, |slot| hasher.hash_one(slot.key))
+fn hash_at<P: Packed, V>(slots: &[Slot<P, V>], hasher: &DefaultHashBuilder, place: u32) -> u64 {
+    hasher.hash_one(slots[place as usize].key)
 }
 
 /// Prefix → value, hashed for lookup and dense for walks. The hash is seeded per table, so that a peer cannot choose what collides.
@@ -288,7 +314,7 @@ impl<V, K> Default for PrefixTable<V, K> {
     }
 }
 
-impl<V, K: Key> PrefixTable<V, K> {
+impl<V: Default, K: Key> PrefixTable<V, K> {
     /// The id of a prefix, if the table has it.
     #[inline]
     pub(crate) fn find(&self, key: &K) -> Option<PrefixId> {
@@ -310,19 +336,13 @@ impl<V, K: Key> PrefixTable<V, K> {
 
     /// The id of a prefix, which is put in with a default value if it is new.
     #[inline]
-    pub(crate) fn entry(&mut self, key: &K) -> PrefixId
-    where
-        V: Default,
-    {
+    pub(crate) fn entry(&mut self, key: &K) -> PrefixId {
         self.entry_packed(PackedKey::of(key))
     }
 
     /// The same.
     #[inline]
-    pub(crate) fn entry_packed(&mut self, key: PackedKey) -> PrefixId
-    where
-        V: Default,
-    {
+    pub(crate) fn entry_packed(&mut self, key: PackedKey) -> PrefixId {
         match key {
             PackedKey::Ipv4(key) => PrefixId::new(self.ipv4.entry(&self.hasher, key), false),
             PackedKey::Ipv6(key) => PrefixId::new(self.ipv6.entry(&self.hasher, key), true),
@@ -427,7 +447,7 @@ impl<V, K: Key> PrefixTable<V, K> {
     }
 }
 
-impl<V> PrefixTable<V> {
+impl<V: Default> PrefixTable<V> {
     /// The prefixes that cover an address, the longest first.
     pub(crate) fn covering(&self, address: IpAddr) -> impl Iterator<Item = PrefixId> {
         let bits = if address.is_ipv4() { 32 } else { 128 };

@@ -28,7 +28,18 @@ pub(super) type SetId = Id<Set>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Route {
     pub(super) set: SetId,
-    pub(super) from: Option<PeerId>,
+    pub(super) from: Teller,
+}
+
+/// The peer that a route was learned from, or none, in four octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Teller(u32);
+
+impl From<Option<PeerId>> for Teller {
+    /// Peers are numbered from 0 up and never get to the highest number.
+    fn from(peer: Option<PeerId>) -> Self {
+        Self(peer.map_or(u32::MAX, |peer| peer.0))
+    }
 }
 
 /// A prefix, or a path to it, that is announced, or was, while some peer may still have to be told otherwise.
@@ -62,7 +73,7 @@ impl AdjRibOut {
     /// section 5.1.3).
     pub(super) fn told_to(&self, peer: PeerId, session: &Session, route: Route) -> Option<SetId> {
         let leads_there = session.is_next_hop_of(&self.set(route.set).attributes);
-        (route.from != Some(peer) && !leads_there).then_some(route.set)
+        (route.from != Some(peer).into() && !leads_there).then_some(route.set)
     }
 
     /// The place behind the last change.
@@ -82,7 +93,7 @@ impl AdjRibOut {
         changes.for_each(|key, route| {
             let route = route.and_then(|Advertised { set, from }| {
                 let set = *sets.get(set as usize)?;
-                Some(Route { set, from })
+                Some(Route { set, from: from.into() })
             });
             self.put(key, route, foremost);
         });

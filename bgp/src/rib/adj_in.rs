@@ -152,7 +152,7 @@ impl Rib {
         }
         if old.is_none_or(|old| (old.attributes, old.standing) != (path.attributes, path.standing)) {
             self.monitor.path(path.source, prefix);
-            self.mark_dirty(id);
+            self.dirty.mark(id);
         }
         old.map(|old| old.standing)
     }
@@ -163,7 +163,7 @@ impl Rib {
         if let Some(old) = self.table.get_mut(id).take(source) {
             self.holdings.forget(Family::of(prefix), &old);
             self.monitor.path(source, prefix);
-            self.mark_dirty(id);
+            self.dirty.mark(id);
         }
     }
 
@@ -182,8 +182,8 @@ impl Rib {
                 self.holdings.forget(family, old);
                 self.monitor.path(old.source, &prefix);
             }
-            if !gone.is_empty() && destination.mark_dirty() {
-                self.dirty.push_back(id);
+            if !gone.is_empty() {
+                self.dirty.mark(id);
             }
         }
     }
@@ -217,9 +217,7 @@ impl Rib {
                 }
                 self.holdings.forget(family, &old);
                 self.monitor.path(old.source, &prefix);
-                if destination.mark_dirty() {
-                    self.dirty.push_back(prefix_id);
-                }
+                self.dirty.mark(prefix_id);
             }
         }
     }
@@ -426,7 +424,7 @@ impl Rib {
             let changes = self.judge(id, source);
             if !changes && self.table.get(id).path(source).is_some_and(|p| p.standing == Standing::Eligible) {
                 // The metric may be another.
-                self.mark_dirty(id);
+                self.dirty.mark(id);
             }
         }
     }

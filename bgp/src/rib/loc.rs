@@ -1,5 +1,7 @@
 //! The Loc-RIB: what was decided for each prefix, and what follows from another decision.
 
+use std::collections::VecDeque;
+
 use smallvec::SmallVec;
 
 use super::aggregates::Aggregates;
@@ -32,7 +34,6 @@ pub(super) struct Destination {
     best: Option<Best>,
     /// What the kernel was told; none: nothing.
     next_hops: Option<Id<NextHopSet>>,
-    dirty: bool,
 }
 
 /// Paths of one prefix: most have one.
@@ -108,21 +109,40 @@ impl Destination {
     pub(super) fn best(&self) -> Option<Best> {
         self.best
     }
+}
 
-    /// Says whether that is news.
-    pub(super) fn mark_dirty(&mut self) -> bool {
-        !std::mem::replace(&mut self.dirty, true)
+/// The prefixes that are to be decided on, each once, in the order in which they became so.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    queue: VecDeque<PrefixId>,
+    marked: BitSet,
+}
+
+impl Dirty {
+    pub(super) fn mark(&mut self, id: PrefixId) {
+        if self.marked.insert(id.index()) {
+            self.queue.push_back(id);
+        }
+    }
+
+    /// Takes the first ones out, so many at most.
+    fn take(&mut self, count: usize) -> Vec<PrefixId> {
+        let some: Vec<PrefixId> = self.queue.drain(..count.min(self.queue.len())).collect();
+        for id in &some {
+            self.marked.remove(id.index());
+        }
+        some
     }
 }
 
 impl Rib {
     /// Decides on some of the dirty prefixes; says whether there were any.
     pub(super) fn decide_dirty(&mut self) -> bool {
-        let some = self.dirty.len().min(CHUNK);
+        let ids = self.dirty.take(CHUNK);
+        let some = ids.len();
         if some == 0 {
             return false;
         }
-        let ids: Vec<PrefixId> = self.dirty.drain(..some).collect();
         let (mut told, mut changed) = (Vec::with_capacity(some), Vec::with_capacity(some));
         let (mut candidates, mut winners, mut last_set) = (Vec::new(), Winners::new(), None);
         for id in &ids {
@@ -136,7 +156,6 @@ impl Rib {
                 self.monitor.best(self.table.prefix(*id));
                 changed.push(*id);
             }
-            self.table.get_mut(*id).dirty = false;
         }
         if !told.is_empty() {
             self.outputs.push_back(RibOutput::BestPaths(told));

@@ -24,7 +24,7 @@ use self::aggregates::Aggregates;
 use self::groups::Groups;
 use self::history::History;
 use self::holdings::Holdings;
-use self::loc::Destination;
+use self::loc::{Destination, Dirty};
 use self::monitor::Monitor;
 use self::next_hops::Tracking;
 use crate::arena::intern::Interner;
@@ -250,8 +250,7 @@ pub struct Rib {
     advertising: bool,
     /// A peer that is gone, and from which place of the table on there may be paths of its.
     departing: Option<(PeerId, usize)>,
-    /// The prefixes to decide on, each once.
-    dirty: VecDeque<PrefixId>,
+    dirty: Dirty,
     outputs: VecDeque<RibOutput>,
 }
 
@@ -287,7 +286,7 @@ impl Rib {
             own_addresses: BTreeMap::new(),
             advertising: false,
             departing: None,
-            dirty: VecDeque::new(),
+            dirty: Dirty::default(),
             outputs: VecDeque::new(),
         }
     }
@@ -359,12 +358,6 @@ impl Rib {
             stale.chain(ask.map(|at| (at, Timer::AskAgain(*id))))
         });
         deadlines.min()
-    }
-
-    fn mark_dirty(&mut self, id: PrefixId) {
-        if self.table.get_mut(id).mark_dirty() {
-            self.dirty.push_back(id);
-        }
     }
 
     /// Says whether there was anything to say.

@@ -40,7 +40,7 @@ impl Rib {
         let for_kernel = |settings: &Settings| (settings.max_paths, settings.install_routes);
         if tracking_changes || for_kernel(&old) != for_kernel(&self.settings) {
             let all: Vec<_> = self.table.walk(0).map(|(id, ..)| id).collect();
-            all.into_iter().for_each(|id| self.mark_dirty(id));
+            all.into_iter().for_each(|id| self.dirty.mark(id));
         }
     }
 
@@ -130,7 +130,7 @@ impl Rib {
                 // It is a tie-break, and ORIGINATOR_ID where it is reflected.
                 let ids =
                     self.table.walk(0).filter(|(_, _, destination)| !destination.paths_of(id).is_empty());
-                ids.map(|(id, ..)| id).collect::<Vec<_>>().into_iter().for_each(|id| self.mark_dirty(id));
+                ids.map(|(id, ..)| id).collect::<Vec<_>>().into_iter().for_each(|id| self.dirty.mark(id));
                 self.export_anew(id);
             }
         }
