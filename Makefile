@@ -88,7 +88,7 @@ bench-cluster: ## Measure weftd in a large cluster of generated objects, with th
 	@$(TARGET)/$(HOST)/release/weft-bench-cluster $(BENCH)
 
 bench-micro: ## Measure decoding, encoding, the decision and the like each by itself (BENCH="a part of a name")
-	$(CARGO) bench --package weft-bgp --bench wire --bench rib --package weft-routing --bench netlink -- $(BENCH)
+	$(CARGO) bench --package weft-bgp --bench wire --bench rib --package weft-routing --bench netlink --bench engine -- $(BENCH)
 
 bench-record: count-packages ## Count instructions, allocations and memory anew, as what make test compares with (.ci/counts.bounds)
 	.ci/counts record

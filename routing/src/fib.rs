@@ -107,11 +107,11 @@ pub trait Fib {
     /// Carries out writes in order; one result for each. A refused write does not stop those behind it.
     fn apply(&mut self, writes: &[Write]) -> Vec<Result<(), Error>>;
 
-    /// Begins to carry out writes, of which none needs another that is applied meanwhile. One batch at a time: what became of the one before
-    /// was taken.
+    /// Begins to carry out writes, of which none needs another that is applied meanwhile, behind those that were begun before. Two batches are
+    /// begun and not finished at most.
     fn begin<'a>(&mut self, writes: impl IntoIterator<Item = &'a Write>);
 
-    /// Waits for what was begun: one result for each write, as of [`Self::apply`].
+    /// Waits for what was begun first: one result for each write, as of [`Self::apply`].
     fn finish(&mut self) -> Vec<Result<(), Error>>;
 
     /// What changed since the last call, in order, at most a few thousand at a time; empty when nothing is

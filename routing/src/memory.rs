@@ -25,8 +25,8 @@ pub struct MemoryFib {
     refusals: VecDeque<Option<Errno>>,
     failing_dumps: usize,
     writes: usize,
-    /// What became of the batch that was begun.
-    begun: Vec<Result<(), Error>>,
+    /// What became of the batches that were begun.
+    begun: VecDeque<Vec<Result<(), Error>>>,
 }
 
 impl Default for MemoryFib {
@@ -48,7 +48,7 @@ impl MemoryFib {
             refusals: VecDeque::new(),
             failing_dumps: 0,
             writes: 0,
-            begun: Vec::new(),
+            begun: VecDeque::new(),
         }
     }
 
@@ -315,11 +315,12 @@ impl Fib for MemoryFib {
     /// It is carried out at once, so that whatever happens before the end comes after it.
     fn begin<'a>(&mut self, writes: impl IntoIterator<Item = &'a Write>) {
         let writes: Vec<Write> = writes.into_iter().cloned().collect();
-        self.begun = self.apply(&writes);
+        let results = self.apply(&writes);
+        self.begun.push_back(results);
     }
 
     fn finish(&mut self) -> Vec<Result<(), Error>> {
-        std::mem::take(&mut self.begun)
+        self.begun.pop_front().unwrap_or_default()
     }
 
     fn notifications(&mut self) -> Vec<Notification> {

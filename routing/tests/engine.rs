@@ -15,9 +15,10 @@ use ipnet::IpNet;
 use nix::errno::Errno;
 use proptest::prelude::*;
 use weft_routing::delta::{self, Compared};
-use weft_routing::fib::{Fib, Write};
+use weft_routing::fib::{Fib, Notification, Snapshot, Write};
 use weft_routing::memory::MemoryFib;
-use weft_routing::netlink::{Address, Link, Scope};
+use weft_routing::netlink::{Address, Error, Link, Scope};
+use weft_routing::nexthop::Nexthops;
 use weft_routing::route::{Action, NextHop, NextHops, Protocol, Route, RouteKey};
 use weft_routing::sync::{Engine, Event, OWN_BLOCK_METRIC, POD_METRIC, RouteState, Timer};
 use weft_routing::{NextHopRef, PodRoute, Resolution, RouteChange, Settings};
@@ -449,6 +450,57 @@ fn a_foreign_route_may_take_a_key_that_the_kernel_freed_silently() {
     lab.settle();
     assert_eq!(lab.fib.routes().get(&foreign.key), Some(&foreign));
     assert_eq!(lab.state("10.1.0.0/24"), "shadowed by proto static");
+}
+
+/// A kernel in which somebody deletes one of our routes after it was written, and before it is told that it was.
+struct Meddled {
+    fib: MemoryFib,
+    victim: RouteKey,
+}
+
+impl Fib for Meddled {
+    fn dump(&mut self) -> Result<Snapshot, Error> {
+        self.fib.dump()
+    }
+
+    fn nexthops(&mut self) -> Result<Option<Nexthops>, Error> {
+        self.fib.nexthops()
+    }
+
+    fn apply(&mut self, writes: &[Write]) -> Vec<Result<(), Error>> {
+        self.fib.apply(writes)
+    }
+
+    fn begin<'a>(&mut self, writes: impl IntoIterator<Item = &'a Write>) {
+        self.fib.begin(writes);
+    }
+
+    fn finish(&mut self) -> Vec<Result<(), Error>> {
+        let results = self.fib.finish();
+        self.fib.remove(self.victim);
+        results
+    }
+
+    fn notifications(&mut self) -> Vec<Notification> {
+        self.fib.notifications()
+    }
+}
+
+/// Two batches are under way at once: what is heard of the second one's keys while the first one ends may be before or after their writes.
+#[test]
+fn what_others_delete_of_a_batch_that_is_under_way_comes_back() {
+    let mut lab = Lab::new(Settings::default(), &[]);
+    let prefix = |n: u16| format!("10.{}.{}.0/24", 1 + (n >> 8), n & 0xff);
+    lab.engine.learned((0..5000).flat_map(|n| learn(&prefix(n), &["10.0.1.2"])).collect());
+    let mut meddled = Meddled { fib: lab.fib, victim: key(&prefix(3000), 64) };
+    for _ in 0..3 {
+        lab.engine.run(lab.now, &mut meddled).unwrap();
+    }
+    assert!(meddled.fib.routes().len() > 4096, "two batches and others' routes");
+    lab.fib = meddled.fib;
+    lab.settle();
+    assert_eq!(lab.weft().len(), 5000);
+    assert!(lab.engine.is_settled());
 }
 
 fn any_protocol() -> impl Strategy<Value = Protocol> {

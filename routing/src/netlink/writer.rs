@@ -1,5 +1,6 @@
 //! A thread that writes: while the kernel is at one batch, its owner makes the next one ready.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -15,8 +16,8 @@ pub(super) struct Writer {
     /// `None`: it is to end.
     batches: Option<SyncSender<Vec<Send>>>,
     results: Receiver<Vec<Result<(), Error>>>,
-    /// How many requests were begun.
-    under_way: usize,
+    /// How many requests each batch has that was begun and not finished.
+    under_way: VecDeque<usize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -39,7 +40,13 @@ impl Writer {
             .name("weft-writer".to_owned())
             .spawn(write)
             .map_err(|error: io::Error| Error::from_io("start a thread", &error))?;
-        Ok(Self { numbering, batches: Some(batches), results, under_way: 0, thread: Some(thread) })
+        Ok(Self {
+            numbering,
+            batches: Some(batches),
+            results,
+            under_way: VecDeque::new(),
+            thread: Some(thread),
+        })
     }
 
     /// Has the thread carry out requests, which `encode` appends to a buffer with a sequence number each.
@@ -53,16 +60,15 @@ impl Writer {
         while requests.peek().is_some() {
             batch.push(self.numbering.fill(&mut requests, &encode, Vec::new()));
         }
-        self.under_way = batch.iter().map(Send::count).fold(0, usize::saturating_add);
+        self.under_way.push_back(batch.iter().map(Send::count).fold(0, usize::saturating_add));
         // A thread that has ended gives no results.
         let _ = self.batches.as_ref().map(|batches| batches.send(batch));
     }
 
-    /// Waits for the results of what was begun.
+    /// Waits for the results of what was begun first.
     pub(super) fn finish(&mut self) -> Vec<Result<(), Error>> {
-        let under_way = std::mem::take(&mut self.under_way);
-        let results = if under_way > 0 { self.results.recv().ok() } else { Some(Vec::new()) };
-        results.unwrap_or_else(|| vec![Err(Error::NoReply); under_way])
+        let Some(under_way) = self.under_way.pop_front() else { return Vec::new() };
+        self.results.recv().unwrap_or_else(|_| vec![Err(Error::NoReply); under_way])
     }
 }
 

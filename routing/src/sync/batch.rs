@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::report::Event;
+use super::table::{Known, Place};
 use super::{Engine, Refused};
 use crate::delta::{self, Compared};
 use crate::fib::{Fib, Write};
 use crate::netlink::Error;
-use crate::route::{Route, RouteKey};
+use crate::route::RouteKey;
 
 /// Writes handed to the kernel at once, one batch in one [`Engine::run`]. While the kernel carries it out commands are taken and the next one
 /// is made ready; between two batches notifications are read.
@@ -20,63 +21,70 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
 impl Engine {
-    fn compare(&self, key: RouteKey, desired: Option<&Route>, actual: Option<&Route>) -> Option<Write> {
-        delta::write(Compared {
-            key,
-            desired,
-            actual,
-            foreign: self.view.topology.holds(key),
-            adopted: self.adopted.contains(&key),
-        })
-    }
-
-    /// Begins one batch of dirty keys: made ready while the kernel is at the one before.
+    /// Begins one batch of keys to compare: made ready while the kernel is at the one before. The kernel refuses to add over, and to delete,
+    /// what is not ours, so that such a batch is begun before it is known what became of that one. Only replacing needs our care.
     pub(super) fn write(&mut self, now: Instant, fib: &mut impl Fib) {
         let mut writes = self.writes(now);
-        self.finish(now, fib);
-        if self.stale || self.dirty.are_again() {
-            // Something happened meanwhile. The kernel refuses to add over, and to delete, what is not ours; only replacing needs our care, and
-            // the dump that is due looks at every key again.
-            let (stale, dirty) = (self.stale, &mut self.dirty);
-            writes.retain(|(key, write)| {
-                let is_old = dirty.is_again(key) || stale && matches!(write, Write::Replace(_));
-                if is_old {
-                    dirty.done(*key);
-                }
-                !is_old
-            });
+        if writes.iter().any(|(_, write)| matches!(write, Write::Replace(_))) {
+            self.finish(now, fib);
+            self.leave_out_old(&mut writes);
         }
         let over: BTreeSet<u32> = writes.iter().filter_map(|(_, write)| write.object()).collect();
         let refused = self.write_groups(now, fib, &over);
         if !refused.is_empty() {
-            writes.retain(|(key, write)| {
+            writes.retain(|(place, write)| {
                 let Some(error) = write.object().and_then(|id| refused.get(&id)) else { return true };
-                self.refuse(now, *key, write.clone(), error.clone());
-                self.dirty.done(*key);
+                self.refuse(now, *place, write.clone(), error.clone());
+                self.table.done(*place);
                 false
             });
         }
-        if !writes.is_empty() {
+        let is_idle = writes.is_empty();
+        if !is_idle {
             fib.begin(writes.iter().map(|(_, write)| write));
-            self.under_way = writes;
+            self.under_way.push_back(writes);
+        }
+        if is_idle || self.under_way.len() > 1 {
+            self.finish_one(now, fib);
         }
     }
 
-    /// What became of the batch that is under way, and what happened meanwhile. Until then nothing is heard, so that what is heard is later.
-    pub(super) fn finish(&mut self, now: Instant, fib: &mut impl Fib) {
-        if self.under_way.is_empty() {
+    /// Leaves out what something happened to meanwhile: it is looked at again, all of it by a dump that is due.
+    fn leave_out_old(&mut self, writes: &mut Vec<(Place, Write)>) {
+        if !self.stale && !self.table.are_again() {
             return;
         }
-        let (mut repaired, mut results) = (Vec::new(), fib.finish().into_iter());
-        for (key, write) in std::mem::take(&mut self.under_way) {
-            match results.next().unwrap_or(Err(Error::NoReply)) {
-                Ok(()) => self.written(key, write, &mut repaired),
-                Err(error) if matches!(write, Write::Delete(..)) && error.is_absent() => {
-                    self.written(key, write, &mut repaired);
-                }
-                Err(error) => self.refuse(now, key, write, error),
+        let (stale, table, unsure) = (self.stale, &mut self.table, &mut self.unsure);
+        writes.retain(|(place, write)| {
+            let is_old = table.is_again(*place) || stale && matches!(write, Write::Replace(_));
+            if is_old {
+                table.known_at(*place).map(|known| unsure.remove(&known.key));
+                table.done(*place);
             }
-            self.dirty.done(key);
+            !is_old
+        });
+    }
+
+    /// What became of all batches that are under way, and what happened meanwhile.
+    pub(super) fn finish(&mut self, now: Instant, fib: &mut impl Fib) {
+        while !self.under_way.is_empty() {
+            self.finish_one(now, fib);
+        }
+    }
+
+    /// The same of the one that was begun first.
+    fn finish_one(&mut self, now: Instant, fib: &mut impl Fib) {
+        let Some(writes) = self.under_way.pop_front() else { return };
+        let (mut repaired, mut results) = (Vec::new(), fib.finish().into_iter());
+        for (place, write) in writes {
+            match results.next().unwrap_or(Err(Error::NoReply)) {
+                Ok(()) => self.written(now, place, write, &mut repaired),
+                Err(error) if matches!(write, Write::Delete(..)) && error.is_absent() => {
+                    self.written(now, place, write, &mut repaired);
+                }
+                Err(error) => self.refuse(now, place, write, error),
+            }
+            self.table.done(place);
         }
         if let Some(example) = repaired.first().copied() {
             self.counters.repairs = self.counters.repairs.saturating_add(repaired.len() as u64);
@@ -85,28 +93,30 @@ impl Engine {
         self.listen(now, fib);
     }
 
-    /// What is to be written of the next batch of dirty keys: grouped by where routes go, which the kernel takes faster, and what is
+    /// What is to be written of the next batch of keys: grouped by where routes go, which the kernel takes faster, and what is
     /// added before what is deleted, so that there is never a gap when only the metric changes.
-    fn writes(&mut self, now: Instant) -> Vec<(RouteKey, Write)> {
+    fn writes(&mut self, now: Instant) -> Vec<(Place, Write)> {
         let mut writes = Vec::new();
         for _ in 0..BATCH {
-            let Some(key) = self.dirty.take() else { break };
-            match self.next_write(now, key) {
-                Some(write) => writes.push((key, write)),
-                None => self.dirty.done(key),
+            let Some(place) = self.table.take() else { break };
+            match self.next_write(now, place) {
+                Some(write) => writes.push((place, write)),
+                None => self.table.done(place),
             }
         }
         writes.sort_by_cached_key(|(_, write)| (matches!(write, Write::Delete(..)), write.object()));
         writes
     }
 
-    fn next_write(&mut self, now: Instant, key: RouteKey) -> Option<Write> {
-        let actual = self.view.ours.get(&key).cloned();
-        let desired = self.desired_over_group(key, actual.as_ref());
+    fn next_write(&mut self, now: Instant, place: Place) -> Option<Write> {
+        let desired = self.desired_over_group(place);
+        let Known { key, held, .. } = self.table.known_at(place)?;
         if desired.is_some() {
             self.adopted.remove(&key);
         }
-        let Some(write) = self.compare(key, desired.as_ref(), actual.as_ref()) else {
+        let (foreign, adopted) = (self.view.topology.holds(key), self.adopted.contains(&key));
+        let compared = Compared { key, desired: desired.as_ref(), actual: held, foreign, adopted };
+        let Some(write) = delta::write(compared) else {
             self.drifted.remove(&key);
             self.forget_refusal(key);
             return None;
@@ -115,19 +125,23 @@ impl Engine {
         (!self.refused.get(&key).is_some_and(is_refused)).then_some(write)
     }
 
-    fn written(&mut self, key: RouteKey, write: Write, repaired: &mut Vec<IpNet>) {
+    fn written(&mut self, now: Instant, place: Place, write: Write, repaired: &mut Vec<IpNet>) {
+        let Some(Known { key, .. }) = self.table.known_at(place) else { return };
         self.counters.writes = self.counters.writes.saturating_add(1);
         self.forget_refusal(key);
+        if self.unsure.remove(&key) {
+            self.ask_resync(now);
+        }
         let drifted = self.drifted.remove(&key);
         match write {
             Write::Add(route) | Write::Replace(route) => {
-                self.view.ours.insert(route);
+                self.table.hold_at(place, route);
                 if drifted {
                     repaired.push(key.destination());
                 }
             }
             Write::Delete(..) => {
-                self.view.ours.remove(&key);
+                self.table.let_go_at(place);
             }
             Write::Neighbour(_)
             | Write::AddNexthop(_)
@@ -142,7 +156,9 @@ impl Engine {
         }
     }
 
-    fn refuse(&mut self, now: Instant, key: RouteKey, write: Write, error: Error) {
+    fn refuse(&mut self, now: Instant, place: Place, write: Write, error: Error) {
+        let Some(Known { key, .. }) = self.table.known_at(place) else { return };
+        self.unsure.remove(&key);
         self.counters.refusals = self.counters.refusals.saturating_add(1);
         // The view may be wrong about who holds the key, or about whether the write was carried out.
         if error.is_present() || error.errno().is_none() {

@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use super::Engine;
 use super::report::Event;
+use super::wanted::{Set, SetId};
 use crate::fib::Fib;
 use crate::netlink::Error;
 use crate::nexthop::Nexthops;
 use crate::resolve::NextHopRef;
-use crate::route::{Action, NextHops, Route, RouteKey};
+use crate::route::{Action, NextHops, Route};
 
 impl Engine {
     /// Nobody offers these next hops any more, and the routes that follow from that are still to be told. Until then routes do without
@@ -27,9 +28,14 @@ impl Engine {
         let moves = self.learned.resolve(concerns, resolved);
         let mut apart = self.objects.redirect(&moves.together);
         apart.extend(moves.apart.iter().cloned());
-        let changed = self.learned.moved_from(&moves, &apart);
-        let metric = self.settings.metric;
-        self.dirty.extend(changed.into_iter().map(|prefix| RouteKey::new(prefix, metric)));
+        self.mark_sets(&self.learned.moved_from(&moves, &apart));
+    }
+
+    /// The routes with these sets are to be compared.
+    fn mark_sets(&mut self, sets: &BTreeSet<SetId>) {
+        if !sets.is_empty() {
+            self.table.mark_all(self.table.learned_keys(|set| sets.contains(&set)));
+        }
     }
 
     /// Looks which nexthop objects the kernel has.
@@ -48,9 +54,9 @@ impl Engine {
         self.objects_stale = false;
         self.objects.look(nexthops);
         let objects = &self.objects;
-        let gone = self.view.ours.forget_over(|id| objects.has(id));
+        let gone = self.table.forget_over(|id| objects.has(id));
         self.drifted.extend(&gone);
-        self.dirty.extend(gone);
+        self.table.mark_all(gone);
     }
 
     /// Writes the groups that have moved, and those that routes are about to go over; gives those that are not there, and why.
@@ -66,15 +72,13 @@ impl Engine {
             self.objects_stale = true;
             self.ask_resync(now);
         }
-        let given_up = self.learned.with_legs(&outcome.given_up.into_iter().collect());
-        let metric = self.settings.metric;
-        self.dirty.extend(given_up.into_iter().map(|prefix| RouteKey::new(prefix, metric)));
+        self.mark_sets(&self.learned.with_legs(&outcome.given_up.into_iter().collect()));
         for id in outcome.repaired {
             let is_over = |route: &&Route| route.action == Action::Object(id);
-            let Some(example) = self.view.ours.routes().filter(is_over).map(|route| route.key).min() else {
+            let Some(example) = self.table.routes().filter(is_over).map(|route| route.key).min() else {
                 continue;
             };
-            let (routes, example) = (self.view.ours.over(id), example.destination());
+            let (routes, example) = (self.table.over(id), example.destination());
             self.counters.repairs = self.counters.repairs.saturating_add(routes as u64);
             self.events.push_back(Event::Repaired { routes, example });
         }
@@ -83,28 +87,32 @@ impl Engine {
 
     /// Deletes the nexthop objects that nothing uses, while it is certain what does.
     pub(super) fn sweep_objects(&mut self, fib: &mut impl Fib) {
-        if !self.dirty.are_done() || self.stale || self.resync_at.is_some() {
+        if !self.table.are_done() || self.stale || self.resync_at.is_some() {
             return;
         }
-        let ours = &mut self.view.ours;
-        if ours.take_idle() {
+        let table = &mut self.table;
+        if table.take_idle() {
             self.objects.litter();
         }
-        let writes = self.objects.sweep(fib, |id| ours.over(id) > 0);
+        let writes = self.objects.sweep(fib, |id| table.over(id) > 0);
         self.counters.writes = self.counters.writes.saturating_add(writes);
     }
 
-    /// What a learned route with these legs does: it stays over the group that it goes over if that stands for them.
-    pub(super) fn by_group(&self, legs: &NextHops, actual: Option<&Route>) -> Action {
+    /// What a learned route with this set does: it stays over the group that it goes over if that stands for the set's legs.
+    pub(super) fn by_group(&self, set: &Set, held: Option<&Route>) -> Action {
+        let legs = &set.legs;
         if !self.objects.serve(legs) {
             return Action::Forward(legs.clone());
         }
-        if let Some(Route { action: Action::Object(id), .. }) = actual
-            && self.objects.legs(*id) == Some(legs)
-        {
-            return Action::Object(*id);
-        }
-        self.objects.find(legs).map_or_else(|| Action::Forward(legs.clone()), Action::Object)
+        let held = match held {
+            Some(Route { action: Action::Object(id), .. }) => Some(*id),
+            _ => None,
+        };
+        let serves = |id: &u32| self.objects.legs(*id) == Some(legs);
+        let group = held.filter(serves).or_else(|| set.object.filter(serves));
+        group
+            .or_else(|| self.objects.find(legs))
+            .map_or_else(|| Action::Forward(legs.clone()), Action::Object)
     }
 
     /// The legs of a route.

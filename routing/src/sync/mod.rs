@@ -5,12 +5,12 @@
 //! touches; [`run`](Engine::run) listens to the kernel, dumps where needed, and writes the difference.
 
 mod batch;
-mod dirty;
 mod failover;
 mod objects;
 mod query;
 mod recursion;
 mod report;
+mod table;
 mod view;
 mod wanted;
 
@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use self::dirty::Dirty;
 use self::objects::Objects;
 use self::recursion::{Dependents, Recursion};
 pub use self::report::{Counters, Event, FibEntry, FibNextHop, RouteState};
+use self::table::{Known, Place, Table};
 use self::view::{Effects, View};
 use self::wanted::Learned;
 pub use self::wanted::{DEFAULT_METRIC, OWN_BLOCK_METRIC, POD_METRIC, PodRoute, RouteChange, Settings};
@@ -78,16 +78,17 @@ pub struct Engine {
     learned: Learned,
     pods: BTreeMap<IpAddr, PodRoute>,
     tracked: BTreeSet<NextHopRef>,
+    table: Table,
     view: View,
     objects: Objects,
     /// Nexthop objects of ours may have gone, or changed.
     objects_stale: bool,
     resolutions: BTreeMap<NextHopRef, Resolved>,
     dependents: Dependents,
-    /// Keys to compare.
-    dirty: Dirty,
-    /// The batch that was begun, and whose results were not taken.
-    under_way: Vec<(RouteKey, Write)>,
+    /// The batches that were begun, and whose results were not taken.
+    under_way: VecDeque<Vec<(Place, Write)>>,
+    /// Keys of these to which something else happened since they were begun: before the write or after it.
+    unsure: BTreeSet<RouteKey>,
     /// Keys from which something else took a route of ours; a write to them is a repair.
     drifted: BTreeSet<RouteKey>,
     adopted: BTreeSet<RouteKey>,
@@ -113,13 +114,14 @@ impl Engine {
             learned: Learned::default(),
             pods: BTreeMap::new(),
             tracked: BTreeSet::new(),
+            table: Table::default(),
             view: View::default(),
             objects: Objects::default(),
             objects_stale: false,
             resolutions: BTreeMap::new(),
             dependents: Dependents::default(),
-            dirty: Dirty::default(),
-            under_way: Vec::new(),
+            under_way: VecDeque::new(),
+            unsure: BTreeSet::new(),
             drifted: BTreeSet::new(),
             adopted: BTreeSet::new(),
             neighbours_dirty: false,
@@ -140,20 +142,22 @@ impl Engine {
     /// Changes the settings; routes they touch are rewritten.
     pub fn configure(&mut self, settings: Settings) {
         let before = std::mem::replace(&mut self.settings, settings);
-        let (settings, learned) = (&self.settings, &self.learned);
+        let settings = &self.settings;
         for block in before.own_blocks.symmetric_difference(&settings.own_blocks) {
-            self.dirty.insert(RouteKey::new(*block, OWN_BLOCK_METRIC));
+            self.table.mark(RouteKey::new(*block, OWN_BLOCK_METRIC));
         }
         let moved = before.metric != settings.metric;
-        for prefix in learned.prefixes() {
-            let resourced = before.preferred_source(prefix) != settings.preferred_source(prefix);
-            if moved || resourced {
-                // The new one first: there is never a gap when only the metric changes.
-                self.dirty.insert(RouteKey::new(prefix, settings.metric));
-                self.dirty.insert(RouteKey::new(prefix, before.metric));
+        for key in self.table.learned_keys(|_| true) {
+            let prefix = key.destination();
+            let new = RouteKey::new(prefix, settings.metric);
+            if new != key {
+                // There is never a gap when only the metric changes.
+                self.table.pass_on(key, new);
+            } else if before.preferred_source(prefix) != settings.preferred_source(prefix) {
+                self.table.mark(key);
             }
         }
-        self.dirty.extend(self.pods.values().map(PodRoute::key));
+        self.table.mark_all(self.pods.values().map(PodRoute::key));
         self.sources = self.usable_sources();
         let reranked = moved || before.own_blocks != self.settings.own_blocks;
         if reranked && !self.dependents.is_empty() {
@@ -183,8 +187,9 @@ impl Engine {
                 last = Some(Arc::clone(&change.next_hops));
             }
             let resolutions = &self.resolutions;
-            self.learned.set(change, |next_hop| resolutions.get(next_hop).cloned().unwrap_or_default());
-            self.dirty.insert(key);
+            let place = self.table.mark(key);
+            let at = (&mut self.table, place);
+            self.learned.set(change, at, |next_hop| resolutions.get(next_hop).cloned().unwrap_or_default());
             self.dependents.concerned(key.destination(), &mut concerned);
         }
         self.resolve_again(concerned);
@@ -195,9 +200,9 @@ impl Engine {
 
     /// Replaces the set of pod routes. A route that is no longer in it is left to its owner, the CNI plugin.
     pub fn pods(&mut self, pods: Vec<PodRoute>) {
-        self.dirty.extend(self.pods.values().map(PodRoute::key));
+        self.table.mark_all(self.pods.values().map(PodRoute::key));
         self.pods = pods.into_iter().map(|pod| (pod.address, pod)).collect();
-        self.dirty.extend(self.pods.values().map(PodRoute::key));
+        self.table.mark_all(self.pods.values().map(PodRoute::key));
         self.neighbours_dirty = true;
     }
 
@@ -222,7 +227,7 @@ impl Engine {
             self.dependents.concerned(key.destination(), &mut concerned);
         }
         self.resolve_again(concerned);
-        self.dirty.extend(swept);
+        self.table.mark_all(swept);
     }
 
     /// The next event for the owner.
@@ -235,7 +240,7 @@ impl Engine {
         let Some(dumped_at) = self.dumped_at else {
             return (self.resync_at.unwrap_or(now), Timer::Resync);
         };
-        let writes = !self.dirty.are_done() || self.neighbours_dirty;
+        let writes = !self.table.are_done() || self.neighbours_dirty;
         if writes || self.objects_stale || self.objects.are_moved() {
             return (now, Timer::Work);
         }
@@ -273,7 +278,7 @@ impl Engine {
         }
         while let Some((at, key)) = self.retries.first().copied().filter(|(at, _)| *at <= now) {
             self.retries.remove(&(at, key));
-            self.dirty.insert(key);
+            self.table.mark(key);
         }
         self.write(now, fib);
         if std::mem::take(&mut self.neighbours_dirty) {
@@ -291,7 +296,7 @@ impl Engine {
                 break;
             }
             for notification in notifications {
-                self.view.notify(notification, &mut effects);
+                self.view.notify(notification, &mut self.table, &mut effects);
             }
         }
         if effects.overrun {
@@ -306,7 +311,7 @@ impl Engine {
 
     /// Notes that a dump is needed, not sooner than the last one allows.
     fn ask_resync(&mut self, now: Instant) {
-        let routes = u32::try_from(self.view.ours.len()).unwrap_or(u32::MAX);
+        let routes = u32::try_from(self.table.held_count()).unwrap_or(u32::MAX);
         let interval = RESYNC_INTERVAL + RESYNC_INTERVAL_PER_ROUTE.saturating_mul(routes);
         let earliest = self.dumped_at.map_or(now, |at| now.max(at + interval));
         self.resync_at = Some(self.resync_at.map_or(earliest, |at| at.min(earliest)));
@@ -324,7 +329,7 @@ impl Engine {
         self.stale = false;
         self.counters.resyncs = self.counters.resyncs.saturating_add(1);
         let mut effects = Effects::default();
-        let nexthops = self.view.replace(snapshot, &mut effects);
+        let nexthops = self.view.replace(snapshot, &mut self.table, &mut effects);
         self.take_objects(nexthops.as_ref());
         if self.dumped_at.replace(now).is_none() {
             effects.drifted.clear();
@@ -339,7 +344,7 @@ impl Engine {
 
     /// Notes which routes an earlier run left.
     fn adopt(&mut self) {
-        let found = self.view.ours.routes().filter(|route| route.protocol == Protocol::WEFT);
+        let found = self.table.routes().filter(|route| route.protocol == Protocol::WEFT);
         self.adopted = found.map(|route| route.key).collect();
         let ipv4 = self.adopted.iter().filter(|key| matches!(key.destination(), IpNet::V4(_))).count();
         self.events.push_back(Event::Adopted { ipv4, ipv6: self.adopted.len().saturating_sub(ipv4) });
@@ -353,15 +358,16 @@ impl Engine {
 
     /// Turns what changed in the view into keys to compare and events.
     fn take(&mut self, now: Instant, mut effects: Effects) {
-        self.dirty.extend(effects.keys);
+        self.unsure.extend(effects.keys.iter().filter(|key| self.table.taken(key).is_some()));
+        self.table.mark_all(effects.keys);
         let metric = self.settings.metric;
-        self.dirty.extend(effects.foreign.iter().map(|destination| RouteKey::new(*destination, metric)));
+        self.table.mark_all(effects.foreign.iter().map(|destination| RouteKey::new(*destination, metric)));
         self.drifted.append(&mut effects.drifted);
         self.neighbours_dirty |= effects.neighbours || effects.links;
         self.objects_stale |= effects.objects;
         if effects.topology {
             self.resolve_all();
-            self.dirty.extend(self.pods.values().map(PodRoute::key));
+            self.table.mark_all(self.pods.values().map(PodRoute::key));
             // Whatever made the kernel refuse a route may be gone.
             for (key, refused) in &mut self.refused {
                 self.retries.remove(&(refused.retry_at, *key));
@@ -378,7 +384,7 @@ impl Engine {
         if effects.addresses {
             let sources = self.usable_sources();
             if std::mem::replace(&mut self.sources, sources) != sources {
-                self.dirty.extend(self.wanted_keys());
+                self.table.mark_all(self.wanted_keys());
             }
             self.events.push_back(Event::AddressesChanged);
         }
@@ -420,7 +426,7 @@ impl Engine {
             learned: &self.learned,
             settings: &self.settings,
             adopted: &self.adopted,
-            ours: &self.view.ours,
+            table: &self.table,
             objects: &self.objects,
         }
     }
@@ -453,59 +459,53 @@ impl Engine {
 
     /// The keys of everything wanted, resolved or not.
     fn wanted_keys(&self) -> BTreeSet<RouteKey> {
-        let learned =
-            self.learned.prefixes().into_iter().map(|prefix| RouteKey::new(prefix, self.settings.metric));
+        let learned = self.table.learned_keys(|_| true).into_iter();
         let blocks = self.settings.own_blocks.iter().map(|block| RouteKey::new(*block, OWN_BLOCK_METRIC));
         learned.chain(blocks).chain(self.pods.values().map(PodRoute::key)).collect()
     }
 
-    /// The route that should hold `key`; `None` when nothing wants the key or the route cannot be made now.
-    fn desired(&self, key: RouteKey, actual: Option<&Route>) -> Option<Route> {
+    /// The route that should hold a key; `None` when nothing wants the key or the route cannot be made now.
+    fn desired(&self, known: Known<'_>) -> Option<Route> {
+        let Known { key, learned, held } = known;
         let destination = key.destination();
         let preferred_source = match destination {
             IpNet::V4(_) => self.sources.v4,
             IpNet::V6(_) => self.sources.v6,
         };
-        if let Some(pod) = self.pods.get(&destination.addr()).filter(|pod| pod.key() == key) {
+        if key.metric() == POD_METRIC
+            && let Some(pod) = self.pods.get(&destination.addr()).filter(|pod| pod.key() == key)
+        {
             return self.is_up(pod.link).then(|| pod.route(preferred_source));
         }
+        let ours = |action| Route { key, protocol: Protocol::WEFT, action, preferred_source: None };
         if key.metric() == OWN_BLOCK_METRIC && self.settings.own_blocks.contains(&destination) {
-            return Some(Route {
-                key,
-                protocol: Protocol::WEFT,
-                action: Action::Unreachable,
-                preferred_source: None,
-            });
+            return Some(ours(Action::Unreachable));
         }
+        let set = self.learned.get(learned?)?;
         // A link's own subnet is there and nowhere else; the kernel refuses gateways that it would look for elsewhere.
         if self.view.topology.is_connected_worse(&destination, key.metric()) {
             return None;
         }
-        if key != RouteKey::new(destination, self.settings.metric) {
-            return None;
+        if set.is_discard() {
+            return Some(ours(Action::Blackhole));
         }
-        let (next_hops, legs) = self.learned.get(&destination)?;
-        if next_hops.iter().any(NextHopRef::is_discard) {
-            return Some(Route {
-                key,
-                protocol: Protocol::WEFT,
-                action: Action::Blackhole,
-                preferred_source: None,
-            });
-        }
-        let legs = Some(legs).filter(|legs| !legs.is_empty())?;
-        Some(Route { key, protocol: Protocol::WEFT, action: self.by_group(legs, actual), preferred_source })
+        (!set.legs.is_empty()).then(|| Route { preferred_source, ..ours(self.by_group(set, held)) })
     }
 
-    /// The same, over a group if there can be one.
-    fn desired_over_group(&mut self, key: RouteKey, actual: Option<&Route>) -> Option<Route> {
-        let mut route = self.desired(key, actual)?;
+    /// The same of the key at a place, over a group if there can be one.
+    fn desired_over_group(&mut self, place: Place) -> Option<Route> {
+        let known = self.table.known_at(place)?;
+        let learned = known.learned;
+        let mut route = self.desired(known)?;
         if let Action::Forward(legs) = &route.action
             && route.protocol == Protocol::WEFT
             && self.objects.serve(legs)
             && let Some(id) = self.objects.find_or_make(legs)
         {
             route.action = Action::Object(id);
+            if let Some(set) = learned.and_then(|id| self.learned.get_mut(id)) {
+                set.object = Some(id);
+            }
         }
         Some(route)
     }
@@ -514,8 +514,8 @@ impl Engine {
         self.view.topology.link(link).is_some_and(|link| link.up)
     }
 
+    /// The legs of a learned route: `None` when it is not learned, empty when no next hop resolves.
     fn legs(&self, key: RouteKey) -> Option<&NextHops> {
-        let learned = RouteKey::new(key.destination(), self.settings.metric) == key;
-        learned.then(|| self.learned.legs(&key.destination())).flatten()
+        self.learned.get(self.table.learned(&key)?).map(|set| &set.legs)
     }
 }

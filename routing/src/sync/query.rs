@@ -41,7 +41,7 @@ impl Engine {
     /// True when nothing is left to be done: every wanted route is installed, or known to be impossible now.
     pub fn is_settled(&self) -> bool {
         self.dumped_at.is_some()
-            && self.dirty.are_done()
+            && self.table.are_done()
             && self.retries.is_empty()
             && self.resync_at.is_none()
     }
@@ -49,7 +49,7 @@ impl Engine {
     /// The link-local gateways of what an earlier run left, by link: who its routers were. A link with several has none.
     pub fn adopted_routers(&self) -> BTreeMap<u32, Ipv6Addr> {
         let mut gateways: BTreeMap<u32, BTreeSet<Ipv6Addr>> = BTreeMap::new();
-        for route in self.adopted.iter().filter_map(|key| self.view.ours.get(key)) {
+        for route in self.adopted.iter().filter_map(|key| self.table.held(key)) {
             let Some(legs) = self.legs_of(&route.action) else { continue };
             for leg in legs {
                 if let Some(IpAddr::V6(gateway)) = leg.gateway
@@ -69,7 +69,7 @@ impl Engine {
     /// Every route that is wanted or that the kernel has of ours, by destination and metric.
     pub fn fib(&self) -> Vec<FibEntry> {
         let mut keys = self.wanted_keys();
-        keys.extend(self.view.ours.keys());
+        keys.extend(self.table.routes().map(|route| route.key));
         keys.into_iter().map(|key| self.entry(key)).collect()
     }
 
@@ -78,8 +78,8 @@ impl Engine {
             let name = |link: &Link| link.name.clone();
             self.view.topology.link(index).map_or_else(|| index.to_string(), name)
         };
-        let actual = self.view.ours.get(&key);
-        let desired = self.desired(key, actual);
+        let known = self.table.known(key);
+        let (actual, desired) = (known.held, self.desired(known));
         let shown = desired.as_ref().or(actual);
         let pod = self.pods.get(&key.destination().addr()).is_some_and(|pod| pod.key() == key);
         let unmade = if pod { Protocol::WEFT_PODS } else { Protocol::WEFT };
@@ -99,10 +99,8 @@ impl Engine {
 
     /// The learned routes that lead to the next hops of a learned route.
     fn over(&self, key: RouteKey) -> BTreeSet<IpNet> {
-        if self.legs(key).is_none() {
-            return BTreeSet::new();
-        }
-        let next_hops = self.learned.next_hops_of(&key.destination()).iter();
+        let set = self.table.learned(&key).and_then(|set| self.learned.get(set));
+        let next_hops = set.into_iter().flat_map(|set| set.next_hops.iter());
         let over = |next_hop| match self.resolutions.get(next_hop)?.resolution {
             Resolution::Recursive { over, .. } => Some(over),
             _ => None,
@@ -111,8 +109,8 @@ impl Engine {
     }
 
     fn state(&self, key: RouteKey) -> RouteState {
-        let actual = self.view.ours.get(&key);
-        let desired = self.desired(key, actual);
+        let known = self.table.known(key);
+        let (actual, desired) = (known.held, self.desired(known));
         let foreign = self.view.topology.foreign(&key.destination());
         let shadow = foreign.first().filter(|route| route.key.metric() <= key.metric());
         match (&desired, actual) {

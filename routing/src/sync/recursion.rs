@@ -13,8 +13,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::objects::Objects;
-use super::view::Ours;
-use super::wanted::{Learned, Settings};
+use super::table::Table;
+use super::wanted::{Learned, Set, Settings};
 use crate::resolve::{Lookup, NextHopRef, Resolution, Resolved, Topology};
 use crate::route::{Action, NextHop, RouteKey};
 
@@ -31,7 +31,7 @@ pub(super) struct Recursion<'a> {
     pub(super) settings: &'a Settings,
     /// The keys of what an earlier run left, and our routes in the kernel, these among them.
     pub(super) adopted: &'a BTreeSet<RouteKey>,
-    pub(super) ours: &'a Ours,
+    pub(super) table: &'a Table,
     pub(super) objects: &'a Objects,
 }
 
@@ -51,7 +51,7 @@ struct Way {
     legs: Vec<NextHop>,
 }
 
-impl Recursion<'_> {
+impl<'a> Recursion<'a> {
     /// Longest match over the kernel's routes and the learned ones, until none but the kernel's are left. Where that does not end, what
     /// the kernel's routes alone say.
     pub(super) fn resolve(self, next_hop: NextHopRef) -> Answer {
@@ -123,11 +123,11 @@ impl Recursion<'_> {
     /// The most specific learned route to a next hop that comes before the kernel's.
     fn way(self, next_hop: NextHopRef, lookup: &Lookup) -> Option<Way> {
         self.covering(next_hop, lookup).find_map(|prefix| {
-            if self.learned.next_hops_of(&prefix).is_empty() {
+            let Some(set) = self.set(prefix) else {
                 let legs = self.left(prefix);
                 return (!legs.is_empty()).then(|| Way { prefix, next_hops: BTreeSet::new(), legs });
-            }
-            let direct = self.learned.direct(&prefix);
+            };
+            let direct = self.learned.direct(&prefix, set);
             // Its route is looked for, not the one over it.
             if direct.iter().any(|hop| hop.address == next_hop.address) {
                 return None;
@@ -138,10 +138,15 @@ impl Recursion<'_> {
         })
     }
 
+    /// The next hops of the learned route to `prefix`.
+    fn set(self, prefix: IpNet) -> Option<&'a Set> {
+        self.learned.get(self.table.learned(&RouteKey::new(prefix, self.settings.metric))?)
+    }
+
     /// The legs of the route to `prefix` that an earlier run left; none: it left none.
     fn left(self, prefix: IpNet) -> Vec<NextHop> {
         let key = RouteKey::new(prefix, self.settings.metric);
-        let route = self.adopted.get(&key).and_then(|key| self.ours.get(key));
+        let route = self.adopted.get(&key).and_then(|key| self.table.held(key));
         let legs = match route.map(|route| &route.action) {
             Some(Action::Forward(legs)) => Some(legs),
             Some(Action::Object(id)) => self.objects.legs(*id),
@@ -153,8 +158,8 @@ impl Recursion<'_> {
     /// The most specific learned route to a next hop, which does not lead there: only for who asks why.
     fn useless_way(self, next_hop: NextHopRef, lookup: &Lookup) -> Option<IpNet> {
         self.covering(next_hop, lookup).find(|prefix| {
-            let next_hops = self.learned.next_hops_of(prefix);
-            !next_hops.is_empty() && next_hops.iter().all(|hop| hop.address != next_hop.address)
+            let leads_elsewhere = |set: &Set| set.next_hops.iter().all(|hop| hop.address != next_hop.address);
+            self.set(*prefix).is_some_and(leads_elsewhere)
         })
     }
 

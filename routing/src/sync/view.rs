@@ -4,103 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use rustc_hash::FxHashMap;
 
+use super::table::Table;
 use crate::fib::{Notification, Snapshot};
 use crate::netlink::{Link, Mac};
 use crate::nexthop::Nexthops;
 use crate::resolve::Topology;
 use crate::route::{Action, NextHop, Route, RouteKey};
 
-/// The kernel's state as last heard.
+/// The kernel's state as last heard, but for the routes of ours, which are in the [`Table`].
 #[derive(Debug, Default)]
 pub(super) struct View {
-    /// Routes with one of our protocols.
-    pub(super) ours: Ours,
     /// Permanent neighbour entries by link and address.
     pub(super) neighbours: BTreeMap<(u32, IpAddr), Mac>,
     /// Links, addresses and others' routes.
     pub(super) topology: Topology,
-}
-
-/// Routes with one of our protocols, and how many go over each nexthop object.
-#[derive(Debug, Default)]
-pub(super) struct Ours {
-    routes: FxHashMap<RouteKey, Route>,
-    over: BTreeMap<u32, usize>,
-    /// An object has lost its last route.
-    idle: bool,
-}
-
-impl Ours {
-    pub(super) fn get(&self, key: &RouteKey) -> Option<&Route> {
-        self.routes.get(key)
-    }
-
-    /// In no order.
-    #[expect(clippy::disallowed_methods, reason = "who asks makes an order, or needs none")]
-    pub(super) fn routes(&self) -> impl Iterator<Item = &Route> {
-        self.routes.values()
-    }
-
-    /// In no order.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &RouteKey> {
-        self.routes().map(|route| &route.key)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.routes.len()
-    }
-
-    pub(super) fn insert(&mut self, route: Route) -> Option<Route> {
-        if let Action::Object(id) = route.action {
-            let count = self.over.entry(id).or_default();
-            *count = count.saturating_add(1);
-        }
-        let before = self.routes.insert(route.key, route);
-        self.leave(before.as_ref());
-        before
-    }
-
-    pub(super) fn remove(&mut self, key: &RouteKey) -> Option<Route> {
-        let before = self.routes.remove(key);
-        self.leave(before.as_ref());
-        before
-    }
-
-    fn leave(&mut self, route: Option<&Route>) {
-        let Some(Route { action: Action::Object(id), .. }) = route else { return };
-        if let Some(count) = self.over.get_mut(id) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.over.remove(id);
-                self.idle = true;
-            }
-        }
-    }
-
-    /// How many routes go over an object.
-    pub(super) fn over(&self, id: u32) -> usize {
-        self.over.get(&id).copied().unwrap_or_default()
-    }
-
-    /// Whether an object has lost its last route since that was asked last.
-    pub(super) fn take_idle(&mut self) -> bool {
-        std::mem::take(&mut self.idle)
-    }
-
-    /// Forgets the routes over objects that are gone, as the kernel took them along: their keys.
-    pub(super) fn forget_over(&mut self, is_there: impl Fn(u32) -> bool) -> Vec<RouteKey> {
-        let gone: BTreeSet<u32> = self.over.keys().copied().filter(|id| !is_there(*id)).collect();
-        if gone.is_empty() {
-            return Vec::new();
-        }
-        let is_over = |route: &&Route| matches!(route.action, Action::Object(id) if gone.contains(&id));
-        let mut keys: Vec<RouteKey> = self.routes().filter(is_over).map(|route| route.key).collect();
-        keys.sort_unstable();
-        keys.iter().for_each(|key| drop(self.remove(key)));
-        keys
-    }
 }
 
 /// What a change of the view means for the engine.
@@ -126,10 +44,10 @@ pub(super) struct Effects {
 }
 
 impl View {
-    pub(super) fn notify(&mut self, notification: Notification, effects: &mut Effects) {
+    pub(super) fn notify(&mut self, notification: Notification, table: &mut Table, effects: &mut Effects) {
         match notification {
-            Notification::RouteAdded { route, replaced } => self.route_added(route, replaced, effects),
-            Notification::RouteRemoved(route) => self.route_removed(&route, effects),
+            Notification::RouteAdded { route, replaced } => self.route_added(route, replaced, table, effects),
+            Notification::RouteRemoved(route) => self.route_removed(&route, table, effects),
             Notification::Link(link) => self.link(link, effects),
             Notification::LinkRemoved(index) => {
                 if self.topology.remove_link(index).is_some() {
@@ -168,15 +86,15 @@ impl View {
         }
     }
 
-    fn route_added(&mut self, route: Route, replaced: bool, effects: &mut Effects) {
+    fn route_added(&mut self, route: Route, replaced: bool, table: &mut Table, effects: &mut Effects) {
         let key = route.key;
         effects.keys.insert(key);
         if route.protocol.is_weft() {
             if replaced {
                 effects.topology |= self.topology.remove_foreign_key(key);
             }
-            let before = self.ours.insert(route);
-            if before.is_some() && before.as_ref() != self.ours.get(&key) {
+            let before = table.hold(route);
+            if before.is_some() && before.as_ref() != table.held(&key) {
                 effects.drifted.insert(key);
             }
             return;
@@ -184,7 +102,7 @@ impl View {
         effects.foreign.insert(key.destination());
         if replaced {
             self.topology.remove_foreign_key(key);
-            if self.ours.remove(&key).is_some() {
+            if table.let_go(&key).is_some() {
                 effects.drifted.insert(key);
             }
         }
@@ -197,7 +115,7 @@ impl View {
         effects.inexact |= new && (held || unclear);
     }
 
-    fn route_removed(&mut self, route: &Route, effects: &mut Effects) {
+    fn route_removed(&mut self, route: &Route, table: &mut Table, effects: &mut Effects) {
         let key = route.key;
         effects.keys.insert(key);
         if !route.protocol.is_weft() {
@@ -206,13 +124,13 @@ impl View {
             effects.inexact |= !self.topology.remove_foreign(route);
             return;
         }
-        let Some(held) = self.ours.get(&key).filter(|held| held.protocol == route.protocol) else {
+        let Some(held) = table.held(&key).filter(|held| held.protocol == route.protocol) else {
             return;
         };
         effects.drifted.insert(key);
         match remaining(&held.action, &route.action) {
-            Some(action) => drop(self.ours.insert(Route { action, ..held.clone() })),
-            None => drop(self.ours.remove(&key)),
+            Some(action) => drop(table.hold(Route { action, ..held.clone() })),
+            None => drop(table.let_go(&key)),
         }
     }
 
@@ -231,18 +149,17 @@ impl View {
     }
 
     /// Takes the whole state over; gives the nexthop objects, which are no part of the view.
-    pub(super) fn replace(&mut self, snapshot: Snapshot, effects: &mut Effects) -> Option<Nexthops> {
+    pub(super) fn replace(
+        &mut self,
+        snapshot: Snapshot,
+        table: &mut Table,
+        effects: &mut Effects,
+    ) -> Option<Nexthops> {
         let (ours, foreign): (Vec<Route>, Vec<Route>) =
             snapshot.routes.into_iter().partition(|route| route.protocol.is_weft());
-        let before = std::mem::take(&mut self.ours);
-        ours.into_iter().for_each(|route| drop(self.ours.insert(route)));
-        for route in before.routes() {
-            if self.ours.get(&route.key) != Some(route) {
-                effects.drifted.insert(route.key);
-            }
-        }
-        effects.keys.extend(before.keys());
-        effects.keys.extend(self.ours.keys());
+        let (mut others, mut all) = table.replace_held(ours);
+        effects.drifted.append(&mut others);
+        effects.keys.append(&mut all);
         effects.links |= self.topology.set_links(snapshot.links);
         effects.addresses |= self.topology.set_addresses(snapshot.addresses);
         effects.topology |= self.topology.set_foreign(foreign) | effects.links | effects.addresses;

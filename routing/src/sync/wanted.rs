@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use rustc_hash::FxHashMap;
 
+use super::table::{Place, Table};
 use crate::netlink::{Mac, Neighbour};
 use crate::resolve::{NextHopRef, Resolved};
 use crate::route::{Action, NextHop, NextHops, Protocol, Route, RouteKey};
@@ -101,27 +101,36 @@ impl PodRoute {
 
 /// A set of BGP next hops.
 #[derive(Debug)]
-struct Set {
+pub(super) struct Set {
     /// In order, each once.
-    next_hops: Arc<[NextHopRef]>,
+    pub(super) next_hops: Arc<[NextHopRef]>,
     /// What it resolves to.
-    legs: NextHops,
+    pub(super) legs: NextHops,
+    /// The nexthop object that a route with it was given last.
+    pub(super) object: Option<u32>,
     /// How many prefixes have it.
     prefixes: usize,
 }
 
-/// Names a set for as long as prefixes have it.
-type SetId = u32;
+impl Set {
+    /// Whether packets over it are to be dropped.
+    pub(super) fn is_discard(&self) -> bool {
+        self.next_hops.iter().any(NextHopRef::is_discard)
+    }
+}
 
-/// Learned routes by their sets of next hops: a next hop that resolves anew touches its sets only.
+/// Names a set for as long as prefixes have it.
+pub(super) type SetId = u32;
+
+/// The sets of next hops of learned routes, which are in the [`Table`]: a next hop that resolves anew touches its sets only.
 #[derive(Debug, Default)]
 pub(super) struct Learned {
-    routes: FxHashMap<IpNet, SetId>,
     /// By which next hops a route leads to others, where that is not by its own.
     direct: BTreeMap<IpNet, Arc<[NextHopRef]>>,
-    sets: BTreeMap<SetId, Set>,
+    /// By their ids; none: the id is free.
+    sets: Vec<Option<Set>>,
+    free: Vec<SetId>,
     ids: BTreeMap<Arc<[NextHopRef]>, SetId>,
-    last: SetId,
     /// The set that a route was given last, as it was told: most routes have that of the one before.
     latest: Option<(Arc<[NextHopRef]>, SetId)>,
     /// Next hops that nobody offers any more, though routes with them are not told anew yet.
@@ -140,24 +149,23 @@ pub(super) struct Moves {
 }
 
 impl Learned {
-    /// Takes in a change. `resolve` is asked for the next hops of a set that was not in use before.
-    pub(super) fn set(&mut self, change: RouteChange, resolve: impl FnMut(&NextHopRef) -> Resolved) {
+    /// Takes in a change of the route at this place. `resolve` is asked for the next hops of a set that was not in use before.
+    pub(super) fn set(
+        &mut self,
+        change: RouteChange,
+        (table, place): (&mut Table, Place),
+        resolve: impl FnMut(&NextHopRef) -> Resolved,
+    ) {
         let prefix = change.prefix.trunc();
         match change.direct {
             Some(direct) => drop(self.direct.insert(prefix, direct.into())),
             None => drop(self.direct.remove(&prefix)),
         }
-        if change.next_hops.is_empty() {
-            if let Some(set) = self.routes.remove(&prefix) {
-                self.leave(set);
-            }
-            return;
-        }
-        let id = self.id_of(change.next_hops, resolve);
-        if let Some(set) = self.sets.get_mut(&id) {
+        let id = (!change.next_hops.is_empty()).then(|| self.id_of(change.next_hops, resolve));
+        if let Some(set) = id.and_then(|id| self.get_mut(id)) {
             set.prefixes = set.prefixes.saturating_add(1);
         }
-        if let Some(before) = self.routes.insert(prefix, id) {
+        if let Some(before) = table.learn(place, id) {
             self.leave(before);
         }
     }
@@ -173,25 +181,51 @@ impl Learned {
         let id = match self.ids.get(&next_hops) {
             Some(id) => *id,
             None => {
-                while self.sets.contains_key(&self.last) {
-                    self.last = self.last.wrapping_add(1);
-                }
                 let legs = merge(&next_hops, &self.lost, resolve);
-                self.sets.insert(self.last, Set { next_hops: Arc::clone(&next_hops), legs, prefixes: 0 });
-                self.ids.insert(next_hops, self.last);
-                self.last
+                let set = Set { next_hops: Arc::clone(&next_hops), legs, object: None, prefixes: 0 };
+                let id = self.insert(set);
+                self.ids.insert(next_hops, id);
+                id
             }
         };
         self.latest = Some((told, id));
         id
     }
 
+    fn insert(&mut self, set: Set) -> SetId {
+        if let Some(id) = self.free.pop()
+            && let Some(free) = self.sets.get_mut(id as usize)
+        {
+            *free = Some(set);
+            return id;
+        }
+        self.sets.push(Some(set));
+        // So many sets do not fit in memory.
+        SetId::try_from(self.sets.len().saturating_sub(1)).unwrap_or(SetId::MAX)
+    }
+
+    /// A set.
+    pub(super) fn get(&self, id: SetId) -> Option<&Set> {
+        self.sets.get(id as usize)?.as_ref()
+    }
+
+    /// The same, to change.
+    pub(super) fn get_mut(&mut self, id: SetId) -> Option<&mut Set> {
+        self.sets.get_mut(id as usize)?.as_mut()
+    }
+
+    /// Every set.
+    fn sets(&self) -> impl Iterator<Item = (SetId, &Set)> {
+        (0..).zip(&self.sets).filter_map(|(id, set)| Some((id, set.as_ref()?)))
+    }
+
     fn leave(&mut self, id: SetId) {
-        let Some(set) = self.sets.get_mut(&id) else { return };
+        let Some(set) = self.get_mut(id) else { return };
         set.prefixes = set.prefixes.saturating_sub(1);
         if set.prefixes == 0
-            && let Some(set) = self.sets.remove(&id)
+            && let Some(set) = self.sets.get_mut(id as usize).and_then(Option::take)
         {
+            self.free.push(id);
             self.ids.remove(&set.next_hops);
             self.latest.take_if(|(_, latest)| *latest == id);
             self.lost.retain(|lost| self.ids.keys().any(|next_hops| next_hops.contains(lost)));
@@ -218,7 +252,7 @@ impl Learned {
         mut resolve: impl FnMut(&NextHopRef) -> Resolved,
     ) -> Moves {
         let mut moves = Moves::default();
-        for (id, set) in &mut self.sets {
+        for (id, set) in (0..).zip(&mut self.sets).filter_map(|(id, set)| Some((id, set.as_mut()?))) {
             let before = set.legs.clone();
             if set.next_hops.iter().any(&concerns) {
                 set.legs = merge(&set.next_hops, &self.lost, &mut resolve);
@@ -228,39 +262,21 @@ impl Learned {
                 moves.apart.insert(before.clone());
             }
             if before != set.legs {
-                moves.sets.entry(before).or_default().insert(*id);
+                moves.sets.entry(before).or_default().insert(id);
             }
         }
         moves.together.retain(|from, to| from != to && !moves.apart.contains(from));
         moves
     }
 
-    /// The prefixes whose sets had these legs and have others.
-    pub(super) fn moved_from(&self, moves: &Moves, legs: &BTreeSet<NextHops>) -> Vec<IpNet> {
-        let sets: BTreeSet<SetId> =
-            legs.iter().filter_map(|legs| moves.sets.get(legs)).flatten().copied().collect();
-        self.prefixes_of(&sets)
+    /// The sets that had these legs and have others.
+    pub(super) fn moved_from(&self, moves: &Moves, legs: &BTreeSet<NextHops>) -> BTreeSet<SetId> {
+        legs.iter().filter_map(|legs| moves.sets.get(legs)).flatten().copied().collect()
     }
 
-    /// The prefixes that have these legs.
-    pub(super) fn with_legs(&self, legs: &BTreeSet<NextHops>) -> Vec<IpNet> {
-        let has = |(id, set): (&SetId, &Set)| legs.contains(&set.legs).then_some(*id);
-        self.prefixes_of(&self.sets.iter().filter_map(has).collect())
-    }
-
-    fn prefixes_of(&self, sets: &BTreeSet<SetId>) -> Vec<IpNet> {
-        if sets.is_empty() {
-            return Vec::new();
-        }
-        self.in_order(|set| sets.contains(&set))
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "they are sorted")]
-    fn in_order(&self, is_meant: impl Fn(SetId) -> bool) -> Vec<IpNet> {
-        let meant = self.routes.iter().filter(|(_, set)| is_meant(**set));
-        let mut prefixes: Vec<IpNet> = meant.map(|(prefix, _)| *prefix).collect();
-        prefixes.sort_unstable();
-        prefixes
+    /// The sets that have these legs.
+    pub(super) fn with_legs(&self, legs: &BTreeSet<NextHops>) -> BTreeSet<SetId> {
+        self.sets().filter(|(_, set)| legs.contains(&set.legs)).map(|(id, _)| id).collect()
     }
 
     /// The next hops that routes use.
@@ -268,30 +284,9 @@ impl Learned {
         self.ids.keys().flat_map(|next_hops| next_hops.iter().copied()).collect()
     }
 
-    /// The next hops of the route to `prefix`; none: it is not learned.
-    pub(super) fn next_hops_of(&self, prefix: &IpNet) -> &[NextHopRef] {
-        self.routes.get(prefix).and_then(|set| self.sets.get(set)).map_or(&[], |set| &*set.next_hops)
-    }
-
-    /// Those by which the route to `prefix` leads to other next hops.
-    pub(super) fn direct(&self, prefix: &IpNet) -> &[NextHopRef] {
-        self.direct.get(prefix).map_or_else(|| self.next_hops_of(prefix), |direct| &**direct)
-    }
-
-    /// The legs of the route to `prefix`: `None` when it is not learned, empty when no next hop resolves.
-    pub(super) fn legs(&self, prefix: &IpNet) -> Option<&NextHops> {
-        self.routes.get(prefix).and_then(|set| self.sets.get(set)).map(|set| &set.legs)
-    }
-
-    /// The next hops of the route to `prefix`, and its legs.
-    pub(super) fn get(&self, prefix: &IpNet) -> Option<(&[NextHopRef], &NextHops)> {
-        let set = self.routes.get(prefix).and_then(|set| self.sets.get(set))?;
-        Some((&set.next_hops, &set.legs))
-    }
-
-    /// The learned prefixes, in order.
-    pub(super) fn prefixes(&self) -> Vec<IpNet> {
-        self.in_order(|_| true)
+    /// Those of a route by which it leads to other next hops; its set's, unless it was learned with others.
+    pub(super) fn direct<'a>(&'a self, prefix: &IpNet, set: &'a Set) -> &'a [NextHopRef] {
+        self.direct.get(prefix).unwrap_or(&set.next_hops)
     }
 }
 

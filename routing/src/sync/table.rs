@@ -1,0 +1,417 @@
+//! Every key that something is known of, once: which set of next hops was learned for it, what the kernel has of ours, and whether the two
+//! are to be compared. A key is looked up once; from then on its place serves.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use rustc_hash::FxHashMap;
+
+use super::wanted::SetId;
+use crate::route::{Action, Route, RouteKey};
+
+/// Where a key is. Another key's once nothing is known of this one any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place(u32);
+
+/// How far the comparison of a key is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Work {
+    #[default]
+    Done,
+    /// It waits for its turn.
+    Waiting,
+    /// It was taken, and what becomes of it is not known yet.
+    Taken,
+    /// It was named since it was taken.
+    Again,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: RouteKey,
+    learned: Option<SetId>,
+    held: Option<Route>,
+    work: Work,
+}
+
+/// What is known of a key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub(super) key: RouteKey,
+    /// The set that a learned route to it has.
+    pub(super) learned: Option<SetId>,
+    /// The route that the kernel has of ours.
+    pub(super) held: Option<&'a Route>,
+}
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    places: FxHashMap<RouteKey, Place>,
+    entries: Vec<Entry>,
+    free: Vec<Place>,
+    /// How many keys the kernel holds for us.
+    held: usize,
+    /// How many of them go over each nexthop object.
+    over: BTreeMap<u32, usize>,
+    /// An object has lost its last route.
+    idle: bool,
+    /// In the order in which they were named.
+    waiting: VecDeque<Place>,
+    /// How many wait, or were taken.
+    unfinished: usize,
+    /// How many were named since they were taken. Seldom any.
+    again: usize,
+}
+
+impl Table {
+    fn entry(&self, place: Place) -> Option<&Entry> {
+        self.entries.get(place.0 as usize)
+    }
+
+    fn entry_mut(&mut self, place: Place) -> Option<&mut Entry> {
+        self.entries.get_mut(place.0 as usize)
+    }
+
+    /// The place of a key, which it gets if it has none. It keeps it while something is known of it, or is to be done.
+    fn place(&mut self, key: RouteKey) -> Place {
+        if let Some(place) = self.places.get(&key) {
+            return *place;
+        }
+        let entry = Entry { key, learned: None, held: None, work: Work::Done };
+        let place = match self.free.pop() {
+            Some(place) => {
+                if let Some(free) = self.entry_mut(place) {
+                    *free = entry;
+                }
+                place
+            }
+            None => {
+                self.entries.push(entry);
+                // So many routes do not fit in memory.
+                Place(u32::try_from(self.entries.len().saturating_sub(1)).unwrap_or(u32::MAX))
+            }
+        };
+        self.places.insert(key, place);
+        place
+    }
+
+    /// Forgets the key if nothing is known of it.
+    fn tidy(&mut self, place: Place) {
+        let Some(entry) = self.entry(place) else { return };
+        if entry.learned.is_none() && entry.held.is_none() && entry.work == Work::Done {
+            let key = entry.key;
+            // What is free already has a key that may be somewhere else.
+            if self.places.get(&key) == Some(&place) {
+                self.places.remove(&key);
+                self.free.push(place);
+            }
+        }
+    }
+
+    /// What is known of a key.
+    pub(super) fn known(&self, key: RouteKey) -> Known<'_> {
+        let nothing = Known { key, learned: None, held: None };
+        self.places.get(&key).and_then(|place| self.known_at(*place)).unwrap_or(nothing)
+    }
+
+    /// What is known of the key at a place.
+    pub(super) fn known_at(&self, place: Place) -> Option<Known<'_>> {
+        let Entry { key, learned, held, .. } = self.entry(place)?;
+        Some(Known { key: *key, learned: *learned, held: held.as_ref() })
+    }
+}
+
+/// What was learned.
+impl Table {
+    /// The set that a learned route has from now on; the one that it had.
+    pub(super) fn learn(&mut self, place: Place, set: Option<SetId>) -> Option<SetId> {
+        let before = std::mem::replace(&mut self.entry_mut(place)?.learned, set);
+        self.tidy(place);
+        before
+    }
+
+    /// The set that a learned route has.
+    pub(super) fn learned(&self, key: &RouteKey) -> Option<SetId> {
+        self.entry(*self.places.get(key)?)?.learned
+    }
+
+    /// Gives what was learned for one key to another. Both are to be compared, that one first.
+    pub(super) fn pass_on(&mut self, from: RouteKey, to: RouteKey) {
+        let (new, old) = (self.mark(to), self.mark(from));
+        let set = self.learn(old, None);
+        self.learn(new, set);
+    }
+
+    /// The keys of learned routes whose set is meant, in order.
+    pub(super) fn learned_keys(&self, is_meant: impl Fn(SetId) -> bool) -> Vec<RouteKey> {
+        let meant = self.entries.iter().filter(|entry| entry.learned.is_some_and(&is_meant));
+        let mut keys: Vec<RouteKey> = meant.map(|entry| entry.key).collect();
+        keys.sort_unstable();
+        keys
+    }
+}
+
+/// What the kernel has of ours.
+impl Table {
+    /// The route that the kernel has.
+    pub(super) fn held(&self, key: &RouteKey) -> Option<&Route> {
+        self.entry(*self.places.get(key)?)?.held.as_ref()
+    }
+
+    /// All of them, in no order.
+    pub(super) fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.entries.iter().filter_map(|entry| entry.held.as_ref())
+    }
+
+    /// How many there are.
+    pub(super) fn held_count(&self) -> usize {
+        self.held
+    }
+
+    /// The kernel has a route from now on; the one that it had.
+    pub(super) fn hold(&mut self, route: Route) -> Option<Route> {
+        let place = self.place(route.key);
+        self.hold_at(place, route)
+    }
+
+    /// The same, at the place of the route's key.
+    pub(super) fn hold_at(&mut self, place: Place, route: Route) -> Option<Route> {
+        if let Action::Object(id) = route.action {
+            let count = self.over.entry(id).or_default();
+            *count = count.saturating_add(1);
+        }
+        self.held = self.held.saturating_add(1);
+        let before = self.entry_mut(place).and_then(|entry| entry.held.replace(route));
+        self.left(before.as_ref());
+        before
+    }
+
+    /// The kernel has no route there any more; the one that it had.
+    pub(super) fn let_go(&mut self, key: &RouteKey) -> Option<Route> {
+        self.let_go_at(*self.places.get(key)?)
+    }
+
+    /// The same, at a place.
+    pub(super) fn let_go_at(&mut self, place: Place) -> Option<Route> {
+        let before = self.entry_mut(place)?.held.take();
+        self.left(before.as_ref());
+        self.tidy(place);
+        before
+    }
+
+    fn left(&mut self, route: Option<&Route>) {
+        let Some(route) = route else { return };
+        self.held = self.held.saturating_sub(1);
+        if let Action::Object(id) = &route.action
+            && let Some(count) = self.over.get_mut(id)
+        {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.over.remove(id);
+                self.idle = true;
+            }
+        }
+    }
+
+    /// Takes over what the kernel has; the keys of those that it had and has not, or has other ones of, and all keys that it has or had.
+    pub(super) fn replace_held(&mut self, routes: Vec<Route>) -> (BTreeSet<RouteKey>, BTreeSet<RouteKey>) {
+        let places = (0..self.entries.len()).filter_map(|place| u32::try_from(place).ok());
+        let before: Vec<Route> = places.filter_map(|place| self.let_go_at(Place(place))).collect();
+        let mut all: BTreeSet<RouteKey> = routes.iter().map(|route| route.key).collect();
+        routes.into_iter().for_each(|route| drop(self.hold(route)));
+        let is_other = |route: &&Route| self.held(&route.key) != Some(*route);
+        let others = before.iter().filter(is_other).map(|route| route.key).collect();
+        all.extend(before.iter().map(|route| route.key));
+        (others, all)
+    }
+
+    /// How many routes go over an object.
+    pub(super) fn over(&self, id: u32) -> usize {
+        self.over.get(&id).copied().unwrap_or_default()
+    }
+
+    /// Whether an object has lost its last route since that was asked last.
+    pub(super) fn take_idle(&mut self) -> bool {
+        std::mem::take(&mut self.idle)
+    }
+
+    /// Forgets the routes over objects that are gone, as the kernel took them along: their keys, in order.
+    pub(super) fn forget_over(&mut self, is_there: impl Fn(u32) -> bool) -> Vec<RouteKey> {
+        let gone: BTreeSet<u32> = self.over.keys().copied().filter(|id| !is_there(*id)).collect();
+        if gone.is_empty() {
+            return Vec::new();
+        }
+        let is_over = |route: &&Route| matches!(route.action, Action::Object(id) if gone.contains(&id));
+        let mut keys: Vec<RouteKey> = self.routes().filter(is_over).map(|route| route.key).collect();
+        keys.sort_unstable();
+        keys.iter().for_each(|key| drop(self.let_go(key)));
+        keys
+    }
+}
+
+/// What is to be compared. A key that was taken is not given again before what became of it is known.
+impl Table {
+    /// A key is to be compared; its place.
+    pub(super) fn mark(&mut self, key: RouteKey) -> Place {
+        let place = self.place(key);
+        let Some(entry) = self.entries.get_mut(place.0 as usize) else { return place };
+        match entry.work {
+            Work::Done => {
+                entry.work = Work::Waiting;
+                self.unfinished = self.unfinished.saturating_add(1);
+                self.waiting.push_back(place);
+            }
+            Work::Taken => {
+                entry.work = Work::Again;
+                self.again = self.again.saturating_add(1);
+            }
+            Work::Waiting | Work::Again => {}
+        }
+        place
+    }
+
+    /// All of these are.
+    pub(super) fn mark_all(&mut self, keys: impl IntoIterator<Item = RouteKey>) {
+        for key in keys {
+            self.mark(key);
+        }
+    }
+
+    /// The next one; it is the caller's until it is [`done`](Self::done).
+    pub(super) fn take(&mut self) -> Option<Place> {
+        let place = self.waiting.pop_front()?;
+        if let Some(entry) = self.entry_mut(place) {
+            entry.work = Work::Taken;
+        }
+        Some(place)
+    }
+
+    /// What becomes of a key that was taken is known.
+    pub(super) fn done(&mut self, place: Place) {
+        let Some(entry) = self.entries.get_mut(place.0 as usize) else { return };
+        match entry.work {
+            Work::Again => {
+                entry.work = Work::Waiting;
+                self.again = self.again.saturating_sub(1);
+                self.waiting.push_back(place);
+            }
+            Work::Taken => {
+                entry.work = Work::Done;
+                self.unfinished = self.unfinished.saturating_sub(1);
+                self.tidy(place);
+            }
+            Work::Done | Work::Waiting => {}
+        }
+    }
+
+    /// The place of a key that was taken, and of which nothing has become yet.
+    pub(super) fn taken(&self, key: &RouteKey) -> Option<Place> {
+        let place = *self.places.get(key)?;
+        self.entry(place).filter(|entry| matches!(entry.work, Work::Taken | Work::Again)).map(|_| place)
+    }
+
+    /// Whether keys were named since they were taken.
+    pub(super) fn are_again(&self) -> bool {
+        self.again > 0
+    }
+
+    /// Whether a key that was taken was named since.
+    pub(super) fn is_again(&self, place: Place) -> bool {
+        self.entry(place).is_some_and(|entry| entry.work == Work::Again)
+    }
+
+    /// Whether none waits, nor was taken.
+    pub(super) fn are_done(&self) -> bool {
+        self.unfinished == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::Protocol;
+
+    fn key(last: u8) -> RouteKey {
+        RouteKey::new(ipnet::IpNet::from(std::net::IpAddr::from([10, 0, 0, last])), 64)
+    }
+
+    fn route(last: u8, object: u32) -> Route {
+        let action = Action::Object(object);
+        Route { key: key(last), protocol: Protocol::WEFT, action, preferred_source: None }
+    }
+
+    fn take(table: &mut Table) -> Option<RouteKey> {
+        table.take().and_then(|place| table.known_at(place)).map(|known| known.key)
+    }
+
+    #[test]
+    fn keys_come_once_and_in_order() {
+        let mut table = Table::default();
+        table.mark_all([key(2), key(1), key(2)]);
+        let (two, one) = (table.take().unwrap(), table.take().unwrap());
+        assert_eq!((table.known_at(two).unwrap().key, table.known_at(one).unwrap().key), (key(2), key(1)));
+        assert_eq!(table.take(), None);
+        assert!(!table.are_done() && table.taken(&key(1)) == Some(one));
+        table.done(one);
+        table.done(two);
+        assert!(table.are_done() && table.taken(&key(1)).is_none());
+    }
+
+    #[test]
+    fn a_key_that_was_taken_waits_for_what_becomes_of_it() {
+        let mut table = Table::default();
+        let place = table.mark(key(1));
+        table.take();
+        table.mark_all([key(1), key(1)]);
+        assert!(table.is_again(place) && table.are_again());
+        assert_eq!(table.take(), None);
+        table.done(place);
+        assert!(!table.are_again() && !table.is_again(place));
+        assert_eq!(take(&mut table), Some(key(1)));
+        table.done(place);
+        assert!(table.are_done());
+    }
+
+    #[test]
+    fn a_place_is_free_once_nothing_is_known_of_its_key() {
+        let mut table = Table::default();
+        let one = table.mark(key(1));
+        table.learn(one, Some(7));
+        table.take();
+        table.hold_at(one, route(1, 5));
+        table.done(one);
+        table.learn(one, None);
+        assert_eq!((table.held_count(), table.over(5), table.learned(&key(1))), (1, 1, None));
+        let two = table.mark(key(2));
+        assert_ne!(one, two);
+        assert_eq!(table.let_go(&key(1)), Some(route(1, 5)));
+        assert!(table.take_idle() && !table.take_idle());
+        assert_eq!((table.mark(key(3)), table.held_count(), table.routes().count()), (one, 0, 0));
+    }
+
+    #[test]
+    fn what_was_learned_goes_to_another_key_which_comes_first() {
+        let mut table = Table::default();
+        let one = table.mark(key(1));
+        table.learn(one, Some(7));
+        table.take();
+        table.done(one);
+        table.pass_on(key(1), key(2));
+        assert_eq!(table.learned_keys(|_| true), [key(2)]);
+        assert_eq!((take(&mut table), take(&mut table)), (Some(key(2)), Some(key(1))));
+    }
+
+    #[test]
+    fn a_dump_tells_what_is_other_than_thought() {
+        let mut table = Table::default();
+        table.hold(route(1, 5));
+        table.hold(route(2, 5));
+        table.hold(route(3, 5));
+        let (others, all) = table.replace_held(vec![route(1, 5), route(2, 6), route(4, 5)]);
+        assert_eq!(others, [key(2), key(3)].into());
+        assert_eq!(all, [1, 2, 3, 4].map(key).into());
+        assert_eq!((table.over(5), table.over(6), table.held_count()), (2, 1, 3));
+        assert_eq!(table.forget_over(|id| id == 6), [key(1), key(4)]);
+        assert_eq!(table.held_count(), 1);
+    }
+}
