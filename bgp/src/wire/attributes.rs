@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::attribute::{code, flag};
 use crate::types::Asn;
 
 /// GRACEFUL_SHUTDOWN (RFC 8326), a standard community: the path is about to go, and any other is better.
@@ -50,6 +51,8 @@ pub struct PathAttributes {
     /// Optional transitive attributes that this speaker does not know, by type, the partial bit set when passed on; among them IPv6
     /// extended communities (RFC 5701), of which only the length is looked at.
     pub unknown: Vec<UnknownAttribute>,
+    /// Which of those that it knows have come with the partial bit. It stays set where they are passed on (RFC 4271 section 5).
+    pub partial: Partial,
 }
 
 impl PathAttributes {
@@ -72,7 +75,35 @@ impl PathAttributes {
             cluster_list: Vec::new(),
             only_to_customer: None,
             unknown: Vec::new(),
+            partial: Partial::default(),
         }
+    }
+}
+
+/// Known optional transitive attributes with the partial bit: somebody on their way did not know them (RFC 4271 section 4.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Partial(u8);
+
+impl Partial {
+    fn bit(type_code: u8) -> u8 {
+        match type_code {
+            code::AGGREGATOR => 1,
+            code::COMMUNITIES => 1 << 1,
+            code::EXTENDED_COMMUNITIES => 1 << 2,
+            code::LARGE_COMMUNITY => 1 << 3,
+            code::ONLY_TO_CUSTOMER => 1 << 4,
+            _ => 0,
+        }
+    }
+
+    /// Notes that one of this type has the bit.
+    pub(super) fn insert(&mut self, type_code: u8) {
+        self.0 |= Self::bit(type_code);
+    }
+
+    /// The bit in the flags of one of this type, if it has it.
+    pub(super) fn flag(self, type_code: u8) -> u8 {
+        if self.0 & Self::bit(type_code) == 0 { 0 } else { flag::PARTIAL }
     }
 }
 

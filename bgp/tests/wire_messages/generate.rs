@@ -67,6 +67,7 @@ pub(crate) fn attributes(next_hop: &str) -> PathAttributes {
         cluster_list: Vec::new(),
         only_to_customer: None,
         unknown: Vec::new(),
+        partial: <_>::default(),
     }
 }
 
@@ -193,6 +194,7 @@ prop_compose! {
             cluster_list: reflection.1.into_iter().map(Ipv4Addr::from).collect(),
             only_to_customer: only_to_customer.map(Asn),
             unknown,
+            partial: <_>::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use weft_bgp::wire::attributes::{Aggregator, UnknownAttribute};
 use weft_bgp::wire::nlri::PathNlri;
 use weft_bgp::wire::update::{AttributeBlock, pack, pack_withdrawn};
 
-use crate::generate::{EXTERNAL, attributes, nets, path};
+use crate::generate::{EXTERNAL, attribute, attributes, good, nets, path, update};
 use crate::update::decode;
 
 fn packed(block: &AttributeBlock, prefixes: &[IpNet]) -> BytesMut {
@@ -170,5 +170,27 @@ fn unknown_attributes_are_written_with_the_partial_bit_that_they_have() {
         let batch = decode(EXTERNAL.four_octets(), &out[19..]);
         let passed = &batch.runs[0].attributes.as_ref().unwrap().unknown[0];
         assert_eq!((passed.flags, &passed.value), (flags, &value));
+    }
+}
+
+/// That somebody on the way did not know them stays true.
+/// Proves RFC 4271 5.
+#[test]
+fn known_attributes_are_written_with_the_partial_bit_that_they_have() {
+    let known: [(u8, &[u8]); 5] = [
+        (7, &[0, 0, 0xfd, 0xe9, 192, 0, 2, 9]),
+        (8, &[0; 4]),
+        (16, &[0; 8]),
+        (32, &[0; 12]),
+        (35, &[0, 0, 0, 9]),
+    ];
+    for partial in 0..=known.len() {
+        let flags = |n| if n == partial { 0xe0 } else { 0xc0 };
+        let set = known.iter().enumerate().map(|(n, (code, value))| attribute(flags(n), *code, value));
+        let set: Vec<Vec<u8>> = good().into_iter().chain(set).collect();
+        let batch = decode(EXTERNAL.four_octets(), &update(&[], &set, &[8, 10]));
+        let told = batch.runs[0].attributes.as_ref().unwrap();
+        let out = packed(&AttributeBlock::new(told, Family::Ipv4Unicast, true), &nets(&["10.0.0.0/8"]));
+        assert_eq!(out[23..], [set.concat(), vec![8, 10]].concat());
     }
 }

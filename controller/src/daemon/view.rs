@@ -282,6 +282,7 @@ mod tests {
             cluster_list: vec![[10, 0, 0, 7].into(), [10, 0, 0, 8].into()],
             only_to_customer: Some(Asn(64700)),
             unknown: Vec::new(),
+            partial: <_>::default(),
         }
     }
 

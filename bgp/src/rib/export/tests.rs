@@ -39,6 +39,7 @@ fn learned() -> PathAttributes {
         cluster_list: vec![Ipv4Addr::new(2, 2, 2, 2)],
         only_to_customer: None,
         unknown: vec![UnknownAttribute { flags: 0xC0, code: 200, value: [1, 2].into() }],
+        partial: <_>::default(),
     }
 }
 

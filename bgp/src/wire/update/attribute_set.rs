@@ -131,6 +131,9 @@ impl<'a> AttributeSet<'a> {
             code::LOCAL_PREF | code::ORIGINATOR_ID | code::CLUSTER_LIST => self.internal(raw)?,
             _ => self.as4(raw)?,
         }
+        if raw.flags & flag::PARTIAL != 0 {
+            self.found.partial.insert(raw.code);
+        }
         Ok(())
     }
 

@@ -213,6 +213,7 @@ fn put_all(
     const OPTIONAL: u8 = flag::OPTIONAL;
     const OPTIONAL_TRANSITIVE: u8 = flag::OPTIONAL | flag::TRANSITIVE;
 
+    let known = |type_code| OPTIONAL_TRANSITIVE | attributes.partial.flag(type_code);
     put_attribute(WELL_KNOWN, code::ORIGIN, &[origin_code(attributes.origin)], out)?;
     let path_length = as_path::encoded_length(&attributes.as_path, four_octet_as);
     put_attribute_header(WELL_KNOWN, code::AS_PATH, path_length, out)?;
@@ -231,14 +232,14 @@ fn put_all(
     }
     if let Some(aggregator) = attributes.aggregator {
         put_attribute(
-            OPTIONAL_TRANSITIVE,
+            known(code::AGGREGATOR),
             code::AGGREGATOR,
             &aggregator_value(aggregator, four_octet_as),
             out,
         )?;
     }
     put_list(
-        OPTIONAL_TRANSITIVE,
+        known(code::COMMUNITIES),
         code::COMMUNITIES,
         attributes.communities.iter().map(|c| c.to_be_bytes()),
         out,
@@ -248,14 +249,14 @@ fn put_all(
     }
     put_list(OPTIONAL, code::CLUSTER_LIST, attributes.cluster_list.iter().map(|id| id.octets()), out)?;
     let extended = attributes.ext_communities.iter().copied();
-    put_list(OPTIONAL_TRANSITIVE, code::EXTENDED_COMMUNITIES, extended, out)?;
+    put_list(known(code::EXTENDED_COMMUNITIES), code::EXTENDED_COMMUNITIES, extended, out)?;
     if !four_octet_as {
         put_as4(attributes, out)?;
     }
     let large = attributes.large_communities.as_flattened().iter().map(|n| n.to_be_bytes());
-    put_list(OPTIONAL_TRANSITIVE, code::LARGE_COMMUNITY, large, out)?;
+    put_list(known(code::LARGE_COMMUNITY), code::LARGE_COMMUNITY, large, out)?;
     if let Some(asn) = attributes.only_to_customer {
-        put_attribute(OPTIONAL_TRANSITIVE, code::ONLY_TO_CUSTOMER, &asn.0.to_be_bytes(), out)?;
+        put_attribute(known(code::ONLY_TO_CUSTOMER), code::ONLY_TO_CUSTOMER, &asn.0.to_be_bytes(), out)?;
     }
     for unknown in &attributes.unknown {
         let flags = unknown.flags & (OPTIONAL_TRANSITIVE | flag::PARTIAL);
