@@ -250,7 +250,7 @@ fn is_without_tcp_ao() -> bool {
 #[tokio::test]
 async fn tcp_ao_on_a_kernel_without_it_is_refused_in_clear_words() {
     if has_tcp_ao() {
-        println!("skipped: this kernel has TCP-AO");
+        let _ = writeln!(std::io::stderr(), "skipped: a kernel without TCP-AO: this one has it");
         return;
     }
     let ([mut a, b], sockets) = two(20).await;
