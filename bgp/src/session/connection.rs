@@ -42,6 +42,8 @@ pub(super) struct Connection {
     remote: IpAddr,
     phase: Phase,
     deadlines: Deadlines,
+    /// See [`Local::plain`]: as it was when this began.
+    plain: bool,
     /// HoldTimer was put off since the peer was heard.
     put_off: bool,
 }
@@ -84,6 +86,8 @@ pub(super) enum Ending {
     Death,
     /// A NOTIFICATION that another connection is kept.
     Collision,
+    /// A NOTIFICATION that the peer knows nothing of capabilities, in answer to our OPEN.
+    CapabilitiesRefused,
 }
 
 impl Connection {
@@ -94,12 +98,23 @@ impl Connection {
         context: &mut Context<'_>,
     ) -> Self {
         let (phase, deadlines) = (Phase::DelayOpen, Deadlines::default());
-        let mut connection = Self { id, local, remote, phase, deadlines, put_off: false };
+        let plain = context.local.plain;
+        let mut connection = Self { id, local, remote, phase, deadlines, plain, put_off: false };
         match context.local.config.timers.delay_open {
             Some(delay) => connection.deadlines.set(Timer::DelayOpen, context.now + delay),
             None => connection.send_open(context),
         }
         connection
+    }
+
+    /// Our side of its OPEN.
+    fn ours<'a>(&self, context: &Context<'a>) -> Local<'a> {
+        Local { plain: self.plain, ..context.local }
+    }
+
+    /// Whether its OPEN has no capabilities, as the peer has refused these.
+    pub(super) fn is_plain(&self) -> bool {
+        self.plain
     }
 
     pub(super) fn id(&self) -> ConnectionId {
@@ -220,7 +235,7 @@ impl Connection {
     }
 
     fn opened(&self, open: &Open, context: &mut Context<'_>) -> Step {
-        match context.local.negotiate(open, self.id, (self.local, self.remote)) {
+        match self.ours(context).negotiate(open, self.id, (self.local, self.remote)) {
             Ok(session) => Step::Opened(Arc::new(session)),
             Err(error) => self.fail(Notification::from(&error), &error.text, &Bytes::new(), context),
         }
@@ -280,6 +295,10 @@ impl Connection {
             // A peer that may say so says Hard Reset, and means the rest as a restart.
             ErrorCode::HARD_RESET => Ending::Death,
             ErrorCode::ADMINISTRATIVE_RESET | ErrorCode::OTHER_CONFIGURATION_CHANGE => Ending::Reset,
+            // Capabilities are the only parameter that our OPEN has.
+            ErrorCode::UNSUPPORTED_OPTIONAL_PARAMETER if self.session().is_none() => {
+                Ending::CapabilitiesRefused
+            }
             _ => Ending::Notification,
         };
         self.close(context, ending)
@@ -349,7 +368,7 @@ impl Connection {
     }
 
     fn send_open(&mut self, context: &mut Context<'_>) {
-        context.outbox.send(self.id, &Message::Open(context.local.open()));
+        context.outbox.send(self.id, &Message::Open(self.ours(context).open()));
         self.deadlines.stop(Timer::DelayOpen);
         self.phase = Phase::OpenSent;
         self.deadlines.set(Timer::Hold, context.now + OPEN_HOLD_TIME);

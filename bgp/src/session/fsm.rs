@@ -53,6 +53,8 @@ pub(crate) struct Fsm {
     restarts: u32,
     /// The session was ended as the peer had told too many prefixes, and was not begun again since.
     over_limit: bool,
+    /// What the next OPEN is: see [`Local::plain`].
+    plain: bool,
     state: State,
     since: Option<Instant>,
     /// When a session was Established last.
@@ -93,6 +95,7 @@ impl Fsm {
             inbound_hold: Backoff::default(),
             restarts: 0,
             over_limit: false,
+            plain: false,
             state: State::Idle,
             since: None,
             established_at: None,
@@ -171,6 +174,7 @@ impl Fsm {
         }
         self.config = Some(config);
         self.since.get_or_insert(now);
+        self.plain = false;
         self.forget_failures();
         if stays_down {
             self.over_limit = false;
@@ -278,10 +282,9 @@ impl Fsm {
     pub(crate) fn finish(&mut self, now: Instant, outbox: &mut Outbox) {
         for id in self.connections.ids() {
             let Some(connection) = self.connections.remove(id) else { continue };
-            let over_link = self.is_on_link();
             match self.config.as_deref() {
                 Some(config) => {
-                    let local = Local { config, router_id: self.router_id, restart: self.restart, over_link };
+                    let local = self.local(config);
                     connection.finish(&mut Context { now, local, rng: &mut self.rng, outbox });
                 }
                 None => connection.abandon(outbox),
@@ -448,20 +451,19 @@ impl Fsm {
         run: impl FnOnce(&mut Connection, &mut Context<'_>) -> T,
     ) -> Option<T> {
         let config = self.config.as_deref()?;
-        let local =
-            Local { config, router_id: self.router_id, restart: self.restart, over_link: self.is_on_link() };
+        let local = self.local(config);
         let connection = self.connections.get_mut(id)?;
         Some(run(connection, &mut Context { now, local, rng: &mut self.rng, outbox }))
     }
 
-    fn is_on_link(&self) -> bool {
-        self.peer.interface().is_some()
+    fn local<'a>(&self, config: &'a PeerConfig) -> Local<'a> {
+        let over_link = self.peer.interface().is_some();
+        Local { config, router_id: self.router_id, restart: self.restart, over_link, plain: self.plain }
     }
 
     fn open(&mut self, now: Instant, id: ConnectionId, ends: (SocketAddr, SocketAddr), outbox: &mut Outbox) {
-        let over_link = self.is_on_link();
         let Some(config) = self.config.as_deref() else { return };
-        let ours = Local { config, router_id: self.router_id, restart: self.restart, over_link };
+        let ours = self.local(config);
         let (local, remote) = ends;
         outbox.said.connected(id, local, remote);
         let mut context = Context { now, local: ours, rng: &mut self.rng, outbox };
@@ -508,6 +510,12 @@ impl Fsm {
             .is_some_and(|since| now.saturating_duration_since(since) >= STABLE);
         if stable {
             self.forget_failures();
+        }
+        if ending == Ending::CapabilitiesRefused {
+            self.plain = !connection.is_plain();
+        } else if connection.established_since().is_some() {
+            // The peer may be another one by then.
+            self.plain = false;
         }
         let unopened = connection.session().is_none();
         let dialled = matches!(id, ConnectionId::Dialled(_));
@@ -695,7 +703,7 @@ fn down(connection: &Connection, ending: Ending) -> Option<Down> {
         Ending::Collision => Down::Superseded { families, restart_time },
         Ending::TcpFailed => Down::Restart { families, restart_time },
         Ending::Notification | Ending::Reset if peer.notification => Down::Restart { families, restart_time },
-        Ending::Notification | Ending::Reset | Ending::Death => Down::Death,
+        Ending::Notification | Ending::Reset | Ending::Death | Ending::CapabilitiesRefused => Down::Death,
     })
 }
 

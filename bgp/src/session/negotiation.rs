@@ -25,6 +25,8 @@ pub(super) struct Local<'a> {
     pub(super) restart: LocalRestart,
     /// Whether the peer is known by its interface: next hops on that link are link-local addresses, of IPv4 prefixes too.
     pub(super) over_link: bool,
+    /// Whether the peer has refused an OPEN with capabilities: then none are said, and none of the peer's count (RFC 5492 section 3).
+    pub(super) plain: bool,
 }
 
 impl Local<'_> {
@@ -72,6 +74,9 @@ impl Local<'_> {
                 capabilities.push(Capability::LongLivedGracefulRestart(families.collect()));
             }
         }
+        if self.plain {
+            capabilities.clear();
+        }
         Open {
             my_as: config.local_as.two_octets(),
             hold_time: seconds(config.timers.hold_time),
@@ -93,6 +98,14 @@ impl Local<'_> {
     ) -> Result<Session, WireError> {
         let config = self.config;
         let peer_type = self.check_identity(open)?;
+        let remote_as = open.asn();
+        let without;
+        let open = if self.plain {
+            without = Open { capabilities: Vec::new(), ..open.clone() };
+            &without
+        } else {
+            open
+        };
         let hold_time = negotiate_hold_time(config.timers.hold_time, open.hold_time)?;
         let families = self.negotiate_families(open)?;
         let role = config.role.filter(|_| peer_type == PeerType::External);
@@ -105,7 +118,7 @@ impl Local<'_> {
             local,
             remote,
             local_as: config.local_as,
-            remote_as: open.asn(),
+            remote_as,
             peer_type,
             remote_id: open.bgp_identifier,
             families,

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use weft_bgp::config::{GracefulRestart, RemoteAs};
 use weft_bgp::ingress::{Down, IngressInput, IngressOutput, LocalRestart};
 use weft_bgp::session::State;
@@ -12,6 +12,7 @@ use weft_bgp::types::{Asn, Family, FamilySet, PeerType};
 use weft_bgp::wire::Message;
 use weft_bgp::wire::capability::{AfiSafi, Capability, GracefulRestartCapability, LongLivedFamily};
 use weft_bgp::wire::error::ErrorCode;
+use weft_bgp::wire::notification::Notification;
 use weft_bgp::wire::open::Open;
 use weft_bgp::wire::route_refresh::RouteRefresh;
 use weft_bgp::wire::update::end_of_rib;
@@ -150,6 +151,38 @@ fn a_speaker_of_rfc_4271_alone_is_welcome() {
     assert_eq!(session.families, FamilySet::from_iter([Family::Ipv4Unicast]));
     assert!(!session.four_octet_as && !session.route_refresh && session.graceful_restart.is_none());
     assert_eq!((session.max_message, session.remote_as), (4096, Asn(65002)));
+}
+
+/// Who knows nothing of capabilities gets a session without any, whatever it says of itself; the next one has them again.
+/// Proves RFC 5492 3.
+#[test]
+fn a_speaker_that_refuses_capabilities_is_told_none() {
+    let capabilities = |solo: &Solo, connection| match &solo.written(connection)[..] {
+        [Message::Open(sent), ..] => sent.capabilities.len(),
+        other => panic!("{other:?}"),
+    };
+    let mut solo = Solo::new(peer_config(65001, 65002));
+    let refusing = [solo.connect(), solo.accept()];
+    for connection in refusing {
+        assert!(capabilities(&solo, connection) > 0);
+        let unsupported =
+            Notification { code: ErrorCode::UNSUPPORTED_OPTIONAL_PARAMETER, data: Bytes::new() };
+        solo.send(connection, &Message::Notification(unsupported));
+    }
+    solo.run_for(Duration::from_secs(20));
+    let connection = solo.connect();
+    assert_eq!(capabilities(&solo, connection), 0);
+    solo.send(connection, &Message::Open(open()));
+    solo.send(connection, &Message::Keepalive);
+    let session = solo.ingress.session().expect("Established");
+    assert_eq!(session.families, FamilySet::from_iter([Family::Ipv4Unicast]));
+    assert!(!session.four_octet_as && !session.route_refresh && session.graceful_restart.is_none());
+    assert_eq!((session.max_message, session.remote_as), (4096, Asn(65002)));
+    solo.outputs.clear();
+    solo.send(connection, &Message::Notification(Notification::cease(4, "again")));
+    solo.run_for(Duration::from_secs(20));
+    let connection = solo.connect();
+    assert!(capabilities(&solo, connection) > 0);
 }
 
 /// RFC 4271 section 6.2: every OPEN that is not acceptable, and its NOTIFICATION.
