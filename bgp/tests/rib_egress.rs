@@ -292,6 +292,8 @@ fn attributes_that_fit_no_message_withdraw_the_prefix() {
     lab.announce(1, huge, &prefixes[..1]);
     lab.read_all();
     assert_eq!(lab.sink(2).table.keys().copied().collect::<Vec<_>>(), &prefixes[1..]);
+    let shown = lab.rib.routes(RibView::Out(address(2).into()), RouteSelect::Exact(prefixes[0]));
+    assert!(shown[0].paths[0].reason.code == "too-long" && !shown[0].paths[0].best, "{shown:?}");
     lab.withdraw(1, &prefixes);
     lab.read_all();
     assert!(lab.sink(2).table.is_empty());

@@ -18,6 +18,7 @@ use crate::types::{ConnectionId, Family, PeerId};
 use crate::wire::attributes::PathAttributes;
 use crate::wire::header::MessageType;
 use crate::wire::nlri::Nlri;
+use crate::wire::update::{self, AttributeBlock};
 
 use self::adj_out::AdjRibOut;
 pub use self::changes::Changes;
@@ -248,7 +249,9 @@ impl Egress {
         let slots = self.table.slots();
         let route = slots.get(slots.find(key)?).route?;
         let session = self.peers.get(&peer)?.session();
-        self.table.told_to(peer, session, route).map(|set| &self.table.set(set).attributes)
+        let attributes = &self.table.set(self.table.told_to(peer, session, route)?).attributes;
+        let block = AttributeBlock::new(attributes, Family::of(&key.prefix), session.four_octet_as);
+        update::fits(&block, key, session.max_message).then_some(attributes)
     }
 
     /// All that the group is told.

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::attributes::{PathType, local_preference};
 use crate::config::{AddPathSend, NextHopMode, PeerConfig};
+use crate::egress::PathKey;
 use crate::ingress::Session;
 use crate::policy::{
     CompiledPolicy, NO_ADVERTISE, NO_EXPORT, NO_EXPORT_SUBCONFED, Operation, Operations, Policy, RouteSource,
@@ -15,6 +16,7 @@ use crate::policy::{
 use crate::role::Role;
 use crate::types::{Asn, Family, FamilySet, PeerType, Reason, link_of};
 use crate::wire::attributes::{LLGR_STALE, PathAttributes};
+use crate::wire::update::{self, AttributeBlock};
 
 /// The partial bit of an attribute's flags (RFC 4271 section 4.3).
 const PARTIAL: u8 = 0x20;
@@ -165,6 +167,8 @@ pub(super) enum Withheld<'a> {
     NoNextHop(Family),
     /// The peer is told this aggregate in its place.
     Summarized(IpNet),
+    /// Its attributes do not fit into a message of so many octets beside it.
+    TooLong(u16),
 }
 
 impl Withheld<'_> {
@@ -204,6 +208,12 @@ impl Withheld<'_> {
             Self::Summarized(aggregate) => Reason::new(
                 "summarized",
                 format!("the peer is told the aggregate {aggregate} alone, which is SummaryOnly"),
+            ),
+            Self::TooLong(max_message) => Reason::new(
+                "too-long",
+                format!(
+                    "its path attributes do not fit into one of the session's messages, of {max_message} octets at most"
+                ),
             ),
         }
     }
@@ -283,6 +293,17 @@ impl Exporter {
         } else {
             Err(Withheld::NoNextHop(family))
         }
+    }
+
+    /// Whether a message to these peers has room for a prefix with these attributes.
+    ///
+    /// # Errors
+    /// It has not.
+    pub(super) fn fit(&self, prefix: IpNet, told: &PathAttributes) -> Result<(), Withheld<'static>> {
+        let (family, max_message) = (Family::of(&prefix), self.terms.max_message);
+        let key = PathKey { prefix, path_id: u16::from(self.several(family).is_some()) };
+        let block = AttributeBlock::new(told, family, self.terms.four_octet_as);
+        update::fits(&block, &key, max_message).then_some(()).ok_or(Withheld::TooLong(max_message))
     }
 
     /// The attributes as these peers are told them (RFC 4271 section 5.1), after what policy does to them.

@@ -378,8 +378,11 @@ impl Rib {
             let summary = self.aggregates.summary(&prefix, exporter, &self.table, &self.holdings);
             summary.map_or(Ok(operations), |net| Err(Withheld::Summarized(net)))
         });
-        let told = |operations| exporter.rewrite(Family::of(&prefix), &from, attributes, operations);
-        Some(admitted.map(|operations| Arc::new(told(operations))).map_err(Withheld::reason))
+        let told = admitted.and_then(|operations| {
+            let told = exporter.rewrite(Family::of(&prefix), &from, attributes, operations);
+            exporter.fit(prefix, &told).map(|()| Arc::new(told))
+        });
+        Some(told.map_err(Withheld::reason))
     }
 }
 

@@ -51,11 +51,28 @@ impl AttributeBlock {
         Self { family, attributes: out, mp_next_hop, too_long }
     }
 
+    /// Octets of MP_REACH_NLRI, where there is one, but for its prefixes.
+    fn mp_fixed(&self) -> usize {
+        self.mp_next_hop.as_ref().map_or(0, |hop| MP_HEADER + AFI_SAFI + 1 + hop.len() + 1)
+    }
+
+    /// Octets of a message but for its prefixes.
+    fn fixed(&self) -> usize {
+        FIXED + self.mp_fixed() + self.attributes.len()
+    }
+
     /// The family whose prefixes it is for.
     #[must_use]
     pub fn family(&self) -> Family {
         self.family
     }
+}
+
+/// Whether these attributes and one prefix fit into a message: else the prefix cannot be announced on the session.
+#[must_use]
+pub fn fits<N: Nlri>(block: &AttributeBlock, prefix: &N, max_message: u16) -> bool {
+    let room = usize::from(max_message).checked_sub(block.fixed());
+    !block.too_long && fitting(block.family, std::slice::from_ref(prefix), room).0 == 1
 }
 
 /// Appends one UPDATE that announces as many of the leading `prefixes` as fit into `max_message` octets, and returns their number.
@@ -66,8 +83,7 @@ pub fn pack<N: Nlri>(block: &AttributeBlock, prefixes: &[N], max_message: u16, o
     if block.too_long {
         return 0;
     }
-    let mp_fixed = block.mp_next_hop.as_ref().map_or(0, |hop| MP_HEADER + AFI_SAFI + 1 + hop.len() + 1);
-    let fixed = FIXED + mp_fixed + block.attributes.len();
+    let (mp_fixed, fixed) = (block.mp_fixed(), block.fixed());
     let (count, nlri_length) = fitting(block.family, prefixes, usize::from(max_message).checked_sub(fixed));
     if count == 0 {
         return 0;

@@ -28,7 +28,7 @@
 //! again is neither decoded nor allocated again.
 
 pub use self::decode::{Agreed, Decoded, Decoder};
-pub use self::encode::{AttributeBlock, end_of_rib, pack, pack_withdrawn, table_dump_attributes};
+pub use self::encode::{AttributeBlock, end_of_rib, fits, pack, pack_withdrawn, table_dump_attributes};
 pub(crate) use self::multiprotocol::family_of;
 
 mod attribute_set;
