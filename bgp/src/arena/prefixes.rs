@@ -77,7 +77,7 @@ trait Packed: Copy + Eq + Hash {
 pub(crate) type Packed4 = u64;
 
 impl Packed for Packed4 {
-    const VACANT: Self = u64::MAX;
+    const VACANT: Self = Self::MAX;
 
     #[inline]
     fn unpack<K: Key>(self) -> K {

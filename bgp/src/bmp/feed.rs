@@ -1,5 +1,6 @@
 //! What a connected station has been told, and what it is told next.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use super::{CREDIT, MonitoredRib, PeerDown, PeerUp, Received, Ribs, Table};
 use crate::types::{Family, PeerId};
 use crate::wire::attributes::PathAttributes;
 use crate::wire::nlri::PathNlri;
+use crate::wire::update::Stored;
 
 /// How many routes are told at once, at most, of those that changed and of those that a walk finds.
 const PIECE: usize = 512;
@@ -63,26 +65,44 @@ impl Packet {
     }
 }
 
+/// Attributes as a table has them.
+#[derive(Clone, Copy, Debug)]
+enum Attributes<'r> {
+    Value(&'r PathAttributes),
+    Stored(&'r Stored),
+}
+
+impl<'r> Attributes<'r> {
+    /// Where they are, which is somewhere else for others.
+    fn address(self) -> usize {
+        match self {
+            Self::Value(value) => std::ptr::from_ref(value).addr(),
+            Self::Stored(stored) => stored.octets().as_ptr().addr(),
+        }
+    }
+
+    fn value(self) -> Option<Cow<'r, PathAttributes>> {
+        match self {
+            Self::Value(value) => Some(Cow::Borrowed(value)),
+            Self::Stored(stored) => stored.attributes().map(Cow::Owned),
+        }
+    }
+}
+
 /// Routes that are told together, each run of them with the same attributes.
 #[derive(Debug, Default)]
 struct Piece<'r> {
-    sets: Vec<&'r PathAttributes>,
-    known: BTreeMap<*const PathAttributes, usize>,
+    sets: Vec<Option<Cow<'r, PathAttributes>>>,
+    known: BTreeMap<usize, usize>,
     runs: BTreeMap<(Table, MonitoredRib, Family, Option<usize>), Vec<PathNlri>>,
 }
 
 impl<'r> Piece<'r> {
-    fn put(
-        &mut self,
-        table: Table,
-        rib: MonitoredRib,
-        path: PathNlri,
-        attributes: Option<&'r PathAttributes>,
-    ) {
+    fn put(&mut self, table: Table, rib: MonitoredRib, path: PathNlri, attributes: Option<Attributes<'r>>) {
         let sets = &mut self.sets;
         let set = attributes.map(|attributes| {
-            *self.known.entry(std::ptr::from_ref(attributes)).or_insert_with(|| {
-                sets.push(attributes);
+            *self.known.entry(attributes.address()).or_insert_with(|| {
+                sets.push(attributes.value());
                 sets.len() - 1
             })
         });
@@ -272,7 +292,7 @@ impl Feed {
             let Some(header) = self.header(shared, *table, *rib).filter(|_| monitor.contains(rib)) else {
                 continue;
             };
-            let attributes = set.and_then(|set| piece.sets.get(set)).copied();
+            let attributes = set.and_then(|set| piece.sets.get(set)?.as_deref());
             let bytes = &mut packet.bytes;
             packet.messages += if self.has_path_ids(*table, *family) {
                 message::route_monitoring(&header, *family, attributes, paths, bytes)
@@ -323,7 +343,7 @@ fn read<'r>(
     table: Table,
     path: PathNlri,
     ribs: &'r impl Ribs,
-    mut each: impl FnMut(MonitoredRib, Option<&'r PathAttributes>),
+    mut each: impl FnMut(MonitoredRib, Option<Attributes<'r>>),
 ) {
     match table {
         Table::In(peer) => {
@@ -331,10 +351,12 @@ fn read<'r>(
                 Some(Received { pre_policy, post_policy }) => (Some(pre_policy), post_policy),
                 None => (None, None),
             };
-            each(MonitoredRib::AdjRibInPrePolicy, pre_policy);
-            each(MonitoredRib::AdjRibInPostPolicy, post_policy);
+            each(MonitoredRib::AdjRibInPrePolicy, pre_policy.map(Attributes::Value));
+            each(MonitoredRib::AdjRibInPostPolicy, post_policy.map(Attributes::Value));
         }
-        Table::Loc => each(MonitoredRib::LocRib, ribs.loc_rib(&path.prefix)),
-        Table::Out(peer) => each(MonitoredRib::AdjRibOutPostPolicy, ribs.adj_rib_out(peer, &path)),
+        Table::Loc => each(MonitoredRib::LocRib, ribs.loc_rib(&path.prefix).map(Attributes::Value)),
+        Table::Out(peer) => {
+            each(MonitoredRib::AdjRibOutPostPolicy, ribs.adj_rib_out(peer, &path).map(Attributes::Stored));
+        }
     }
 }

@@ -23,6 +23,7 @@ use crate::ingress::AddPathFamilies;
 use crate::types::{Asn, ConnectionId, Family, FamilySet, PeerId};
 use crate::wire::attributes::PathAttributes;
 use crate::wire::nlri::PathNlri;
+use crate::wire::update::Stored;
 
 mod feed;
 mod message;
@@ -111,7 +112,7 @@ pub trait Ribs {
     /// The best path to a prefix.
     fn loc_rib(&self, prefix: &IpNet) -> Option<&PathAttributes>;
     /// What a peer is told of a prefix.
-    fn adj_rib_out(&self, peer: PeerId, nlri: &PathNlri) -> Option<&PathAttributes>;
+    fn adj_rib_out(&self, peer: PeerId, nlri: &PathNlri) -> Option<&Stored>;
     /// What is counted of a peer; none: of the Loc-RIB.
     fn statistics(&self, peer: Option<PeerId>) -> Vec<Statistic>;
 }

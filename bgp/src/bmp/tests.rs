@@ -23,7 +23,7 @@ impl Ribs for Nothing {
     fn loc_rib(&self, _: &IpNet) -> Option<&PathAttributes> {
         None
     }
-    fn adj_rib_out(&self, _: PeerId, _: &PathNlri) -> Option<&PathAttributes> {
+    fn adj_rib_out(&self, _: PeerId, _: &PathNlri) -> Option<&Stored> {
         None
     }
     fn statistics(&self, _: Option<PeerId>) -> Vec<Statistic> {

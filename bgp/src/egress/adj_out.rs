@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::BytesMut;
+
 use super::PathKey;
 use super::changes::{Advertised, Changes};
 use super::journal::{Journal, Place};
@@ -12,17 +14,10 @@ use crate::arena::prefixes::{PackedKey, PrefixId, PrefixTable};
 use crate::ingress::Session;
 use crate::types::PeerId;
 use crate::wire::attributes::PathAttributes;
+use crate::wire::update::Stored;
 
-/// Attributes as they are sent.
-#[derive(Debug)]
-pub(super) struct Set {
-    pub(super) attributes: Arc<PathAttributes>,
-    /// About how many octets they take on the wire.
-    pub(super) weight: usize,
-}
-
-/// Names a [`Set`].
-pub(super) type SetId = Id<Set>;
+/// Names attributes.
+pub(super) type SetId = Id<Stored>;
 
 /// What a prefix, or a path to it, is announced with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +51,8 @@ pub(super) struct Slot {
 #[derive(Debug, Default)]
 pub(super) struct AdjRibOut {
     slots: PrefixTable<Slot, PathKey>,
-    sets: Interner<Set>,
+    /// As they are sent.
+    sets: Interner<Stored>,
     journal: Journal,
 }
 
@@ -65,14 +61,14 @@ impl AdjRibOut {
         &self.slots
     }
 
-    pub(super) fn set(&self, id: SetId) -> &Set {
+    pub(super) fn set(&self, id: SetId) -> &Stored {
         self.sets.get(id)
     }
 
     /// With which attributes a peer is told a route; none: it is not told it, as it comes from the peer, or leads to it (RFC 4271
     /// section 5.1.3).
     pub(super) fn told_to(&self, peer: PeerId, session: &Session, route: Route) -> Option<SetId> {
-        let leads_there = session.is_next_hop_of(&self.set(route.set).attributes);
+        let leads_there = self.set(route.set).next_hop() == Some(session.remote);
         (route.from != Some(peer).into() && !leads_there).then_some(route.set)
     }
 
@@ -89,7 +85,12 @@ impl AdjRibOut {
     /// Takes changes in. `foremost` is the place of the peer that has read most; none: there is no peer that needs the journal.
     pub(super) fn change(&mut self, changes: &Changes, foremost: Option<Place>) {
         // These are looked up once, and held on to meanwhile.
-        let sets: Vec<SetId> = changes.sets().iter().map(|attributes| self.intern(attributes)).collect();
+        let mut written = BytesMut::new();
+        let intern = |attributes: &Arc<PathAttributes>| {
+            Stored::write(attributes, &mut written);
+            self.sets.intern(&written[..], |set| set.octets() == written, || Stored::new(&written))
+        };
+        let sets: Vec<SetId> = changes.sets().iter().map(intern).collect();
         changes.for_each(|key, route| {
             let route = route.and_then(|Advertised { set, from }| {
                 let set = *sets.get(set as usize)?;
@@ -129,12 +130,6 @@ impl AdjRibOut {
             Some(foremost) if entry >= foremost.max(self.journal.start()) => {}
             Some(_) => self.touch(id),
         }
-    }
-
-    fn intern(&mut self, attributes: &Arc<PathAttributes>) -> SetId {
-        let is = |set: &Set| Arc::ptr_eq(&set.attributes, attributes) || set.attributes == *attributes;
-        let make = || Set { weight: weight(attributes), attributes: attributes.clone() };
-        self.sets.intern(&**attributes, is, make)
     }
 
     /// Puts the slot's entry at the end of the journal.
@@ -188,14 +183,4 @@ impl AdjRibOut {
     pub(super) fn size(&self) -> (usize, usize) {
         (self.slots.len(), usize::try_from(self.journal.end() - self.journal.start()).unwrap())
     }
-}
-
-/// About how many octets these attributes take: what pieces are cut by.
-fn weight(attributes: &PathAttributes) -> usize {
-    let asns: usize = attributes.as_path.0.iter().map(|segment| segment.asns.len()).sum();
-    let unknown: usize = attributes.unknown.iter().map(|attribute| attribute.value.len() + 4).sum();
-    96 + 4 * (asns + attributes.communities.len() + attributes.cluster_list.len())
-        + 8 * attributes.ext_communities.len()
-        + 12 * attributes.large_communities.len()
-        + unknown
 }

@@ -15,10 +15,9 @@ use ipnet::IpNet;
 use crate::arena::prefixes::Key;
 use crate::ingress::Session;
 use crate::types::{ConnectionId, Family, PeerId};
-use crate::wire::attributes::PathAttributes;
 use crate::wire::header::MessageType;
 use crate::wire::nlri::Nlri;
-use crate::wire::update::{self, AttributeBlock};
+use crate::wire::update::{self, AttributeBlock, Stored};
 
 use self::adj_out::AdjRibOut;
 pub use self::changes::Changes;
@@ -245,13 +244,13 @@ impl Egress {
 
     /// What a peer of the group is to be told of a prefix, or of a path to it, whether it has been or not.
     #[must_use]
-    pub fn route(&self, peer: PeerId, key: &PathKey) -> Option<&Arc<PathAttributes>> {
+    pub fn route(&self, peer: PeerId, key: &PathKey) -> Option<&Stored> {
         let slots = self.table.slots();
         let route = slots.get(slots.find(key)?).route?;
         let session = self.peers.get(&peer)?.session();
-        let attributes = &self.table.set(self.table.told_to(peer, session, route)?).attributes;
-        let block = AttributeBlock::new(attributes, Family::of(&key.prefix), session.four_octet_as);
-        update::fits(&block, key, session.max_message).then_some(attributes)
+        let set = self.table.set(self.table.told_to(peer, session, route)?);
+        let block = AttributeBlock::stored(set, Family::of(&key.prefix), session.four_octet_as);
+        update::fits(&block, key, session.max_message).then_some(set)
     }
 
     /// All that the group is told.

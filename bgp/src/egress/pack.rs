@@ -19,6 +19,8 @@ use crate::wire::{Message, update};
 const PIECE: usize = 64 * 1024;
 /// How many prefixes are looked at, at most, for one piece.
 const LOOKED_AT: usize = 8192;
+/// About how many octets a message takes besides attributes and prefixes.
+const MESSAGE: usize = 32;
 /// About how many octets a prefix takes.
 const PREFIX: usize = 6;
 /// With how many of the peers before a peer's part of a piece is compared: any two of them have told everything between them.
@@ -202,7 +204,8 @@ impl Budget {
             return false;
         }
         let set = table.slots().get(id).route.map(|route| route.set);
-        let weight = set.filter(|_| set != self.last).map_or(0, |set| table.set(set).weight);
+        let weight =
+            set.filter(|_| set != self.last).map_or(0, |set| MESSAGE + table.set(set).octets().len());
         self.last = set;
         self.octets = self.octets.saturating_sub(weight + PREFIX);
         self.prefixes -= 1;
@@ -287,7 +290,7 @@ fn encode_run(
     let Some(Action { family, says, .. }) = run.first().copied() else { return (0, Vec::new()) };
     let prefixes: Vec<PathKey> = run.iter().map(|action| table.slots().prefix(action.prefix)).collect();
     let Says::Announce(set) = says else { return (withdraw(family, &prefixes, session, out), Vec::new()) };
-    let block = update::AttributeBlock::new(&table.set(set).attributes, family, session.four_octet_as);
+    let block = update::AttributeBlock::stored(table.set(set), family, session.four_octet_as);
     let (mut messages, mut done, mut refused) = (0, 0, Vec::new());
     while let Some(rest) = prefixes.get(done..).filter(|rest| !rest.is_empty()) {
         let packed = update::pack(&block, rest, session.max_message, out);

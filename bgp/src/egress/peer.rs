@@ -9,9 +9,9 @@ use crate::arena::bits::BitSet;
 use crate::arena::prefixes::PrefixId;
 use crate::ingress::Session;
 use crate::types::{Family, FamilySet, PeerId};
-use crate::wire::attributes::PathAttributes;
 use crate::wire::header::MessageType;
 use crate::wire::route_refresh::RouteRefresh;
+use crate::wire::update::Stored;
 
 /// A peer of the group.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ pub struct Handover {
     end_of_rib: FamilySet,
     refresh: Refresh,
     /// Prefixes that it may know, and what it knows for certain.
-    told: Vec<(PathKey, Option<Arc<PathAttributes>>)>,
+    told: Vec<(PathKey, Option<Stored>)>,
 }
 
 impl Handover {
@@ -129,7 +129,7 @@ impl Peer {
         let slots = table.slots().walk(0).filter(|(id, ..)| self.was_told(*id));
         let told = slots.map(|(id, key, slot)| {
             let sure = slot.entry < self.place && !self.walks_over(id);
-            let attributes = slot.route.filter(|_| sure).map(|r| table.set(r.set).attributes.clone());
+            let attributes = slot.route.filter(|_| sure).map(|r| table.set(r.set).clone());
             (key, attributes)
         });
         Handover {
@@ -153,7 +153,7 @@ impl Peer {
             peer.tell(id, Family::of(&key.prefix));
             let set = route.and_then(|route| table.told_to(handover.peer, &peer.session, route));
             if let (Some(set), Some(attributes)) = (set, attributes)
-                && table.set(set).attributes == attributes
+                && *table.set(set) == attributes
             {
                 known.insert(id.index());
             }

@@ -2,6 +2,7 @@ use super::*;
 use crate::arena::prefixes::PackedKey;
 use crate::rib::samples;
 use crate::types::PeerType;
+use crate::wire::attributes::PathAttributes;
 use std::net::Ipv4Addr;
 
 const QUICK: PeerId = PeerId(1);
@@ -150,5 +151,8 @@ fn what_came_from_the_group_itself_is_encoded_once_too() {
 
 #[test]
 fn a_route_takes_as_much_memory_as_the_docs_say() {
-    crate::sizes::assert_told(&[("Slot", size_of::<adj_out::Slot>())]);
+    crate::sizes::assert_told(&[
+        ("Slot", size_of::<adj_out::Slot>()),
+        ("Stored", size_of::<crate::wire::update::Stored>()),
+    ]);
 }

@@ -19,6 +19,7 @@ use crate::types::{ConnectionId, Family, FamilySet, PeerAddress, PeerId};
 use crate::wire::Message;
 use crate::wire::attributes::PathAttributes;
 use crate::wire::nlri::PathNlri;
+use crate::wire::update::Stored;
 
 /// What happened to a station's connection; else the input as it was. What a station says is dropped: it has nothing to say (RFC 7854
 /// section 3.2).
@@ -200,9 +201,9 @@ impl Ribs for Tables<'_> {
         self.rib.best(prefix)
     }
 
-    fn adj_rib_out(&self, peer: PeerId, nlri: &PathNlri) -> Option<&PathAttributes> {
+    fn adj_rib_out(&self, peer: PeerId, nlri: &PathNlri) -> Option<&Stored> {
         let key = PathKey { prefix: nlri.prefix, path_id: nlri.path_id.try_into().ok()? };
-        Some(self.group(peer)?.route(peer, &key)?)
+        self.group(peer)?.route(peer, &key)
     }
 
     fn statistics(&self, id: Option<PeerId>) -> Vec<Statistic> {

@@ -10,7 +10,7 @@ use weft_bgp::wire::header::{EXTENDED_MESSAGE_MAX, HEADER_LENGTH, Header, Messag
 use weft_bgp::wire::nlri::{Nlri, PathNlri};
 use weft_bgp::wire::notification::Notification;
 use weft_bgp::wire::route_refresh::RouteRefresh;
-use weft_bgp::wire::update::{Agreed, AttributeBlock, Decoder, pack, pack_withdrawn};
+use weft_bgp::wire::update::{Agreed, AttributeBlock, Decoder, Stored, pack, pack_withdrawn};
 use weft_bgp::wire::{ErrorCode, Message, Severity};
 
 use crate::generate::{EXTERNAL, INTERNAL, any_attributes, any_open, any_path_nlri, any_prefix};
@@ -105,6 +105,21 @@ fn update_round_trip<N: Nlri>(
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// What is kept as octets is what it was, and is sent as if it had not been.
+    #[test]
+    fn attributes_that_are_stored_come_back(
+        set in prop_oneof![any_attributes(Family::Ipv4Unicast), any_attributes(Family::Ipv6Unicast)],
+    ) {
+        let mut written = BytesMut::new();
+        Stored::write(&set, &mut written);
+        let stored = Stored::new(&written);
+        prop_assert_eq!(stored.attributes(), Some(set.clone()));
+        for (family, four_octet_as) in Family::ALL.into_iter().flat_map(|family| [(family, true), (family, false)]) {
+            let sent = AttributeBlock::new(&set, family, four_octet_as);
+            prop_assert_eq!(AttributeBlock::stored(&stored, family, four_octet_as), sent);
+        }
+    }
 
     /// Proves RFC 4271 4.2, RFC 5492.
     #[test]

@@ -188,7 +188,7 @@ proptest! {
 fn of_losers_the_lower_med_within_an_as_comes_first() {
     let of = |number, neighbour, med| {
         with(number, |c| {
-            (c.keys.as_path_length, c.keys.neighbour, c.keys.med) = (3, Some(Asn(neighbour)), med)
+            (c.keys.as_path_length, c.keys.neighbour, c.keys.med) = (3, Some(Asn(neighbour)), med);
         })
     };
     let paths = [path(9), of(1, 65001, 20), of(2, 65001, 10), of(3, 65002, 50), of(4, 65001, 20)];

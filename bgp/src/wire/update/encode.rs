@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use bytes::{BufMut, BytesMut};
 
+use super::stored::Stored;
 use crate::types::Family;
 use crate::wire::as_path;
 use crate::wire::attribute::{TooLong, code, flag, put_attribute, put_attribute_header};
@@ -49,6 +50,22 @@ impl AttributeBlock {
         let mut out = BytesMut::with_capacity(ATTRIBUTES);
         let too_long = put_all(attributes, mp_next_hop.is_none(), four_octet_as, &mut out).is_err();
         Self { family, attributes: out, mp_next_hop, too_long }
+    }
+
+    /// The same of attributes that are stored, which mostly are as they are sent already.
+    #[must_use]
+    pub fn stored(stored: &Stored, family: Family, four_octet_as: bool) -> Self {
+        let too_long = || Self { family, attributes: BytesMut::new(), mp_next_hop: None, too_long: true };
+        match (stored.parts(), family) {
+            (Some((next_hop, octets)), _) if four_octet_as && next_hop.global.is_ipv6() => {
+                let mp_next_hop = Some(mp_next_hop(next_hop.global, next_hop.link_local));
+                Self { family, attributes: octets.into(), mp_next_hop, too_long: false }
+            }
+            (Some((_, octets)), Family::Ipv4Unicast) if four_octet_as => {
+                Self { family, attributes: octets.into(), mp_next_hop: None, too_long: false }
+            }
+            _ => stored.attributes().map_or_else(too_long, |set| Self::new(&set, family, four_octet_as)),
+        }
     }
 
     /// Octets of MP_REACH_NLRI, where there is one, but for its prefixes.
@@ -219,7 +236,7 @@ fn mp_next_hop(global: IpAddr, link_local: Option<Ipv6Addr>) -> BytesMut {
 }
 
 /// Every attribute but MP_REACH_NLRI: those we know by type, then the others.
-fn put_all(
+pub(super) fn put_all(
     attributes: &PathAttributes,
     with_next_hop: bool,
     four_octet_as: bool,

@@ -21,7 +21,6 @@
 //! # Ok(out)
 //! # }
 //! ```
-
 //!
 //! Decoding, for whoever has a session: one [`Decoder`] per Established session, which puts what it finds straight into a
 //! [`RouteBatch`](crate::ingress::RouteBatch). It keeps the attribute sets that it saw last, by their bytes, so that a set that comes
@@ -30,6 +29,7 @@
 pub use self::decode::{Agreed, Decoded, Decoder};
 pub use self::encode::{AttributeBlock, end_of_rib, fits, pack, pack_withdrawn, table_dump_attributes};
 pub(crate) use self::multiprotocol::family_of;
+pub use self::stored::Stored;
 
 mod attribute_set;
 mod cache;
@@ -37,3 +37,4 @@ mod decode;
 mod encode;
 mod errors;
 mod multiprotocol;
+mod stored;
