@@ -158,15 +158,16 @@ fn a_two_octet_peer_gets_as_trans_and_the_as4_attributes() {
 }
 
 /// Whoever passes them on sets the partial bit; here they stay as they are.
+/// Bug class 42 (CVE-2010-3035, IOS XR): the same, written again.
 /// Proves RFC 4271 5.
 #[test]
 fn unknown_attributes_are_written_with_the_partial_bit_that_they_have() {
     let mut set = attributes("192.0.2.2");
-    let value = vec![7; 300].into_boxed_slice();
+    let value: Box<[u8]> = (0..3900_u16).map(|n| u8::try_from(n % 251).unwrap()).collect();
     for flags in [0xc0, 0xe0] {
         set.unknown = vec![UnknownAttribute { flags, code: 99, value: value.clone() }];
         let out = packed(&AttributeBlock::new(&set, Family::Ipv4Unicast, true), &nets(&["10.0.0.0/8"]));
-        assert!(out.windows(4).any(|window| window == [flags | 0x10, 99, 1, 44]));
+        assert!(out.windows(4).any(|window| window == [flags | 0x10, 99, 15, 60]));
         let batch = decode(EXTERNAL.four_octets(), &out[19..]);
         let passed = &batch.runs[0].attributes.as_ref().unwrap().unknown[0];
         assert_eq!((passed.flags, &passed.value), (flags, &value));
