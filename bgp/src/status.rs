@@ -291,7 +291,7 @@ pub struct BestChange {
 }
 
 /// What of a best path is remembered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BestOf {
     /// From which peer; none: our own, or the peer is gone.
     pub peer: Option<PeerAddress>,

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use super::aggregates::Aggregates;
 use super::attributes::AttrId;
 use super::decision::{self, Candidate, Candidates};
+use super::history::BestId;
 use super::holdings::{Holdings, Path, Source, Standing};
 use super::{NextHopSet, Rib, RibOutput};
 use crate::arena::bits::BitSet;
@@ -145,6 +146,7 @@ impl Rib {
         }
         let (mut told, mut changed) = (Vec::with_capacity(some), Vec::with_capacity(some));
         let (mut candidates, mut winners, mut last_set) = (Vec::new(), Winners::new(), None);
+        let mut named = [None; 2];
         for id in &ids {
             self.decided().winners(*id, &mut candidates, &mut winners);
             let direct = self.direct_next_hops(*id);
@@ -152,11 +154,12 @@ impl Rib {
                 told.push(change);
             }
             last_set = self.table.get(*id).next_hops.or(last_set);
-            if self.change_best(*id, &winners) {
+            if self.change_best(*id, &winners, &mut named) {
                 self.monitor.best(self.table.prefix(*id));
                 changed.push(*id);
             }
         }
+        named.into_iter().flatten().for_each(|(_, id)| self.history.release(id));
         if !told.is_empty() {
             self.outputs.push_back(RibOutput::BestPaths(told));
         }
@@ -265,8 +268,14 @@ impl Rib {
         Some(self.next_hops_of(id, &winners))
     }
 
-    /// Takes in which path is the best; says whether that is another one than before.
-    fn change_best(&mut self, id: PrefixId, winners: &[usize]) -> bool {
+    /// Takes in which path is the best; says whether that is another one than before. `named`: what the history calls the best paths before
+    /// and after a change of just before, which nearly always are those of this one. No attributes come to be meanwhile.
+    fn change_best(
+        &mut self,
+        id: PrefixId,
+        winners: &[usize],
+        named: &mut [Option<(Best, BestId)>; 2],
+    ) -> bool {
         let destination = self.table.get_mut(id);
         let best = winners.first().and_then(|place| destination.paths.get(*place));
         let best = best.map(|path| Best { source: path.source, attributes: path.attributes });
@@ -274,8 +283,9 @@ impl Rib {
         if old == best {
             return false;
         }
-        let best_of = |best: Option<Best>| best.map(|best| self.holdings.best_of(best));
-        let (before, after) = (best_of(old), best_of(best));
+        let [before, after] = named;
+        let before = old.map(|old| self.name(old, before));
+        let after = best.map(|best| self.name(best, after));
         self.history.record(id.index(), self.table.prefix(id), before, after);
         if old.is_some() != best.is_some() {
             self.aggregates.count(&self.table.prefix(id), best.is_some());
@@ -287,6 +297,18 @@ impl Rib {
             self.holdings.attributes.release(old.attributes, &mut self.holdings.hops);
         }
         true
+    }
+
+    /// What the history calls a best path, of which `known` holds a reference.
+    fn name(&mut self, best: Best, known: &mut Option<(Best, BestId)>) -> BestId {
+        match known {
+            Some((of, id)) if *of == best => *id,
+            _ => {
+                let id = self.history.id_of(self.holdings.best_of(best));
+                known.replace((best, id)).into_iter().for_each(|(_, left)| self.history.release(left));
+                id
+            }
+        }
     }
 }
 
