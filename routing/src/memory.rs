@@ -21,6 +21,7 @@ pub struct MemoryFib {
     neighbours: BTreeMap<(u32, IpAddr), Mac>,
     /// `None`: a kernel without nexthop objects.
     nexthops: Option<Nexthops>,
+    has_resilient_groups: bool,
     notifications: VecDeque<Notification>,
     refusals: VecDeque<Option<Errno>>,
     failing_dumps: usize,
@@ -44,6 +45,7 @@ impl MemoryFib {
             routes: BTreeMap::new(),
             neighbours: BTreeMap::new(),
             nexthops: Some(Nexthops::default()),
+            has_resilient_groups: true,
             notifications: VecDeque::new(),
             refusals: VecDeque::new(),
             failing_dumps: 0,
@@ -55,6 +57,11 @@ impl MemoryFib {
     /// The same as a kernel that has no nexthop objects (before Linux 5.3).
     pub fn without_nexthops() -> Self {
         Self { nexthops: None, ..Self::new() }
+    }
+
+    /// The same as a kernel whose groups are never resilient (before Linux 5.13).
+    pub fn without_resilient_groups() -> Self {
+        Self { has_resilient_groups: false, ..Self::new() }
     }
 
     /// The routes there are, by key, with the legs that nexthop objects stand for.
@@ -206,14 +213,13 @@ impl MemoryFib {
         self.nexthops.as_ref()?.get(id)
     }
 
-    /// What the kernel checks of a nexthop object: its link has a carrier, its members are there, and a group stays a group.
+    /// What the kernel checks of a nexthop object: its link has a carrier, its members are there, and a group stays a group, of its kind and
+    /// with its number of buckets.
     fn write_nexthop(&mut self, object: &Nexthop, replace: bool) -> Result<(), Errno> {
         match self.nexthop(object.id) {
             Some(_) if !replace => return Err(Errno::EEXIST),
             None if replace => return Err(Errno::ENOENT),
-            Some(held) if std::mem::discriminant(&held.kind) != std::mem::discriminant(&object.kind) => {
-                return Err(Errno::EINVAL);
-            }
+            Some(held) if shape(&held.kind) != shape(&object.kind) => return Err(Errno::EINVAL),
             _ => {}
         }
         match &object.kind {
@@ -223,7 +229,10 @@ impl MemoryFib {
                     return Err(Errno::ENETDOWN);
                 }
             }
-            NexthopKind::Group(members) => {
+            NexthopKind::Group { resilience: Some(_), .. } if !self.has_resilient_groups => {
+                return Err(Errno::EINVAL);
+            }
+            NexthopKind::Group { members, .. } => {
                 let is_leg =
                     |id| self.nexthop(id).is_some_and(|held| matches!(held.kind, NexthopKind::Leg(_)));
                 if members.is_empty() || !members.iter().all(|(id, _)| is_leg(*id)) {
@@ -277,6 +286,15 @@ impl MemoryFib {
             _ => Ok(()),
         }
     }
+}
+
+/// What no replacement changes of an object.
+fn shape(kind: &NexthopKind) -> (std::mem::Discriminant<NexthopKind>, Option<u16>) {
+    let buckets = match kind {
+        NexthopKind::Group { resilience, .. } => resilience.map(|resilience| resilience.buckets),
+        NexthopKind::Leg(_) | NexthopKind::Other => None,
+    };
+    (std::mem::discriminant(kind), buckets)
 }
 
 fn route_uses_only(route: &Route, link: u32) -> bool {

@@ -11,15 +11,17 @@
 
 mod common;
 
+use std::io::Write as _;
 use std::os::fd::AsFd;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::{Namespace, index, ip};
 use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use weft_routing::fib::{Fib, Snapshot};
+use weft_routing::fib::{Fib, Notification, Snapshot};
 use weft_routing::netlink::{NetlinkFib, Socket, set_up};
-use weft_routing::nexthop::{Nexthop, Nexthops, OWN_IDS};
+use weft_routing::nexthop::{Nexthop, NexthopKind, Nexthops, OWN_IDS, Resilience};
 use weft_routing::route::{Action, NextHop, NextHops, Protocol, Route, RouteKey};
 use weft_routing::{Kernel, NextHopRef, RouteChange, Settings, netns, sysctl};
 
@@ -298,4 +300,181 @@ fn a_lost_next_hop_is_one_message_however_many_routes_there_are() {
         assert!(start.elapsed() < PATIENCE, "the thread does not settle");
     }
     assert_eq!(lab.writes() - before, 2, "the group, and the leg that is in none");
+}
+
+const RESILIENCE: Resilience =
+    Resilience { buckets: 256, idle_time: Duration::from_secs(600), unbalanced_time: Duration::ZERO };
+
+impl Lab {
+    fn ask(&self, resilience: Option<Resilience>) {
+        self.kernel().configure(Settings { resilience, ..Settings::default() }).unwrap();
+    }
+
+    /// The kind of each group of ours.
+    fn kinds(snapshot: &Snapshot) -> Vec<Option<Resilience>> {
+        let kind = |object: &Nexthop| match object.kind {
+            NexthopKind::Group { resilience, .. } => Some(resilience),
+            NexthopKind::Leg(_) | NexthopKind::Other => None,
+        };
+        snapshot.nexthops.iter().flat_map(ours).filter_map(|object| kind(&object)).collect()
+    }
+
+    /// Waits until our groups are all of this kind, none of another left.
+    fn until_kind(&mut self, resilience: Option<Resilience>) {
+        self.until("groups of the kind that is asked for", |snapshot| {
+            let kinds = Self::kinds(snapshot);
+            kinds.len() == 2 && kinds.iter().all(|kind| *kind == resilience)
+        });
+    }
+
+    /// Whether the kernel has resilient groups; a line that says so if it has none.
+    fn has_resilient_groups(&self, test: &str) -> bool {
+        let why = self.kernel().inspect(|engine| engine.not_resilient().map(str::to_owned)).unwrap();
+        if let Some(why) = &why {
+            let _ = writeln!(std::io::stderr(), "skipped: {test}: no resilient groups in this kernel: {why}");
+        }
+        why.is_none()
+    }
+
+    /// The links that packets to each of 250 addresses go out of. That they are asked for counts as a packet.
+    fn flows(&self) -> Vec<String> {
+        let questions: String = (1..=250).map(|n| format!("route get 10.1.0.{n}\n")).collect();
+        let run = || {
+            let mut ip = std::process::Command::new("ip")
+                .args(["-batch", "-"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()?;
+            ip.stdin.take().unwrap().write_all(questions.as_bytes())?;
+            ip.wait_with_output()
+        };
+        let output = netns::run(self.namespace.path(), run).unwrap().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let dev = |line: &str| line.split(" dev ").nth(1)?.split(' ').next().map(str::to_owned);
+        let flows: Vec<String> =
+            text.lines().filter(|line| line.starts_with("10.1.0.")).filter_map(dev).collect();
+        assert_eq!(flows.len(), 250, "{text}");
+        flows
+    }
+
+    /// The link that each bucket leads to of the group that the IPv4 route goes over.
+    fn buckets(&self) -> Vec<String> {
+        let id = |line: &str| {
+            line.rsplit("id ").next().and_then(|rest| rest.split(' ').next()).map(str::to_owned).unwrap()
+        };
+        let route = self.ip("route show 10.1.0.0/24");
+        let group = route.split("nhid ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
+        let legs = self.ip("nexthop show");
+        let dev = |leg: &str| {
+            let line = legs.lines().find(|line| line.starts_with(&format!("id {leg} "))).unwrap();
+            line.split(" dev ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned()
+        };
+        let buckets = self.ip(&format!("nexthop bucket show id {group}"));
+        buckets.lines().map(|line| dev(&id(line.trim()))).collect()
+    }
+}
+
+/// A flow stays on its next hop while that is there: whoever dies, comes back, loses its link or is withdrawn.
+#[test]
+fn flows_of_a_resilient_group_stay_on_their_next_hop() {
+    let test = "flows_of_a_resilient_group_stay_on_their_next_hop";
+    let Some(mut lab) = Lab::new(test) else { return };
+    let until_over = |lab: &mut Lab, what: &str, there: [bool; 2]| {
+        let legs = [(A[0], lab.a), (B[0], lab.b)].into_iter().zip(there).filter(|(_, there)| *there);
+        let wanted =
+            vec![route(PREFIXES[0], legs.map(|((at, link), _)| NextHop::via(ip(at), link)).collect())];
+        lab.until(what, |snapshot| weft(snapshot) == wanted);
+        (lab.buckets(), lab.flows())
+    };
+    let learn_over = |lab: &Lab, routers: &[&str]| {
+        lab.kernel().learned(vec![learn(PREFIXES[0], routers)]).unwrap();
+    };
+    // Flows that may not move, and buckets of a next hop.
+    let stay = |before: &[String], after: &[String], but: &str| {
+        before.iter().zip(after).all(|(before, after)| before == after || before == but)
+    };
+    lab.ask(Some(RESILIENCE));
+    learn_over(&lab, &[A[0], B[0]]);
+    let (buckets, _) = until_over(&mut lab, "both routers", [true; 2]);
+    if !lab.has_resilient_groups(test) {
+        return;
+    }
+    assert_eq!(buckets.len(), 256);
+    // Once more, so that a bucket that was filled in the same moment has been used since.
+    let before = lab.flows();
+    let on = |flows: &[String], link: &str| flows.iter().filter(|flow| *flow == link).count();
+    assert!(on(&before, "a") > 60 && on(&before, "b") > 60, "flows over both: {before:?}");
+
+    // A session dies, and the route that follows from that is told.
+    lab.kernel().lost(vec![next_hop(A[0])]).unwrap();
+    let (without, _) = until_over(&mut lab, "the other router", [false, true]);
+    assert!(stay(&buckets, &without, "a"));
+    learn_over(&lab, &[B[0]]);
+    assert_eq!(on(&lab.flows(), "b"), before.len());
+    // It is back: it gets buckets that are idle, and no other.
+    learn_over(&lab, &[A[0], B[0]]);
+    let (back, after) = until_over(&mut lab, "both routers again", [true; 2]);
+    assert_eq!(on(&after, "b"), before.len(), "flows have moved");
+    let moved = without.iter().zip(&back).filter(|(without, back)| without != back).count();
+    assert!((20..=128).contains(&moved), "{moved} of 256 buckets have moved");
+
+    // A carrier goes and comes: the kernel takes the leg out by itself.
+    let peer = index(&mut lab.socket, "b-peer");
+    lab.socket.execute(&set_up(peer, false)).unwrap();
+    let (without, _) = until_over(&mut lab, "the router whose link has a carrier", [true, false]);
+    assert!(stay(&back, &without, "b"));
+    assert_eq!(on(&lab.flows(), "a"), before.len());
+    lab.socket.execute(&set_up(peer, true)).unwrap();
+    let (back, after) = until_over(&mut lab, "both routers with the carrier back", [true; 2]);
+    assert_eq!(on(&after, "a"), before.len(), "flows have moved");
+
+    // Nobody dies, but the route is told without one.
+    learn_over(&lab, &[A[0]]);
+    let (without, after) = until_over(&mut lab, "the router that still tells of it", [true, false]);
+    assert!(stay(&back, &without, "b") && on(&after, "a") == before.len());
+    assert_eq!(lab.kernel().inspect(|engine| engine.resilient_groups()).unwrap(), 1);
+}
+
+/// What is asked for may change while packets go, and the next weftd may be asked for something else.
+#[test]
+fn groups_become_resilient_and_back_without_a_moment_without_routes() {
+    let test = "groups_become_resilient_and_back_without_a_moment_without_routes";
+    let Some(mut lab) = Lab::new(test) else { return };
+    lab.learn_both();
+    let mut monitor = NetlinkFib::in_netns(lab.namespace.path()).unwrap();
+    let larger = Resilience { buckets: 1024, unbalanced_time: Duration::from_secs(60), ..RESILIENCE };
+    let slower = Resilience { idle_time: Duration::from_secs(900), ..larger };
+    for resilience in [Some(RESILIENCE), Some(larger), Some(slower), None] {
+        lab.ask(resilience);
+        if resilience == Some(RESILIENCE) {
+            let start = Instant::now();
+            while lab.kernel().inspect(|engine| !engine.is_settled()).unwrap() {
+                assert!(start.elapsed() < PATIENCE, "the thread does not settle");
+            }
+            if !lab.has_resilient_groups(test) {
+                return;
+            }
+        }
+        lab.until_kind(resilience);
+        lab.until_over("both routers", &[true, true]);
+    }
+    lab.ask(Some(larger));
+    lab.until_kind(Some(larger));
+    // An engine that is not told yet leaves them as they are, and one that is told the same too.
+    let before = ours(&lab.objects());
+    lab.restart();
+    lab.ask(Some(larger));
+    lab.learn_both();
+    assert_eq!((lab.writes(), ours(&lab.objects())), (0, before));
+    lab.restart();
+    lab.learn_both();
+    lab.until_kind(None);
+    let heard = std::iter::repeat_with(|| monitor.notifications()).take_while(|heard| !heard.is_empty());
+    let gone: Vec<Notification> = heard
+        .flatten()
+        .filter(|notification| matches!(notification, Notification::RouteRemoved(_)))
+        .collect();
+    assert_eq!(gone, [], "a route was taken away before another was there");
+    lab.ip("route get 10.1.0.1");
+    lab.ip("route get 2001:db8:f::1");
 }

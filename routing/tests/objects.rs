@@ -11,9 +11,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use nix::errno::Errno;
+use weft_routing::fib::Fib;
 use weft_routing::memory::MemoryFib;
 use weft_routing::netlink::{Address, Link, Scope};
-use weft_routing::nexthop::{Nexthop, NexthopKind, OWN_IDS};
+use weft_routing::nexthop::{Nexthop, NexthopKind, OWN_IDS, Resilience};
 use weft_routing::route::{Action, NextHop, NextHops, Protocol, Route, RouteKey};
 use weft_routing::sync::{Engine, Event};
 use weft_routing::{NextHopRef, RouteChange, Settings};
@@ -136,6 +138,18 @@ impl Lab {
         }
     }
 
+    /// The same of several ranges, each over others.
+    #[track_caller]
+    fn ensure_links(&self, ranges: &[(std::ops::Range<u32>, &[u32])]) {
+        let routes = self.fib.routes();
+        for (range, links) in ranges {
+            for n in range.clone() {
+                let route = &routes[&RouteKey::new(prefix(n), 64)];
+                assert_eq!(route.action, Action::Forward(legs(links)), "{n}");
+            }
+        }
+    }
+
     /// Objects of legs and of groups.
     fn objects(&self) -> (usize, usize) {
         let objects = self.fib.objects();
@@ -215,8 +229,9 @@ fn objects_that_somebody_deletes_or_changes_are_put_back_at_once() {
     // What became of that is taken in.
     lab.run();
     let group = lab.fib.objects().iter().find(|object| object.is_weft_group()).cloned().unwrap();
-    let NexthopKind::Group(members) = &group.kind else { panic!("no group: {group:?}") };
-    lab.fib.insert_nexthop(Nexthop { kind: NexthopKind::Group(members[..1].to_vec()), ..group });
+    let NexthopKind::Group { members, resilience } = &group.kind else { panic!("no group: {group:?}") };
+    let kind = NexthopKind::Group { members: members[..1].to_vec(), resilience: *resilience };
+    lab.fib.insert_nexthop(Nexthop { kind, ..group });
     lab.run();
     lab.ensure(0..ROUTES, &[1, 2]);
     let repaired: usize = lab
@@ -376,4 +391,158 @@ fn a_kernel_without_objects_has_the_legs_in_the_routes() {
     lab.ensure(0..10, &[2]);
     assert_eq!(lab.learn(0..10, &[2]), 0);
     assert_eq!(lab.objects(), (0, 0));
+}
+
+const RESILIENCE: Resilience =
+    Resilience { buckets: 256, idle_time: Duration::from_secs(120), unbalanced_time: Duration::ZERO };
+
+impl Lab {
+    fn resilient(fib: MemoryFib) -> Self {
+        let mut lab = Self::new(fib);
+        lab.ask(Some(RESILIENCE));
+        lab
+    }
+
+    /// The number of writes, without a moment in which a route is missing.
+    #[track_caller]
+    fn ask(&mut self, resilience: Option<Resilience>) -> usize {
+        self.engine.configure(Settings { resilience, ..Settings::default() });
+        let (before, routes) = (self.fib.writes(), self.fib.routes());
+        while self.engine.next_deadline(self.now).0 <= self.now {
+            self.run();
+            assert_eq!(self.fib.routes(), routes, "the routes stay as they are");
+        }
+        self.settle();
+        self.fib.writes() - before
+    }
+
+    /// The group that a route goes over, and what makes it resilient.
+    #[track_caller]
+    fn group(&mut self, n: u32) -> (u32, Option<Resilience>) {
+        let routes = self.fib.dump().unwrap().routes;
+        let route = routes.iter().find(|route| route.key == RouteKey::new(prefix(n), 64)).unwrap();
+        let Action::Object(id) = route.action else { panic!("over no group: {route:?}") };
+        let objects = self.fib.objects();
+        let NexthopKind::Group { resilience, .. } = &objects.get(id).unwrap().kind else {
+            panic!("no group")
+        };
+        (id, *resilience)
+    }
+}
+
+#[test]
+fn a_resilient_group_goes_along_where_all_its_routes_go() {
+    let mut lab = Lab::resilient(MemoryFib::new());
+    lab.learn(0..ROUTES, &[1]);
+    let group = lab.group(0);
+    assert_eq!(group.1, Some(RESILIENCE), "a group of one leg, which may get more");
+    // Its own buckets count, though another stands for the same legs.
+    lab.learn(ROUTES..ROUTES + 1, &[1, 2]);
+    for (links, writes) in [(&[1, 2][..], 1), (&[1, 2, 3], 3), (&[3], 1), (&[2], 3), (&[1, 3], 3)] {
+        assert_eq!(lab.learn(0..ROUTES, links), writes, "the group, and two objects of a leg: {links:?}");
+        assert_eq!(lab.group(0), group);
+    }
+    lab.learn(ROUTES..ROUTES + 1, &[]);
+    lab.ensure(0..ROUTES, &[1, 3]);
+    assert_eq!((lab.objects(), lab.engine.resilient_groups()), ((4, 1), 1));
+    assert!(lab.engine.fib().iter().all(|entry| entry.resilient));
+
+    // What some of its routes leave stays, and so does what they leave for.
+    lab.learn(0..5, &[1, 2]);
+    assert_eq!(lab.group(5), group);
+    let other = lab.group(0);
+    assert!(other.0 != group.0 && other == lab.group(4));
+    // The last to leave takes it along.
+    lab.learn(5..ROUTES, &[1, 2]);
+    assert_eq!((lab.group(0), lab.group(5)), (other, group));
+    lab.ensure(0..ROUTES, &[1, 2]);
+    // Two that go to legs that no group stands for, all of one and some of the other: they share the first.
+    lab.learn(1..ROUTES, &[2, 3]);
+    assert_eq!((lab.group(0), lab.group(1), lab.group(5)), (other, group, group));
+    lab.ensure_links(&[(0..1, &[1, 2]), (1..ROUTES, &[2, 3])]);
+    // One that another comes to is not left.
+    lab.engine.learned([learn(1..ROUTES, &[3]), learn(ROUTES..ROUTES + 1, &[2, 3])].concat());
+    lab.settle();
+    lab.ensure_links(&[(0..1, &[1, 2]), (1..ROUTES, &[3]), (ROUTES..ROUTES + 1, &[2, 3])]);
+}
+
+#[test]
+fn a_resilient_group_that_cannot_be_changed_is_left() {
+    let mut lab = Lab::resilient(MemoryFib::new());
+    // One that is refused whatever it is does not say that there are none.
+    lab.fib.refuse([None, None, Some(Errno::ENOMEM), Some(Errno::ENOMEM)]);
+    lab.learn(0..ROUTES, &[1]);
+    lab.ensure(0..ROUTES, &[1]);
+    let group = lab.group(0);
+    // The leg is made, the group is not changed.
+    lab.fib.refuse([None, None, Some(Errno::ENOMEM)]);
+    lab.learn(0..ROUTES, &[1, 2]);
+    lab.ensure(0..ROUTES, &[1, 2]);
+    assert_ne!(lab.group(0), group);
+    assert_eq!((lab.objects(), lab.engine.not_resilient()), ((4, 1), None));
+}
+
+#[test]
+fn routes_move_to_groups_of_the_kind_that_is_asked_for_without_a_gap() {
+    let mut lab = Lab::new(MemoryFib::new());
+    lab.learn(0..ROUTES, &[1, 2]);
+    lab.learn(ROUTES..ROUTES + 5, &[3]);
+    let moved = ROUTES as usize + 5 + 2 * 2;
+    assert_eq!(lab.ask(Some(RESILIENCE)), moved + 3, "two groups made, two deleted, and each leg once more");
+    assert_eq!((lab.group(0).1, lab.objects(), lab.engine.resilient_groups()), (Some(RESILIENCE), (6, 2), 2));
+    let group = lab.group(0);
+    let slower = Resilience { idle_time: Duration::from_secs(300), ..RESILIENCE };
+    assert_eq!(lab.ask(Some(slower)), 2, "times are changed in place");
+    assert_eq!(lab.group(0), (group.0, Some(slower)));
+    let larger = Resilience { buckets: 512, ..slower };
+    assert_eq!(lab.ask(Some(larger)), moved);
+    // The next weftd takes over what is as it is to be, and moves the rest.
+    let mut lab = lab.restart();
+    assert_eq!(lab.ask(Some(larger)), 0);
+    assert_eq!(lab.learn(0..ROUTES, &[1, 2]) + lab.learn(ROUTES..ROUTES + 5, &[3]), 0);
+    assert_eq!(lab.group(0).1, Some(larger));
+    let mut lab = lab.restart();
+    lab.learn(0..ROUTES, &[1, 2]);
+    lab.learn(ROUTES..ROUTES + 5, &[3]);
+    assert_eq!((lab.group(0).1, lab.group(ROUTES).1, lab.objects()), (None, None, (3, 2)));
+    assert_eq!(lab.engine.resilient_groups(), 0);
+}
+
+#[test]
+fn a_resilient_group_that_somebody_changes_is_put_back() {
+    let mut lab = Lab::resilient(MemoryFib::new());
+    lab.learn(0..ROUTES, &[1, 2]);
+    let (group, _) = lab.group(0);
+    let mut object = lab.fib.objects().get(group).unwrap().clone();
+    let NexthopKind::Group { resilience, .. } = &mut object.kind else { panic!("{object:?}") };
+    *resilience = Some(Resilience { idle_time: Duration::ZERO, ..RESILIENCE });
+    lab.fib.insert_nexthop(object);
+    lab.events.clear();
+    assert_eq!(lab.settle(), 1);
+    assert_eq!(lab.group(0), (group, Some(RESILIENCE)));
+    assert!(matches!(lab.events[..], [Event::Repaired { .. }]), "{:?}", lab.events);
+}
+
+#[test]
+fn a_kernel_without_resilient_groups_has_the_usual_ones() {
+    let mut lab = Lab::resilient(MemoryFib::without_resilient_groups());
+    assert_eq!(lab.engine.not_resilient(), None, "nothing was tried");
+    // Refused once, and made the usual way.
+    assert_eq!(lab.learn(0..ROUTES, &[1, 2]), ROUTES as usize + 4 + 2 + 2, "and legs that are of no use go");
+    assert_eq!(lab.objects(), (2, 1));
+    assert_eq!(lab.learn(ROUTES..ROUTES + 1, &[2, 3]), 1 + 2);
+    lab.learn(ROUTES..ROUTES + 1, &[]);
+    lab.ensure(0..ROUTES, &[1, 2]);
+    assert_eq!((lab.group(0).1, lab.engine.resilient_groups()), (None, 0));
+    assert!(lab.engine.not_resilient().is_some_and(|why| why.contains("EINVAL")));
+    lab.ask(None);
+    assert_eq!(lab.engine.not_resilient(), None);
+    // Asked for once more, it is tried once more.
+    lab.ask(Some(RESILIENCE));
+    assert!(lab.engine.not_resilient().is_some());
+    assert_eq!(lab.objects(), (2, 1));
+    let mut lab = Lab::resilient(MemoryFib::without_nexthops());
+    lab.learn(0..5, &[1, 2]);
+    lab.ensure(0..5, &[1, 2]);
+    assert_eq!(lab.engine.not_resilient(), Some("it has no nexthop objects"));
 }

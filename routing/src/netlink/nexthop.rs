@@ -4,13 +4,14 @@
 //! objects are read to know where it leads, other programs' too.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NlasIterator};
 use nix::errno::Errno;
 
 use super::message::Encoder;
 use super::{Error, Mode, Request, Socket};
-use crate::nexthop::{Nexthop, NexthopKind, Nexthops};
+use crate::nexthop::{Nexthop, NexthopKind, Nexthops, Resilience};
 use crate::route::{NextHop, Protocol};
 
 const RTM_NEWNEXTHOP: u16 = 104;
@@ -20,8 +21,17 @@ const RTM_GETNEXTHOP: u16 = 106;
 const HEADER_LEN: usize = 8;
 const NHA_ID: u16 = 1;
 const NHA_GROUP: u16 = 2;
+const NHA_GROUP_TYPE: u16 = 3;
 const NHA_OIF: u16 = 5;
 const NHA_GATEWAY: u16 = 6;
+const NHA_RES_GROUP: u16 = 12;
+/// A value of `NHA_GROUP_TYPE`; 0 is the usual kind.
+const NEXTHOP_GRP_TYPE_RES: u16 = 1;
+/// The attributes in `NHA_RES_GROUP`. Times are in hundredths of a second (`USER_HZ`).
+const NHA_RES_GROUP_BUCKETS: u16 = 1;
+const NHA_RES_GROUP_IDLE_TIMER: u16 = 2;
+const NHA_RES_GROUP_UNBALANCED_TIMER: u16 = 3;
+const NLA_F_NESTED: u16 = 1 << 15;
 const RTNH_F_ONLINK: u32 = 4;
 
 impl Nexthop {
@@ -39,7 +49,7 @@ impl Nexthop {
                 });
                 (family, leg.onlink)
             }
-            NexthopKind::Group(_) | NexthopKind::Other => (libc::AF_UNSPEC, false),
+            NexthopKind::Group { .. } | NexthopKind::Other => (libc::AF_UNSPEC, false),
         };
         let mut request = Encoder::new(out, RTM_NEWNEXTHOP, flags, sequence);
         request.bytes(&header(family, self.protocol, if onlink { RTNH_F_ONLINK } else { 0 }));
@@ -51,9 +61,13 @@ impl Nexthop {
                     request.address(NHA_GATEWAY, gateway);
                 }
             }
-            NexthopKind::Group(members) => {
+            NexthopKind::Group { members, resilience } => {
                 let members: Vec<u8> = members.iter().flat_map(member).collect();
                 request.attribute(NHA_GROUP, &members);
+                if let Some(resilience) = resilience {
+                    request.attribute(NHA_GROUP_TYPE, &NEXTHOP_GRP_TYPE_RES.to_ne_bytes());
+                    request.attribute(NHA_RES_GROUP | NLA_F_NESTED, &resilience.encode());
+                }
             }
             // The kernel refuses it: there is nothing that it stands for.
             NexthopKind::Other => {}
@@ -82,7 +96,7 @@ impl Nexthop {
         let (header, attributes) = payload.split_first_chunk::<HEADER_LEN>()?;
         let [_, _, protocol, _, a, b, c, d] = *header;
         let onlink = u32::from_ne_bytes([a, b, c, d]) & RTNH_F_ONLINK != 0;
-        let (mut id, mut link, mut gateway, mut group) = (None, None, None, None);
+        let (mut id, mut link, mut gateway, mut group, mut resilience) = (None, None, None, None, None);
         for attribute in NlasIterator::new(attributes).map_while(Result::ok) {
             let value = attribute.value();
             match attribute.kind() {
@@ -90,16 +104,59 @@ impl Nexthop {
                 NHA_OIF => link = value.try_into().ok().map(u32::from_ne_bytes),
                 NHA_GATEWAY => gateway = address(value),
                 NHA_GROUP => group = Some(members(value)),
+                NHA_RES_GROUP => resilience = Some(Resilience::decode(value)),
                 _ => {}
             }
         }
         let kind = match (group, link) {
-            (Some(members), _) => NexthopKind::Group(members),
+            (Some(members), _) => NexthopKind::Group { members, resilience },
             (None, Some(link)) => NexthopKind::Leg(NextHop { gateway, link, weight: 1, onlink }),
             (None, None) => NexthopKind::Other,
         };
         Some(Self { id: id?, protocol: Protocol(protocol), kind })
     }
+}
+
+impl Resilience {
+    /// The attributes in `NHA_RES_GROUP`.
+    fn encode(&self) -> Vec<u8> {
+        let mut attributes = Vec::new();
+        let mut attribute = |kind: u16, value: &[u8]| {
+            let length = u16::try_from(value.len().saturating_add(4)).unwrap_or(u16::MAX);
+            attributes.extend(length.to_ne_bytes().into_iter().chain(kind.to_ne_bytes()));
+            attributes.extend_from_slice(value);
+            attributes.resize(attributes.len().next_multiple_of(4), 0);
+        };
+        attribute(NHA_RES_GROUP_BUCKETS, &self.buckets.to_ne_bytes());
+        attribute(NHA_RES_GROUP_IDLE_TIMER, &ticks(self.idle_time).to_ne_bytes());
+        attribute(NHA_RES_GROUP_UNBALANCED_TIMER, &ticks(self.unbalanced_time).to_ne_bytes());
+        attributes
+    }
+
+    fn decode(value: &[u8]) -> Self {
+        let mut read = Self { buckets: 0, idle_time: Duration::ZERO, unbalanced_time: Duration::ZERO };
+        let time = |value: &[u8]| {
+            let ticks = value.try_into().map(u32::from_ne_bytes).unwrap_or_default();
+            Duration::from_millis(u64::from(ticks).saturating_mul(10))
+        };
+        for attribute in NlasIterator::new(value).map_while(Result::ok) {
+            let value = attribute.value();
+            match attribute.kind() {
+                NHA_RES_GROUP_BUCKETS => {
+                    read.buckets = value.try_into().map(u16::from_ne_bytes).unwrap_or_default();
+                }
+                NHA_RES_GROUP_IDLE_TIMER => read.idle_time = time(value),
+                NHA_RES_GROUP_UNBALANCED_TIMER => read.unbalanced_time = time(value),
+                _ => {}
+            }
+        }
+        read
+    }
+}
+
+/// Hundredths of a second.
+fn ticks(time: Duration) -> u32 {
+    u32::try_from(time.as_millis() / 10).unwrap_or(u32::MAX)
 }
 
 fn header(family: libc::c_int, protocol: Protocol, flags: u32) -> [u8; HEADER_LEN] {
@@ -188,12 +245,44 @@ mod tests {
         assert_eq!(request, bytes);
     }
 
+    const RESILIENCE: Resilience = Resilience {
+        buckets: 512,
+        idle_time: Duration::from_secs(120),
+        unbalanced_time: Duration::from_millis(70),
+    };
+
+    #[test]
+    fn a_resilient_group_says_its_type_and_times_in_hundredths_of_a_second() {
+        let kind = NexthopKind::Group { members: vec![(5, 3)], resilience: Some(RESILIENCE) };
+        let mut bytes = Vec::new();
+        object(7, kind).encode(Mode::Add, 9, &mut bytes);
+        let nested = [
+            attribute(NHA_RES_GROUP_BUCKETS, &[&512u16.to_ne_bytes()[..], &[0; 2]].concat()),
+            attribute(NHA_RES_GROUP_IDLE_TIMER, &12_000u32.to_ne_bytes()),
+            attribute(NHA_RES_GROUP_UNBALANCED_TIMER, &7u32.to_ne_bytes()),
+        ];
+        let mut nested = nested.concat();
+        // The length of an attribute is without its padding.
+        nested[..2].copy_from_slice(&6u16.to_ne_bytes());
+        let mut kind = attribute(NHA_GROUP_TYPE, &[&1u16.to_ne_bytes()[..], &[0; 2]].concat());
+        kind[..2].copy_from_slice(&6u16.to_ne_bytes());
+        let group = attribute(NHA_GROUP, &[&5u32.to_ne_bytes()[..], &[2, 0, 0, 0]].concat());
+        let expected =
+            [attribute(NHA_ID, &7u32.to_ne_bytes()), group, kind, attribute(NHA_RES_GROUP | 0x8000, &nested)];
+        assert_eq!(bytes[24..], expected.concat());
+    }
+
     #[test]
     fn what_is_encoded_is_read_as_it_was() {
         let via = |address: &str| NexthopKind::Leg(NextHop::via(address.parse().unwrap(), 3));
-        for kind in
-            [via("10.0.0.1"), via("fe80::1"), NexthopKind::Group(vec![(1, 1), (2, 256)]), NexthopKind::Other]
-        {
+        let resilience = Some(RESILIENCE);
+        for kind in [
+            via("10.0.0.1"),
+            via("fe80::1"),
+            NexthopKind::Group { members: vec![(1, 1), (2, 256)], resilience: None },
+            NexthopKind::Group { members: vec![(1, 1)], resilience },
+            NexthopKind::Other,
+        ] {
             let (object, mut bytes) = (object(5, kind), Vec::new());
             object.encode(Mode::Replace, 1, &mut bytes);
             assert_eq!(Nexthop::decode(&bytes[16..]), Some(object));

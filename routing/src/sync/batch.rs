@@ -29,6 +29,7 @@ impl Engine {
             self.finish(now, fib);
             self.leave_out_old(&mut writes);
         }
+        self.keep_buckets(&mut writes);
         let over: BTreeSet<u32> = writes.iter().filter_map(|(_, write)| write.object()).collect();
         let refused = self.write_groups(now, fib, &over);
         if !refused.is_empty() {

@@ -57,6 +57,7 @@ impl Engine {
         let gone = self.table.forget_over(|id| objects.has(id));
         self.drifted.extend(&gone);
         self.table.mark_all(gone);
+        self.leave_unsuited();
     }
 
     /// Writes the groups that have moved, and those that routes are about to go over; gives those that are not there, and why.
@@ -71,6 +72,9 @@ impl Engine {
         if outcome.mistaken {
             self.objects_stale = true;
             self.ask_resync(now);
+        }
+        if outcome.not_resilient {
+            self.leave_unsuited();
         }
         self.mark_sets(&self.learned.with_legs(&outcome.given_up.into_iter().collect()));
         for id in outcome.repaired {
@@ -108,7 +112,7 @@ impl Engine {
             Some(Route { action: Action::Object(id), .. }) => Some(*id),
             _ => None,
         };
-        let serves = |id: &u32| self.objects.legs(*id) == Some(legs);
+        let serves = |id: &u32| self.objects.serves(*id, legs);
         let group = held.filter(serves).or_else(|| set.object.filter(serves));
         group
             .or_else(|| self.objects.find(legs))

@@ -10,6 +10,7 @@ mod objects;
 mod query;
 mod recursion;
 mod report;
+mod resilient;
 mod table;
 mod view;
 mod wanted;
@@ -142,6 +143,9 @@ impl Engine {
     /// Changes the settings; routes they touch are rewritten.
     pub fn configure(&mut self, settings: Settings) {
         let before = std::mem::replace(&mut self.settings, settings);
+        if self.objects.ask(self.settings.resilience) {
+            self.leave_unsuited();
+        }
         let settings = &self.settings;
         for block in before.own_blocks.symmetric_difference(&settings.own_blocks) {
             self.table.mark(RouteKey::new(*block, OWN_BLOCK_METRIC));

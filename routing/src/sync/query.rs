@@ -27,6 +27,16 @@ impl Engine {
         self.objects.count()
     }
 
+    /// How many of the groups are resilient.
+    pub fn resilient_groups(&self) -> usize {
+        self.objects.count_resilient()
+    }
+
+    /// Why groups are not resilient though the settings say so: the kernel's words.
+    pub fn not_resilient(&self) -> Option<&str> {
+        self.objects.not_resilient()
+    }
+
     /// How a next hop resolves now.
     pub fn resolution(&self, next_hop: NextHopRef) -> Resolution {
         self.recursion().resolve(next_hop).resolved.resolution
@@ -89,6 +99,9 @@ impl Engine {
                 .and_then(|route| self.legs_of(&route.action))
                 .map(|legs| report::next_hops(legs, name))
                 .unwrap_or_default(),
+            resilient: actual.is_some_and(
+                |route| matches!(route.action, Action::Object(id) if self.objects.is_resilient(id)),
+            ),
             blackhole: shown.is_some_and(|route| route.action == Action::Blackhole),
             protocol: shown.map_or(unmade, |route| route.protocol).0,
             metric: key.metric(),

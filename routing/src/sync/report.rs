@@ -85,6 +85,8 @@ pub struct FibEntry {
     pub prefix: IpNet,
     /// Where it leads; empty for unreachable and blackhole routes and where no next hop resolves.
     pub next_hops: Vec<FibNextHop>,
+    /// The kernel has it over a resilient group: flows stay on their next hop while others come and go.
+    pub resilient: bool,
     /// Packets over it are dropped without a word.
     pub blackhole: bool,
     /// The protocol's number: 176 or 177.

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::table::{Place, Table};
 use crate::netlink::{Mac, Neighbour};
+use crate::nexthop::Resilience;
 use crate::resolve::{NextHopRef, Resolved};
 use crate::route::{Action, NextHop, NextHops, Protocol, Route, RouteKey};
 
@@ -30,6 +31,8 @@ pub struct Settings {
     pub preferred_source_v6: Option<Ipv6Addr>,
     /// This node's blocks, kept as unreachable routes so that a miss never leaves the node.
     pub own_blocks: BTreeSet<IpNet>,
+    /// How the groups that learned routes go over are resilient; `None`: they are not.
+    pub resilience: Option<Resilience>,
 }
 
 impl Default for Settings {
@@ -39,6 +42,7 @@ impl Default for Settings {
             preferred_source_v4: None,
             preferred_source_v6: None,
             own_blocks: BTreeSet::new(),
+            resilience: None,
         }
     }
 }
