@@ -73,7 +73,7 @@ impl FakeDaemon {
 }
 
 const GOOD: &str = r#"{"node": "n1", "ok": true, "problems": [], "peers": {"up": 1, "wanted": 1},
-    "config": {"ok": true, "errors": []}, "fib": {"wanted": 1, "installed": 1, "refused": 0, "shadowed": 0, "repaired": 0, "blackholes": 0, "learnedKeptOut": false},
+    "config": {"ok": true, "errors": []}, "fib": {"wanted": 1, "installed": 1, "refused": 0, "shadowed": 0, "repaired": 0, "blackholes": 0, "resilientGroups": 0, "learnedKeptOut": false},
     "ipam": {"blocks": []}, "addresses": [], "spoofed": {"ipv4": 1, "ipv6": 0}, "services": null, "drain": null, "mrt": null, "listenRanges": []}"#;
 
 #[test]

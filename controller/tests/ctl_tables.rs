@@ -285,6 +285,7 @@ fn status() -> StatusJson {
             refused: 0,
             shadowed: 1,
             blackholes: 0,
+            resilient_groups: 2,
             repaired: 3,
             learned_kept_out: false,
         },
@@ -515,6 +516,7 @@ fn fib_shows_who_wrote_what() {
     let route = |prefix: &str, next_hops, protocol, metric, state: &str| FibJson {
         prefix: prefix.parse().unwrap(),
         next_hops,
+        resilient: false,
         blackhole: false,
         protocol,
         metric,
@@ -533,6 +535,16 @@ fn fib_shows_who_wrote_what() {
             "shadowed by proto static",
         ),
         FibJson { over, ..route("10.244.3.0/26", vec![hop(Some("10.0.1.0"), "eth0")], 176, 64, "installed") },
+        FibJson {
+            resilient: true,
+            ..route(
+                "192.0.2.1/32",
+                vec![hop(Some("10.0.1.0"), "eth0"), hop(Some("10.0.2.0"), "eth1")],
+                176,
+                64,
+                "installed",
+            )
+        },
     ];
     insta::assert_snapshot!("fib", tables::fib(&fib, false));
     insta::assert_snapshot!("fib_wide", tables::fib(&fib, true));

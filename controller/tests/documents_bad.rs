@@ -299,6 +299,31 @@ fn values_that_do_not_go_together() {
         "out of range",
         "4278198271",
     );
+    let resilient = |fields: &str, field: &str, message: &str, remedy: &str| {
+        let text = format!("  resilientNextHops: {{{fields}}}\n");
+        one(
+            "BGPConfiguration",
+            "default",
+            &text,
+            5,
+            &format!("spec.resilientNextHops{field}"),
+            message,
+            remedy,
+        );
+    };
+    resilient("buckets: 255", ".buckets", "fewer than the next hops", "256 to 65535");
+    resilient("idleTime: 0s", ".idleTime", "no time for a bucket to be idle", "1s to 24h");
+    resilient("idleTime: 1500ms", ".idleTime", "no time for a bucket to be idle", "whole seconds");
+    resilient("unbalancedTime: 25h", ".unbalancedTime", "no time to be unbalanced for", "0s (for ever)");
+    one(
+        "BGPConfiguration",
+        "node.n1",
+        "  installRoutes: false\n  resilientNextHops: {}\n",
+        6,
+        "spec.resilientNextHops",
+        "does nothing beside installRoutes: false",
+        "leave resilientNextHops out",
+    );
     one(
         "BGPConfiguration",
         "node.n1",
@@ -517,6 +542,7 @@ fn numbers_out_of_range_are_told_the_range_of_their_field() {
         ("BFDProfile", "passiveMode: false", "minimumTtl: 256", "1 to 255"),
         ("BGPConfiguration", "asNumber: 1", "listenPort: 0", "1 to 65535"),
         ("BGPConfiguration", "asNumber: 1", "maxPaths: 0", "1 to 256"),
+        ("BGPConfiguration", "asNumber: 1", "resilientNextHops: {buckets: 65536}", "256 to 65535"),
         ("BGPConfiguration", "asNumber: 1", "routeMetric: -1", "1 to 4278198271"),
         ("BGPConfiguration", "asNumber: 1", "mtu: 1.5", "1280 to 65535"),
     ] {

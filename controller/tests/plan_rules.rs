@@ -10,6 +10,7 @@
 use std::fs;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use weft_bgp::config::{NextHopMode, PeerConfig, RemoteAs};
@@ -19,6 +20,7 @@ use weft_bgp::wire::attributes::PathAttributes;
 use weft_controller::cluster::Cluster;
 use weft_controller::documents::load;
 use weft_controller::plan::{Block, BlockState, HostFacts, InterfaceFacts, NodePlan, Pool, plan};
+use weft_routing::nexthop::Resilience;
 
 /// Three nodes on one link, dual-stack, racks a, a and b.
 const NODES: &str = r#"
@@ -594,6 +596,32 @@ fn the_kernel_is_told_to_keep_its_default_route_before_it_is_told_to_forward() {
         (made.mtu, made.route_metric, made.speaker.max_paths, made.manage_sysctls),
         (1400, 20, 4, false)
     );
+}
+
+#[test]
+fn a_node_says_for_itself_how_its_next_hops_are_resilient() {
+    let configuration = |name: &str, spec: &str| {
+        format!("kind: BGPConfiguration\nmetadata: {{name: {name}}}\nspec: {{resilientNextHops: {spec}}}\n")
+    };
+    let made = |default: Option<&str>, own: Option<&str>| {
+        let default = default.map(|spec| configuration("default", spec));
+        let own = own.map(|spec| configuration("node.n1", spec));
+        let documents: Vec<&str> = default.iter().chain(&own).map(String::as_str).collect();
+        plan1(&documents).resilience
+    };
+    let seconds = Duration::from_secs;
+    let unless_given = Resilience { buckets: 512, idle_time: seconds(120), unbalanced_time: Duration::ZERO };
+    assert_eq!(made(None, None), None);
+    assert_eq!(made(Some("{}"), None), Some(unless_given));
+    assert_eq!(made(None, Some("{}")), Some(unless_given));
+    let both = made(Some("{buckets: 1024, idleTime: 30s}"), Some("{idleTime: 1m, unbalancedTime: 1h}"));
+    assert_eq!(
+        both,
+        Some(Resilience { buckets: 1024, idle_time: seconds(60), unbalanced_time: seconds(3600) })
+    );
+    assert_eq!(made(Some("{}"), Some("{enabled: false}")), None);
+    let elsewhere = made(Some("{enabled: false, buckets: 256}"), Some("{enabled: true}"));
+    assert_eq!(elsewhere, Some(Resilience { buckets: 256, ..unless_given }));
 }
 
 #[test]

@@ -12,8 +12,8 @@ use weft_bgp::wire::notification::Notification;
 use super::{
     AS_PATH_MAX, AsNumber, BGPPeerStatus, BmpStation, COMMUNITIES_MAX, Cidr, ClusterId, CommunityMatch,
     Duration, FilterOperation, InterfaceName, MrtSpec, NamedCommunity, OPERATIONS_MAX, ObjectStatus,
-    PeerAddress, PeerAs, PrefixAdvertisement, RouterId, SERVICE_RANGES_MAX, STATIONS_MAX, Selector,
-    ServiceAggregation, ServiceRange, SourceAddress,
+    PeerAddress, PeerAs, PrefixAdvertisement, ResilientNextHopsSpec, RouterId, SERVICE_RANGES_MAX,
+    STATIONS_MAX, Selector, ServiceAggregation, ServiceRange, SourceAddress,
 };
 
 /// The longest name of an object (RFC 1123 subdomain).
@@ -96,6 +96,9 @@ pub struct BGPConfigurationSpec {
     /// need not resolve then, and are told as they were learned.
     #[serde(default)]
     pub install_routes: Option<bool>,
+    /// Resilient groups of next hops: while the next hops of a route change, flows stay on theirs. Off unless given.
+    #[serde(default)]
+    pub resilient_next_hops: Option<ResilientNextHopsSpec>,
     /// Graceful restart (RFC 4724).
     #[serde(default)]
     pub graceful_restart: Option<GracefulRestartSpec>,

@@ -41,6 +41,18 @@ const RULES: &[Rule] = &[
     ),
     (
         "BGPConfiguration",
+        "/properties/spec/properties/resilientNextHops",
+        "!has(self.idleTime) || duration(self.idleTime) >= duration('1s') && duration(self.idleTime) <= duration('24h')",
+        "idleTime: write whole seconds from 1s to 24h",
+    ),
+    (
+        "BGPConfiguration",
+        "/properties/spec/properties/resilientNextHops",
+        "!has(self.unbalancedTime) || duration(self.unbalancedTime) == duration('0s') || duration(self.unbalancedTime) >= duration('1s') && duration(self.unbalancedTime) <= duration('24h')",
+        "unbalancedTime: write 0s (for ever), or whole seconds from 1s to 24h",
+    ),
+    (
+        "BGPConfiguration",
         "/properties/spec/properties/mrt",
         "has(self.updates) || has(self.tables)",
         "give updates, tables, or both",

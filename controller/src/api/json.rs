@@ -358,6 +358,9 @@ pub struct FibJson {
     pub prefix: IpNet,
     /// Its next hops; none: unreachable by intent, or packets are dropped.
     pub next_hops: Vec<FibNextHopJson>,
+    /// Whether the kernel has it over a resilient group: flows stay on their next hop while others come and go.
+    #[serde(default)]
+    pub resilient: bool,
     /// Whether packets are dropped without a word (RFC 7999).
     #[serde(default)]
     pub blackhole: bool,
@@ -564,6 +567,9 @@ pub struct FibStatusJson {
     /// Routes over which packets are dropped, as peers may have them (RFC 7999).
     #[serde(default)]
     pub blackholes: usize,
+    /// Groups of next hops that are resilient.
+    #[serde(default)]
+    pub resilient_groups: usize,
     /// Repairs since the daemon started.
     pub repaired: u64,
     /// Whether learned routes are kept out (`installRoutes: false`).

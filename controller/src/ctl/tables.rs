@@ -143,13 +143,17 @@ pub fn status(status: &StatusJson, wide: bool) -> String {
     line(
         "Routes",
         format!(
-            "{} of {} in the kernel, {} refused, {} shadowed, {} repaired{}{}",
+            "{} of {} in the kernel, {} refused, {} shadowed, {} repaired{}{}{}",
             fib.installed,
             fib.wanted,
             fib.refused,
             fib.shadowed,
             fib.repaired,
             if fib.blackholes == 0 { String::new() } else { format!(", {} blackholes", fib.blackholes) },
+            match fib.resilient_groups {
+                0 => String::new(),
+                groups => format!(", {groups} resilient groups of next hops"),
+            },
             if fib.learned_kept_out { "; learned ones are kept out (installRoutes: false)" } else { "" },
         ),
     );
@@ -564,6 +568,7 @@ pub fn fib(routes: &[FibJson], wide: bool) -> String {
         } else {
             list(route.next_hops.iter().map(|n| next_hop(n, route.next_hops.len() > 1)), ", ")
         };
+        let next_hops = if route.resilient { next_hops + "; resilient" } else { next_hops };
         let next_hops =
             if route.over.is_empty() { next_hops } else { next_hops + &over(list(&route.over, ",")) };
         columns.row(

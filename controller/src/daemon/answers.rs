@@ -187,6 +187,8 @@ struct KernelView {
     counters: Counters,
     /// Nexthop objects of legs, and of groups.
     nexthops: (usize, usize),
+    /// Why groups are not resilient though they should be.
+    not_resilient: Option<String>,
 }
 
 impl Inquiry {
@@ -228,6 +230,7 @@ impl Inquiry {
         found.extend(speaker.stations.iter().filter_map(|station| bmp::away(station, &now)));
         found.extend(speaker.bfd.errors.iter().map(|(port, error)| bfd::cannot_run(*port, error)));
         found.extend(peers.iter().filter_map(|(peer, _)| bfd::down(peer)));
+        found.extend(kernel.not_resilient.as_deref().map(problems::not_resilient));
         let problems = problems::list(
             &Known {
                 found: &found,
@@ -437,10 +440,12 @@ impl KernelView {
             refused: with(|state| matches!(state, RouteState::Refused(_))),
             shadowed: with(|state| matches!(state, RouteState::Shadowed(_))),
             blackholes: entries.iter().filter(|entry| entry.blackhole).count(),
+            resilient_groups: engine.resilient_groups(),
             repaired: counters.repairs,
             learned_kept_out: false,
         };
-        Self { fib, counters, nexthops: engine.nexthop_objects() }
+        let not_resilient = engine.not_resilient().map(str::to_owned);
+        Self { fib, counters, nexthops: engine.nexthop_objects(), not_resilient }
     }
 }
 
@@ -452,6 +457,7 @@ fn fib(entries: Vec<FibEntry>) -> Vec<FibJson> {
             .into_iter()
             .map(|hop| FibNextHopJson { via: hop.via, dev: Some(hop.dev), weight: hop.weight })
             .collect(),
+        resilient: entry.resilient,
         blackhole: entry.blackhole,
         protocol: entry.protocol,
         metric: entry.metric,

@@ -285,6 +285,6 @@ fn kernel_settings(plan: &NodePlan, aggregates: &BTreeSet<IpNet>) -> Settings {
         preferred_source_v4: plan.addresses.v4,
         preferred_source_v6: plan.addresses.v6,
         own_blocks: blocks.chain(aggregates.iter().copied()).collect(),
-        resilience: None,
+        resilience: plan.resilience,
     }
 }

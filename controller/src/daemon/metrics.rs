@@ -201,6 +201,8 @@ impl Scrape {
         let (legs, groups) = self.nexthops;
         let kinds = [([("kind", "leg")], legs as u64), ([("kind", "group")], groups as u64)];
         gauges(encoder, "fib_nexthops", "Nexthop objects of Weft's in the kernel", kinds)?;
+        let help = "Groups of them that are resilient: flows stay on their next hop while others come and go";
+        gauge(encoder, "fib_resilient_groups", help, fib.resilient_groups as u64)?;
         counter(encoder, "fib_repairs", "Routes put right after another program changed them", fib.repaired)?;
         counter(encoder, "fib_resyncs", "Times the kernel's routes were read whole", self.kernel.resyncs)?;
         counter(
@@ -640,6 +642,7 @@ mod tests {
                     refused: 1,
                     shadowed: 0,
                     blackholes: 34,
+                    resilient_groups: 48,
                     repaired: 7,
                     learned_kept_out: false,
                 },

@@ -149,6 +149,7 @@ mod tests {
             address_choice: Vec::new(),
             addresses: NodeAddresses::default(),
             route_metric: 64,
+            resilience: None,
             mtu: 1500,
             services: BTreeMap::new(),
             sysctls: Vec::new(),

@@ -260,6 +260,18 @@ fn listener(address: SocketAddr, error: &str) -> Problem {
     )
 }
 
+/// Groups of next hops that should be resilient.
+pub(super) fn not_resilient(why: &str) -> Problem {
+    Problem::warning(
+        "next-hops-not-resilient",
+        format!(
+            "the kernel makes no resilient groups of next hops: {why}; it has the usual ones, whose flows move when next hops come or go"
+        ),
+        "run Linux 5.13 or later; where that runs, see that there is memory for resilientNextHops.buckets; then restart weftd, or leave \
+         resilientNextHops out",
+    )
+}
+
 fn kernel(fib: &FibStatusJson) -> Vec<Problem> {
     let mut problems = Vec::new();
     if fib.refused > 0 {

@@ -446,6 +446,7 @@ impl Removed {
 fn numbers(field: &str, kind: &str) -> Option<&'static str> {
     let of_type = match kind {
         "u8" => "0 to 255",
+        "u16" => "0 to 65535",
         "a nonzero u8" => "1 to 255",
         "a nonzero u16" => "1 to 65535",
         "u32" => "0 to 4294967295",
@@ -459,6 +460,7 @@ fn numbers(field: &str, kind: &str) -> Option<&'static str> {
         "detectMultiplier" => "2 to 255",
         "minimumTtl" => "1 to 255",
         "maxPaths" => "1 to 256",
+        "buckets" => "256 to 65535",
         "listenLimit" => "1 to 2000",
         "sendMax" => "2 to 64",
         "routeMetric" => "1 to 4278198271",

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use weft_bgp::config::SpeakerConfig;
 use weft_bgp::types::PeerAddress;
+use weft_routing::nexthop::Resilience;
 use weft_routing::nft::Ruleset;
 
 use crate::api::json::{AddressJson, Problem};
@@ -24,6 +25,7 @@ mod make;
 mod mrt;
 mod nat;
 mod policy;
+mod resilient;
 mod services;
 mod session;
 mod settings;
@@ -93,6 +95,8 @@ pub struct NodePlan {
     pub address_choice: Vec<AddressJson>,
     /// The metric of learned routes in the kernel.
     pub route_metric: u32,
+    /// How the groups of next hops are resilient that learned routes go over; none: they are not.
+    pub resilience: Option<Resilience>,
     /// The MTU of pod interfaces, in bytes.
     pub mtu: u32,
     /// What of Services is announced, and what is not.

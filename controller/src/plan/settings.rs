@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use weft_bgp::config::{GracefulRestart, Timers};
 use weft_bgp::types::Asn;
+use weft_routing::nexthop::Resilience;
 
 use crate::api::{
     AdvertiseNodeAddress, BGPConfigurationSpec, BGPPeerSpec, BmpStation, Cidr, GracefulRestartSpec, MrtSpec,
@@ -49,6 +50,7 @@ pub(crate) struct Settings {
     pub(crate) max_paths: u16,
     pub(crate) route_metric: u32,
     pub(crate) install_routes: bool,
+    pub(crate) resilience: Option<Resilience>,
     pub(crate) graceful_restart: GracefulRestartSpec,
     pub(crate) bfd_profile: Option<String>,
     pub(crate) bmp: Vec<BmpStation>,
@@ -120,6 +122,7 @@ impl Settings {
             specs.into_iter().flatten().find_map(field)
         }
         let specs = [own, default];
+        let resilient: Vec<_> = specs.into_iter().flatten().filter_map(|s| s.resilient_next_hops).collect();
         let ranges = |field: fn(&BGPConfigurationSpec) -> Option<&Vec<ServiceRange>>| {
             let ranges = specs.into_iter().flatten().find_map(field);
             ranges.into_iter().flatten().map(|range| range.cidr.net()).collect()
@@ -140,6 +143,7 @@ impl Settings {
             max_paths: first(specs, |s| s.max_paths).map_or(16, u16::from),
             route_metric: first(specs, |s| s.route_metric).unwrap_or(64),
             install_routes: first(specs, |s| s.install_routes).unwrap_or(true),
+            resilience: super::resilient::of(&resilient),
             graceful_restart: GracefulRestartSpec {
                 enabled: first(specs, |s| s.graceful_restart.and_then(|g| g.enabled)),
                 restart_time: first(specs, |s| s.graceful_restart.and_then(|g| g.restart_time)),

@@ -5,6 +5,7 @@ mod bmp;
 mod inherited;
 mod mrt;
 mod policy;
+mod resilient;
 mod services;
 mod spec;
 mod tcp_ao;

@@ -95,6 +95,7 @@ pub(super) fn configuration(name: &str, spec: &BGPConfigurationSpec) -> Faults {
     }
     super::services::configuration(&mut faults, spec);
     super::mrt::configuration(&mut faults, spec.mrt.as_ref());
+    super::resilient::configuration(&mut faults, spec);
     super::policy::configuration(&mut faults, name, spec);
     faults
 }
