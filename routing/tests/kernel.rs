@@ -147,12 +147,20 @@ impl Lab {
         })
     }
 
+    /// How the engine says that a route is, once it has heard what became of writing it: that may be after everybody else.
     fn state(&self, prefix: &str) -> String {
         let prefix = net(prefix);
-        let found = self.kernel().inspect(move |engine| {
-            engine.fib().into_iter().find(|entry| entry.prefix == prefix).map(|entry| entry.state.to_string())
-        });
-        found.unwrap().unwrap_or_else(|| panic!("no entry for {prefix}"))
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let found = self.kernel().inspect(move |engine| {
+                let entry = engine.fib().into_iter().find(|entry| entry.prefix == prefix);
+                entry.map(|entry| entry.state.to_string())
+            });
+            let state = found.unwrap().unwrap_or_else(|| panic!("no entry for {prefix}"));
+            if state != "pending" || Instant::now() >= end {
+                return state;
+            }
+        }
     }
 }
 
