@@ -195,6 +195,34 @@ fn a_dead_peer_holds_a_restart_no_longer_than_five_seconds() {
     });
 }
 
+/// Of two peers one is dead, and the other has told everything when its configuration changes. It is awaited anew only where the change
+/// ends its session.
+#[test]
+fn a_change_during_a_restart_awaits_nobody_again_whose_session_goes_on() {
+    for goes_on in [true, false] {
+        let mut world = World::new(1);
+        let ids = Topology::mesh(3).build(&mut world, |_| 64512, |_, _| {});
+        world.run_until_quiet(LIMIT).unwrap();
+        world.cut(ids[0], ids[2]);
+        world.kill(ids[0]);
+        world.restart(ids[0], restarting(0), true);
+        world.run_for(Duration::from_millis(4500)).unwrap();
+        assert_eq!(established(&world, ids[0]), 1);
+        let mut config = world.inspect(ids[0]).unwrap().config().unwrap().as_ref().clone();
+        let peer = Arc::make_mut(config.peers.get_mut(&v4(1).into()).unwrap());
+        peer.name = "renamed".into();
+        if !goes_on {
+            peer.timers.hold_time = Duration::from_secs(30);
+            world.cut(ids[0], ids[1]);
+        }
+        world.configure(ids[0], config);
+        world.run_for(Duration::from_millis(600)).unwrap();
+        assert_eq!(world.converged(ids[0]), goes_on);
+        world.run_for(Duration::from_millis(5000)).unwrap();
+        assert!(world.converged(ids[0]));
+    }
+}
+
 /// Two peers that do no graceful restart, and one that is dead: of who restarts they know the own prefixes as soon as they have a session,
 /// what one of them told it only when the dead one is waited for no longer.
 /// Proves RFC 4724 4.1.

@@ -115,13 +115,18 @@ impl Speaker {
         let id = peer.id;
         peer.config = Arc::clone(config);
         let dynamic = peer.range.is_some();
-        match config.stays_down() {
-            true => self.convergence.forget(id),
-            false if dynamic => self.dynamic.change(),
-            false => self.expect(now, id, config),
+        if config.stays_down() {
+            self.convergence.forget(id);
+        } else if dynamic {
+            self.dynamic.change();
         }
         // The session first: if it ends, it ends under the policies it ran with.
         self.tell_peer(now, address, IngressInput::Configure(Arc::clone(config)));
+        let up = self.peers.get(&address).is_some_and(|peer| peer.established.is_some());
+        if !dynamic && !up && !config.stays_down() {
+            // Whose session goes on is awaited still, or has told everything.
+            self.expect(now, id, config);
+        }
         if config.stays_down() {
             // There may be no session to end, but routes that wait for the peer's restart.
             self.down(now, address, Down::Death);
