@@ -66,10 +66,6 @@ pub struct RangeConfig {
 pub struct Origination {
     /// Communities to attach.
     pub communities: BTreeSet<Community>,
-    /// MULTI_EXIT_DISC, for peers of every type.
-    pub med: Option<u32>,
-    /// LOCAL_PREF, for internal peers: 100 unless given. It has no part in our own decision.
-    pub local_pref: Option<u32>,
     /// What makes it an aggregate, announced only while there is a more specific route. None: it is always announced.
     pub aggregation: Option<Aggregation>,
 }

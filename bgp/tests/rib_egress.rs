@@ -13,11 +13,12 @@ use ipnet::{IpNet, Ipv4Net};
 use rib_support::*;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
-use weft_bgp::config::{AddPath, AddPathSend, NextHopMode, Origination, PathChoice, PeerConfig};
+use weft_bgp::config::{AddPath, AddPathSend, NextHopMode, PathChoice, PeerConfig};
 use weft_bgp::egress::{CREDIT, EgressInput};
 use weft_bgp::ingress::{AddPathFamilies, Down, Session};
-use weft_bgp::policy::Community;
+use weft_bgp::policy::{Community, Operation, Policy, Rule, Verdict};
 use weft_bgp::rib::RibInput;
 use weft_bgp::status::{RibView, RouteSelect};
 use weft_bgp::types::{Asn, Family, FamilySet, PeerId};
@@ -362,39 +363,28 @@ fn another_preference_of_our_own_prefixes_is_an_update_and_no_withdrawal() {
         lab.peer(peer, config());
         lab.up(session(peer, asn));
     }
-    let originate = |lab: &mut Lab, origination: Origination| {
-        let originate = many(10).into_iter().map(|prefix| (prefix, origination.clone())).collect();
-        let router_id = Ipv4Addr::new(9, 9, 9, 9);
-        lab.input(RibInput::Configure {
-            asn: OWN,
-            router_id,
-            cluster_id: None,
-            max_paths: 16,
-            install_routes: true,
-            next_hop_tracking: false,
-            originate,
-        });
-        lab.read_all();
-    };
+    lab.configure(false, 16, many(10));
     let told = |lab: &Lab, peer: u32| -> BTreeSet<_> {
         let table = &lab.sink(peer).table;
         assert_eq!(table.len(), 10);
         table.values().map(|told| (told.local_pref, told.med, told.communities.clone())).collect()
     };
-    let last = Origination {
-        communities: [Community::Standard(GRACEFUL_SHUTDOWN)].into(),
-        med: Some(u32::MAX),
-        local_pref: Some(0),
-        ..Origination::default()
-    };
-    for (step, origination) in [Origination::default(), last, Origination::default()].into_iter().enumerate()
-    {
-        let communities = vec![GRACEFUL_SHUTDOWN; origination.communities.len()];
-        let med = origination.med;
-        let local_pref = origination.local_pref.or(Some(100));
-        originate(&mut lab, origination);
+    let last = [
+        Operation::AddCommunity(Community::Standard(GRACEFUL_SHUTDOWN)),
+        Operation::SetLocalPreference(0),
+        Operation::SetMed(u32::MAX),
+    ];
+    let last = Arc::new(Policy { rules: vec![Rule::new(Verdict::AcceptWith(last.into()))], ..accept_all() });
+    let before = Arc::new(accept_all());
+    for (step, export) in [&before, &last, &before].into_iter().enumerate() {
+        for peer in [1, 2] {
+            lab.peer(peer, PeerConfig { export: export.clone(), ..config() });
+        }
+        lab.read_all();
+        let (local_pref, med, communities) =
+            if step == 1 { (0, Some(u32::MAX), vec![GRACEFUL_SHUTDOWN]) } else { (100, None, Vec::new()) };
         assert_eq!(told(&lab, 1), [(None, med, communities.clone())].into());
-        assert_eq!(told(&lab, 2), [(local_pref, med, communities)].into());
+        assert_eq!(told(&lab, 2), [(Some(local_pref), med, communities)].into());
         for peer in [1, 2] {
             let sink = lab.sink(peer);
             assert_eq!((sink.updates, sink.announced, sink.withdrawn), (step + 1, 10 * (step + 1), 0));

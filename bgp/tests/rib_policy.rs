@@ -436,7 +436,7 @@ fn whoever_is_not_told_an_aggregate_any_more_is_told_its_routes() {
     assert_eq!(told_to(&lab, 3), [WHOLE]);
 
     let aggregation = Some(Aggregation::SummaryOnly);
-    let whole = Origination { aggregation, communities: [secret].into(), ..Origination::default() };
+    let whole = Origination { aggregation, communities: [secret].into() };
     let specifics = own.iter().map(|prefix| (net(prefix), Origination::default()));
     lab.input(RibInput::Configure {
         asn: OWN,

@@ -10,12 +10,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use proptest::prelude::*;
-use weft_bgp::config::Origination;
-use weft_bgp::policy::{Community, CompiledPolicy, RouteSource, Subject};
+use weft_bgp::policy::{CompiledPolicy, RouteSource, Subject};
 use weft_bgp::types::{PeerAddress, PeerType};
 use weft_bgp::wire::attributes::{GRACEFUL_SHUTDOWN, PathAttributes};
 use weft_controller::api::json::DrainPhase;
@@ -47,7 +47,16 @@ spec: {peerIP: 192.0.2.252, asNumber: internal, filters: [transit]}
 ---
 kind: BGPFilter
 metadata: {name: transit}
-spec: {exportV4: [{source: RemotePeers, action: Accept}, {cidr: 10.244.0.0/16, matchOperator: In, action: Accept}]}
+spec:
+  exportV4:
+  - {source: RemotePeers, action: Accept}
+  - cidr: 10.244.0.0/16
+    matchOperator: In
+    action: Accept
+    operations:
+    - {removeCommunity: {value: graceful-shutdown}}
+    - {setLocalPreference: {value: 300}}
+    - {setMED: {value: 7}}
 ";
 
 /// `fields`: more of its spec, and of its status behind a `|`.
@@ -98,21 +107,22 @@ fn plan_of(cluster: &Cluster, phase: Option<DrainPhase>) -> NodePlan {
     plan(cluster, "n1", &host).expect("a plan")
 }
 
-/// What each peer is told, by the node's own prefixes and by one that was learned.
-fn told(plan: &NodePlan) -> BTreeMap<(PeerAddress, IpNet), Option<Origination>> {
+/// What each peer is told, of the node's own prefixes and of one that was learned, and what policy makes of the attributes.
+fn told(plan: &NodePlan) -> BTreeMap<(PeerAddress, IpNet), PathAttributes> {
     let learned: IpNet = "10.9.0.0/16".parse().expect("a prefix");
-    let own = plan.speaker.originate.iter().map(|(net, origination)| (*net, Some(origination.clone())));
-    let all: Vec<_> = own.chain([(learned, None)]).collect();
+    let own = plan.speaker.originate.keys().map(|net| (*net, RouteSource::Local));
+    let all: Vec<_> = own.chain([(learned, RouteSource::RemotePeers)]).collect();
     let mut told = BTreeMap::new();
     for (address, peer) in plan.speaker.peers.iter().filter(|(_, peer)| peer.shutdown.is_none()) {
         let export = CompiledPolicy::new(peer.export.clone());
-        for (prefix, origination) in &all {
-            let source = if origination.is_some() { RouteSource::Local } else { RouteSource::RemotePeers };
-            let attributes = &PathAttributes::new(IpAddr::from([192, 0, 2, 1]));
-            let subject = Subject { prefix, source, peer_type: PeerType::External, attributes };
-            if export.evaluate(subject).is_ok() {
-                told.insert((*address, *prefix), origination.clone());
-            }
+        for (prefix, source) in &all {
+            let mut attributes = PathAttributes::new(IpAddr::from([192, 0, 2, 1]));
+            let subject =
+                Subject { prefix, source: *source, peer_type: PeerType::External, attributes: &attributes };
+            let Ok(operations) = export.evaluate(subject) else { continue };
+            let operations = operations.cloned();
+            operations.iter().flat_map(|all| all.iter()).for_each(|one| one.apply(&mut attributes));
+            told.insert((*address, *prefix), attributes);
         }
     }
     told
@@ -138,18 +148,21 @@ fn a_drain_never_announces_more_than_before() {
 fn the_last_choice_is_all_that_was_announced_and_nothing_else_changes() {
     let cluster = cluster(["", ""]);
     let (before, now) = (plan_of(&cluster, None), plan_of(&cluster, Some(DrainPhase::LowPreference)));
-    let last = Origination {
-        communities: [Community::Standard(GRACEFUL_SHUTDOWN)].into(),
-        local_pref: Some(0),
-        med: Some(u32::MAX),
-        ..Origination::default()
+    for ((peer, prefix), told) in told(&now) {
+        let last = (Some(0), Some(u32::MAX), [GRACEFUL_SHUTDOWN].as_slice());
+        let untouched = (None, None, [].as_slice());
+        let expected = if prefix.to_string() == "10.9.0.0/16" { untouched } else { last };
+        assert_eq!((told.local_pref, told.med, told.communities.as_slice()), expected, "{peer} {prefix}");
+    }
+    let exports = |plan: &NodePlan| {
+        let exports = plan.speaker.peers.values().map(|peer| Arc::as_ptr(&peer.export));
+        exports.collect::<BTreeSet<_>>().len()
     };
-    assert!(now.speaker.originate.values().all(|origination| *origination == last));
-    assert!(now.speaker.originate.keys().eq(before.speaker.originate.keys()));
-    let speaker = weft_bgp::config::SpeakerConfig {
-        originate: before.speaker.originate.clone(),
-        ..(*now.speaker).clone()
-    };
+    assert_eq!(exports(&now), exports(&before), "policies in common stay so");
+    let mut speaker = (*now.speaker).clone();
+    for (peer, before) in speaker.peers.values_mut().zip(before.speaker.peers.values()) {
+        Arc::make_mut(peer).export = before.export.clone();
+    }
     assert_eq!(NodePlan { speaker: speaker.into(), ..now }, before);
 }
 

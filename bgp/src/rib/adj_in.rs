@@ -224,14 +224,10 @@ impl Rib {
 
     /// Puts in or changes a path of our own.
     pub(super) fn originate(&mut self, prefix: IpNet, origination: &Origination) {
-        let mut attributes = PathAttributes {
-            med: origination.med,
-            local_pref: origination.local_pref,
-            ..PathAttributes::new(match prefix {
-                IpNet::V4(_) => IpAddr::from([0; 4]),
-                IpNet::V6(_) => IpAddr::from([0; 16]),
-            })
-        };
+        let mut attributes = PathAttributes::new(match prefix {
+            IpNet::V4(_) => IpAddr::from([0; 4]),
+            IpNet::V6(_) => IpAddr::from([0; 16]),
+        });
         if origination.aggregation.is_some() {
             // What the AS paths of the parts say is left out.
             attributes.atomic_aggregate = true;

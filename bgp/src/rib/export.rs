@@ -328,7 +328,7 @@ impl Exporter {
                 if from.path_type != PathType::Local {
                     told.ext_communities.retain(|community| community[0] & NON_TRANSITIVE == 0);
                 }
-                told.med = told.med.filter(|_| from.path_type == PathType::Local);
+                told.med = None;
             }
             PeerType::Internal => told.local_pref = Some(local_preference(attributes, from.path_type)),
         }

@@ -104,7 +104,6 @@ impl Model<'_> {
         let mut paths: BTreeMap<IpNet, Vec<Path>> = BTreeMap::new();
         for (prefix, origination) in &config.originate {
             let mut attributes = PathAttributes::new(own(n, prefix));
-            (attributes.med, attributes.local_pref) = (origination.med, origination.local_pref);
             let standard = |community: &Community| match community {
                 Community::Standard(value) => Some(*value),
                 _ => None,
@@ -240,7 +239,7 @@ impl Session<'_> {
                 told.next_hop = own(self.from, prefix);
             }
             if self.external {
-                told.med = told.med.filter(|_| !learned);
+                told.med = None;
             } else {
                 told.local_pref = Some(local_pref(path));
             }

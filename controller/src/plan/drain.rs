@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use weft_bgp::config::SpeakerConfig;
-use weft_bgp::policy::{Community, Policy};
+use weft_bgp::policy::{Community, Operation, Policy, RouteSource, Verdict};
 use weft_bgp::types::Reason;
 use weft_bgp::wire::attributes::GRACEFUL_SHUTDOWN;
 
@@ -74,25 +74,48 @@ pub(super) fn withheld() -> Reason {
     Reason::new("node-draining", "the node drains: peers are told nothing")
 }
 
+/// An export policy by which what passes of our own says that others are better, whatever its rules do to it.
+fn last_choice(export: &Policy) -> Policy {
+    // No longer AS path: racks that share an AS would take it for a loop.
+    let last = [
+        Operation::AddCommunity(Community::Standard(GRACEFUL_SHUTDOWN)),
+        Operation::SetLocalPreference(0),
+        Operation::SetMed(u32::MAX),
+    ];
+    let mut export = export.clone();
+    for rule in export.rules.iter_mut().filter(|rule| rule.source == Some(RouteSource::Local)) {
+        let operations: &[Operation] = match &rule.verdict {
+            Verdict::Accept => &[],
+            Verdict::AcceptWith(operations) => operations,
+            Verdict::Reject(_) | Verdict::AcceptVia(..) => continue,
+        };
+        rule.verdict = Verdict::AcceptWith(operations.iter().chain(&last).cloned().collect());
+    }
+    export
+}
+
 impl Drain {
     /// Makes what a node should be into what it should be while it drains: the same or less.
     pub(super) fn apply(&self, speaker: &mut SpeakerConfig, services: &mut BTreeMap<IpNet, ServicePrefix>) {
-        for origination in speaker.originate.values_mut() {
-            // No longer AS path: racks that share an AS would take it for a loop.
-            origination.communities.insert(Community::Standard(GRACEFUL_SHUTDOWN));
-            (origination.local_pref, origination.med) = (Some(0), Some(u32::MAX));
-        }
-        if self.phase < DrainPhase::Withdrawn {
-            return;
-        }
         let nothing = Arc::new(Policy { rules: Vec::new(), unmatched: withheld() });
+        // Sessions that have a policy in common go on having one in common.
+        let mut last_choices: BTreeMap<*const Policy, Arc<Policy>> = BTreeMap::new();
         let ranges = speaker.ranges.values_mut().map(|range| &mut Arc::make_mut(range).peer);
         for peer in speaker.peers.values_mut().chain(ranges) {
             let peer = Arc::make_mut(peer);
-            peer.export = Arc::clone(&nothing);
+            let export = match self.phase {
+                DrainPhase::LowPreference => last_choices
+                    .entry(Arc::as_ptr(&peer.export))
+                    .or_insert_with(|| Arc::new(last_choice(&peer.export))),
+                DrainPhase::Withdrawn | DrainPhase::Drained => &nothing,
+            };
+            peer.export = Arc::clone(export);
             if self.phase == DrainPhase::Drained {
                 peer.shutdown.get_or_insert_with(|| format!("the node is drained: {}", self.reason));
             }
+        }
+        if self.phase < DrainPhase::Withdrawn {
+            return;
         }
         for prefix in services.values_mut().filter(|prefix| prefix.verdict.is_announced()) {
             prefix.verdict = ServiceVerdict::NodeDraining;

@@ -123,13 +123,13 @@ impl Net {
         self.world.configure(self.ids[n], self.configs[n].clone());
     }
 
-    /// Announces a speaker's prefixes with this MED, or withdraws them.
-    fn originate(&mut self, n: usize, med: Option<u32>) {
+    /// Announces a speaker's prefixes with this community, or withdraws them.
+    fn originate(&mut self, n: usize, community: Option<u32>) {
         let originate = &mut self.configs[n].originate;
         originate.clear();
-        if let Some(med) = med {
-            let communities = [Community::Standard(med)].into();
-            let origination = Origination { med: Some(med), communities, ..<_>::default() };
+        if let Some(community) = community {
+            let communities = [Community::Standard(community)].into();
+            let origination = Origination { communities, ..<_>::default() };
             originate.extend(prefixes(n).map(|prefix| (prefix, origination.clone())));
         }
         self.configure(n);

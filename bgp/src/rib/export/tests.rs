@@ -94,23 +94,6 @@ fn an_internal_peer_sees_the_path_as_it_is() {
 }
 
 #[test]
-fn what_we_originate_has_the_preference_it_is_given() {
-    let own = PathAttributes {
-        med: Some(u32::MAX),
-        local_pref: Some(0),
-        communities: vec![GRACEFUL_SHUTDOWN],
-        ..learned()
-    };
-    let told = |peer_type| {
-        let told = exporter(peer_type, "10.0.0.1", |_| {});
-        let told = told.rewrite(Family::Ipv4Unicast, &LOCAL, &own, None);
-        (told.local_pref, told.med, told.communities)
-    };
-    assert_eq!(told(PeerType::External), (None, Some(u32::MAX), vec![GRACEFUL_SHUTDOWN]));
-    assert_eq!(told(PeerType::Internal), (Some(0), Some(u32::MAX), vec![GRACEFUL_SHUTDOWN]));
-}
-
-#[test]
 fn a_path_that_is_about_to_go_stays_the_last_choice_of_the_whole_as() {
     let internal = exporter(PeerType::Internal, "10.0.0.1", |_| {});
     let going = PathAttributes { communities: vec![GRACEFUL_SHUTDOWN], ..learned() };
