@@ -124,17 +124,19 @@ impl Rib {
 
     /// Has people told of a path that did not stand so before, as they are to know at once.
     fn alarm(&mut self, peer: PeerId, prefix: IpNet, attributes: AttrId, standing: Standing) {
+        let Some(told_by) = self.holdings.peers.get(&peer) else { return };
+        // Who tells one such route tells a table of them: the first stands for all.
+        if told_by.adj_rib_in(Family::of(&prefix)).standing.of(standing) != 1 {
+            return;
+        }
         let output = match standing {
             Standing::DuplicateOrigin => {
                 let reason = self.policy_rejection(peer, prefix, attributes);
                 reason.map(|reason| RibOutput::Alarm { peer, prefix, reason })
             }
             Standing::RouteLeak => {
-                let told_by = self.holdings.peers.get(&peer);
-                // Who leaks a route leaks a table: the first stands for all.
-                let first = |peer: &&Peer| peer.adj_rib_in(Family::of(&prefix)).standing.of(standing) == 1;
-                let reason = told_by.filter(first).map(|peer| self.leak(peer, attributes));
-                reason.map(|reason| RibOutput::Leak { peer, prefix, reason })
+                let reason = self.leak(told_by, attributes);
+                Some(RibOutput::Leak { peer, prefix, reason })
             }
             _ => None,
         };

@@ -158,7 +158,7 @@ pub enum RibOutput {
     Track(TrackedNextHop),
     /// Ask no longer.
     Untrack(TrackedNextHop),
-    /// A peer announces what is another's.
+    /// A peer announces what is another's; told of the first of a family.
     Alarm {
         /// Who.
         peer: PeerId,

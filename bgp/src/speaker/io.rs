@@ -353,9 +353,9 @@ pub enum EventKind {
     Incident(Incident),
     /// The BFD session with the peer changed.
     Bfd(Change),
-    /// A node or peer announces what is not its own.
+    /// A node or peer begins to announce what is not its own, of a family.
     Alarm {
-        /// The prefix.
+        /// The first.
         prefix: IpNet,
         /// Why it was rejected.
         reason: Reason,

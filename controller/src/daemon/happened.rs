@@ -62,7 +62,7 @@ pub(super) fn describe(event: &Event) -> Happened {
             Happened { level, cause: format!("bfd {state} {failed}"), event: happened("bfd", text) }
         }
         EventKind::Alarm { prefix, reason } => {
-            let event = happened("alarm", format!("{prefix}: {reason}"));
+            let event = happened("alarm", format!("{prefix}, and maybe more: {reason}"));
             Happened { level: Level::WARN, cause: format!("alarm {}", reason.code), event }
         }
         EventKind::Leak { prefix, reason } => {

@@ -63,7 +63,7 @@ pub(super) struct Counts {
     pub(super) reloads_accepted: u64,
     /// Reads of the folder that were rejected.
     pub(super) reloads_rejected: u64,
-    /// Routes rejected because they are somebody else's.
+    /// How often a peer began to announce a family's prefixes that are somebody else's.
     pub(super) alarms: u64,
     /// Aggregates that are announced at present.
     pub(super) aggregates: u64,
@@ -368,7 +368,12 @@ impl Scrape {
             ([("reason", "too-many")], self.speaker.too_many),
         ];
         counters(encoder, "bgp_connections_refused", "Incoming connections closed at once", refused)?;
-        counter(encoder, "bgp_alarms", "Routes rejected because they are somebody else's", counts.alarms)
+        counter(
+            encoder,
+            "bgp_alarms",
+            "How often a peer began to announce a family's prefixes that are somebody else's",
+            counts.alarms,
+        )
     }
 
     fn encode_rejected(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
