@@ -82,6 +82,24 @@ fn both_families_go_over_link_local_addresses() {
     });
 }
 
+/// A link that has IPv6 numbers and no others.
+/// Proves RFC 8950 4.
+#[test]
+fn ipv4_goes_over_the_addresses_of_an_ipv6_session() {
+    let mut world = World::new(1);
+    let ids = [0, 1].map(|n| {
+        let side = PeerConfig { next_hop_v4: Some(v4(n)), ..towards(n, false) };
+        let peers = [(v6(1 - n).into(), Arc::new(side))].into();
+        let config = SpeakerConfig { peers, ..speaker(n, ASN[n]) };
+        world.add(&format!("s{n}"), start(n), config, vec![v6(n).into()])
+    });
+    world.run_until_quiet(LIMIT).unwrap();
+    for n in 0..2 {
+        let hop = TrackedNextHop { address: v6(1 - n).into(), default_route: false, link: None };
+        assert_eq!(next_hops(&world, ids, n), [hop, hop]);
+    }
+}
+
 #[test]
 fn a_link_on_which_nobody_is_found_is_not_dialled() {
     let (world, ids) = world(1, [towards(0, false), towards(1, false)]);

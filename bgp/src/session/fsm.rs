@@ -457,8 +457,8 @@ impl Fsm {
     }
 
     fn local<'a>(&self, config: &'a PeerConfig) -> Local<'a> {
-        let over_link = self.peer.interface().is_some();
-        Local { config, router_id: self.router_id, restart: self.restart, over_link, plain: self.plain }
+        let (router_id, restart, plain) = (self.router_id, self.restart, self.plain);
+        Local { config, router_id, restart, peer: self.peer, plain }
     }
 
     fn open(&mut self, now: Instant, id: ConnectionId, ends: (SocketAddr, SocketAddr), outbox: &mut Outbox) {

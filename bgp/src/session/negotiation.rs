@@ -8,7 +8,7 @@ use bytes::{BufMut, BytesMut};
 use crate::config::{AddPath, PeerConfig, RemoteAs};
 use crate::ingress::{AddPathFamilies, LocalRestart, LongLived, PeerGracefulRestart, Session};
 use crate::role::Role;
-use crate::types::{ConnectionId, Family, FamilySet, PeerType};
+use crate::types::{ConnectionId, Family, FamilySet, PeerAddress, PeerType};
 use crate::wire::WireError;
 use crate::wire::capability::{
     AddPathFamily, AfiSafi, Capability, GracefulRestartCapability, LongLivedFamily, NextHopEncoding,
@@ -23,19 +23,29 @@ pub(super) struct Local<'a> {
     pub(super) config: &'a PeerConfig,
     pub(super) router_id: Ipv4Addr,
     pub(super) restart: LocalRestart,
-    /// Whether the peer is known by its interface: next hops on that link are link-local addresses, of IPv4 prefixes too.
-    pub(super) over_link: bool,
+    /// Where the peer is.
+    pub(super) peer: PeerAddress,
     /// Whether the peer has refused an OPEN with capabilities: then none are said, and none of the peer's count (RFC 5492 section 3).
     pub(super) plain: bool,
 }
 
 impl Local<'_> {
+    /// Whether the peer is known by its interface: next hops on that link are link-local addresses, of IPv4 prefixes too.
+    fn over_link(&self) -> bool {
+        self.peer.interface().is_some()
+    }
+
+    /// Whether the addresses of the session can be next hops of IPv4 prefixes by RFC 8950 alone.
+    fn over_ipv6(&self) -> bool {
+        self.peer.ip().is_none_or(|ip| ip.is_ipv6())
+    }
+
     /// Our OPEN.
     pub(super) fn open(&self) -> Open {
         let config = self.config;
         let mut capabilities: Vec<Capability> =
             config.families.iter().map(|family| Capability::Multiprotocol(family.into())).collect();
-        if self.over_link && config.families.contains(Family::Ipv4Unicast) {
+        if self.over_ipv6() && config.families.contains(Family::Ipv4Unicast) {
             capabilities.push(Capability::ExtendedNextHop(vec![NextHopEncoding::IPV4_OVER_IPV6]));
         }
         capabilities.push(Capability::RouteRefresh);
@@ -123,7 +133,9 @@ impl Local<'_> {
             remote_id: open.bgp_identifier,
             families,
             four_octet_as,
-            extended_next_hop: self.over_link && families.contains(Family::Ipv4Unicast),
+            extended_next_hop: self.over_ipv6()
+                && families.contains(Family::Ipv4Unicast)
+                && offers_extended_next_hop(open),
             add_path: add_path(open, config.add_path, families),
             route_refresh: has(Capability::RouteRefresh),
             enhanced_route_refresh: has(Capability::EnhancedRouteRefresh),
@@ -173,11 +185,7 @@ impl Local<'_> {
             None => FamilySet::from_iter([Family::Ipv4Unicast]),
             Some(first) => first.into_iter().chain(offered.flatten()).collect(),
         };
-        let extended_next_hop = open.capabilities.iter().any(|capability| match capability {
-            Capability::ExtendedNextHop(encodings) => encodings.contains(&NextHopEncoding::IPV4_OVER_IPV6),
-            _ => false,
-        });
-        if self.over_link && !extended_next_hop {
+        if self.over_link() && !offers_extended_next_hop(open) {
             theirs.remove(Family::Ipv4Unicast);
         }
         let common = self.config.families.intersection(theirs);
@@ -197,10 +205,21 @@ impl Local<'_> {
             "no family in common: we offer [{}], of those known here the peer offers [{}]{}",
             list(self.config.families),
             list(theirs),
-            if self.over_link { "; ipv4-unicast counts with extended next hops only (RFC 8950)" } else { "" }
+            if self.over_link() {
+                "; ipv4-unicast counts with extended next hops only (RFC 8950)"
+            } else {
+                ""
+            }
         );
         Err(WireError::reset(ErrorCode::UNSUPPORTED_CAPABILITY, &data, text))
     }
+}
+
+fn offers_extended_next_hop(open: &Open) -> bool {
+    open.capabilities.iter().any(|capability| match capability {
+        Capability::ExtendedNextHop(encodings) => encodings.contains(&NextHopEncoding::IPV4_OVER_IPV6),
+        _ => false,
+    })
 }
 
 /// What the peer says that it is to us, who are `ours` to it (RFC 9234 section 4.2).

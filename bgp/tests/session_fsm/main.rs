@@ -13,6 +13,7 @@ mod authentication;
 mod clear;
 mod collision;
 mod establish;
+mod extended_next_hop;
 mod hostile;
 mod pair;
 mod record;

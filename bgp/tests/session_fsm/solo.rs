@@ -1,6 +1,6 @@
 //! One `Ingress` and a peer played by hand.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,15 +21,21 @@ pub(crate) struct Solo {
     pub(crate) now: Instant,
     pub(crate) ingress: Ingress,
     pub(crate) outputs: Vec<IngressOutput>,
+    ends: [IpAddr; 2],
     accepted: u64,
 }
 
 impl Solo {
     pub(crate) fn new(config: PeerConfig) -> Self {
+        Self::between([ADDRESS_A, ADDRESS_B], config)
+    }
+
+    /// The same, with these addresses of both ends, ours first.
+    pub(crate) fn between(ends: [IpAddr; 2], config: PeerConfig) -> Self {
         #[expect(clippy::disallowed_methods, reason = "virtual time has to start somewhere")]
         let now = Instant::now();
-        let ingress = Ingress::new(ADDRESS_B.into(), ID_A, 7);
-        let mut solo = Self { now, ingress, outputs: Vec::new(), accepted: 0 };
+        let ingress = Ingress::new(ends[1].into(), ID_A, 7);
+        let mut solo = Self { now, ingress, outputs: Vec::new(), ends, accepted: 0 };
         solo.input(IngressInput::Configure(Arc::new(config)));
         solo
     }
@@ -57,8 +63,8 @@ impl Solo {
         let connection = ConnectionId::Accepted(self.accepted);
         self.input(IngressInput::Accepted {
             connection,
-            local: SocketAddr::new(ADDRESS_A, 179),
-            remote: SocketAddr::new(ADDRESS_B, 40_000),
+            local: SocketAddr::new(self.ends[0], 179),
+            remote: SocketAddr::new(self.ends[1], 40_000),
         });
         connection
     }
@@ -70,7 +76,7 @@ impl Solo {
             _ => None,
         });
         let connection = dial.expect("it has dialled");
-        self.input(IngressInput::Connected { connection, local: SocketAddr::new(ADDRESS_A, 40000) });
+        self.input(IngressInput::Connected { connection, local: SocketAddr::new(self.ends[0], 40000) });
         connection
     }
 
