@@ -538,6 +538,7 @@ fn numbers_out_of_range_are_told_the_range_of_their_field() {
         ("BGPPeer", peer, "listenLimit: 0", "1 to 2000"),
         ("BGPPeer", peer, "maxPrefixes: {limit: 0}", "1 to 4294967295"),
         ("BGPPeer", peer, "maxPrefixes: {limit: 9, warningThreshold: 300}", "1 to 100"),
+        ("BGPConfiguration", "asNumber: 1", "nodeMeshMaxPrefixes: {limit: 0}", "1 to 4294967295"),
         ("BFDProfile", "passiveMode: false", "detectMultiplier: 300", "2 to 255"),
         ("BFDProfile", "passiveMode: false", "minimumTtl: 256", "1 to 255"),
         ("BGPConfiguration", "asNumber: 1", "listenPort: 0", "1 to 65535"),

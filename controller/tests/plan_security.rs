@@ -261,6 +261,14 @@ fn a_limit_on_prefixes_warns_at_three_quarters_and_stops_unless_told_otherwise()
         let plan = plan_of("n1", &[NODES, &limited]);
         assert_eq!(of(&plan, "192.0.2.101").max_prefixes, Some(want));
         assert_eq!(of(&plan, "192.0.2.3").max_prefixes, None);
+        let mesh = configuration("default", &format!("nodeMeshMaxPrefixes: {{{spec}}}"));
+        let unlimited = peer("p", "peerIP: 192.0.2.101, asNumber: 65001");
+        let plan = plan_of("n1", &[NODES, &mesh, &unlimited]);
+        assert_eq!(of(&plan, "192.0.2.3").max_prefixes, Some(want));
+        assert_eq!(of(&plan, "192.0.2.101").max_prefixes, None);
+        let own = configuration("node.n1", "nodeMeshMaxPrefixes: {limit: 7}");
+        let plan = plan_of("n1", &[NODES, &mesh, &own]);
+        assert_eq!(of(&plan, "192.0.2.3").max_prefixes.map(|max| max.limit), Some(7));
     }
 }
 
@@ -280,6 +288,10 @@ fn a_limit_on_prefixes_makes_sense() {
         let limited = peer("p", &format!("peerIP: 192.0.2.101, asNumber: 65001, maxPrefixes: {{{spec}}}"));
         let (at, text) = error(&[NODES, &limited]);
         assert_eq!(at, format!("spec.maxPrefixes.{field}"));
+        assert!(text.contains(message), "{text}");
+        let mesh = configuration("default", &format!("nodeMeshMaxPrefixes: {{{spec}}}"));
+        let (at, text) = error(&[NODES, &mesh]);
+        assert_eq!(at, format!("spec.nodeMeshMaxPrefixes.{field}"));
         assert!(text.contains(message), "{text}");
     }
 }

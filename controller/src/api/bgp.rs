@@ -70,6 +70,10 @@ pub struct BGPConfigurationSpec {
     /// `nodeMeshPassword`; none unless given. The IDs of a key are the same, as every node is at both ends.
     #[serde(default, rename = "nodeMeshTCPAO")]
     pub node_mesh_tcp_ao: Option<TcpAoSpec>,
+    /// How many prefixes another node may tell this one on a session of the node-to-node mesh; any number unless given. Sessions of BGPPeers
+    /// have their own limit.
+    #[serde(default)]
+    pub node_mesh_max_prefixes: Option<MaxPrefixesSpec>,
     /// How to choose the node address; unless given the first `InternalIP` of the Node that is on a local interface.
     #[serde(default)]
     pub node_address: Option<NodeAddress>,
@@ -419,7 +423,7 @@ pub struct MaxPrefixesSpec {
 pub enum MaxPrefixesAction {
     /// It goes on, with a warning.
     Warn,
-    /// It ends, and stays down until its BGPPeer changes.
+    /// It ends, and stays down until the limit changes.
     #[default]
     Stop,
     /// It ends, and is begun again after `restartAfter`.

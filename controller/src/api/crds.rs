@@ -115,11 +115,12 @@ const RULES: &[Rule] = &[
         "tcpAO: keep one of tcpAO and password",
     ),
     (
-        "BGPPeer",
-        "/properties/spec/properties/maxPrefixes",
-        "has(self.restartAfter) == (has(self.action) && self.action == 'Restart')",
-        "restartAfter: it belongs to action: Restart, and to no other",
+        "BGPConfiguration",
+        "/properties/spec/properties/nodeMeshMaxPrefixes",
+        RESTART_AFTER,
+        RESTART_AFTER_WORDS,
     ),
+    ("BGPPeer", "/properties/spec/properties/maxPrefixes", RESTART_AFTER, RESTART_AFTER_WORDS),
     (
         "BGPPeer",
         "/properties/spec/properties/addPath",
@@ -218,6 +219,8 @@ const RULES: &[Rule] = &[
 
 const UNEVEN: &str = "!has(self.holdTime) || !has(self.keepaliveTime) || duration(self.keepaliveTime) < duration(self.holdTime)";
 const KEEPALIVE: &str = "keepaliveTime must be shorter than holdTime: a third or less, or leave it out";
+const RESTART_AFTER: &str = "has(self.restartAfter) == (has(self.action) && self.action == 'Restart')";
+const RESTART_AFTER_WORDS: &str = "restartAfter: it belongs to action: Restart, and to no other";
 const UNIQUE_IDS: &str = "self.keys.all(key, self.keys.exists_one(other, other.sendID == key.sendID) && self.keys.exists_one(other, other.receiveID == key.receiveID))";
 const UNIQUE_IDS_WORDS: &str = "keys: give each its own sendID and its own receiveID";
 const RULE_CIDR: &str =

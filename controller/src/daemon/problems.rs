@@ -141,12 +141,17 @@ pub(super) fn max_prefixes(peer: &PeerStatus, now: &Moment) -> Option<Problem> {
     let max = peer.config.max_prefixes?;
     let who = format!("{} ({})", peer.config.name, peer.address);
     let limit = max.limit;
+    let field = if peer.config.name.starts_with("mesh:") {
+        "nodeMeshMaxPrefixes.limit of the BGPConfiguration"
+    } else {
+        "maxPrefixes.limit of the BGPPeer"
+    };
     if peer.over_limit {
         let begins = peer.timers.get(&Timer::IdleHold).map(|at| now.timestamp_of(*at));
         let begins = begins.map(|at| at.round(Unit::Second).unwrap_or(at));
         let until = match begins {
             Some(at) => format!("it is begun again at {at}"),
-            None => "it stays down until maxPrefixes or what the session depends on changes".to_owned(),
+            None => "it stays down until that limit or what the session depends on changes".to_owned(),
         };
         return Some(Problem::error(
             "max-prefixes",
@@ -155,7 +160,7 @@ pub(super) fn max_prefixes(peer: &PeerStatus, now: &Moment) -> Option<Problem> {
             ),
             format!(
                 "have the peer tell less, then begin the session by weftctl clear {}, or wait where it begins by itself; or raise \
-                 maxPrefixes.limit of the BGPPeer",
+                 {field}",
                 peer.address
             ),
         ));
@@ -165,7 +170,7 @@ pub(super) fn max_prefixes(peer: &PeerStatus, now: &Moment) -> Option<Problem> {
         "max-prefixes",
         format!("{who} tells {} prefixes of {}, of {limit} that it may", family.told(), family.family),
         format!(
-            "see what it tells (weftctl routes --rib in --peer {}), and filter it there or raise maxPrefixes.limit",
+            "see what it tells (weftctl routes --rib in --peer {}), and filter it there or raise {field}",
             peer.address
         ),
     ))

@@ -34,7 +34,7 @@ use crate::cluster::{Cluster, Node, Signing};
 /// The MTU where no interface says otherwise: Ethernet's.
 const DEFAULT_MTU: u32 = 1500;
 
-/// From which part of a limit on prefixes on a warning is given, in percent, where no BGPPeer says.
+/// From which part of a limit on prefixes on a warning is given, in percent, where it does not say.
 const WARNING_THRESHOLD: u8 = 75;
 
 /// How many dynamic peers a range has at most, where no BGPPeer says.
@@ -256,7 +256,7 @@ fn peer(
             || spec.is_some_and(|s| s.ebgp_multihop || s.ttl_security.is_some_and(|hops| hops.get() > 1)),
         authentication: authentication(context, session),
         ttl_security: spec.and_then(|s| s.ttl_security),
-        max_prefixes: spec.and_then(|s| s.max_prefixes).map(max_prefixes),
+        max_prefixes: settings.max_prefixes(spec).map(max_prefixes),
         passive: session.range.is_some() || spec.is_some_and(|s| s.passive == Some(true)),
         shutdown: spec.filter(|s| s.shutdown).map(|s| {
             s.shutdown_message.clone().unwrap_or_else(|| format!("BGPPeer {} is shut down", session.name()))
@@ -360,9 +360,10 @@ pub(super) fn way_to<'a>(
     }
 }
 
-/// Our next hop for the family that is not the session's own: the address of the session's interface, where possible the
-/// node address, else the node address wherever it is. What is reflected reaches nodes on other links, which know only the node address. On a
-/// link without numbers the link-local address is enough, and goes along with a global one of that interface.
+/// Our next hop for the family that is not the session's own, where the ends do not agree on an address of the session (RFC 8950): the
+/// address of the session's interface, where possible the node address, else the node address wherever it is. What is reflected reaches nodes
+/// on other links, which know only the node address. On a link without numbers the link-local address is enough, and goes along with a
+/// global one of that interface.
 fn next_hops(
     context: &Context<'_>,
     session: &Wanted<'_>,

@@ -10,8 +10,9 @@ use weft_bgp::types::Asn;
 use weft_routing::nexthop::Resilience;
 
 use crate::api::{
-    AdvertiseNodeAddress, BGPConfigurationSpec, BGPPeerSpec, BmpStation, Cidr, GracefulRestartSpec, MrtSpec,
-    NodeAddress, PrefixAdvertisement, SecretKeyRef, ServiceAggregation, ServiceRange, TcpAoSpec,
+    AdvertiseNodeAddress, BGPConfigurationSpec, BGPPeerSpec, BmpStation, Cidr, GracefulRestartSpec,
+    MaxPrefixesSpec, MrtSpec, NodeAddress, PrefixAdvertisement, SecretKeyRef, ServiceAggregation,
+    ServiceRange, TcpAoSpec,
 };
 use crate::cluster::{Cluster, Signing};
 
@@ -42,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) cluster_id: Option<Ipv4Addr>,
     pub(crate) node_mesh_password: Option<SecretKeyRef>,
     pub(crate) node_mesh_tcp_ao: Option<TcpAoSpec>,
+    node_mesh_max_prefixes: Option<MaxPrefixesSpec>,
     pub(crate) node_address: Option<NodeAddress>,
     pub(crate) advertise_node_address: AdvertiseNodeAddress,
     pub(crate) hold_time: Duration,
@@ -135,6 +137,7 @@ impl Settings {
             cluster_id: first(specs, |s| s.route_reflector_cluster_id).map(|id| id.get()),
             node_mesh_password: first(specs, |s| s.node_mesh_password.clone()).map(|p| p.secret_key_ref),
             node_mesh_tcp_ao: first(specs, |s| s.node_mesh_tcp_ao.clone()),
+            node_mesh_max_prefixes: first(specs, |s| s.node_mesh_max_prefixes),
             node_address: first(specs, |s| s.node_address.clone()),
             advertise_node_address: first(specs, |s| s.advertise_node_address).unwrap_or_default(),
             hold_time: first(specs, |s| s.hold_time).map_or(Timers::default().hold_time, |d| d.0),
@@ -168,6 +171,11 @@ impl Settings {
             prefix_advertisements: first(specs, |s| s.prefix_advertisements.clone()).unwrap_or_default(),
             mrt: first(specs, |s| s.mrt),
         }
+    }
+
+    /// How many prefixes may be told on a session of `peer`, or else of the mesh.
+    pub(crate) fn max_prefixes(&self, peer: Option<&BGPPeerSpec>) -> Option<MaxPrefixesSpec> {
+        peer.map_or(self.node_mesh_max_prefixes, |peer| peer.max_prefixes)
     }
 
     /// The timers of a session; `peer` overrides.

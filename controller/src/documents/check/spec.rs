@@ -65,6 +65,7 @@ pub(super) fn configuration(name: &str, spec: &BGPConfigurationSpec) -> Faults {
     super::bmp::stations(&mut faults, spec.bmp.as_deref().unwrap_or_default());
     password(&mut faults, "nodeMeshPassword", spec.node_mesh_password.as_ref());
     super::tcp_ao::configuration(&mut faults, name, spec);
+    max_prefixes(&mut faults, "nodeMeshMaxPrefixes", spec.node_mesh_max_prefixes);
     if spec.drain_time.is_some_and(|time| time.0 > DRAIN_MAX) {
         fault(&mut faults, "drainTime", "the time is longer than 1h", "write 0s to 1h");
     }
@@ -194,7 +195,7 @@ pub(super) fn peer(spec: &BGPPeerSpec) -> Faults {
         }
     }
     blackhole_cidrs(&mut faults, spec);
-    max_prefixes(&mut faults, spec.max_prefixes);
+    max_prefixes(&mut faults, "maxPrefixes", spec.max_prefixes);
     add_path(&mut faults, spec.add_path);
     if spec.route_reflector_client && spec.as_number == Some(PeerAs::External) {
         fault(
@@ -393,13 +394,13 @@ fn is_kept_by_nobody(spec: GracefulRestartSpec) -> bool {
     spec.enabled == Some(false) && spec.long_lived_time.is_some_and(|time| !time.0.is_zero())
 }
 
-fn max_prefixes(faults: &mut Faults, spec: Option<MaxPrefixesSpec>) {
+fn max_prefixes(faults: &mut Faults, field: &str, spec: Option<MaxPrefixesSpec>) {
     let Some(spec) = spec else { return };
     if let Some(percent) = spec.warning_threshold.filter(|percent| !(1..=100).contains(percent)) {
         let message = format!("{percent} is no part of the limit in percent");
-        fault(faults, "maxPrefixes.warningThreshold", message, "write 1 to 100");
+        fault(faults, &format!("{field}.warningThreshold"), message, "write 1 to 100");
     }
-    let path = "maxPrefixes.restartAfter";
+    let path = &format!("{field}.restartAfter");
     match (spec.action.unwrap_or_default(), spec.restart_after) {
         (MaxPrefixesAction::Restart, None) => {
             fault(faults, path, "restartAfter is missing", "add it: 1s to 24h, as in \"5m\"");
