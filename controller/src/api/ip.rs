@@ -46,7 +46,8 @@ pub struct IPPoolSpec {
     /// `natOutgoingExclude` lists see the pod's own.
     #[serde(default)]
     pub nat_outgoing: bool,
-    /// Keep the blocks of this pool to the cluster: they are announced to other nodes, but to no BGPPeer with a `peerIP`.
+    /// Keep the blocks of this pool to the cluster: they are announced to other nodes, but to no BGPPeer with a `peerIP`, an
+    /// `interface` or a `listenRange`.
     #[serde(default, rename = "disableBGPExport")]
     pub disable_bgp_export: bool,
     /// The Nodes that get blocks of this pool; all unless given.
