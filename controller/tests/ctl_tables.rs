@@ -27,8 +27,8 @@ use weft_controller::api::peer_detail::{
     NotificationsJson, OpenJson, OpensJson, PeerDetailJson, SettingsJson, TcpAoJson, TcpAoKeyJson,
 };
 use weft_controller::api::{
-    MonitoredRib, NextHopMode, RejectedJson, ServicePrefixJson, ServicesStatusJson, StationErrorJson,
-    StationJson,
+    AddPathSend, AddPathSpec, MonitoredRib, NextHopMode, RejectedJson, ServicePrefixJson, ServicesStatusJson,
+    StationErrorJson, StationJson,
 };
 use weft_controller::cluster::TrafficPolicy;
 use weft_controller::ctl::tables;
@@ -118,9 +118,15 @@ fn detail() -> PeerDetailJson {
         settings: Some(SettingsJson {
             filters: vec!["from-tor".into(), "only-ours".into()],
             next_hop_mode: NextHopMode::Own,
+            source_address: Some([10, 0, 1, 1].into()),
+            ebgp_multihop: true,
             num_allowed_local_as_numbers: 1,
+            allow_as_sets: true,
             as_override: true,
             remove_private_as: true,
+            role_strict: true,
+            add_path: Some(AddPathSpec { receive: true, send: Some(AddPathSend::All), send_max: Some(8) }),
+            blackhole_cidrs: vec!["203.0.113.0/24".parse().unwrap()],
             passive: true,
             shutdown: Some("maintenance".into()),
         }),

@@ -1,12 +1,12 @@
 //! What the socket tells of one peer beyond how it is: what both ends have said, timers, counters.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::NextHopMode;
+use super::{AddPathSpec, Cidr, NextHopMode};
 
 /// The keys of a peer that are for whoever looks into one. All are there; the list of all peers has them too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,14 +115,28 @@ pub struct SettingsJson {
     pub filters: Vec<String>,
     /// Whose address is the next hop of what the peer is told: `Auto`, `Self` or `Keep`.
     pub next_hop_mode: NextHopMode,
+    /// Our end of the session; null: the kernel's route to the peer says.
+    pub source_address: Option<IpAddr>,
+    /// Whether next hops of the peer may lie behind a gateway, as its BGPPeer says.
+    pub ebgp_multihop: bool,
     /// How often our own AS may occur in an AS path of the peer's.
     #[serde(rename = "numAllowedLocalASNumbers")]
     pub num_allowed_local_as_numbers: u8,
+    /// Whether routes with a set in their AS path are taken and told.
+    #[serde(rename = "allowASSets")]
+    pub allow_as_sets: bool,
     /// Whether the peer is told ours in place of its own AS.
     pub as_override: bool,
     /// Whether private AS numbers are taken out of what the peer is told.
     #[serde(rename = "removePrivateAS")]
     pub remove_private_as: bool,
+    /// Whether the peer has to say its role.
+    pub role_strict: bool,
+    /// Several paths of a prefix, as they are offered; null: neither way.
+    pub add_path: Option<AddPathSpec>,
+    /// Where the peer may have packets dropped.
+    #[serde(rename = "blackholeCIDRs")]
+    pub blackhole_cidrs: Vec<Cidr>,
     /// Whether it is never dialled.
     pub passive: bool,
     /// Why the session is kept down, as the peer is told; null: it is not.

@@ -5,10 +5,10 @@ use std::fmt::Write;
 use jiff::Timestamp;
 
 use super::tables::{age, or_none};
-use crate::api::NextHopMode;
 use crate::api::peer_detail::{
     MessageCountsJson, NotificationJson, OpenJson, PeerDetailJson, SettingsJson, TcpAoJson,
 };
+use crate::api::{AddPathSend, AddPathSpec, NextHopMode};
 
 /// Connection, timers, what was said, and how much.
 pub(super) fn lines(detail: &PeerDetailJson, now: Timestamp) -> String {
@@ -86,17 +86,37 @@ fn settings(set: &SettingsJson) -> String {
             NextHopMode::Keep => "Keep",
         }
     ));
+    words.extend(set.source_address.map(|address| format!("sourceAddress {address}")));
     if set.num_allowed_local_as_numbers > 0 {
         words.push(format!("numAllowedLocalASNumbers {}", set.num_allowed_local_as_numbers));
     }
+    words.extend(set.add_path.map(add_path));
+    if !set.blackhole_cidrs.is_empty() {
+        let prefixes = set.blackhole_cidrs.iter().map(|cidr| cidr.net());
+        words.push(format!("blackholeCIDRs {}", super::tables::list(prefixes, ", ")));
+    }
     let switches = [
+        ("ebgpMultihop", set.ebgp_multihop),
+        ("allowASSets", set.allow_as_sets),
         ("asOverride", set.as_override),
         ("removePrivateAS", set.remove_private_as),
+        ("roleStrict", set.role_strict),
         ("passive", set.passive),
     ];
     words.extend(switches.into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_owned()));
     words.extend(set.shutdown.as_ref().map(|why| format!("shut down: {why}")));
     super::tables::list(words, "; ")
+}
+
+/// `addPath receive, send All, sendMax 8`.
+fn add_path(AddPathSpec { receive, send, send_max }: AddPathSpec) -> String {
+    let paths = |send| match send {
+        AddPathSend::Multipath => "send Multipath".to_owned(),
+        AddPathSend::All => "send All".to_owned(),
+    };
+    let words = receive.then(|| "receive".to_owned()).into_iter().chain(send.map(paths));
+    let words = words.chain(send_max.map(|max| format!("sendMax {max}")));
+    format!("addPath {}", super::tables::list(words, ", "))
 }
 
 /// `2/2, 1/1 (sent/received); signs with 2, asks for 2; 0 bad segments`.

@@ -352,8 +352,7 @@ impl SpeakerView {
     fn peer(&self, peer: &PeerStatus, now: &Moment) -> PeerJson {
         let in_use = peer.session.as_ref().and_then(|session| self.ao_keys.get(&session.connection));
         let spec = self.cluster.as_ref().and_then(|cluster| cluster.peers.get(&peer.config.name));
-        let filters = spec.map_or(&[][..], |spec| &spec.filters);
-        view::peer(peer, filters, &self.bfd, in_use, now)
+        view::peer(peer, spec.map(AsRef::as_ref), &self.bfd, in_use, now)
     }
 }
 

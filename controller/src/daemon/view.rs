@@ -15,6 +15,7 @@ use weft_bgp::wire::attributes::{AsPath, Origin, SegmentKind};
 use weft_bgp::wire::header::MESSAGE_MAX;
 
 use super::clock::Moment;
+use crate::api::BGPPeerSpec;
 use crate::api::json::{
     AddPathJson, AsPathElement, AuthenticationJson, BfdJson, CapabilitiesJson, ErrorDirection, FamilyJson,
     GracefulRestartJson, GracefulRestartRole, LastErrorJson, MaxPrefixesJson, OriginJson, PathJson, PeerJson,
@@ -26,10 +27,10 @@ mod peer_detail;
 /// The port that needs no mention (RFC 4271 section 4).
 const BGP_PORT: u16 = 179;
 
-/// One peer. `filters`: those that its BGPPeer names.
+/// One peer. `spec`: its BGPPeer.
 pub(super) fn peer(
     status: &PeerStatus,
-    filters: &[String],
+    spec: Option<&BGPPeerSpec>,
     bfd: &BfdReport,
     ao_keys: Option<&AoInUse>,
     now: &Moment,
@@ -90,7 +91,7 @@ pub(super) fn peer(
         ttl_security: config.ttl_security.map(u8::from),
         max_prefixes: max_prefixes(status),
         last_error: status.last_error.as_ref().map(|error| last_error(error, now)),
-        detail: peer_detail::detail(status, filters, ao_keys, now),
+        detail: peer_detail::detail(status, spec, ao_keys, now),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weft_bgp::config::{self, PeerConfig, Timers};
+use weft_bgp::config::{self, AddPath, PathChoice, PeerConfig, Timers};
 use weft_bgp::protection::ao::Key;
 use weft_bgp::protection::{Authentication, Signature};
 use weft_bgp::session::Timer;
@@ -12,18 +12,18 @@ use weft_bgp::wire::capability::Capability;
 use weft_bgp::wire::header::HEADER_LENGTH;
 use weft_bgp::wire::open::Open;
 
-use crate::api::NextHopMode;
 use crate::api::peer_detail::{
     CapabilityJson, ConfiguredTimersJson, ConnectionJson, MessageCountsJson, MessagesJson, NotificationJson,
     NotificationsJson, OpenJson, OpensJson, PeerDetailJson, SettingsJson, TcpAoJson, TcpAoKeyJson,
 };
+use crate::api::{AddPathSend, AddPathSpec, BGPPeerSpec, NextHopMode};
 use crate::daemon::clock::Moment;
 use crate::daemon::events::hexadecimal;
 
 /// What is known of a peer beyond how it is.
 pub(super) fn detail(
     status: &PeerStatus,
-    filters: &[String],
+    spec: Option<&BGPPeerSpec>,
     ao_keys: Option<&AoInUse>,
     now: &Moment,
 ) -> PeerDetailJson {
@@ -38,7 +38,7 @@ pub(super) fn detail(
             sent: dialogue.and_then(|dialogue| open(&dialogue.open_sent)),
             received: dialogue.and_then(|dialogue| open(&dialogue.open_received)),
         },
-        settings: Some(settings(&status.config, filters)),
+        settings: Some(settings(&status.config, spec)),
         configured_timers: Some(configured(&status.config.timers)),
         timer_expiries: status
             .timers
@@ -81,20 +81,36 @@ fn open(message: &[u8]) -> Option<OpenJson> {
     })
 }
 
-fn settings(config: &PeerConfig, filters: &[String]) -> SettingsJson {
+fn settings(config: &PeerConfig, spec: Option<&BGPPeerSpec>) -> SettingsJson {
     SettingsJson {
-        filters: filters.to_vec(),
+        filters: spec.map(|spec| spec.filters.clone()).unwrap_or_default(),
         next_hop_mode: match config.next_hop_mode {
             config::NextHopMode::Auto => NextHopMode::Auto,
             config::NextHopMode::Own => NextHopMode::Own,
             config::NextHopMode::Keep => NextHopMode::Keep,
         },
+        source_address: config.source_address,
+        // Sessions between nodes have it unasked.
+        ebgp_multihop: spec.is_some_and(|spec| spec.ebgp_multihop),
         num_allowed_local_as_numbers: config.allowed_own_as,
+        allow_as_sets: config.allow_as_sets,
         as_override: config.as_override,
         remove_private_as: config.remove_private_as,
+        role_strict: config.role_strict,
+        add_path: add_path(config.add_path),
+        blackhole_cidrs: spec.map(|spec| spec.blackhole_cidrs.clone()).unwrap_or_default(),
         passive: config.passive,
         shutdown: config.shutdown.clone(),
     }
+}
+
+fn add_path(offered: AddPath) -> Option<AddPathSpec> {
+    let send = offered.send.map(|send| match send.paths {
+        PathChoice::Multipath => AddPathSend::Multipath,
+        PathChoice::All => AddPathSend::All,
+    });
+    let send_max = offered.send.map(|send| send.limit);
+    (offered.receive || send.is_some()).then_some(AddPathSpec { receive: offered.receive, send, send_max })
 }
 
 fn configured(timers: &Timers) -> ConfiguredTimersJson {
