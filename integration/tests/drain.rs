@@ -276,7 +276,8 @@ fn a_node_drains_behind_frr_without_loss() -> Result<()> {
     a_node_drains_without_loss(Software::Frr)
 }
 
-/// A router of the node's own AS is told the lowest LOCAL_PREF, and the community beside it, then nothing; after the drain all is as it was.
+/// A router of the node's own AS is told the lowest LOCAL_PREF, and the community beside it, whatever its filter says, then nothing; after the
+/// drain all is as it was.
 fn an_internal_peer_sees_the_last_choice(software: Software) -> Result<()> {
     const ASN: u32 = 64601;
     const GRACEFUL_SHUTDOWN: Community = Community::Standard(0xFFFF_0000);
@@ -306,7 +307,14 @@ fn an_internal_peer_sees_the_last_choice(software: Software) -> Result<()> {
             documents::bgp_peer(
                 "rr",
                 "node",
-                json!({"peerIP": far, "asNumber": ASN, "families": ["ipv4-unicast"]}),
+                json!({"peerIP": far, "asNumber": ASN, "families": ["ipv4-unicast"], "filters": ["prefer"]}),
+            ),
+            documents::resource(
+                "BGPFilter",
+                "prefer",
+                &json!({"exportV4": [{"action": "Accept", "operations": [
+                    {"setLocalPreference": {"value": 300}}, {"removeCommunity": {"value": "graceful-shutdown"}},
+                ]}]}),
             ),
         ];
         documents::write(&node.weft.manifests(), "bgp.yaml", &documents)?;
@@ -320,14 +328,14 @@ fn an_internal_peer_sees_the_last_choice(software: Software) -> Result<()> {
                 Ok(())
             })
         };
-        told("the block as ever", 100, &[])?;
+        told("the block as ever", 300, &[])?;
         let begun = node.weft.weftctl("drain")?;
         ensure!(begun.status.success(), "{}", begun.stderr);
         told("the block as the last choice", 0, &[GRACEFUL_SHUTDOWN])?;
         wait_until("the block to be withdrawn", PATIENCE, || router.ensure_no_path(node.blocks[0]))?;
         let ended = node.weft.weftctl("undrain")?;
         ensure!(ended.status.success(), "{}", ended.stderr);
-        told("the block as ever again", 100, &[])
+        told("the block as ever again", 300, &[])
     })
 }
 
