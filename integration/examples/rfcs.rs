@@ -132,11 +132,7 @@ const RFCS: &[(u16, &str, State)] = &[
     (8538, "Notification Message Support for BGP Graceful Restart", Full),
     (8654, "Extended Message Support for BGP", Full),
     (8671, "Support for Adj-RIB-Out in the BGP Monitoring Protocol (BMP)", Partly("after policy")),
-    (
-        8950,
-        "Advertising IPv4 NLRI with an IPv6 Next Hop",
-        Partly("IPv4 unicast, on unnumbered sessions: others do not offer it"),
-    ),
+    (8950, "Advertising IPv4 NLRI with an IPv6 Next Hop", Partly("IPv4 unicast, on sessions of IPv6")),
     (9003, "Extended BGP Administrative Shutdown Communication", Full),
     (9072, "Extended Optional Parameters Length for BGP OPEN Message", Full),
     (9069, "Support for Local RIB in the BGP Monitoring Protocol (BMP)", Full),

@@ -11,14 +11,15 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 use weft_integration::daemon::bird::Bird;
 use weft_integration::daemon::frr::Frr;
-use weft_integration::daemon::{Family, Neighbor, Router as _, RouterConfig};
+use weft_integration::daemon::{Family, Neighbor, Router as _, RouterConfig, Software, router};
 use weft_integration::documents;
 use weft_integration::fabric::wait_reachable;
 use weft_integration::lab::Lab;
 use weft_integration::link::{End, Link};
 use weft_integration::monitor::RouteMonitor;
+use weft_integration::netns::Namespace;
 use weft_integration::node::{self, Node};
-use weft_integration::probe::Flows;
+use weft_integration::probe::{Flows, ping};
 use weft_integration::promises;
 use weft_integration::wait::{stays, wait_until};
 
@@ -48,9 +49,11 @@ fn node(lab: &Lab, index: u8) -> Result<Node> {
     Ok(node)
 }
 
-/// What a node is configured as, with what its BGPPeer has besides.
+/// What a node is configured as, with what its BGPPeer has besides. Unless it has a `peerIP` its peer is on the uplink.
 fn write_documents(node: &Node, index: u8, mut peer: Value) -> Result<()> {
-    peer["interface"] = json!(UPLINK);
+    if peer["peerIP"].is_null() {
+        peer["interface"] = json!(UPLINK);
+    }
     peer["asNumber"] = json!("external");
     let mut all = vec![
         documents::bgp_configuration(&json!({
@@ -75,14 +78,29 @@ fn converged(node: &Node, neighbour: IpAddr, prefixes: &[IpNet]) -> Result<()> {
     ensure!(peers[0]["peer"] == "%uplink" && peers[0]["state"] == "Established", "{}: {peers}", node.name);
     ensure!(peers[0]["neighbour"] == json!(neighbour), "{}: {peers}", node.name);
     ensure!(peers[0]["families"] == json!(["ipv4-unicast", "ipv6-unicast"]), "{}: {peers}", node.name);
-    for prefix in prefixes {
-        node.weft.forwards(*prefix)?;
-        let kernel = node.namespace.routes_to(*prefix)?;
-        let route = kernel.first().with_context(|| format!("no route to {prefix}"))?;
-        let family = Family::of(prefix.addr());
-        let gateway = if family == Family::V4 { &route["via"]["host"] } else { &route["gateway"] };
-        ensure!(*gateway == json!(neighbour) && route["dev"] == UPLINK, "{}: {route}", node.name);
-        ensure!(route["prefsrc"] == json!(node.address(family)?), "{}: {route}", node.name);
+    forwarded(node, neighbour, prefixes)
+}
+
+/// The machine's kernel has routes to these prefixes over this router on an interface.
+fn routed(machine: &Namespace, router: IpAddr, interface: &str, prefixes: &[IpNet]) -> Result<Vec<Value>> {
+    let route = |prefix: &IpNet| {
+        let kernel = machine.routes_to(*prefix)?;
+        let route = kernel.into_iter().next().with_context(|| format!("no route to {prefix}"))?;
+        let v4 = Family::of(prefix.addr()) == Family::V4;
+        let gateway = if v4 { &route["via"]["host"] } else { &route["gateway"] };
+        ensure!(*gateway == json!(router) && route["dev"] == interface, "{route}");
+        Ok(route)
+    };
+    prefixes.iter().map(route).collect()
+}
+
+/// These prefixes are forwarded to a router on the uplink, from the node's addresses.
+fn forwarded(node: &Node, neighbour: IpAddr, prefixes: &[IpNet]) -> Result<()> {
+    prefixes.iter().try_for_each(|prefix| node.weft.forwards(*prefix).map(drop))?;
+    let routes = routed(&node.namespace, neighbour, UPLINK, prefixes).with_context(|| node.name.clone())?;
+    for (prefix, route) in prefixes.iter().zip(routes) {
+        let source = node.address(Family::of(prefix.addr()))?;
+        ensure!(route["prefsrc"] == json!(source), "{}: {route}", node.name);
     }
     let fib: Value = node.weft.json("fib")?;
     for prefix in prefixes {
@@ -338,14 +356,7 @@ fn bird_is_found_when_it_connects() -> Result<()> {
         bird.start()?;
         let both = || {
             converged(&node, router, &prefixes)?;
-            for block in &node.blocks {
-                let kernel = machine.routes_to(*block)?;
-                let route = kernel.first().with_context(|| format!("BIRD has no route to {block}"))?;
-                let v4 = Family::of(block.addr()) == Family::V4;
-                let gateway = if v4 { &route["via"]["host"] } else { &route["gateway"] };
-                ensure!(*gateway == json!(own) && route["dev"] == "n1", "{route}");
-            }
-            Ok(())
+            routed(&machine, own, "n1", &node.blocks).map(drop)
         };
         wait_until("the session and the routes", PATIENCE, both)?;
         // Now the node knows who is there, and dials itself.
@@ -353,6 +364,66 @@ fn bird_is_found_when_it_connects() -> Result<()> {
         node.weft.start()?;
         wait_until("the session and the routes to be back", PATIENCE, || converged(&node, router, &prefixes))
     })
+}
+
+/// A link that has IPv6 numbers alone: IPv4 goes over the addresses of the session.
+fn numbered_with_ipv6_alone(software: Software) -> Result<()> {
+    Lab::test(|lab| {
+        let mut node = node(lab, 1)?;
+        let machine = lab.machine("tor")?;
+        let link = Link::new(End::new(&node.namespace, UPLINK), End::new(&machine, "n1"))?;
+        let [near, far]: [IpAddr; 2] = ["2001:db8:1::1".parse()?, "2001:db8:1::2".parse()?];
+        for (end, address) in [(&link.near, near), (&link.far, far)] {
+            end.add_addresses(&[IpNet::new(address, 64)?])?;
+        }
+        machine.forward()?;
+        write_documents(&node, 1, json!({"peerIP": far}))?;
+        let mut config = RouterConfig::new("tor", 65001, [10, 0, 0, 251].into());
+        let prefixes = node::blocks(&Family::BOTH, 2);
+        config.originate = prefixes.iter().copied().collect();
+        config.extended_next_hop = true;
+        config.neighbors.push(Neighbor {
+            name: "n1".to_owned(),
+            address: near,
+            asn: 64601,
+            local: far,
+            families: Family::BOTH.to_vec(),
+        });
+        // Somebody behind the ToR, as far as the node can see.
+        for prefix in &prefixes {
+            machine.ip(&format!("addr add {} dev lo", prefix.addr()))?;
+        }
+        let mut tor = router(lab, &machine, software, config)?;
+        tor.start()?;
+        node.weft.start()?;
+        let told: Vec<IpNet> =
+            node.blocks.iter().copied().chain(node.addresses.iter().copied().map(IpNet::from)).collect();
+        wait_until("the session and the routes, both ways", PATIENCE, || {
+            let peers: Value = node.weft.json("peers")?;
+            ensure!(peers[0]["capabilities"]["extendedNextHop"] == true, "{peers}");
+            forwarded(&node, far, &prefixes)?;
+            routed(&machine, near, "n1", &told).map(drop)
+        })?;
+        let status = node.weft.status()?;
+        ensure!(status["problems"] == json!([]), "{status}");
+        for (prefix, address) in prefixes.iter().zip(&node.addresses) {
+            ping(&node.namespace, prefix.addr())?;
+            ping(&machine, *address)?;
+        }
+        Ok(())
+    })
+}
+
+/// Proves RFC 8950; FRR.
+#[test]
+fn a_link_with_ipv6_numbers_alone_carries_ipv4_to_frr() -> Result<()> {
+    numbered_with_ipv6_alone(Software::Frr)
+}
+
+/// Proves RFC 8950; BIRD.
+#[test]
+fn a_link_with_ipv6_numbers_alone_carries_ipv4_to_bird() -> Result<()> {
+    numbered_with_ipv6_alone(Software::Bird)
 }
 
 /// A link that is not there, and one on which nobody answers, are told of.

@@ -235,7 +235,8 @@ fn render_neighbor(text: &mut String, config: &RouterConfig, index: usize, neigh
     for family in &neighbor.families {
         // It would put itself in the way of what it reflects.
         let own = if neighbor.asn == config.asn && !config.reflects { " next hop self;" } else { "" };
-        let extended = if link_local && *family == Family::V4 { " extended next hop yes;" } else { "" };
+        let extended = (link_local || config.extended_next_hop) && *family == Family::V4;
+        let extended = if extended { " extended next hop yes;" } else { "" };
         let several = if config.add_path { " add paths on;" } else { "" };
         let _ = writeln!(
             text,

@@ -325,6 +325,9 @@ fn render(config: &RouterConfig, interfaces: &[String]) -> String {
             let _ = writeln!(text, " neighbor {address} timers connect 1");
         }
         let _ = writeln!(text, " neighbor {address} advertisement-interval 0");
+        if config.extended_next_hop {
+            let _ = writeln!(text, " neighbor {address} capability extended-nexthop");
+        }
         if let Some(password) = &config.password {
             let _ = writeln!(text, " neighbor {address} password {password}");
         }

@@ -141,6 +141,9 @@ pub struct RouterConfig {
     pub role: Option<Role>,
     /// Whether it dials again after a second, and not when its own timers say so. Weft's own has timers that suit.
     pub dials_every_second: bool,
+    /// Whether it tells IPv4 prefixes with IPv6 next hops over sessions of IPv6 where the neighbor does too (RFC 8950); BIRD and FRR alone. On
+    /// link-local addresses it does so unasked.
+    pub extended_next_hop: bool,
     /// The communities that it attaches to all that it tells; BIRD and FRR alone.
     pub communities: BTreeSet<Community>,
     /// The MED of all that it tells; BIRD and FRR alone.
@@ -181,6 +184,7 @@ impl RouterConfig {
             ttl_security: None,
             role: None,
             dials_every_second: true,
+            extended_next_hop: false,
             communities: BTreeSet::new(),
             med: None,
             bfd: None,
