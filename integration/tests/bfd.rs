@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use weft_integration::daemon::frr::Frr;
@@ -137,12 +137,8 @@ impl Pair {
         wait_until("BGP, BFD and routes", PATIENCE, || self.is_up(100)).with_context(|| when.to_owned())
     }
 
-    /// Nothing of it comes or goes any more, and no link loses its carrier.
     fn silence(&self) -> Result<()> {
-        let rules = "table inet silence {\n chain in { type filter hook input priority -300; policy drop; }\n \
-                     chain out { type filter hook output priority -300; policy drop; }\n}\n";
-        let mut nft = self.machine.command("nft");
-        run_with_input(nft.args(["-f", "-"]), rules.as_bytes(), SHORT)?.success().map(drop)
+        silence(&self.machine)
     }
 
     fn end_silence(&self) -> Result<()> {
@@ -152,6 +148,14 @@ impl Pair {
     fn node_lost_routes(&self) -> Result<()> {
         self.router_blocks().iter().try_for_each(|block| self.node.weft.ensure_no_path(*block))
     }
+}
+
+/// Nothing of a machine comes or goes any more, and no link loses its carrier.
+fn silence(machine: &Namespace) -> Result<()> {
+    let rules = "table inet silence {\n chain in { type filter hook input priority -300; policy drop; }\n \
+                 chain out { type filter hook output priority -300; policy drop; }\n}\n";
+    let mut nft = machine.command("nft");
+    run_with_input(nft.args(["-f", "-"]), rules.as_bytes(), SHORT)?.success().map(drop)
 }
 
 /// Up, silence, back; then reloads, which must not be noticed; then the end by will.
@@ -390,7 +394,7 @@ fn rfc5881_unnumbered_with_frr() -> Result<()> {
     })
 }
 
-/// The nodes of a mesh, each pair by the profile of the BGPConfiguration.
+/// The nodes of a mesh, each pair by the profile of the BGPConfiguration. One that falls silent is missed by the others, who keep each other.
 #[test]
 fn a_mesh_has_bfd_by_the_configuration() -> Result<()> {
     Lab::test(|lab| {
@@ -416,8 +420,30 @@ fn a_mesh_has_bfd_by_the_configuration() -> Result<()> {
                     let up = peer.bfd.as_ref().is_some_and(|bfd| bfd.state == "Up" && bfd.multihop);
                     ensure!(up && peer.state == "Established", "{}: {peer:?}", node.name);
                 }
+                let others = lan.nodes.iter().filter(|other| other.name != node.name);
+                others
+                    .flat_map(|other| &other.blocks)
+                    .try_for_each(|block| node.weft.forwards(*block).map(drop))?;
             }
             Ok(())
-        })
+        })?;
+        let [others @ .., silent] = lan.nodes.as_slice() else { bail!("no nodes") };
+        silence(&silent.namespace)?;
+        wait_until("the others to drop the routes", NOTICED, || {
+            others.iter().try_for_each(|node| {
+                silent.blocks.iter().try_for_each(|block| node.weft.ensure_no_path(*block))
+            })
+        })?;
+        for node in others {
+            for peer in node.weft.peers()? {
+                let by_bfd = peer.last_error.as_ref().is_some_and(|error| error.text.contains("BFD Down"));
+                let expected = match peer.name.ends_with(&silent.name) {
+                    true => peer.state != "Established" && by_bfd,
+                    false => peer.state == "Established",
+                };
+                ensure!(expected, "{}: {peer:?}", node.name);
+            }
+        }
+        Ok(())
     })
 }
