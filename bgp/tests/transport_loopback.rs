@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sim_support::{peer, prefixes, speaker, v4, v6};
+use sim_support::{peer, prefixes, speaker, v6};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::time::timeout;
@@ -18,6 +18,7 @@ use transport_support::{
 };
 use weft_bgp::config::{PeerConfig, SpeakerConfig};
 use weft_bgp::ingress::IncidentKind;
+use weft_bgp::policy::{Operation, Policy, Rule, Verdict};
 use weft_bgp::session::State;
 use weft_bgp::speaker::{EventKind, Speaker, SpeakerStart};
 use weft_bgp::status::{RibView, RouteSelect};
@@ -76,19 +77,24 @@ async fn a_session_over_ipv6_carries_both_families() {
     // There is one IPv6 loopback address; ports tell the two apart, and only one dials.
     let localhost = IpAddr::from(Ipv6Addr::LOCALHOST);
     let ([mut a, mut b], ..) = pair([localhost; 2], |n, config| {
-        for peer in config.peers.values_mut() {
-            Arc::make_mut(peer).passive = n == 1;
+        for peer in config.peers.values_mut().map(Arc::make_mut) {
+            peer.passive = n == 1;
+            // Who is at the same address would be its own next hop.
+            let elsewhere = Verdict::AcceptWith([Operation::SetNextHop(v6(n).into())].into());
+            let rules = vec![Rule::new(elsewhere)];
+            peer.export = Arc::new(Policy { rules, ..(*peer.export).clone() });
         }
     })
     .await;
     for (node, m) in [(&mut a, 1), (&mut b, 0)] {
-        node.wait_route(prefixes(m)[0], v4(m).into()).await;
+        for prefix in prefixes(m) {
+            node.wait_route(prefix, v6(m).into()).await;
+        }
         let status = node.peer(localhost).await;
         let session = status.session.unwrap();
         assert!(session.local.is_ipv6() && session.remote.is_ipv6());
-        // Both families are agreed on. The IPv6 prefix is not told, as its next hop is the peer's address too here.
         let counts: Vec<_> = status.families.iter().map(|f| (f.family, f.received, f.accepted)).collect();
-        assert_eq!(counts, [(Family::Ipv4Unicast, 1, 1), (Family::Ipv6Unicast, 0, 0)]);
+        assert_eq!(counts, [(Family::Ipv4Unicast, 1, 1), (Family::Ipv6Unicast, 1, 1)]);
     }
 }
 
