@@ -95,9 +95,9 @@ pub(super) fn learned(
         let mut took = probes.until(&mut peers, |prefix| {
             Ok((kernel.matched(prefix.address)? == Some(prefix.length)) == present)
         })?;
-        // The last ones may be none of those that were looked up.
+        // The last ones may be none of those that were looked up. What counts is when a look began that found them all.
         let wanted = if present { load.prefixes } else { 0 };
-        while took.is_some() && kernel.count()? != wanted {
+        while took.is_some() && kernel.gained()? != wanted {
             peers.run(LOOK, |_| false)?;
             took = Some(start.elapsed()).filter(|took| *took < LIMIT);
         }
@@ -105,6 +105,7 @@ pub(super) fn learned(
         if took.is_none() {
             break;
         }
+        ensure!(kernel.count()? == wanted, "the kernel says that it has {wanted} routes, and lists others");
         peers.run(SETTLE, |_| false)?;
     }
     Ok(outcomes)

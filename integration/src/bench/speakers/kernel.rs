@@ -1,5 +1,7 @@
 //! The kernel's routes: looked up while a daemon writes them, and written as fast as the kernel takes them.
 
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
@@ -51,6 +53,18 @@ const RECEIVE: usize = 128 * 1024;
 pub(super) struct Kernel {
     socket: OwnedFd,
     buffer: Vec<u8>,
+    /// What the kernel says of its tables (`CONFIG_IP_FIB_TRIE_STATS`), and how many routes there were at first.
+    statistics: Option<(File, usize)>,
+}
+
+/// How many routes fib_triestat says that the main table has.
+fn in_main(statistics: &mut File) -> Result<usize> {
+    let mut text = String::new();
+    statistics.rewind()?;
+    statistics.read_to_string(&mut text)?;
+    let main = text.lines().skip_while(|line| *line != "Main:");
+    let prefixes = main.filter_map(|line| line.trim().strip_prefix("Prefixes:")).next();
+    Ok(prefixes.context("fib_triestat does not count prefixes")?.trim().parse()?)
 }
 
 impl Kernel {
@@ -58,7 +72,22 @@ impl Kernel {
         let protocol = Some(SockProtocol::NetlinkRoute);
         let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         setsockopt(&socket, sockopt::RcvBufForce, &(8 << 20))?;
-        Ok(Self { socket, buffer: vec![0; RECEIVE] })
+        let statistics = File::open("/proc/thread-self/net/fib_triestat").ok();
+        let statistics = statistics.and_then(|mut file| Some((in_main(&mut file).ok()?, file)));
+        Ok(Self {
+            socket,
+            buffer: vec![0; RECEIVE],
+            statistics: statistics.map(|(count, file)| (file, count)),
+        })
+    }
+
+    /// How many IPv4 routes the main table has got since this was made. A list of them all, which takes the longest where there are many, is
+    /// asked for only of a kernel that does not say.
+    pub(super) fn gained(&mut self) -> Result<usize> {
+        match &mut self.statistics {
+            Some((file, before)) => Ok(in_main(file)?.saturating_sub(*before)),
+            None => self.count(),
+        }
     }
 
     /// Which prefix of the kernel's an address is in: its length. None: it has no route.
