@@ -68,7 +68,8 @@ impl AdjRibOut {
     /// With which attributes a peer is told a route; none: it is not told it, as it comes from the peer, or leads to it (RFC 4271
     /// section 5.1.3).
     pub(super) fn told_to(&self, peer: PeerId, session: &Session, route: Route) -> Option<SetId> {
-        let leads_there = self.set(route.set).next_hop() == Some(session.remote);
+        let leads_there =
+            self.set(route.set).next_hop().is_some_and(|next_hop| session.is_next_hop(next_hop));
         (route.from != Some(peer).into() && !leads_there).then_some(route.set)
     }
 

@@ -515,8 +515,8 @@ impl Session {
     }
 
     /// Whether the peer, by the address that it has on the session, is the next hop of what it would be told (RFC 4271 section 5.1.3).
-    pub(crate) fn is_next_hop_of(&self, told: &PathAttributes) -> bool {
-        told.next_hop == self.remote
+    pub(crate) fn is_next_hop(&self, told: IpAddr) -> bool {
+        told == self.remote
     }
 }
 

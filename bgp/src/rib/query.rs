@@ -361,7 +361,7 @@ impl Rib {
     /// Whether what a peer would be told leads to itself: the third stage keeps it from that peer alone.
     pub(super) fn leads_to(&self, id: PeerId, told: &PathAttributes) -> bool {
         let session = self.holdings.peers.get(&id).and_then(Peer::established);
-        session.is_some_and(|session| session.is_next_hop_of(told))
+        session.is_some_and(|session| session.is_next_hop(told.next_hop))
     }
 
     /// What the peers of a group are told a path with, or why they are not told it. None: its peer is gone, and it is about to go.
