@@ -1,6 +1,7 @@
 //! Routes as the kernel keys and compares them (table main only).
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -64,7 +65,7 @@ impl fmt::Display for Protocol {
 /// service 0. Two routes with one key are one route, whoever wrote them.
 ///
 /// Orders by destination, then by metric: of the routes to one destination the first is the one in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RouteKey {
     destination: IpNet,
     metric: u32,
@@ -88,6 +89,22 @@ impl RouteKey {
     /// The metric; lower is preferred.
     pub fn metric(&self) -> u32 {
         self.metric
+    }
+}
+
+/// Of few parts, as one is made for every route.
+impl Hash for RouteKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let rest = |length: u8| u128::from(self.metric) << 8 | u128::from(length);
+        match self.destination {
+            IpNet::V4(net) => {
+                state.write_u128(u128::from(net.addr().to_bits()) << 64 | rest(net.prefix_len()));
+            }
+            IpNet::V6(net) => {
+                state.write_u128(net.addr().to_bits());
+                state.write_u128(rest(net.prefix_len()));
+            }
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 //! are to be compared. A key is looked up once; from then on its place serves.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::BuildHasher;
 
-use rustc_hash::FxHashMap;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::wanted::SetId;
 use crate::route::{Action, Route, RouteKey};
@@ -46,7 +47,10 @@ pub(super) struct Known<'a> {
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    places: FxHashMap<RouteKey, Place>,
+    /// Where keys are. An entry has its key itself: entries that are named one after the other lie together, and the index is small.
+    places: HashTable<Place>,
+    /// Seeded, as peers choose the prefixes.
+    hasher: DefaultHashBuilder,
     entries: Vec<Entry>,
     free: Vec<Place>,
     /// How many keys the kernel holds for us.
@@ -72,10 +76,15 @@ impl Table {
         self.entries.get_mut(place.0 as usize)
     }
 
+    fn find(&self, key: &RouteKey) -> Option<Place> {
+        let is = |place: &Place| self.entry(*place).is_some_and(|entry| entry.key == *key);
+        self.places.find(self.hasher.hash_one(key), is).copied()
+    }
+
     /// The place of a key, which it gets if it has none. It keeps it while something is known of it, or is to be done.
     fn place(&mut self, key: RouteKey) -> Place {
-        if let Some(place) = self.places.get(&key) {
-            return *place;
+        if let Some(place) = self.find(&key) {
+            return place;
         }
         let entry = Entry { key, learned: None, held: None, work: Work::Done };
         let place = match self.free.pop() {
@@ -91,7 +100,10 @@ impl Table {
                 Place(u32::try_from(self.entries.len().saturating_sub(1)).unwrap_or(u32::MAX))
             }
         };
-        self.places.insert(key, place);
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        let hash_of =
+            |place: &Place| entries.get(place.0 as usize).map_or(0, |entry| hasher.hash_one(entry.key));
+        self.places.insert_unique(hasher.hash_one(key), place, hash_of);
         place
     }
 
@@ -99,10 +111,10 @@ impl Table {
     fn tidy(&mut self, place: Place) {
         let Some(entry) = self.entry(place) else { return };
         if entry.learned.is_none() && entry.held.is_none() && entry.work == Work::Done {
-            let key = entry.key;
             // What is free already has a key that may be somewhere else.
-            if self.places.get(&key) == Some(&place) {
-                self.places.remove(&key);
+            let hash = self.hasher.hash_one(entry.key);
+            if let Ok(found) = self.places.find_entry(hash, |other| *other == place) {
+                found.remove();
                 self.free.push(place);
             }
         }
@@ -111,7 +123,7 @@ impl Table {
     /// What is known of a key.
     pub(super) fn known(&self, key: RouteKey) -> Known<'_> {
         let nothing = Known { key, learned: None, held: None };
-        self.places.get(&key).and_then(|place| self.known_at(*place)).unwrap_or(nothing)
+        self.find(&key).and_then(|place| self.known_at(place)).unwrap_or(nothing)
     }
 
     /// What is known of the key at a place.
@@ -132,7 +144,7 @@ impl Table {
 
     /// The set that a learned route has.
     pub(super) fn learned(&self, key: &RouteKey) -> Option<SetId> {
-        self.entry(*self.places.get(key)?)?.learned
+        self.entry(self.find(key)?)?.learned
     }
 
     /// Gives what was learned for one key to another. Both are to be compared, that one first.
@@ -155,7 +167,7 @@ impl Table {
 impl Table {
     /// The route that the kernel has.
     pub(super) fn held(&self, key: &RouteKey) -> Option<&Route> {
-        self.entry(*self.places.get(key)?)?.held.as_ref()
+        self.entry(self.find(key)?)?.held.as_ref()
     }
 
     /// All of them, in no order.
@@ -188,7 +200,7 @@ impl Table {
 
     /// The kernel has no route there any more; the one that it had.
     pub(super) fn let_go(&mut self, key: &RouteKey) -> Option<Route> {
-        self.let_go_at(*self.places.get(key)?)
+        self.let_go_at(self.find(key)?)
     }
 
     /// The same, at a place.
@@ -306,7 +318,7 @@ impl Table {
 
     /// The place of a key that was taken, and of which nothing has become yet.
     pub(super) fn taken(&self, key: &RouteKey) -> Option<Place> {
-        let place = *self.places.get(key)?;
+        let place = self.find(key)?;
         self.entry(place).filter(|entry| matches!(entry.work, Work::Taken | Work::Again)).map(|_| place)
     }
 
