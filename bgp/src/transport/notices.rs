@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use hashbrown::HashSet;
 use ipnet::IpNet;
-use rustc_hash::FxHashSet;
 
 use super::Notice;
 use crate::bfd::{Remote, Resumption};
@@ -192,7 +192,7 @@ impl BestPaths {
 
     /// Leaves the last change of each prefix.
     fn coalesce(&mut self) {
-        let mut prefixes = FxHashSet::default();
+        let mut prefixes = HashSet::new();
         let mut last = VecDeque::new();
         while let Some(change) = self.changes.pop_back() {
             if prefixes.insert(change.prefix) {
