@@ -81,29 +81,41 @@ type Lengths = SmallVec<[(u8, u8); 1]>;
 /// The ranges of one family.
 #[derive(Clone, Debug, Default)]
 struct FamilyRanges {
-    /// By covering prefix.
-    lengths: HashMap<IpNet, Lengths, FxBuildHasher>,
+    /// By covering prefix: its address, the first bit foremost, and its length.
+    lengths: HashMap<(u128, u8), Lengths, FxBuildHasher>,
     /// The distinct lengths of the covering prefixes, ascending.
     covers: SmallVec<[u8; 4]>,
 }
 
 impl FamilyRanges {
     fn add(&mut self, range: &PrefixRange) {
-        let net = range.net.trunc();
+        let cover = range.net.prefix_len();
+        let net = (first_bits(bits(&range.net), cover), cover);
         self.lengths.entry(net).or_default().push((range.min_len, range.max_len));
-        if let Err(at) = self.covers.binary_search(&net.prefix_len()) {
-            self.covers.insert(at, net.prefix_len());
+        if let Err(at) = self.covers.binary_search(&cover) {
+            self.covers.insert(at, cover);
         }
     }
 
     fn contain(&self, prefix: &IpNet) -> bool {
-        let len = prefix.prefix_len();
+        let (bits, len) = (bits(prefix), prefix.prefix_len());
         self.covers.iter().take_while(|cover| **cover <= len).any(|cover| {
-            let net = IpNet::new(prefix.addr(), *cover).map(|n| n.trunc());
-            let lengths = net.ok().and_then(|n| self.lengths.get(&n));
+            let lengths = self.lengths.get(&(first_bits(bits, *cover), *cover));
             lengths.is_some_and(|l| l.iter().any(|(min, max)| (*min..=*max).contains(&len)))
         })
     }
+}
+
+/// The address of a prefix, the first bit foremost.
+fn bits(prefix: &IpNet) -> u128 {
+    match prefix {
+        IpNet::V4(prefix) => u128::from(prefix.addr().to_bits()) << 96,
+        IpNet::V6(prefix) => prefix.addr().to_bits(),
+    }
+}
+
+fn first_bits(bits: u128, count: u8) -> u128 {
+    bits & !u128::MAX.checked_shr(count.into()).unwrap_or(0)
 }
 
 #[derive(Clone, Debug)]
