@@ -523,7 +523,8 @@ impl Peers {
             if now() >= end {
                 return Ok(false);
             }
-            let patience = end.saturating_duration_since(now()).min(POLL);
+            // Rounded up: a part of a millisecond waited for with none is a processor that the daemon lacks.
+            let patience = end.saturating_duration_since(now()).min(POLL) + Duration::from_micros(999);
             let patience = EpollTimeout::try_from(patience).unwrap_or(EpollTimeout::ZERO);
             let count = match self.epoll.wait(&mut events, patience) {
                 Err(Errno::EINTR) => 0,

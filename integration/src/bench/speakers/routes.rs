@@ -42,14 +42,14 @@ pub struct Prefix {
 
 impl Prefix {
     /// One more than the largest [`Self::place`].
-    pub const PLACES: usize = (9 << 24) + (1 << 17);
+    pub const PLACES: usize = (2 << 24) + (1 << 17);
 
     /// A number of its own for each prefix that a table may have; none: it is none of them.
     #[must_use]
     pub fn place(self) -> Option<usize> {
         match self.length {
-            16..=24 => Some(usize::from(self.length - 16) << 24 | (self.address >> 8) as usize),
-            26 => Some((9 << 24) + ((self.address >> 6) & 0x1_ffff) as usize),
+            16..=24 => Some(1 << self.length | (self.address >> (32 - u32::from(self.length))) as usize),
+            26 => Some((2 << 24) + ((self.address >> 6) & 0x1_ffff) as usize),
             _ => None,
         }
     }
