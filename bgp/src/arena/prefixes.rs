@@ -12,6 +12,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::types::Family;
 
+/// How many prefixes are looked ahead for: see [`PrefixTable::look_ahead`]. What that finds stays in the processor's nearer caches until it is
+/// used.
+pub(crate) const LOOK_AHEAD: usize = 512;
+
 /// Names a prefix in a [`PrefixTable`]. Reused once the prefix is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PrefixId(u32);
@@ -332,6 +336,12 @@ impl<V: Default, K: Key> PrefixTable<V, K> {
                 self.ipv6.find(self.hasher.hash_one(key), key).map(|place| PrefixId::new(place, true))
             }
         }
+    }
+
+    /// Makes the processor fetch what it takes to find these prefixes, all at once as nothing here waits for one of them: each is far from
+    /// the others, in memory that was used long ago.
+    pub(crate) fn look_ahead(&self, keys: impl Iterator<Item = PackedKey>) {
+        std::hint::black_box(keys.filter(|key| self.find_packed(*key).is_some()).count());
     }
 
     /// The id of a prefix, which is put in with a default value if it is new.

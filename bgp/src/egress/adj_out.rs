@@ -92,13 +92,16 @@ impl AdjRibOut {
             self.sets.intern(&written[..], |set| set.octets() == written, || Stored::new(&written))
         };
         let sets: Vec<SetId> = changes.sets().iter().map(intern).collect();
-        changes.for_each(|key, route| {
-            let route = route.and_then(|Advertised { set, from }| {
-                let set = *sets.get(set as usize)?;
-                Some(Route { set, from: from.into() })
+        for piece in changes.pieces() {
+            self.slots.look_ahead(piece.clone().map(|(key, _)| key));
+            piece.for_each(|(key, route)| {
+                let route = route.and_then(|Advertised { set, from }| {
+                    let set = *sets.get(set as usize)?;
+                    Some(Route { set, from: from.into() })
+                });
+                self.put(key, route, foremost);
             });
-            self.put(key, route, foremost);
-        });
+        }
         for set in sets {
             self.sets.release(set);
         }

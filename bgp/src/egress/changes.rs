@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::PathKey;
-use crate::arena::prefixes::{Packed4, Packed6, PackedKey};
+use crate::arena::prefixes::{LOOK_AHEAD, Packed4, Packed6, PackedKey};
 use crate::types::PeerId;
 use crate::wire::attributes::PathAttributes;
 
@@ -88,11 +88,16 @@ impl Changes {
         &self.sets
     }
 
-    /// Every change.
-    #[inline]
-    pub(super) fn for_each(&self, mut take: impl FnMut(PackedKey, Option<Advertised>)) {
-        self.ipv4.iter().for_each(|(key, route)| take(PackedKey::Ipv4(*key), *route));
-        self.ipv6.iter().for_each(|(key, route)| take(PackedKey::Ipv6(*key), *route));
+    /// Every change, a few at a time.
+    pub(super) fn pieces(
+        &self,
+    ) -> impl Iterator<Item = impl Iterator<Item = (PackedKey, Option<Advertised>)> + Clone> {
+        let ipv4 = self.ipv4.chunks(LOOK_AHEAD).map(|piece| (piece, <&[_]>::default()));
+        let ipv6 = self.ipv6.chunks(LOOK_AHEAD).map(|piece| (<&[_]>::default(), piece));
+        ipv4.chain(ipv6).map(|(ipv4, ipv6)| {
+            let ipv4 = ipv4.iter().map(|(key, route)| (PackedKey::Ipv4(*key), *route));
+            ipv4.chain(ipv6.iter().map(|(key, route)| (PackedKey::Ipv6(*key), *route)))
+        })
     }
 }
 

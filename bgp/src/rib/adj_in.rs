@@ -13,7 +13,7 @@ use super::attributes::{AttrId, PathType};
 use super::holdings::{Holdings, Link, Path, Peer, Source, Standing};
 use super::next_hops::HopId;
 use super::{Rib, RibOutput};
-use crate::arena::prefixes::PrefixId;
+use crate::arena::prefixes::{LOOK_AHEAD, PackedKey, PrefixId};
 use crate::config::Origination;
 use crate::ingress::{RouteBatch, Session};
 use crate::policy::{Operation, Operations, RouteSource, Subject, is_discard};
@@ -29,9 +29,16 @@ impl Rib {
     /// Takes the routes of an Established session. What comes after its end is dropped.
     pub(super) fn receive(&mut self, now: Instant, peer: PeerId, batch: &RouteBatch) {
         let Some(Link::Up(session)) = self.holdings.peers.get(&peer).map(|p| p.link.clone()) else { return };
+        let mut seen = 0;
         for run in &batch.runs {
             if self.is_full(peer) {
                 return;
+            }
+            if run.range.end > seen {
+                let to = run.range.end.max(seen + LOOK_AHEAD).min(batch.prefixes.len());
+                let next = batch.prefixes.get(seen..to).unwrap_or_default();
+                self.table.look_ahead(next.iter().map(PackedKey::of));
+                seen = to;
             }
             let mut nlri = batch.nlri(run).peekable();
             let Some(family) = nlri.peek().map(|(prefix, _)| Family::of(prefix)) else { continue };
