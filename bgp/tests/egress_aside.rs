@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use load::{Peer, UPDATE, bodies, configuration, mandatory, message, nlri, node_prefixes};
 use proptest::prelude::*;
+use weft_bgp::egress::CREDIT;
 use weft_bgp::speaker::{Input, Output, Resolution, Speaker, SpeakerStart};
 use weft_bgp::types::ConnectionId;
 
@@ -202,6 +203,36 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (2..PEERS).prop_map(Step::Come),
     ];
     prop::collection::vec(others, 1..12)
+}
+
+/// A table that goes is longer than what a peer may have before it: it is told more of it as it takes it, and not when all is decided.
+#[test]
+fn who_takes_what_he_is_told_of_anothers_end_is_told_more_while_the_rest_is_decided() {
+    const RANGES: u16 = 70;
+    let mut node = Node::new(false);
+    for range in 0..RANGES {
+        node.step(&Step::Announce { peer: 0, range, path: 1 });
+        node.step(&Step::Leave);
+    }
+    while !node.waiting.is_empty() {
+        node.step(&Step::Leave);
+    }
+    assert_eq!(node.told(1).len(), usize::from(RANGES) * MANY as usize);
+
+    let (gone, reader) = (Peer::external(0).connection(), Peer::external(1).connection());
+    node.speaker.handle(node.now, Input::Closed { connection: gone, error: None });
+    let mut early = 0;
+    while let Some(output) = node.speaker.poll() {
+        let Output::Write { connection, bytes } = output else { continue };
+        assert_eq!(connection, reader);
+        node.written.entry(connection).or_default().extend(&bytes);
+        if node.speaker.is_settling() {
+            early += bytes.len();
+            node.speaker.handle(node.now, Input::Written { connection, bytes: bytes.len() });
+        }
+    }
+    assert!(early > CREDIT, "{early} octets were told before all was decided");
+    assert_eq!(node.told(1).len(), 0, "all of it goes");
 }
 
 proptest! {

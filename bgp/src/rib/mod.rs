@@ -342,6 +342,12 @@ impl Rib {
         }
     }
 
+    /// Whether what a peer that is gone has told is being taken out, a piece with each [`poll`](Self::poll).
+    #[must_use]
+    pub fn is_withdrawing(&self) -> bool {
+        self.departing.is_some()
+    }
+
     /// The next hops that go with a peer: routes for the kernel have them, and nobody else offers them.
     #[must_use]
     pub fn next_hops_of_only(&self, peer: PeerId) -> Vec<TrackedNextHop> {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Output, Speaker};
 use crate::ingress::Down;
-use crate::rib::{RibInput, RibOutput};
+use crate::rib::RibInput;
 use crate::types::PeerId;
 
 impl Speaker {
@@ -30,14 +30,14 @@ impl Speaker {
         }
     }
 
-    /// Settles what was left until the outputs so far had been taken, as far as there is something for the kernel: that need not wait for all
-    /// that is decided after it.
+    /// Settles what was left until the outputs so far had been taken, as far as there is something for the kernel or a peer: that need not wait
+    /// for all that is decided after it.
     pub(super) fn settle_on(&mut self, now: Instant) {
         self.bury(now);
         while let Some(output) = self.rib.poll() {
-            let is_for_kernel = matches!(output, RibOutput::BestPaths(_));
             self.rib_says(now, output);
-            if is_for_kernel {
+            self.pass_on_packed(now);
+            if !self.outputs.is_empty() {
                 return;
             }
         }

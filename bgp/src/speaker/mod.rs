@@ -201,11 +201,17 @@ impl Speaker {
             }
             Input::Tick => self.tick(now),
         }
-        if self.dead.is_empty() {
+        if self.dead.is_empty() && !self.rib.is_withdrawing() {
             self.settle(now);
         } else {
             self.unsettled = Some(now);
         }
+    }
+
+    /// Whether it goes through a table, a piece with each [`poll`](Self::poll): what is written meanwhile may be told it.
+    #[must_use]
+    pub fn is_settling(&self) -> bool {
+        self.unsettled.is_some()
     }
 
     /// What there is to do, in order.
@@ -530,6 +536,10 @@ impl Speaker {
         while let Some(output) = self.rib.poll() {
             self.rib_says(now, output);
         }
+        self.pass_on_packed(now);
+    }
+
+    fn pass_on_packed(&mut self, now: Instant) {
         while let Some(told) = self.egress.poll() {
             self.group_says(now, told);
         }
