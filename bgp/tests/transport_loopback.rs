@@ -327,7 +327,7 @@ async fn a_daemon_that_takes_no_notices_holds_up_nothing() {
     let addresses = [address(12, 0), address(12, 1)];
     let (notices, mut untaken) = tokio::sync::mpsc::channel(1);
     let start = SpeakerStart { seed: 1, ..<_>::default() };
-    let handle = Transport::start(start, [].into(), notices);
+    let handle = Transport::start(start, [].into(), notices).unwrap();
     let (b, port) = Node::listen(2, addresses[1]).await;
     let mut wanted = config(1, [towards(1, 0, SocketAddr::new(addresses[0], 1), addresses[1])]);
     Arc::make_mut(wanted.peers.get_mut(&addresses[0].into()).unwrap()).passive = true;

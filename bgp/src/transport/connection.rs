@@ -1,10 +1,11 @@
 //! One TCP connection: made, read, written, closed.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::pending;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,7 +13,7 @@ use ipnet::IpNet;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
@@ -46,8 +47,35 @@ pub(super) enum Arrival {
     KeyRefused { prefix: IpNet, error: String },
     Dialled { connection: ConnectionId, result: io::Result<Socket> },
     Read { connection: ConnectionId, pieces: Vec<Piece> },
-    Written { connection: ConnectionId, bytes: usize },
     Closed { connection: ConnectionId, error: Option<String> },
+}
+
+/// How much connections have written that the driver has not heard of. Beside the arrivals, as it is taken in also while the driver is at
+/// something long; a sum for each, as that is all that counts.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    bytes: Mutex<BTreeMap<ConnectionId, usize>>,
+    news: Notify,
+}
+
+impl Written {
+    fn add(&self, connection: ConnectionId, bytes: usize) {
+        let mut written = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = written.entry(connection).or_default();
+        *sum = sum.saturating_add(bytes);
+        drop(written);
+        self.news.notify_one();
+    }
+
+    /// Waits for news. Cancel safe.
+    pub(super) async fn changed(&self) {
+        self.news.notified().await;
+    }
+
+    /// What was written since it was taken last.
+    pub(super) fn take(&self) -> BTreeMap<ConnectionId, usize> {
+        std::mem::take(&mut *self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// A connected socket.
@@ -121,6 +149,7 @@ pub(super) struct Connection {
     agreed: Arc<OnceLock<Arc<Session>>>,
     closing: oneshot::Receiver<Infallible>,
     arrivals: mpsc::Sender<Arrival>,
+    written: Arc<Written>,
     /// `None`: we dialled.
     _permit: Option<Permit>,
 }
@@ -130,6 +159,7 @@ pub(super) fn pair(
     id: ConnectionId,
     queue_max: usize,
     arrivals: mpsc::Sender<Arrival>,
+    written: Arc<Written>,
     permit: Option<Permit>,
 ) -> (Link, Connection) {
     let (queue, queued) = mpsc::channel(queue_max);
@@ -137,7 +167,8 @@ pub(super) fn pair(
     let (keys, wanted) = mpsc::channel(ROLLOVERS_MAX);
     let agreed = Arc::default();
     let link = Link { queue, keys, in_use: Observer::default(), agreed: Arc::clone(&agreed), _open: open };
-    (link, Connection { id, queue: queued, keys: wanted, agreed, closing, arrivals, _permit: permit })
+    let _permit = permit;
+    (link, Connection { id, queue: queued, keys: wanted, agreed, closing, arrivals, written, _permit })
 }
 
 impl Connection {
@@ -152,7 +183,7 @@ impl Connection {
         let Socket { mut stream, signed } = socket;
         // Fails only on a socket that is dead already, which the first read tells.
         let _ = stream.set_nodelay(true);
-        let Self { id, mut queue, keys, agreed, closing, arrivals, _permit } = self;
+        let Self { id, mut queue, keys, agreed, closing, arrivals, written, _permit } = self;
         let signing = sign(id, signed, keys, &arrivals);
         let (read, mut write) = stream.split();
         let (reading, read_to_the_end) = oneshot::channel::<Infallible>();
@@ -161,7 +192,7 @@ impl Connection {
             drop(reading);
         };
         let transmitting = async {
-            let Err(error) = transmit(id, &mut write, &mut queue, &arrivals).await else { return };
+            let Err(error) = transmit(id, &mut write, &mut queue, &written).await else { return };
             // The peer's last words, a NOTIFICATION maybe, may have come before and not been read: the reader tells the end.
             if timeout(LINGER, read_to_the_end).await.is_err() {
                 report(&arrivals, Arrival::Closed { connection: id, error: Some(error.to_string()) }).await;
@@ -244,7 +275,7 @@ async fn transmit(
     connection: ConnectionId,
     write: &mut WriteHalf<'_>,
     queue: &mut mpsc::Receiver<Bytes>,
-    arrivals: &mpsc::Sender<Arrival>,
+    written: &Written,
 ) -> io::Result<()> {
     let mut batch = Vec::with_capacity(SLICES_MAX);
     while queue.recv_many(&mut batch, SLICES_MAX).await > 0 {
@@ -256,7 +287,7 @@ async fn transmit(
                 return Err(io::ErrorKind::WriteZero.into());
             }
             IoSlice::advance_slices(&mut rest, bytes);
-            report(arrivals, Arrival::Written { connection, bytes }).await;
+            written.add(connection, bytes);
         }
         batch.clear();
     }
@@ -282,7 +313,7 @@ mod tests {
         let (stream, _) = listener.accept().await.unwrap();
         // A driver that is behind: one arrival fills its queue.
         let (arrivals, mut arrived) = mpsc::channel(1);
-        let (link, connection) = pair(ConnectionId::Accepted(1), 8, arrivals, None);
+        let (link, connection) = pair(ConnectionId::Accepted(1), 8, arrivals, Arc::default(), None);
         let task = tokio::spawn(connection.run(Socket { stream, signed: None }));
         for word in ["first ", "second ", "last"] {
             peer.write_all(word.as_bytes()).await.unwrap();

@@ -1,4 +1,4 @@
-//! The task that owns the speaker.
+//! What owns the speaker.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
@@ -10,13 +10,14 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use ipnet::IpNet;
 use tokio::net::TcpStream;
+use tokio::runtime;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, JoinSet, yield_now};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep_until, timeout};
 
 use super::bfd::{Sessions, Standings};
-use super::connection::{self, Arrival, Link, Socket};
+use super::connection::{self, Arrival, Link, Socket, Written};
 use super::keys::{self, Key, Keys};
 use super::limits::{Limits, Permit};
 use super::notices::Notices;
@@ -64,8 +65,11 @@ pub(super) struct Driver {
     keys: watch::Sender<Keys>,
     /// Every task; what it tells comes as an [`Arrival`].
     tasks: JoinSet<()>,
+    /// Where they run.
+    runtime: runtime::Handle,
     arrivals: mpsc::Sender<Arrival>,
     arrived: mpsc::Receiver<Arrival>,
+    written: Arc<Written>,
     notices: Notices,
     daemon: mpsc::Sender<Notice>,
     bfd: Sessions,
@@ -95,6 +99,7 @@ impl Driver {
         speaker: Speaker,
         listeners: BTreeSet<SocketAddr>,
         daemon: mpsc::Sender<Notice>,
+        runtime: runtime::Handle,
     ) -> Self {
         let (arrivals, arrived) = mpsc::channel(ARRIVALS_MAX);
         let mut driver = Self {
@@ -106,8 +111,10 @@ impl Driver {
             listeners: BTreeMap::new(),
             keys: watch::Sender::new(Keys::new()),
             tasks: JoinSet::new(),
+            runtime,
             arrivals,
             arrived,
+            written: Arc::default(),
             notices: Notices::default(),
             daemon,
             bfd: Sessions::default(),
@@ -132,7 +139,7 @@ impl Driver {
     }
 
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let daemon = self.daemon.clone();
+        let (daemon, written) = (self.daemon.clone(), Arc::clone(&self.written));
         let packed = self.pack_aside();
         let stopped = loop {
             let deadline = self.speaker.next_deadline().map(|(at, _)| at);
@@ -141,15 +148,14 @@ impl Driver {
                 if late > LATE {
                     self.feed(Input::HeldUp);
                 }
-                yield_now().await;
                 if let Ok(arrival) = self.arrived.try_recv() {
-                    self.arrive(arrival).await;
+                    self.arrive(arrival);
                 }
                 self.feed(Input::Tick);
             }
             tokio::select! {
                 Some(arrival) = self.arrived.recv() => {
-                    self.arrive(arrival).await;
+                    self.arrive(arrival);
                     // However much arrives, who asks waits for one round.
                     if let Ok(request) = requests.try_recv()
                         && let Some(done) = self.serve(request)
@@ -163,6 +169,10 @@ impl Driver {
                     None => break None,
                 },
                 () = packed.notified() => self.feed(Input::Packed),
+                () = written.changed() => {
+                    self.inputs.extend(self.written());
+                    self.feed_all();
+                }
                 standings = self.bfd.changed() => self.bfd_said(&standings),
                 () = until(deadline) => {}
                 () = until(self.bfd_waits.as_ref().map(|waits| waits.until)) => self.end_bfd_wait(),
@@ -207,16 +217,12 @@ impl Driver {
     }
 
     /// Handles an arrival and those that wait behind it, while the time for that lasts.
-    async fn arrive(&mut self, first: Arrival) {
+    fn arrive(&mut self, first: Arrival) {
         let until = now() + ARRIVALS_BUDGET;
         let mut next = Some(first);
         while let Some(arrival) = next {
             self.handle(arrival);
-            if now() >= until {
-                // Who asks, and who reads for us, may have no other thread.
-                return yield_now().await;
-            }
-            next = self.arrived.try_recv().ok();
+            next = if now() < until { self.arrived.try_recv().ok() } else { None };
         }
     }
 
@@ -232,11 +238,6 @@ impl Driver {
             Arrival::Dialled { connection, result } => self.dialled(connection, result),
             // A connection that the speaker has closed may still have something to say.
             Arrival::Read { connection, pieces } => self.read(connection, pieces),
-            Arrival::Written { connection, bytes } => {
-                if self.connections.contains_key(&connection) {
-                    self.feed(Input::Written { connection, bytes });
-                }
-            }
             Arrival::Closed { connection, error } => {
                 if self.connections.remove(&connection).is_some() {
                     self.feed(Input::Closed { connection, error });
@@ -332,14 +333,15 @@ impl Driver {
 
     /// Hands a connection to the speaker, and gives it a task unless the speaker closes it at once.
     fn open(&mut self, id: ConnectionId, socket: Socket, permit: Option<Permit>, input: Input) {
-        let (mut link, connection) = connection::pair(id, QUEUE_MAX, self.arrivals.clone(), permit);
+        let (arrivals, written) = (self.arrivals.clone(), Arc::clone(&self.written));
+        let (mut link, connection) = connection::pair(id, QUEUE_MAX, arrivals, written, permit);
         if let Some(signed) = &socket.signed {
             link.in_use = signed.observer();
         }
         self.connections.insert(id, Connection::Open(link));
         self.feed(input);
         if self.connections.contains_key(&id) || connection.has_last_words() {
-            self.tasks.spawn(connection.run(socket));
+            self.tasks.spawn_on(connection.run(socket), &self.runtime);
         }
     }
 
@@ -414,33 +416,50 @@ impl Driver {
             stays
         });
         for address in addresses {
-            let (tasks, arrivals, keys) = (&mut self.tasks, &self.arrivals, &self.keys);
-            self.listeners
-                .entry(address)
-                .or_insert_with(|| tasks.spawn(listener::run(address, keys.subscribe(), arrivals.clone())));
+            let (tasks, runtime) = (&mut self.tasks, &self.runtime);
+            let (arrivals, keys) = (&self.arrivals, &self.keys);
+            self.listeners.entry(address).or_insert_with(|| {
+                tasks.spawn_on(listener::run(address, keys.subscribe(), arrivals.clone()), runtime)
+            });
         }
     }
 
     /// Gives the speaker an input and carries out all that it asks for.
     fn feed(&mut self, input: Input) {
         self.inputs.push_back(input);
+        self.feed_all();
+    }
+
+    fn feed_all(&mut self) {
         while let Some(input) = self.inputs.pop_front() {
             self.speaker.handle(now(), input);
             while let Some(output) = self.speaker.poll() {
                 self.carry_out(output);
+                // While it goes through a table, whoever has taken what he was told of it is told more.
+                if self.speaker.is_settling() {
+                    self.written().into_iter().for_each(|input| self.speaker.handle(now(), input));
+                }
             }
         }
+    }
+
+    /// What connections have written, of those that are left.
+    fn written(&self) -> Vec<Input> {
+        let written = self.written.take().into_iter();
+        let of_open = written.filter(|(connection, _)| self.connections.contains_key(connection));
+        of_open.map(|(connection, bytes)| Input::Written { connection, bytes }).collect()
     }
 
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Dial { connection, source, remote, protection } => {
                 let arrivals = self.arrivals.clone();
-                let task = self.tasks.spawn(async move {
+                let dial = async move {
                     let result = connection::dial(source, remote, protection).await;
                     // An error means that the driver has ended, and the socket ends with it.
                     let _ = arrivals.send(Arrival::Dialled { connection, result }).await;
-                });
+                };
+                let task = self.tasks.spawn_on(dial, &self.runtime);
                 self.connections.insert(connection, Connection::Dialling(task));
             }
             Output::Write { connection, bytes } => self.write(connection, bytes),

@@ -2,24 +2,30 @@
 //!
 //! ```text
 //! listener tasks ──┐                      ┌── Output::Dial ───→ dial task ──┐
-//! (one an address) ├─ Arrival (bounded) ─→│ driver task: the    Speaker     │← Arrival
+//! (one an address) ├─ Arrival (bounded) ─→│ driver thread: the  Speaker     │← Arrival
 //! connection tasks ┘                      └── Output::Write ─→ connection task (queue bounded)
 //!                                             Notice (bounded, coalesced) ─→ the daemon
 //! ```
 //!
 //! Beside it runs the thread of BFD, from the first peer that has it on: see [`bfd`].
 //!
-//! One task, the driver, owns the speaker and never waits for anyone: not for a peer that does not read (its connection has a
-//! queue of its own), not for a daemon that is busy (notices coalesce). A connection task waits for the driver when the speaker is
-//! behind, so that TCP slows the sender down. Nothing here decides: what is said to whom, and when, is the speaker's.
+//! The driver owns the speaker and never waits for anyone: not for a peer that does not read (its connection has a queue of its own), not for
+//! a daemon that is busy (notices coalesce). A connection task waits for the driver when the speaker is behind, so that TCP slows the sender
+//! down. Nothing here decides: what is said to whom, and when, is the speaker's.
+//!
+//! The driver has a thread, and not a task among the connections': a task that is woken by another is run by the same thread, after it, so
+//! that reading, deciding and writing would take turns on one processor while others are idle.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use thiserror::Error;
+use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::recorder::{Recorder, Records};
@@ -49,28 +55,37 @@ const LINGER: Duration = Duration::from_secs(3);
 /// How many requests may wait for the driver before [`Handle::send`] waits.
 const REQUESTS_MAX: usize = 64;
 
-/// The tokio driver of a [`Speaker`].
+/// What runs a [`Speaker`].
 #[derive(Debug)]
 pub struct Transport;
 
 impl Transport {
-    /// Starts a speaker, without configuration yet, on the current tokio runtime.
+    /// Starts a speaker, without configuration yet, on a thread of its own; its connections and listeners are tasks of the current tokio
+    /// runtime.
     ///
     /// `listeners` are bound at once and again until they succeed; each change is told by [`Notice::Listener`]. `notices` may
     /// be of any capacity: what does not fit waits, coalesced, inside. The speaker stops when [`Handle::stop`] is called or
     /// the last [`Handle`] is gone.
     ///
+    /// # Errors
+    /// If the operating system refuses a thread or what it waits with.
+    ///
     /// # Panics
     /// Outside of a tokio runtime.
-    #[must_use]
     pub fn start(
         start: SpeakerStart,
         listeners: BTreeSet<SocketAddr>,
         notices: mpsc::Sender<Notice>,
-    ) -> Handle {
+    ) -> io::Result<Handle> {
         let (requests, received) = mpsc::channel(REQUESTS_MAX);
-        tokio::spawn(Driver::new(Speaker::new(start), listeners, notices).run(received));
-        Handle { requests }
+        let tasks = runtime::Handle::current();
+        // Its own timers: those of the tasks' runtime end with that, and would take the driver along.
+        let timers = runtime::Builder::new_current_thread().enable_time().build()?;
+        let run = move || {
+            timers.block_on(Driver::new(Speaker::new(start), listeners, notices, tasks).run(received));
+        };
+        thread::Builder::new().name("speaker".into()).spawn(run)?;
+        Ok(Handle { requests })
     }
 }
 

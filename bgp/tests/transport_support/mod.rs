@@ -49,7 +49,7 @@ impl Node {
     pub(crate) fn start(seed: u64, listeners: &[SocketAddr]) -> Self {
         let (notices, received) = mpsc::channel(16);
         let start = SpeakerStart { seed, ..<_>::default() };
-        let handle = Transport::start(start, listeners.iter().copied().collect(), notices);
+        let handle = Transport::start(start, listeners.iter().copied().collect(), notices).unwrap();
         let (known, watched) = watch::channel(Known::default());
         // No handle: the collector must not keep the speaker alive.
         tokio::spawn(collect(received, known));

@@ -448,7 +448,7 @@ impl Agent {
         };
         tracing::info!(adopted.ipv4, adopted.ipv6, "the speaker starts");
         let (notices, received) = mpsc::channel(NOTICES_MAX);
-        let handle = Transport::start(start, listeners, notices);
+        let handle = Transport::start(start, listeners, notices).context("cannot start the speaker")?;
         handle.send(Command::Remember(dynamic::remembered(&self.run_dir))).await?;
         handle.send(Command::ResumeBfd(bfd::remembered(&self.run_dir))).await?;
         // Asked for before the first session is, so that little of that is missed.
