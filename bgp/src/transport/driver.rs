@@ -23,7 +23,7 @@ use super::limits::{Limits, Permit};
 use super::notices::Notices;
 use super::recorder::Recorder;
 use super::signature::{self, AoInUse, Signed};
-use super::{Command, LINGER, Notice, Request, listener, sockopt};
+use super::{Command, LINGER, Notice, REQUESTS_MAX, Request, listener, sockopt};
 use crate::config::{PeerConfig, SpeakerConfig};
 use crate::ingress::ahead::Piece;
 use crate::mrt::Observation;
@@ -155,13 +155,12 @@ impl Driver {
             }
             tokio::select! {
                 Some(arrival) = self.arrived.recv() => {
-                    self.arrive(arrival);
-                    // However much arrives, who asks waits for one round.
-                    if let Ok(request) = requests.try_recv()
-                        && let Some(done) = self.serve(request)
-                    {
+                    // What was asked for before comes first, and who asks waits for one round however much arrives.
+                    let mut waiting = std::iter::from_fn(|| requests.try_recv().ok()).take(REQUESTS_MAX);
+                    if let Some(done) = waiting.find_map(|request| self.serve(request)) {
                         break Some(done);
                     }
+                    self.arrive(arrival);
                 }
                 request = requests.recv() => match request.map(|request| self.serve(request)) {
                     Some(None) => {}
