@@ -31,7 +31,7 @@ use crate::types::ConnectionId;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What one read takes at most. One buffer this large is alive for each read that the speaker has not handled yet.
-const READ_MAX: usize = 64 * 1024;
+const READ_MAX: usize = 16 * 1024;
 
 /// How many buffers one write takes at most.
 const SLICES_MAX: usize = 64;
