@@ -81,7 +81,7 @@ type Lengths = SmallVec<[(u8, u8); 1]>;
 /// The ranges of one family.
 #[derive(Clone, Debug, Default)]
 struct FamilyRanges {
-    /// By covering prefix: its address, the first bit foremost, and its length.
+    /// By covering prefix: what [`first_bits`] makes of its address, and its length.
     lengths: HashMap<(u128, u8), Lengths, FxBuildHasher>,
     /// The distinct lengths of the covering prefixes, ascending.
     covers: SmallVec<[u8; 4]>,
@@ -114,8 +114,9 @@ fn bits(prefix: &IpNet) -> u128 {
     }
 }
 
+/// So many of its bits, those octets last that prefixes differ in: the hash makes most of these.
 fn first_bits(bits: u128, count: u8) -> u128 {
-    bits & !u128::MAX.checked_shr(count.into()).unwrap_or(0)
+    (bits & !u128::MAX.checked_shr(count.into()).unwrap_or(0)).swap_bytes()
 }
 
 #[derive(Clone, Debug)]
