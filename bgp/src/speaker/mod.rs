@@ -201,7 +201,7 @@ impl Speaker {
             }
             Input::Tick => self.tick(now),
         }
-        if self.dead.is_empty() && !self.rib.is_withdrawing() {
+        if self.unsettled.is_none() && self.dead.is_empty() && !self.rib.is_withdrawing() {
             self.settle(now);
         } else {
             self.unsettled = Some(now);
