@@ -235,7 +235,8 @@ impl Inquiry {
             &Known {
                 found: &found,
                 config: &known.config,
-                planned: known.plan.is_some(),
+                // With the first plan the speaker starts, once it is known what an earlier run left in the kernel.
+                planned: known.plan.is_some() && self.bgp.is_some(),
                 peers: &peers,
                 rejected: &speaker.rejected,
                 behind_gateway: &behind_gateway,

@@ -77,7 +77,9 @@ pub(super) fn list(known: &Known<'_>, now: Timestamp) -> Vec<Problem> {
 
 fn documents(config: &ConfigStatusJson, planned: bool) -> Option<Problem> {
     if config.ok {
-        return None;
+        let remedy = "wait a moment: they are once the kernel's routes are read";
+        let waiting = || Problem::error("documents", "the documents are read, and not in force yet", remedy);
+        return (!planned).then(waiting);
     }
     if config.errors.is_empty() {
         let remedy = "wait a moment: they are read at the start, and nothing is changed before";
@@ -478,6 +480,14 @@ mod tests {
     fn documents_that_are_not_read_yet_are_not_said_to_have_errors() {
         let problem = documents(&ConfigStatusJson::default(), false).unwrap();
         assert_eq!(problem.text, "the documents are not read yet");
+    }
+
+    #[test]
+    fn all_is_not_well_before_the_documents_are_in_force() {
+        let config = ConfigStatusJson { ok: true, ..ConfigStatusJson::default() };
+        let problem = documents(&config, false).unwrap();
+        assert_eq!((problem.severity, &*problem.code), (Severity::Error, "documents"));
+        assert!(documents(&config, true).is_none());
     }
 
     #[test]
