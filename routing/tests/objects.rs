@@ -204,6 +204,35 @@ fn a_lost_carrier_costs_no_write_and_its_return_two() {
 }
 
 #[test]
+fn what_the_kernel_does_not_let_go_is_used_or_goes_later() {
+    let mut lab = Lab::new(MemoryFib::new());
+    lab.learn(0..1, &[1]);
+    let before = lab.fib.objects();
+    lab.fib.refuse([None, Some(Errno::ENOBUFS)]);
+    lab.learn(0..1, &[]);
+    assert_eq!(lab.objects(), (1, 1));
+    assert_eq!(lab.learn(0..1, &[1]), 1, "the route alone");
+    assert_eq!(lab.fib.objects(), before);
+    lab.learn(0..1, &[]);
+    assert_eq!(lab.objects(), (0, 0));
+}
+
+#[test]
+fn of_a_leg_that_is_there_more_than_once_what_is_in_no_group_goes() {
+    let mut lab = Lab::new(MemoryFib::new());
+    for links in [&[1][..], &[], &[1]] {
+        lab.learn(0..1, links);
+    }
+    let before = lab.fib.objects();
+    let kind = NexthopKind::Leg(NextHop::via(gateway(1), 1));
+    for id in [*OWN_IDS.start(), *OWN_IDS.end()] {
+        lab.fib.insert_nexthop(Nexthop { id, protocol: Protocol::WEFT, kind: kind.clone() });
+    }
+    lab.settle();
+    assert_eq!(lab.fib.objects(), before);
+}
+
+#[test]
 fn routes_that_the_kernel_dropped_with_the_last_leg_come_back_with_the_carrier() {
     let mut lab = Lab::new(MemoryFib::new());
     lab.learn(0..ROUTES, &[1]);

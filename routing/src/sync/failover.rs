@@ -99,7 +99,7 @@ impl Engine {
             self.objects.litter();
         }
         let writes = self.objects.sweep(fib, |id| table.over(id) > 0);
-        self.counters.writes = self.counters.writes.saturating_add(writes);
+        self.counters.writes = self.counters.writes.saturating_add(writes as u64);
     }
 
     /// What a learned route with this set does: it stays over the group that it goes over if that stands for the set's legs.

@@ -10,6 +10,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nix::errno::Errno;
+
 use crate::fib::{Fib, Write};
 use crate::netlink::Error;
 use crate::nexthop::{Nexthop, NexthopKind, Nexthops, OWN_IDS, Resilience};
@@ -132,7 +134,7 @@ impl Objects {
         (self.legs, self.spare) = Default::default();
         self.litter = true;
         self.taken = self.groups.keys().copied().collect();
-        let mut groups = Vec::new();
+        let (mut groups, mut legs) = (Vec::new(), Vec::new());
         for object in nexthops.iter().filter(|object| OWN_IDS.contains(&object.id)) {
             self.taken.insert(object.id);
             match &object.kind {
@@ -141,13 +143,17 @@ impl Objects {
                     let members = members.iter().map(|(id, _)| *id).collect();
                     groups.push((object.id, Held { form, members }));
                 }
-                NexthopKind::Leg(leg) if object.is_weft() => self.take_leg(*leg, object.id),
+                NexthopKind::Leg(leg) if object.is_weft() => legs.push((*leg, object.id)),
                 _ => {}
             }
         }
+        let members: BTreeSet<u32> = groups.iter().flat_map(|(_, held)| &held.members).copied().collect();
+        // Of two objects of one leg that is of use which a group has: the other can go.
+        legs.sort_by_key(|(_, id)| !members.contains(id));
+        legs.into_iter().for_each(|(leg, id)| self.take_leg(leg, id));
+        self.spare.retain(|spare| !members.contains(spare));
         let asked = self.resilience();
         for (id, held) in groups {
-            self.spare.retain(|spare| !held.members.contains(spare));
             let is_new = !self.groups.contains_key(&id);
             let group = self.groups.entry(id).or_insert_with(|| Group::new(held.form.legs.clone()));
             self.by_legs.entry(group.wanted.clone()).or_default().insert(id);
@@ -473,34 +479,34 @@ impl Objects {
         }
     }
 
-    /// Deletes the groups that no route goes over, and legs that are in no group. Gives how many objects went.
-    pub(super) fn sweep(&mut self, fib: &mut impl Fib, is_used: impl Fn(u32) -> bool) -> u64 {
+    /// Deletes the groups that no route goes over, and legs that are in no group. Gives how many objects went. What the kernel does not let go is
+    /// kept, to be used or to go the next time.
+    pub(super) fn sweep(&mut self, fib: &mut impl Fib, is_used: impl Fn(u32) -> bool) -> usize {
         if !std::mem::take(&mut self.litter) {
             return 0;
         }
         let unused: Vec<u32> = self.groups.keys().copied().filter(|id| !is_used(*id)).collect();
-        let is_held = |id: &&u32| self.groups.get(id).is_some_and(|group| group.held.is_some());
-        let mut writes: Vec<Write> =
-            unused.iter().filter(is_held).map(|id| Write::DeleteNexthop(*id)).collect();
-        unused.iter().for_each(|id| self.forget(*id));
+        let (held, never_made): (Vec<u32>, Vec<u32>) = unused.into_iter().partition(|id| self.has(*id));
+        let groups = delete(fib, &held);
+        never_made.iter().chain(&groups).for_each(|id| self.forget(*id));
+        let mut unused = self.unused_legs();
+        unused.extend(&self.spare);
+        let legs = delete(fib, &unused);
+        self.legs.retain(|_, id| !legs.contains(id));
+        self.spare.retain(|id| !legs.contains(id));
+        groups.len().saturating_add(legs.len())
+    }
+
+    /// The objects of legs that are in no group, and are to be in none.
+    fn unused_legs(&self) -> Vec<u32> {
         let asked = self.resilience();
         let places = self.groups.values().flat_map(|group| group.to_be(asked).members().collect::<Vec<_>>());
         let wanted: BTreeSet<Place> = places.map(|(place, _)| place).collect();
         let held = self.groups.values().filter_map(|group| group.held.as_ref());
         let members: BTreeSet<u32> = held.flat_map(|held| &held.members).copied().collect();
-        self.legs.retain(|place, id| {
-            let is_used = wanted.contains(place) || members.contains(id);
-            if !is_used {
-                writes.push(Write::DeleteNexthop(*id));
-            }
-            is_used
-        });
-        writes.extend(std::mem::take(&mut self.spare).into_iter().map(Write::DeleteNexthop));
-        if writes.is_empty() {
-            0
-        } else {
-            fib.apply(&writes).iter().filter(|result| result.is_ok()).count() as u64
-        }
+        let is_unused =
+            |(place, id): (&Place, &u32)| (!wanted.contains(place) && !members.contains(id)).then_some(*id);
+        self.legs.iter().filter_map(is_unused).collect()
     }
 
     /// The next id that nothing has; `None` when all are in use.
@@ -516,4 +522,15 @@ impl Objects {
 
 fn object(id: u32, kind: NexthopKind) -> Nexthop {
     Nexthop { id, protocol: Protocol::WEFT, kind }
+}
+
+/// Deletes these objects; gives those that are gone.
+fn delete(fib: &mut impl Fib, ids: &[u32]) -> BTreeSet<u32> {
+    if ids.is_empty() {
+        return BTreeSet::new();
+    }
+    let writes: Vec<Write> = ids.iter().map(|id| Write::DeleteNexthop(*id)).collect();
+    let is_gone =
+        |result: Result<(), Error>| result.err().is_none_or(|error| error.errno() == Some(Errno::ENOENT));
+    ids.iter().zip(fib.apply(&writes)).filter_map(|(id, result)| is_gone(result).then_some(*id)).collect()
 }
