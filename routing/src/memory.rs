@@ -23,6 +23,8 @@ pub struct MemoryFib {
     nexthops: Option<Nexthops>,
     has_resilient_groups: bool,
     notifications: VecDeque<Notification>,
+    /// Those that come later than they happened.
+    late: VecDeque<Notification>,
     refusals: VecDeque<Option<Errno>>,
     failing_dumps: usize,
     writes: usize,
@@ -47,6 +49,7 @@ impl MemoryFib {
             nexthops: Some(Nexthops::default()),
             has_resilient_groups: true,
             notifications: VecDeque::new(),
+            late: VecDeque::new(),
             refusals: VecDeque::new(),
             failing_dumps: 0,
             writes: 0,
@@ -118,6 +121,16 @@ impl MemoryFib {
     pub fn overrun(&mut self) {
         self.notifications.clear();
         self.notifications.push_back(Notification::Overrun);
+    }
+
+    /// Lets what has not been read yet be told only after [`Self::deliver`], as the kernel tells of a link after it has taken away what was on it.
+    pub fn delay(&mut self) {
+        self.late.append(&mut self.notifications);
+    }
+
+    /// Ends [`Self::delay`].
+    pub fn deliver(&mut self) {
+        self.notifications.append(&mut self.late);
     }
 
     /// Something else writes a route over whatever holds its key.

@@ -203,6 +203,43 @@ fn a_lost_carrier_costs_no_write_and_its_return_two() {
     assert_eq!(lab.objects(), (2, 1));
 }
 
+/// The kernel takes the leg out of the group before it tells of the link; in between something else makes the engine look.
+#[test]
+fn a_group_that_lost_a_leg_is_kept_until_the_kernel_tells_of_the_link() {
+    let mut lab = Lab::new(MemoryFib::new());
+    lab.learn(0..ROUTES, &[1, 2]);
+    let group = |lab: &Lab| lab.fib.objects().iter().find(|object| object.is_weft_group()).unwrap().id;
+    let before = group(&lab);
+    let look = |lab: &mut Lab| {
+        // The next dump is not due at once.
+        lab.fib.overrun();
+        lab.settle();
+        lab.fib.overrun();
+        lab.run();
+        lab.fib.set_link(link(1, false));
+        lab.fib.delay();
+        lab.fib.remove_nexthop(5);
+        let writes = lab.fib.writes();
+        lab.run();
+        assert_eq!(lab.fib.writes() - writes, 2, "the leg and the group: in vain");
+        lab.ensure(0..ROUTES, &[2]);
+    };
+    look(&mut lab);
+    lab.fib.deliver();
+    assert_eq!(lab.settle(), 0);
+    lab.fib.set_link(link(1, true));
+    assert_eq!(lab.settle(), 2, "the leg, and the group");
+    // The link comes back before it is told that it went.
+    look(&mut lab);
+    lab.fib.set_link(link(1, true));
+    lab.fib.delay();
+    assert_eq!(lab.settle(), 2, "the leg, and the group");
+    lab.fib.deliver();
+    assert_eq!(lab.settle(), 0);
+    lab.ensure(0..ROUTES, &[1, 2]);
+    assert_eq!((group(&lab), lab.objects()), (before, (2, 1)));
+}
+
 #[test]
 fn what_the_kernel_does_not_let_go_is_used_or_goes_later() {
     let mut lab = Lab::new(MemoryFib::new());

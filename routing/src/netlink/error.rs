@@ -80,6 +80,12 @@ impl Error {
         self.errno() == Some(Errno::EEXIST)
     }
 
+    /// True when something was refused for its link, which is down or has no carrier (`ENETDOWN`): the kernel's word on the link itself is
+    /// still to be heard.
+    pub(crate) fn is_link_down(&self) -> bool {
+        self.errno() == Some(Errno::ENETDOWN)
+    }
+
     pub(crate) fn from_io(action: &'static str, error: &std::io::Error) -> Self {
         Self::Socket { action, errno: Errno::from_raw(error.raw_os_error().unwrap_or(0)) }
     }

@@ -7,7 +7,7 @@ use super::Engine;
 use super::report::Event;
 use super::wanted::{Set, SetId};
 use crate::fib::Fib;
-use crate::netlink::Error;
+use crate::netlink::{Error, Link};
 use crate::nexthop::Nexthops;
 use crate::resolve::NextHopRef;
 use crate::route::{Action, NextHops, Route};
@@ -67,10 +67,14 @@ impl Engine {
         fib: &mut impl Fib,
         besides: &BTreeSet<u32>,
     ) -> BTreeMap<u32, Error> {
-        let outcome = self.objects.write(fib, besides);
+        let topology = &self.view.topology;
+        let is_running = |link| topology.link(link).is_some_and(Link::is_running);
+        let outcome = self.objects.write(fib, besides, is_running);
         self.counters.writes = self.counters.writes.saturating_add(outcome.writes);
         if outcome.mistaken {
             self.objects_stale = true;
+        }
+        if outcome.mistaken || outcome.is_behind {
             self.ask_resync(now);
         }
         if outcome.not_resilient {

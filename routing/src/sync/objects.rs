@@ -121,6 +121,8 @@ pub(super) struct Outcome {
     pub(super) writes: u64,
     /// The kernel has not what it was thought to have.
     pub(super) mistaken: bool,
+    /// A link is down that was thought to be running.
+    pub(super) is_behind: bool,
     /// The kernel turned out to have no resilient groups.
     pub(super) not_resilient: bool,
 }
@@ -319,8 +321,13 @@ impl Objects {
         !self.moved.is_empty()
     }
 
-    /// Writes the groups that have moved, and these besides.
-    pub(super) fn write(&mut self, fib: &mut impl Fib, besides: &BTreeSet<u32>) -> Outcome {
+    /// Writes the groups that have moved, and these besides. `is_running`: what is thought of a link.
+    pub(super) fn write(
+        &mut self,
+        fib: &mut impl Fib,
+        besides: &BTreeSet<u32>,
+        is_running: impl Fn(u32) -> bool,
+    ) -> Outcome {
         let mut ids = std::mem::take(&mut self.moved);
         ids.extend(besides);
         let asked = self.resilience();
@@ -349,7 +356,7 @@ impl Objects {
             let form = Form { resilience: None, ..forms.get(&id)?.clone() };
             Some(objects.object_of(id, &form, &made))
         });
-        Outcome { not_resilient, ..self.written(writes, results) }
+        Outcome { not_resilient, ..self.written(writes, results, is_running) }
     }
 
     fn object_of(&self, id: u32, form: &Form, made: &BTreeMap<Place, u32>) -> Nexthop {
@@ -396,9 +403,14 @@ impl Objects {
         is_refused
     }
 
-    fn written(&mut self, writes: Vec<Write>, results: Vec<Result<(), Error>>) -> Outcome {
+    fn written(
+        &mut self,
+        writes: Vec<Write>,
+        results: Vec<Result<(), Error>>,
+        is_running: impl Fn(u32) -> bool,
+    ) -> Outcome {
         let mut outcome = Outcome::default();
-        let mut refused_legs: BTreeMap<u32, Error> = BTreeMap::new();
+        let mut refused_legs: BTreeMap<u32, (u32, Error)> = BTreeMap::new();
         for (write, result) in writes.into_iter().zip(results) {
             let (Write::AddNexthop(object) | Write::ReplaceNexthop(object)) = write else { continue };
             match (object.kind, result) {
@@ -406,9 +418,9 @@ impl Objects {
                     self.take_leg(leg, object.id);
                     outcome.writes = outcome.writes.saturating_add(1);
                 }
-                (NexthopKind::Leg(_), Err(error)) => {
+                (NexthopKind::Leg(leg), Err(error)) => {
                     self.refused(object.id, &error, &mut outcome);
-                    refused_legs.insert(object.id, error);
+                    refused_legs.insert(object.id, (leg.link, error));
                 }
                 (NexthopKind::Group { members, resilience }, Ok(())) => {
                     outcome.writes = outcome.writes.saturating_add(1);
@@ -427,8 +439,16 @@ impl Objects {
                     self.refused(object.id, &error, &mut outcome);
                     // A group is refused for a leg that is: the leg's error says why.
                     let of_leg = members.iter().find_map(|(leg, _)| refused_legs.get(leg));
-                    outcome.refused.insert(object.id, of_leg.cloned().unwrap_or(error));
-                    self.give_up(object.id, &mut outcome);
+                    // The kernel took the legs on such a link from the groups it has. What these are to be follows when it tells of the link.
+                    let is_news =
+                        of_leg.is_some_and(|(link, error)| error.is_link_down() && is_running(*link));
+                    let error = of_leg.map_or(error, |(_, of_leg)| of_leg.clone());
+                    if is_news && self.has(object.id) {
+                        outcome.is_behind = true;
+                    } else {
+                        self.give_up(object.id, &mut outcome);
+                    }
+                    outcome.refused.insert(object.id, error);
                 }
                 (NexthopKind::Other, _) => {}
             }
