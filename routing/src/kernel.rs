@@ -109,14 +109,12 @@ impl Kernel {
         self.send(Box::new(move |engine| engine.pods(pods)))
     }
 
-    /// See [`Engine::track`].
-    pub fn track(&self, next_hop: NextHopRef) -> Result<(), Error> {
-        self.send(Box::new(move |engine| engine.track(next_hop)))
-    }
-
-    /// See [`Engine::untrack`].
-    pub fn untrack(&self, next_hop: NextHopRef) -> Result<(), Error> {
-        self.send(Box::new(move |engine| engine.untrack(next_hop)))
+    /// See [`Engine::untrack`], and then [`Engine::track`].
+    pub fn track(&self, gone: Vec<NextHopRef>, wanted: Vec<NextHopRef>) -> Result<(), Error> {
+        self.send(Box::new(move |engine| {
+            gone.into_iter().for_each(|next_hop| engine.untrack(next_hop));
+            wanted.into_iter().for_each(|next_hop| engine.track(next_hop));
+        }))
     }
 
     /// See [`Engine::sweep`].

@@ -323,7 +323,7 @@ fn partial_delete(route: &Route) -> Request {
 fn a_link_that_loses_carrier_or_goes_down_takes_its_legs_along() {
     let Some(mut lab) = Lab::new("a_link_that_loses_carrier", Settings::default()) else { return };
     let peer = index(&mut lab.socket, "b-peer");
-    lab.kernel().track(next_hop("10.0.2.2")).unwrap();
+    lab.kernel().track(vec![], vec![next_hop("10.0.2.2")]).unwrap();
     assert_eq!(lab.resolution("10.0.2.2"), Resolution::OnLink);
     lab.kernel()
         .learned(vec![learn("10.1.0.0/24", &["10.0.1.2", "10.0.2.2"]), learn("10.2.0.0/24", &["10.0.2.2"])])
@@ -472,7 +472,7 @@ fn a_pod_lives_inside_its_one_address_block() {
 fn next_hops_resolve_over_other_routes() {
     let Some(mut lab) = Lab::new("next_hops_resolve_over_other_routes", Settings::default()) else { return };
     let far = NextHopRef { address: ip("192.0.2.9"), default_route: true, link: None };
-    lab.kernel().track(far).unwrap();
+    lab.kernel().track(vec![], vec![far]).unwrap();
     assert_eq!(lab.resolution("192.0.2.9"), Resolution::Unresolved);
     lab.kernel()
         .learned(vec![RouteChange { prefix: net("10.1.0.0/24"), next_hops: [far].into(), direct: None }])
@@ -500,7 +500,7 @@ fn next_hops_resolve_over_learned_routes() {
     let Some(mut lab) = Lab::new("next_hops_resolve_over_learned_routes", Settings::default()) else {
         return;
     };
-    lab.kernel().track(next_hop("10.2.0.11")).unwrap();
+    lab.kernel().track(vec![], vec![next_hop("10.2.0.11")]).unwrap();
     assert_eq!(lab.resolution("10.2.0.11"), Resolution::Unresolved);
     let blocks = [learn("10.244.2.0/26", &["10.2.0.11"]), learn("2001:db8:f::/64", &["2001:db8:22::11"])];
     lab.kernel().learned(blocks.to_vec()).unwrap();

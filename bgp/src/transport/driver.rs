@@ -435,6 +435,17 @@ impl Driver {
     fn feed(&mut self, input: Input) {
         self.inputs.push_back(input);
         self.feed_all();
+        // What it asks of next hops decides on all routes over them.
+        self.tell();
+    }
+
+    /// Tells the daemon one thing, if it has room.
+    fn tell(&mut self) {
+        if let Ok(room) = self.daemon.try_reserve()
+            && let Some(notice) = self.notices.next()
+        {
+            room.send(notice);
+        }
     }
 
     fn feed_all(&mut self) {
@@ -490,11 +501,7 @@ impl Driver {
             // More may be decided before the speaker is done.
             Output::BestPaths(changes) => {
                 self.notices.best_paths(changes);
-                if let Ok(room) = self.daemon.try_reserve()
-                    && let Some(notice) = self.notices.next()
-                {
-                    room.send(notice);
-                }
+                self.tell();
             }
             // The speaker decides next, which takes the longer the more routes there are.
             Output::NextHopsLost(next_hops) => {

@@ -96,10 +96,13 @@ pub enum Notice {
     BestPaths(Vec<BestPathChange>),
     /// A peer died, and nobody else offers these next hops: ahead of everything that waits. The best paths that follow come later.
     NextHopsLost(Vec<TrackedNextHop>),
-    /// Tell, now and on every change, how this next hop resolves ([`Command::NextHops`]).
-    TrackNextHop(TrackedNextHop),
-    /// This next hop is of no interest any more.
-    UntrackNextHop(TrackedNextHop),
+    /// What next hops are of interest. One that is `gone` and `wanted` is to be told anew.
+    NextHops {
+        /// These are of no interest any more.
+        gone: Vec<TrackedNextHop>,
+        /// Tell, now and on every change, how these resolve ([`Command::NextHops`]).
+        wanted: Vec<TrackedNextHop>,
+    },
     /// The first convergence; every change of best paths that led to it was told before.
     Converged,
     /// Our own prefixes that at least one established peer has been told, all of them: the last word on them, and one after

@@ -13,7 +13,7 @@ use crate::speaker::{BestPathChange, Event, TrackedNextHop};
 /// How many events wait at most; what comes on top is dropped and counted.
 const EVENTS_MAX: usize = 1024;
 
-/// How many prefixes one notice carries at most.
+/// How many prefixes, or next hops, one notice carries at most.
 const BATCH_MAX: usize = 4096;
 
 /// From how many changes of best paths on those are looked for of which later ones tell.
@@ -45,7 +45,7 @@ pub(super) struct Notices {
 enum Tracking {
     Track,
     Untrack,
-    /// Untrack, then track: whoever tracks again wants to be told the resolution again.
+    /// Both: whoever tracks again wants to be told the resolution again.
     Renew,
 }
 
@@ -134,16 +134,9 @@ impl Notices {
             return Some(Notice::Listener { address, state });
         }
         let waits = std::mem::take(&mut self.best_paths_first) && !self.best_paths.is_empty();
-        if !waits && let Some((next_hop, tracking)) = self.tracking.pop_first() {
+        if !waits && !self.tracking.is_empty() {
             self.best_paths_first = true;
-            return Some(match tracking {
-                Tracking::Track => Notice::TrackNextHop(next_hop),
-                Tracking::Untrack => Notice::UntrackNextHop(next_hop),
-                Tracking::Renew => {
-                    self.tracking.insert(next_hop, Tracking::Track);
-                    Notice::UntrackNextHop(next_hop)
-                }
-            });
+            return Some(self.next_hops());
         }
         if !self.best_paths.is_empty() {
             return Some(Notice::BestPaths(self.best_paths.take()));
@@ -171,6 +164,22 @@ impl Notices {
         }
         let lost = std::mem::take(&mut self.events_lost);
         (lost > 0).then_some(Notice::EventsLost(lost))
+    }
+
+    /// The first next hops that the daemon is to be told of.
+    fn next_hops(&mut self) -> Notice {
+        let (mut gone, mut wanted) = (Vec::new(), Vec::new());
+        while wanted.len().max(gone.len()) < BATCH_MAX
+            && let Some((next_hop, tracking)) = self.tracking.pop_first()
+        {
+            if tracking != Tracking::Track {
+                gone.push(next_hop);
+            }
+            if tracking != Tracking::Untrack {
+                wanted.push(next_hop);
+            }
+        }
+        Notice::NextHops { gone, wanted }
     }
 }
 
@@ -214,6 +223,8 @@ impl BestPaths {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::session::State;
     use crate::speaker::{EventKind, NextHops};
@@ -277,11 +288,16 @@ mod tests {
     #[test]
     fn best_paths_do_not_wait_for_all_next_hops() {
         let mut notices = Notices::default();
-        (1..=3).for_each(|n| notices.track(next_hop(n)));
+        let many = |n: u32| TrackedNextHop { address: Ipv4Addr::from(n).into(), ..next_hop(0) };
+        (0..10_000).for_each(|n| notices.track(many(n)));
         notices.best_paths(vec![change("10.1.0.0/24", 1)]);
-        assert!(matches!(notices.next(), Some(Notice::TrackNextHop(_))));
-        assert!(matches!(notices.next(), Some(Notice::BestPaths(_))));
-        assert_eq!(drain(&mut notices).len(), 2);
+        let told: Vec<_> = std::iter::from_fn(|| notices.next())
+            .map(|notice| match notice {
+                Notice::NextHops { wanted, gone } => (wanted.len(), gone.len()),
+                _ => (0, 0),
+            })
+            .collect();
+        assert_eq!(told, [(4096, 0), (0, 0), (4096, 0), (1808, 0)]);
     }
 
     #[test]
@@ -307,11 +323,9 @@ mod tests {
         notices.untrack(dropped);
         notices.track(dropped);
         notices.untrack(dropped);
-        let told = drain(&mut notices);
-        assert_eq!(told.len(), 3, "{told:?}");
-        assert!(told[0].starts_with("Untrack") && told[0].contains("10.0.0.2"), "{told:?}");
-        assert!(told[1].starts_with("Track") && told[1].contains("10.0.0.2"), "{told:?}");
-        assert!(told[2].starts_with("Untrack") && told[2].contains("10.0.0.3"), "{told:?}");
+        let Some(Notice::NextHops { gone, wanted }) = notices.next() else { panic!("next hops are told") };
+        assert_eq!((gone, wanted), (vec![renewed, dropped], vec![renewed]));
+        assert!(notices.is_empty() && notices.next().is_none());
     }
 
     #[test]

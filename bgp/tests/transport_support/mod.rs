@@ -126,8 +126,7 @@ async fn collect(mut notices: mpsc::Receiver<Notice>, known: watch::Sender<Known
                 known.listeners.insert(address, state);
             }
             Notice::Event(event) => known.events.push(event),
-            Notice::TrackNextHop(_)
-            | Notice::UntrackNextHop(_)
+            Notice::NextHops { .. }
             | Notice::Announced(_)
             | Notice::Aggregates(_)
             | Notice::Neighbour { .. }

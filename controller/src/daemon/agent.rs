@@ -524,11 +524,13 @@ impl Agent {
                 let next_hops = next_hops.into_iter().map(to_kernel).collect();
                 block_in_place(|| self.kernel.lost(next_hops))?;
             }
-            Notice::TrackNextHop(next_hop) => block_in_place(|| self.kernel.track(to_kernel(next_hop)))?,
-            Notice::UntrackNextHop(next_hop) => {
-                let next_hop = to_kernel(next_hop);
-                self.known.next_hops.remove(&next_hop);
-                block_in_place(|| self.kernel.untrack(next_hop))?;
+            Notice::NextHops { gone, wanted } => {
+                let gone: Vec<NextHopRef> = gone.into_iter().map(to_kernel).collect();
+                let wanted = wanted.into_iter().map(to_kernel).collect();
+                for next_hop in &gone {
+                    self.known.next_hops.remove(next_hop);
+                }
+                block_in_place(|| self.kernel.track(gone, wanted))?;
             }
             Notice::Converged => {
                 self.known.converged = true;
