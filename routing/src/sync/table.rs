@@ -13,6 +13,17 @@ use crate::route::{Action, Route, RouteKey};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place(u32);
 
+/// The hash of a key, as much of it as is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Hash(u32);
+
+impl Hash {
+    /// For a hash table, which goes by the lowest bits and the highest ones.
+    fn whole(self) -> u64 {
+        u64::from(self.0) << 32 | u64::from(self.0)
+    }
+}
+
 /// How far the comparison of a key is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Work {
@@ -47,8 +58,9 @@ pub(super) struct Known<'a> {
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    /// Where keys are. An entry has its key itself: entries that are named one after the other lie together, and the index is small.
-    places: HashTable<Place>,
+    /// Where keys are, with their hashes: it grows without a look at them. An entry has its key itself: entries that are named one after the
+    /// other lie together, and the index is small.
+    places: HashTable<(Place, Hash)>,
     /// Seeded, as peers choose the prefixes.
     hasher: DefaultHashBuilder,
     entries: Vec<Entry>,
@@ -76,14 +88,26 @@ impl Table {
         self.entries.get_mut(place.0 as usize)
     }
 
+    fn hash(&self, key: &RouteKey) -> Hash {
+        // The lower half is as good as all of it.
+        Hash(self.hasher.hash_one(key) as u32)
+    }
+
     fn find(&self, key: &RouteKey) -> Option<Place> {
-        let is = |place: &Place| self.entry(*place).is_some_and(|entry| entry.key == *key);
-        self.places.find(self.hasher.hash_one(key), is).copied()
+        self.find_hashed(key, self.hash(key))
+    }
+
+    fn find_hashed(&self, key: &RouteKey, hash: Hash) -> Option<Place> {
+        let is = |(place, of): &(Place, Hash)| {
+            *of == hash && self.entry(*place).is_some_and(|entry| entry.key == *key)
+        };
+        self.places.find(hash.whole(), is).map(|(place, _)| *place)
     }
 
     /// The place of a key, which it gets if it has none. It keeps it while something is known of it, or is to be done.
     fn place(&mut self, key: RouteKey) -> Place {
-        if let Some(place) = self.find(&key) {
+        let hash = self.hash(&key);
+        if let Some(place) = self.find_hashed(&key, hash) {
             return place;
         }
         let entry = Entry { key, learned: None, held: None, work: Work::Done };
@@ -100,10 +124,7 @@ impl Table {
                 Place(u32::try_from(self.entries.len().saturating_sub(1)).unwrap_or(u32::MAX))
             }
         };
-        let (entries, hasher) = (&self.entries, &self.hasher);
-        let hash_of =
-            |place: &Place| entries.get(place.0 as usize).map_or(0, |entry| hasher.hash_one(entry.key));
-        self.places.insert_unique(hasher.hash_one(key), place, hash_of);
+        self.places.insert_unique(hash.whole(), (place, hash), |(_, hash)| hash.whole());
         place
     }
 
@@ -112,8 +133,8 @@ impl Table {
         let Some(entry) = self.entry(place) else { return };
         if entry.learned.is_none() && entry.held.is_none() && entry.work == Work::Done {
             // What is free already has a key that may be somewhere else.
-            let hash = self.hasher.hash_one(entry.key);
-            if let Ok(found) = self.places.find_entry(hash, |other| *other == place) {
+            let hash = self.hash(&entry.key).whole();
+            if let Ok(found) = self.places.find_entry(hash, |(other, _)| *other == place) {
                 found.remove();
                 self.free.push(place);
             }
