@@ -21,7 +21,8 @@ impl<T> Id<T> {
         Self(NonZeroU32::new(number).unwrap_or(NonZeroU32::MAX), PhantomData)
     }
 
-    fn index(self) -> usize {
+    /// The id as a place in a table.
+    pub(crate) fn index(self) -> usize {
         self.0.get() as usize - 1
     }
 }

@@ -1,6 +1,5 @@
 //! What a connected station has been told, and what it is told next.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,44 +64,21 @@ impl Packet {
     }
 }
 
-/// Attributes as a table has them.
-#[derive(Clone, Copy, Debug)]
-enum Attributes<'r> {
-    Value(&'r PathAttributes),
-    Stored(&'r Stored),
-}
-
-impl<'r> Attributes<'r> {
-    /// Where they are, which is somewhere else for others.
-    fn address(self) -> usize {
-        match self {
-            Self::Value(value) => std::ptr::from_ref(value).addr(),
-            Self::Stored(stored) => stored.octets().as_ptr().addr(),
-        }
-    }
-
-    fn value(self) -> Option<Cow<'r, PathAttributes>> {
-        match self {
-            Self::Value(value) => Some(Cow::Borrowed(value)),
-            Self::Stored(stored) => stored.attributes().map(Cow::Owned),
-        }
-    }
-}
-
 /// Routes that are told together, each run of them with the same attributes.
 #[derive(Debug, Default)]
-struct Piece<'r> {
-    sets: Vec<Option<Cow<'r, PathAttributes>>>,
+struct Piece {
+    sets: Vec<Option<PathAttributes>>,
+    /// By where the tables have their octets, which is somewhere else for others.
     known: BTreeMap<usize, usize>,
     runs: BTreeMap<(Table, MonitoredRib, Family, Option<usize>), Vec<PathNlri>>,
 }
 
-impl<'r> Piece<'r> {
-    fn put(&mut self, table: Table, rib: MonitoredRib, path: PathNlri, attributes: Option<Attributes<'r>>) {
+impl Piece {
+    fn put(&mut self, table: Table, rib: MonitoredRib, path: PathNlri, attributes: Option<&Stored>) {
         let sets = &mut self.sets;
         let set = attributes.map(|attributes| {
-            *self.known.entry(attributes.address()).or_insert_with(|| {
-                sets.push(attributes.value());
+            *self.known.entry(attributes.octets().as_ptr().addr()).or_insert_with(|| {
+                sets.push(attributes.attributes());
                 sets.len() - 1
             })
         });
@@ -292,7 +268,7 @@ impl Feed {
             let Some(header) = self.header(shared, *table, *rib).filter(|_| monitor.contains(rib)) else {
                 continue;
             };
-            let attributes = set.and_then(|set| piece.sets.get(set)?.as_deref());
+            let attributes = set.and_then(|set| piece.sets.get(set)?.as_ref());
             let bytes = &mut packet.bytes;
             packet.messages += if self.has_path_ids(*table, *family) {
                 message::route_monitoring(&header, *family, attributes, paths, bytes)
@@ -343,20 +319,20 @@ fn read<'r>(
     table: Table,
     path: PathNlri,
     ribs: &'r impl Ribs,
-    mut each: impl FnMut(MonitoredRib, Option<Attributes<'r>>),
+    mut each: impl FnMut(MonitoredRib, Option<&'r Stored>),
 ) {
     match table {
         Table::In(peer) => {
             let (pre_policy, post_policy) = match ribs.adj_rib_in(peer, &path) {
-                Some(Received { pre_policy, post_policy }) => (Some(pre_policy), post_policy),
+                Some(Received { pre_policy, post_policy }) => (pre_policy, post_policy),
                 None => (None, None),
             };
-            each(MonitoredRib::AdjRibInPrePolicy, pre_policy.map(Attributes::Value));
-            each(MonitoredRib::AdjRibInPostPolicy, post_policy.map(Attributes::Value));
+            each(MonitoredRib::AdjRibInPrePolicy, pre_policy);
+            each(MonitoredRib::AdjRibInPostPolicy, post_policy);
         }
-        Table::Loc => each(MonitoredRib::LocRib, ribs.loc_rib(&path.prefix).map(Attributes::Value)),
+        Table::Loc => each(MonitoredRib::LocRib, ribs.loc_rib(&path.prefix)),
         Table::Out(peer) => {
-            each(MonitoredRib::AdjRibOutPostPolicy, ribs.adj_rib_out(peer, &path).map(Attributes::Stored));
+            each(MonitoredRib::AdjRibOutPostPolicy, ribs.adj_rib_out(peer, &path));
         }
     }
 }

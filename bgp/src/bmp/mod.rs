@@ -21,7 +21,6 @@ use self::message::Identity;
 use self::station::{Shared, Station};
 use crate::ingress::AddPathFamilies;
 use crate::types::{Asn, ConnectionId, Family, FamilySet, PeerId};
-use crate::wire::attributes::PathAttributes;
 use crate::wire::nlri::PathNlri;
 use crate::wire::update::Stored;
 
@@ -109,8 +108,8 @@ pub trait Ribs {
     fn told_as(&self, peer: PeerId, prefix: &IpNet) -> Vec<u32>;
     /// A peer's route to a prefix.
     fn adj_rib_in(&self, peer: PeerId, nlri: &PathNlri) -> Option<Received<'_>>;
-    /// The best path to a prefix.
-    fn loc_rib(&self, prefix: &IpNet) -> Option<&PathAttributes>;
+    /// The best path to a prefix; none also where the wire cannot tell its attributes.
+    fn loc_rib(&self, prefix: &IpNet) -> Option<&Stored>;
     /// What a peer is told of a prefix.
     fn adj_rib_out(&self, peer: PeerId, nlri: &PathNlri) -> Option<&Stored>;
     /// What is counted of a peer; none: of the Loc-RIB.
@@ -120,10 +119,10 @@ pub trait Ribs {
 /// A route of an Adj-RIB-In.
 #[derive(Clone, Copy, Debug)]
 pub struct Received<'a> {
-    /// As it came.
-    pub pre_policy: &'a PathAttributes,
-    /// As it was accepted; none: it was not.
-    pub post_policy: Option<&'a PathAttributes>,
+    /// As it came; none: the wire cannot tell its attributes.
+    pub pre_policy: Option<&'a Stored>,
+    /// As it was accepted; none also: it was not.
+    pub post_policy: Option<&'a Stored>,
 }
 
 /// One value of a Statistics Report, by its type (RFC 7854 section 4.8).

@@ -20,7 +20,7 @@ impl Ribs for Nothing {
     fn adj_rib_in(&self, _: PeerId, _: &PathNlri) -> Option<Received<'_>> {
         None
     }
-    fn loc_rib(&self, _: &IpNet) -> Option<&PathAttributes> {
+    fn loc_rib(&self, _: &IpNet) -> Option<&Stored> {
         None
     }
     fn adj_rib_out(&self, _: PeerId, _: &PathNlri) -> Option<&Stored> {

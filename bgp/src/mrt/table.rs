@@ -1,5 +1,6 @@
 //! TABLE_DUMP_V2: the routes of a speaker (RFC 6396 section 4.3).
 
+use std::borrow::Borrow;
 use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::{BufMut, BytesMut};
@@ -43,15 +44,15 @@ pub struct IndexedPeer {
 
 /// One path to a prefix.
 #[derive(Clone, Copy, Debug)]
-pub struct RibEntry<'a> {
+pub struct RibEntry<A> {
     /// Whose it is: a place in PEER_INDEX_TABLE.
     pub peer: u16,
     /// Since when, in seconds since 1970.
     pub originated: u32,
     /// Which of the peer's paths it is (RFC 7911); 0: it has but one.
     pub path_id: u32,
-    /// The attributes.
-    pub attributes: &'a PathAttributes,
+    /// The attributes: a value, or where one is.
+    pub attributes: A,
 }
 
 /// A table that is being dumped.
@@ -94,17 +95,17 @@ impl Table {
 
     /// Appends the paths to a prefix, in as many records as they need: one counts 65535 entries at most. An entry whose attributes are
     /// longer than its length field can tell is left out and counted. `identified`: they are written with their path identifiers.
-    pub fn put_routes<'a>(
+    pub fn put_routes<A: Borrow<PathAttributes>>(
         &mut self,
         prefix: &IpNet,
         identified: bool,
-        entries: impl Iterator<Item = RibEntry<'a>>,
+        entries: impl Iterator<Item = RibEntry<A>>,
         out: &mut BytesMut,
     ) {
         let family = Family::of(prefix);
         let mut record: Option<(Open, usize, u16)> = None;
         for entry in entries {
-            let attributes = table_dump_attributes(entry.attributes, family);
+            let attributes = table_dump_attributes(entry.attributes.borrow(), family);
             let length = attributes.as_ref().and_then(|attributes| u16::try_from(attributes.len()).ok());
             let (Some(attributes), Some(length)) = (attributes, length) else {
                 self.omitted = self.omitted.saturating_add(1);

@@ -84,9 +84,9 @@ impl Decided<'_> {
             return None;
         }
         let from = self.holdings.provenance(Best { source: path.source, attributes: path.attributes })?;
-        let attributes = &self.holdings.attributes.get(path.attributes).attributes;
-        let operations = exporter.admit(&prefix, &from, attributes).ok()?;
-        Some(Arc::new(exporter.rewrite(Family::of(&prefix), &from, attributes, operations)))
+        let attributes = self.holdings.attributes.attributes(path.attributes);
+        let operations = exporter.admit(&prefix, &from, &attributes).ok()?;
+        Some(Arc::new(exporter.rewrite(Family::of(&prefix), &from, &attributes, operations)))
     }
 }
 

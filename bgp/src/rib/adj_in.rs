@@ -331,25 +331,26 @@ impl Rib {
         if let Some(standing) = self.judge_reflection(session, received) {
             return Err(standing);
         }
-        let attributes = &self.holdings.attributes.get(received).attributes;
-        peer.import.evaluate(subject(prefix, attributes, session)).map_err(rejection)
+        let attributes = self.holdings.attributes.attributes(received);
+        peer.import.evaluate(subject(prefix, &attributes, session)).map_err(rejection)
     }
 
     /// What the import policy of a peer has against a route.
     pub(super) fn policy_rejection(&self, peer: PeerId, prefix: IpNet, attributes: AttrId) -> Option<Reason> {
         let peer = self.holdings.peers.get(&peer)?;
         let received = self.holdings.attributes.received(attributes);
-        let attributes = &self.holdings.attributes.get(received).attributes;
-        peer.import.evaluate(subject(&prefix, attributes, peer.session()?)).err().cloned()
+        let attributes = self.holdings.attributes.attributes(received);
+        peer.import.evaluate(subject(&prefix, &attributes, peer.session()?)).err().cloned()
     }
 
     /// How a path stands that reflectors have brought back to where it was (RFC 4456 section 8); none: it is no such path. The policy is
     /// not asked of one: between two reflectors every path comes back, and what is our own must not be alarmed as another's.
     fn judge_reflection(&self, session: &Session, id: AttrId) -> Option<Standing> {
-        let attributes = &self.holdings.attributes.get(id).attributes;
         if session.peer_type == PeerType::External {
-            None
-        } else if attributes.originator_id == Some(self.settings.router_id) {
+            return None;
+        }
+        let attributes = self.holdings.attributes.attributes(id);
+        if attributes.originator_id == Some(self.settings.router_id) {
             Some(Standing::OwnOriginator)
         } else {
             let own = self.settings.cluster_id.is_some_and(|id| attributes.cluster_list.contains(&id));
@@ -362,7 +363,7 @@ impl Rib {
     fn judge_attributes(&self, peer: &Peer, session: &Session, id: AttrId) -> Standing {
         let interned = self.holdings.attributes.get(id);
         // What the peer says of the way is believed before what policy makes of it.
-        let attributes = &self.holdings.attributes.get(self.holdings.attributes.received(id)).attributes;
+        let attributes = self.holdings.attributes.attributes(self.holdings.attributes.received(id));
         let external = session.peer_type == PeerType::External;
         // As good as withdrawn: it takes the place of what the peer told before, and no part.
         if !peer.config.allow_as_sets && attributes.as_path.has_set(true) {
@@ -378,7 +379,7 @@ impl Rib {
         if external && !route_server && attributes.as_path.first() != Some(session.remote_as) {
             return Standing::FirstAs;
         }
-        if is_leak(session, attributes) {
+        if is_leak(session, &attributes) {
             return Standing::RouteLeak;
         }
         // What is to be dropped here we say ourselves, where that was agreed on.
@@ -447,17 +448,19 @@ enum LongLived {
 
 fn long_lived(holdings: &mut Holdings, path: &Path) -> LongLived {
     let operations = holdings.attributes.get(path.attributes).operations().cloned();
-    let interned = holdings.attributes.get(holdings.attributes.received(path.attributes));
-    let communities = &interned.attributes.communities;
+    let received = holdings.attributes.received(path.attributes);
+    let attributes = holdings.attributes.attributes(received);
+    let communities = &attributes.communities;
     if communities.contains(&LLGR_STALE) {
         return LongLived::Is;
     }
     if communities.contains(&NO_LLGR) {
         return LongLived::Goes;
     }
-    let mut attributes = (*interned.attributes).clone();
+    let mut attributes = Arc::unwrap_or_clone(attributes);
     let place = attributes.communities.partition_point(|community| *community < LLGR_STALE);
     attributes.communities.insert(place, LLGR_STALE);
+    let interned = holdings.attributes.get(received);
     let (path_type, link) = (interned.path_type, interned.next_hop.1);
     let mut attributes =
         holdings.attributes.intern(&Arc::new(attributes), path_type, link, &mut holdings.hops);

@@ -87,8 +87,8 @@ impl Aggregates {
             let own = table.find(net).filter(|_| self.by_prefix.get(net).is_some_and(summarizes));
             let own = own.and_then(|id| table.get(id).path(Source::LOCAL));
             own.is_some_and(|path| {
-                let attributes = &holdings.attributes.get(path.attributes).attributes;
-                exporter.admit(net, &LOCAL, attributes).is_ok()
+                let attributes = holdings.attributes.attributes(path.attributes);
+                exporter.admit(net, &LOCAL, &attributes).is_ok()
             })
         })
     }

@@ -1,8 +1,10 @@
-//! Attribute sets as the RIB holds them: once each, with what the decision compares read out of them beforehand.
+//! Attribute sets as the RIB holds them: once each, as octets, with what the decision compares read out of them beforehand.
 
-use std::hash::{Hash, Hasher};
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use bytes::BytesMut;
 
 use super::next_hops::{HopId, NextHops};
 use crate::arena::intern::{Id, Interner};
@@ -10,6 +12,7 @@ use crate::policy::Operations;
 use crate::speaker::TrackedNextHop;
 use crate::types::{Asn, PeerType};
 use crate::wire::attributes::{GRACEFUL_SHUTDOWN, LLGR_STALE, Origin, PathAttributes};
+use crate::wire::update::Stored;
 
 /// LOCAL_PREF of a path that carries none: the value every implementation takes.
 const DEFAULT_LOCAL_PREF: u32 = 100;
@@ -108,10 +111,18 @@ fn hop(path_type: PathType, next_hop: (IpAddr, Option<u32>), hops: &mut NextHops
     }
 }
 
+/// An attribute set as it is kept: a third of what it takes as a value.
+#[derive(Debug)]
+enum Kept {
+    Octets(Stored),
+    /// What has more octets than the wire can tell, as it came with AS numbers of two octets, or policy added to it.
+    Value(Arc<PathAttributes>),
+}
+
 /// An attribute set and what is read out of it.
 #[derive(Debug)]
 pub(super) struct Interned {
-    pub(super) attributes: Arc<PathAttributes>,
+    kept: Kept,
     pub(super) path_type: PathType,
     pub(super) keys: Keys,
     /// The address to forward to, a link-local one with its link.
@@ -119,13 +130,39 @@ pub(super) struct Interned {
     /// It as the kernel is asked about it; a path of our own has none.
     pub(super) hop: Option<HopId>,
     /// What it was received as, and what import policy did to that; none: it is as it was received.
-    imported: Option<(AttrId, Operations)>,
+    imported: Option<Box<(AttrId, Operations)>>,
 }
 
 impl Interned {
+    fn new(
+        attributes: &Arc<PathAttributes>,
+        kept: Kept,
+        path_type: PathType,
+        link: Option<u32>,
+        hops: &mut NextHops,
+    ) -> Self {
+        let next_hop = next_hop(attributes, link);
+        Self {
+            kept,
+            path_type,
+            keys: Keys::of(attributes, path_type),
+            next_hop,
+            hop: hop(path_type, next_hop, hops),
+            imported: None,
+        }
+    }
+
     /// What import policy did to what was received.
     pub(super) fn operations(&self) -> Option<&Operations> {
-        self.imported.as_ref().map(|(_, operations)| operations)
+        self.imported.as_ref().map(|imported| &imported.1)
+    }
+
+    /// The set as octets; none: the wire cannot tell so many.
+    pub(super) fn stored(&self) -> Option<&Stored> {
+        match &self.kept {
+            Kept::Octets(stored) => Some(stored),
+            Kept::Value(_) => None,
+        }
     }
 }
 
@@ -134,17 +171,40 @@ pub(super) type AttrId = Id<Interned>;
 
 /// Every attribute set in use.
 #[derive(Debug, Default)]
-pub(super) struct AttributeTable(Interner<Interned>);
+pub(super) struct AttributeTable {
+    sets: Interner<Interned>,
+    recent: RefCell<Recent>,
+    /// A set that is looked for, as octets.
+    octets: BytesMut,
+}
 
-/// Equal attributes of an internal and an external path differ in what the decision makes of them, and a link-local next hop
-/// is another on each link.
-struct Key<'a>(PathType, Option<u32>, &'a PathAttributes);
+/// The sets that were used last, as values, by their ids: what has just come in is looked at a few times until it is decided on. Every id has
+/// one place, and the newest has it.
+#[derive(Debug, Default)]
+struct Recent(Vec<Option<(AttrId, Arc<PathAttributes>)>>);
 
-impl Hash for Key<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.hash(state);
-        self.1.hash(state);
-        self.2.hash(state);
+impl Recent {
+    const PLACES: usize = 1024;
+
+    fn get(&self, id: AttrId) -> Option<&Arc<PathAttributes>> {
+        let place = self.0.get(id.index() % Self::PLACES)?.as_ref();
+        place.filter(|(of, _)| *of == id).map(|(_, attributes)| attributes)
+    }
+
+    fn put(&mut self, id: AttrId, attributes: &Arc<PathAttributes>) {
+        if self.0.is_empty() {
+            self.0.resize_with(Self::PLACES, || None);
+        }
+        if let Some(place) = self.0.get_mut(id.index() % Self::PLACES) {
+            *place = Some((id, Arc::clone(attributes)));
+        }
+    }
+
+    /// The id is to name another set.
+    fn forget(&mut self, id: AttrId) {
+        if let Some(place) = self.0.get_mut(id.index() % Self::PLACES) {
+            place.take_if(|(of, _)| *of == id);
+        }
     }
 }
 
@@ -157,21 +217,24 @@ impl AttributeTable {
         link: Option<u32>,
         hops: &mut NextHops,
     ) -> AttrId {
+        let Self { sets, recent, octets } = self;
+        Stored::write(attributes, octets);
+        // Equal attributes of an internal and an external path differ in what the decision makes of them, and a link-local next hop is another
+        // on each link.
         let next_hop = next_hop(attributes, link);
-        let is = |i: &Interned| {
-            i.imported.is_none()
-                && i.path_type == path_type
-                && i.next_hop == next_hop
-                && (Arc::ptr_eq(&i.attributes, attributes) || i.attributes == *attributes)
+        let is_kept = |kept: &Kept| match kept {
+            Kept::Octets(stored) => *stored.octets() == **octets,
+            Kept::Value(value) => octets.is_empty() && value == attributes,
         };
-        self.0.intern(&Key(path_type, next_hop.1, attributes), is, || Interned {
-            attributes: attributes.clone(),
-            path_type,
-            keys: Keys::of(attributes, path_type),
-            next_hop,
-            hop: hop(path_type, next_hop, hops),
-            imported: None,
-        })
+        let is = |i: &Interned| {
+            i.imported.is_none() && i.path_type == path_type && i.next_hop == next_hop && is_kept(&i.kept)
+        };
+        let value = octets.is_empty().then_some(attributes);
+        let id = sets.intern(&(path_type, next_hop.1, &**octets, value), is, || {
+            Interned::new(attributes, kept(attributes, octets), path_type, link, hops)
+        });
+        recent.get_mut().put(id, attributes);
+        id
     }
 
     /// The id of what operations make of received attributes, with one more reference. They are made once, and looked up by what they
@@ -182,56 +245,132 @@ impl AttributeTable {
         operations: &Operations,
         hops: &mut NextHops,
     ) -> AttrId {
-        let Interned { attributes, path_type, next_hop: (_, link), .. } = self.0.get(received);
-        let (attributes, path_type, link) = (attributes.clone(), *path_type, *link);
-        let mut is_new = false;
-        let is =
-            |i: &Interned| i.imported.as_ref().is_some_and(|(id, by)| *id == received && by == operations);
-        let id = self.0.intern(&(received, operations), is, || {
-            is_new = true;
+        let attributes = self.attributes(received);
+        let Self { sets, recent, octets } = self;
+        let Interned { path_type, next_hop: (_, link), .. } = sets.get(received);
+        let (path_type, link) = (*path_type, *link);
+        let mut made = None;
+        let is = |i: &Interned| {
+            i.imported.as_ref().is_some_and(|imported| imported.0 == received && imported.1 == *operations)
+        };
+        let id = sets.intern(&(received, operations), is, || {
             let mut attributes = PathAttributes::clone(&attributes);
             operations.iter().for_each(|operation| operation.apply(&mut attributes));
-            let next_hop = next_hop(&attributes, link);
+            let attributes = &*made.insert(Arc::new(attributes));
+            Stored::write(attributes, octets);
             Interned {
-                path_type,
-                keys: Keys::of(&attributes, path_type),
-                next_hop,
-                hop: hop(path_type, next_hop, hops),
-                attributes: Arc::new(attributes),
-                imported: Some((received, Arc::clone(operations))),
+                imported: Some(Box::new((received, Arc::clone(operations)))),
+                ..Interned::new(attributes, kept(attributes, octets), path_type, link, hops)
             }
         });
-        if is_new {
-            self.0.retain(received);
+        if let Some(attributes) = made {
+            sets.retain(received);
+            recent.get_mut().put(id, &attributes);
         }
         id
     }
 
+    /// The attributes as a value.
+    pub(super) fn attributes(&self, id: AttrId) -> Arc<PathAttributes> {
+        let mut recent = self.recent.borrow_mut();
+        if let Some(attributes) = recent.get(id) {
+            return Arc::clone(attributes);
+        }
+        let Interned { kept, next_hop, .. } = self.sets.get(id);
+        let attributes = match kept {
+            // What was written can be read.
+            Kept::Octets(stored) => {
+                Arc::new(stored.attributes().unwrap_or_else(|| PathAttributes::new(next_hop.0)))
+            }
+            Kept::Value(value) => Arc::clone(value),
+        };
+        recent.put(id, &attributes);
+        attributes
+    }
+
     /// What attributes were received as.
     pub(super) fn received(&self, id: AttrId) -> AttrId {
-        self.0.get(id).imported.as_ref().map_or(id, |(received, _)| *received)
+        self.sets.get(id).imported.as_ref().map_or(id, |imported| imported.0)
     }
 
     pub(super) fn get(&self, id: AttrId) -> &Interned {
-        self.0.get(id)
+        self.sets.get(id)
     }
 
     pub(super) fn retain(&mut self, id: AttrId) {
-        self.0.retain(id);
+        self.sets.retain(id);
     }
 
     pub(super) fn release(&mut self, id: AttrId, hops: &mut NextHops) {
-        let Some(Interned { hop, imported, .. }) = self.0.release(id) else { return };
+        let Some(Interned { hop, imported, .. }) = self.sets.release(id) else { return };
+        self.recent.get_mut().forget(id);
         if let Some(hop) = hop {
             hops.let_go(hop);
         }
-        if let Some((received, _)) = imported {
-            self.release(received, hops);
+        if let Some(imported) = imported {
+            self.release(imported.0, hops);
         }
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.sets.len()
+    }
+}
+
+/// How attributes are kept that were written.
+fn kept(attributes: &Arc<PathAttributes>, octets: &[u8]) -> Kept {
+    if octets.is_empty() {
+        return Kept::Value(Arc::clone(attributes));
+    }
+    let stored = Stored::new(octets);
+    debug_assert!(stored.attributes().is_some(), "{attributes:?} are written so that they cannot be read");
+    Kept::Octets(stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Community, Operation};
+
+    const EXTERNAL: PathType = PathType::Learned(PeerType::External);
+
+    fn set(communities: impl IntoIterator<Item = u32>) -> Arc<PathAttributes> {
+        let communities = communities.into_iter().collect();
+        Arc::new(PathAttributes { communities, ..PathAttributes::new([192, 0, 2, 1].into()) })
+    }
+
+    #[test]
+    fn attributes_come_back_whether_they_were_used_of_late_or_not() {
+        let (mut table, mut hops) = (AttributeTable::default(), NextHops::default());
+        // The second time the ids name others.
+        for round in 0..2 {
+            let sets: Vec<_> = (0..3000).map(|n| set([round * 10_000 + n])).collect();
+            let ids: Vec<AttrId> =
+                sets.iter().map(|set| table.intern(set, EXTERNAL, None, &mut hops)).collect();
+            for _ in 0..2 {
+                ids.iter().zip(&sets).for_each(|(id, set)| assert_eq!(table.attributes(*id), *set));
+            }
+            ids.into_iter().for_each(|id| table.release(id, &mut hops));
+            assert_eq!(table.len(), 0);
+        }
+    }
+
+    #[test]
+    fn what_the_wire_cannot_tell_is_kept_as_a_value() {
+        let (mut table, mut hops) = (AttributeTable::default(), NextHops::default());
+        let long = [0, 1].map(|first| set(first..20_000));
+        let ids =
+            [&long[0], &long[1], &set(0..20_000)].map(|set| table.intern(set, EXTERNAL, None, &mut hops));
+        assert_eq!((ids[0] == ids[1], ids[0] == ids[2]), (false, true));
+        assert!(table.get(ids[0]).stored().is_none());
+        assert_eq!([table.attributes(ids[0]), table.attributes(ids[1])], long);
+        // Policy makes one that is too long, and one that is not.
+        for (received, community) in [(ids[0], 7), (table.intern(&set([]), EXTERNAL, None, &mut hops), 8)] {
+            let operations: Operations = vec![Operation::AddCommunity(Community::Standard(community))].into();
+            let id = table.import(received, &operations, &mut hops);
+            assert!(table.attributes(id).communities.contains(&community));
+            assert_eq!((table.received(id), table.get(id).operations()), (received, Some(&operations)));
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The table for whoever copies it, a piece at a time.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 
 use super::Rib;
@@ -8,7 +10,7 @@ use crate::types::PeerId;
 use crate::wire::attributes::PathAttributes;
 
 /// Whose a path is, its identifier, and its attributes.
-type WalkedPath<'a> = (Option<PeerId>, u32, &'a PathAttributes);
+type WalkedPath = (Option<PeerId>, u32, Arc<PathAttributes>);
 
 impl Rib {
     /// Goes through the prefixes from a place in the table on, in no particular order, with whether any of its paths has an identifier, and
@@ -19,13 +21,13 @@ impl Rib {
     pub fn walk(
         &self,
         from: usize,
-        mut look: impl FnMut(&IpNet, bool, &mut dyn Iterator<Item = WalkedPath<'_>>) -> bool,
+        mut look: impl FnMut(&IpNet, bool, &mut dyn Iterator<Item = WalkedPath>) -> bool,
     ) -> Option<usize> {
         let attributes = &self.holdings.attributes;
         for (id, prefix, destination) in self.table.walk(from) {
             let mut paths = destination.paths().iter().map(|path| {
-                let received = attributes.get(attributes.received(path.attributes));
-                (path.source.peer(), path.source.path_id(), &*received.attributes)
+                let received = attributes.attributes(attributes.received(path.attributes));
+                (path.source.peer(), path.source.path_id(), received)
             });
             let identified = destination.paths().iter().any(|path| path.source.path_id() != 0);
             if !look(&prefix, identified, &mut paths) {

@@ -56,7 +56,7 @@ impl Group {
         let Decided { table, holdings, aggregates, .. } = *decided;
         let mut changes = Changes::expecting(ids.len());
         // Routes that share attributes come one behind the other.
-        let mut from: Option<(Best, Provenance)> = None;
+        let mut from: Option<(Best, Provenance, Arc<PathAttributes>)> = None;
         let mut told: Option<(Best, Family, Option<&Operations>, Arc<PathAttributes>)> = None;
         for id in ids {
             if let Some(send) = self.exporter.several(id.family()) {
@@ -65,17 +65,17 @@ impl Group {
             }
             let (key, family) = (table.packed(*id), id.family());
             let best = table.get(*id).best().filter(|best| decided.tells(best.source));
-            if from.map(|(of, _)| of) != best {
-                from = best.and_then(|best| Some((best, holdings.provenance(best)?)));
+            if from.as_ref().map(|(of, ..)| *of) != best {
+                let attributes = |best: Best| holdings.attributes.attributes(best.attributes);
+                from = best.and_then(|best| Some((best, holdings.provenance(best)?, attributes(best))));
             }
-            let admitted = from.and_then(|(best, from)| {
-                let attributes = &holdings.attributes.get(best.attributes).attributes;
+            let admitted = from.as_ref().and_then(|(best, from, attributes)| {
                 let prefix = table.prefix(*id);
-                let operations = self.exporter.admit(&prefix, &from, attributes).ok()?;
+                let operations = self.exporter.admit(&prefix, from, attributes).ok()?;
                 let summary = aggregates.summary(&prefix, &self.exporter, table, holdings);
-                summary.is_none().then_some((best, from, operations))
+                summary.is_none().then_some((*best, from, attributes, operations))
             });
-            let Some((best, from, operations)) = admitted else {
+            let Some((best, from, attributes, operations)) = admitted else {
                 if self.told.remove(id.index()) {
                     changes.withdraw(key);
                 }
@@ -84,8 +84,7 @@ impl Group {
             self.told.insert(id.index());
             let as_before = told.take_if(|told| (told.0, told.1, told.2) == (best, family, operations));
             let (.., told) = told.insert(as_before.unwrap_or_else(|| {
-                let attributes = &holdings.attributes.get(best.attributes).attributes;
-                let told = self.exporter.rewrite(family, &from, attributes, operations);
+                let told = self.exporter.rewrite(family, from, attributes, operations);
                 (best, family, operations, Arc::new(told))
             }));
             changes.announce(key, told, best.source.peer());

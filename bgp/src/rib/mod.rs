@@ -4,8 +4,8 @@
 //!
 //! One table holds every prefix once, an IPv4 one in eight bytes; a prefix holds its paths of all peers, ordered by peer and path identifier, rejected ones included:
 //! the Adj-RIBs-In and the Loc-RIB are views of that table. A path is 20 bytes: whose it is and by which identifier, the id of its attribute
-//! set, the epoch of its Adj-RIB-In, how it stands with import policy and next hop, and its number towards peers that are told several. Attribute sets are interned with the decision's keys read out
-//! of them; one that import policy made of another keeps that one. A route that arrives costs no allocation but for the growth of the table.
+//! set, the epoch of its Adj-RIB-In, how it stands with import policy and next hop, and its number towards peers that are told several. Attribute sets are interned as octets, with the decision's keys
+//! read out of them; one that import policy made of another keeps that one. A route that arrives costs no allocation but for the growth of the table.
 //!
 //! # Flow
 //!

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::Rib;
+use super::attributes::Interned;
 use super::holdings::Source;
 use crate::bmp::{Received, Table};
 use crate::types::{Family, PeerId};
-use crate::wire::attributes::PathAttributes;
 use crate::wire::nlri::PathNlri;
+use crate::wire::update::Stored;
 
 /// What is watched, and what changed in it since that was told last. Nothing is noted of what nobody watches.
 #[derive(Debug, Default)]
@@ -68,17 +69,18 @@ impl Rib {
     pub(crate) fn received(&self, peer: PeerId, nlri: &PathNlri) -> Option<Received<'_>> {
         let destination = self.table.get(self.table.find(&nlri.prefix)?);
         let path = destination.path(Source::of(peer, nlri.path_id))?;
-        let attributes = |id| &*self.holdings.attributes.get(id).attributes;
+        let attributes = &self.holdings.attributes;
+        let accepted = path.standing.uses_next_hop().then(|| attributes.get(path.attributes));
         Some(Received {
-            pre_policy: attributes(self.holdings.attributes.received(path.attributes)),
-            post_policy: path.standing.uses_next_hop().then(|| attributes(path.attributes)),
+            pre_policy: attributes.get(attributes.received(path.attributes)).stored(),
+            post_policy: accepted.and_then(Interned::stored),
         })
     }
 
     /// The best path.
-    pub(crate) fn best(&self, prefix: &IpNet) -> Option<&PathAttributes> {
+    pub(crate) fn best(&self, prefix: &IpNet) -> Option<&Stored> {
         let best = self.table.get(self.table.find(prefix)?).best()?;
-        Some(&self.holdings.attributes.get(best.attributes).attributes)
+        self.holdings.attributes.get(best.attributes).stored()
     }
 
     /// How many prefixes of each family have a best path.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 
 use super::Rib;
-use super::attributes::{AttrId, Interned};
+use super::attributes::{AttrId, AttributeTable};
 use super::decision::{self, Candidate};
 use super::export::{Exporter, Withheld};
 use super::holdings::{Path, Peer, Phase, Standing};
@@ -177,7 +177,7 @@ impl Rib {
         let ranked = candidates.iter().filter_map(|c| Some((Some(c), destination.paths().get(c.path)?)));
         let rest = destination.paths().iter().filter(|p| p.standing != Standing::Eligible).map(|p| (None, p));
         let status = |(candidate, path): (_, &Path)| PathStatus {
-            attributes: shown(self.holdings.attributes.get(version(path.attributes))),
+            attributes: shown(&self.holdings.attributes, version(path.attributes)),
             ..self.path(prefix, path, candidate, candidates.first())
         };
         ranked.chain(rest).map(status).collect()
@@ -199,7 +199,7 @@ impl Rib {
                 let id = path.source.path_id();
                 (id != 0 || peer.session().is_some_and(told)).then_some(id)
             }),
-            attributes: shown(self.holdings.attributes.get(path.attributes)),
+            attributes: shown(&self.holdings.attributes, path.attributes),
             valid: candidate.is_some(),
             best: candidate.is_some_and(|c| c.lost.is_none()),
             multipath: best_or_equal.is_some_and(|c| c.lost.is_some()),
@@ -259,8 +259,8 @@ impl Rib {
             Standing::OwnAs => {
                 let local_as = peer.session().map_or(self.settings.asn, |session| session.local_as);
                 let received = self.holdings.attributes.received(path.attributes);
-                let as_path = &self.holdings.attributes.get(received).attributes.as_path;
-                let times = self.own_as_occurrences(local_as, as_path);
+                let attributes = self.holdings.attributes.attributes(received);
+                let times = self.own_as_occurrences(local_as, &attributes.as_path);
                 let allowed = peer.config.allowed_own_as;
                 Reason::new(
                     "own-as-in-path",
@@ -295,7 +295,7 @@ impl Rib {
     /// What speaks against a path that the peer leaks.
     pub(super) fn leak(&self, peer: &Peer, attributes: AttrId) -> Reason {
         let role = peer.session().and_then(|session| session.role);
-        let attributes = &self.holdings.attributes.get(attributes).attributes;
+        let attributes = self.holdings.attributes.attributes(attributes);
         let to = attributes.only_to_customer.map_or(0, |asn| asn.0);
         Reason::new(
             "route-leak",
@@ -318,12 +318,11 @@ impl Rib {
 
     /// A path as it was taken in, not told.
     pub(super) fn untold(&self, prefix: IpNet, best: Best, destination: &Destination) -> PathStatus {
-        let interned = self.holdings.attributes.get(best.attributes);
         let source = best.source.peer().and_then(|p| self.holdings.peers.get(&p));
         PathStatus {
             peer: source.map(|peer| peer.address),
             path_id: None,
-            attributes: interned.attributes.clone(),
+            attributes: self.holdings.attributes.attributes(best.attributes),
             valid: false,
             best: false,
             multipath: false,
@@ -372,14 +371,15 @@ impl Rib {
         exporter: &Exporter,
     ) -> Option<Result<Arc<PathAttributes>, Reason>> {
         let from = self.holdings.provenance(best)?;
-        let attributes = &self.holdings.attributes.get(best.attributes).attributes;
+        let attributes = self.holdings.attributes.attributes(best.attributes);
         let may = self.decided().tells(best.source).then_some(()).ok_or(Withheld::Deferred);
-        let admitted = may.and_then(|()| exporter.admit(&prefix, &from, attributes)).and_then(|operations| {
-            let summary = self.aggregates.summary(&prefix, exporter, &self.table, &self.holdings);
-            summary.map_or(Ok(operations), |net| Err(Withheld::Summarized(net)))
-        });
+        let admitted =
+            may.and_then(|()| exporter.admit(&prefix, &from, &attributes)).and_then(|operations| {
+                let summary = self.aggregates.summary(&prefix, exporter, &self.table, &self.holdings);
+                summary.map_or(Ok(operations), |net| Err(Withheld::Summarized(net)))
+            });
         let told = admitted.and_then(|operations| {
-            let told = exporter.rewrite(Family::of(&prefix), &from, attributes, operations);
+            let told = exporter.rewrite(Family::of(&prefix), &from, &attributes, operations);
             exporter.fit(prefix, &told).map(|()| Arc::new(told))
         });
         Some(told.map_err(Withheld::reason))
@@ -392,12 +392,13 @@ pub(super) fn peer_next_hop(next_hop: IpAddr) -> Reason {
 }
 
 /// The attributes as they were taken in: with the LOCAL_PREF that we give a path that is about to go.
-fn shown(interned: &Interned) -> Arc<PathAttributes> {
-    match interned.keys.shutting_down {
-        true => Arc::new(PathAttributes {
-            local_pref: Some(interned.keys.local_pref),
-            ..(*interned.attributes).clone()
-        }),
-        false => interned.attributes.clone(),
+fn shown(table: &AttributeTable, id: AttrId) -> Arc<PathAttributes> {
+    let (keys, attributes) = (table.get(id).keys, table.attributes(id));
+    match keys.shutting_down {
+        true => {
+            let local_pref = Some(keys.local_pref);
+            Arc::new(PathAttributes { local_pref, ..Arc::unwrap_or_clone(attributes) })
+        }
+        false => attributes,
     }
 }

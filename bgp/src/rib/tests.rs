@@ -242,6 +242,5 @@ fn a_route_takes_as_much_memory_as_the_docs_say() {
         ("Destination", size_of::<loc::Destination>()),
         ("Path", size_of::<holdings::Path>()),
         ("Interned", size_of::<attributes::Interned>()),
-        ("PathAttributes", size_of::<PathAttributes>()),
     ]);
 }

@@ -17,7 +17,6 @@ use crate::rib::{Rib, RibInput};
 use crate::status::SaidNotification;
 use crate::types::{ConnectionId, Family, FamilySet, PeerAddress, PeerId};
 use crate::wire::Message;
-use crate::wire::attributes::PathAttributes;
 use crate::wire::nlri::PathNlri;
 use crate::wire::update::Stored;
 
@@ -197,7 +196,7 @@ impl Ribs for Tables<'_> {
         self.rib.received(peer, nlri)
     }
 
-    fn loc_rib(&self, prefix: &IpNet) -> Option<&PathAttributes> {
+    fn loc_rib(&self, prefix: &IpNet) -> Option<&Stored> {
         self.rib.best(prefix)
     }
 

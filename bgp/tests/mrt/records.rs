@@ -142,7 +142,8 @@ fn rfc6396_a_table_is_written_with_its_peers_and_each_path() {
     let entry = |peer, attributes| RibEntry { peer, originated: 0x0102_0304, path_id: 0, attributes };
     table.put_routes(&"10.1.0.0/18".parse().unwrap(), false, [entry(0, &v4)].into_iter(), &mut out);
     table.put_routes(&"2001:db8:1::/48".parse().unwrap(), false, [entry(1, &v6)].into_iter(), &mut out);
-    table.put_routes(&"10.2.0.0/16".parse().unwrap(), false, [].into_iter(), &mut out);
+    let none = std::iter::empty::<RibEntry<&PathAttributes>>();
+    table.put_routes(&"10.2.0.0/16".parse().unwrap(), false, none, &mut out);
     let records = records(&out);
     assert_eq!(records.iter().map(|r| (r.kind, r.subtype)).collect::<Vec<_>>(), [(13, 1), (13, 2), (13, 4)]);
     let index = [

@@ -21,6 +21,8 @@ pub(super) enum Purpose {
     Nlri,
     /// The prefixes of an MP_REACH_NLRI with this next hop.
     MpReach(MpNextHop),
+    /// None: they are our own copy, with this next hop, which may be no host's.
+    Copy(MpNextHop),
     /// No prefix is announced: they are only looked at for errors.
     Nothing,
 }
@@ -211,7 +213,7 @@ impl<'a> AttributeSet<'a> {
         let next_hop = match purpose {
             Purpose::Nothing => return None,
             Purpose::Nlri => self.next_hop.map(IpAddr::V4),
-            Purpose::MpReach(next_hop) => {
+            Purpose::MpReach(next_hop) | Purpose::Copy(next_hop) => {
                 self.found.next_hop_link_local = next_hop.link_local;
                 Some(next_hop.global)
             }
@@ -230,7 +232,7 @@ impl<'a> AttributeSet<'a> {
             }
             return None;
         };
-        if !is_host(next_hop) {
+        if !matches!(purpose, Purpose::Copy(_)) && !is_host(next_hop) {
             errors.push(WireError {
                 code: ErrorCode::INVALID_NEXT_HOP_ATTRIBUTE,
                 data: Bytes::new(),

@@ -78,11 +78,7 @@ impl Stored {
             add_path: FamilySet::EMPTY,
             peer_type: PeerType::Internal,
         };
-        let purpose = match next_hop.global {
-            IpAddr::V4(_) => Purpose::Nlri,
-            IpAddr::V6(_) => Purpose::MpReach(next_hop),
-        };
-        attribute_set::decode(octets, purpose, &agreed, &mut Errors::default())
+        attribute_set::decode(octets, Purpose::Copy(next_hop), &agreed, &mut Errors::default())
     }
 }
 
@@ -105,9 +101,13 @@ mod tests {
     #[test]
     fn next_hops_of_every_kind_come_back() {
         let link_local = Some("fe80::1".parse().unwrap());
-        for (next_hop, next_hop_link_local) in
-            [("192.0.2.1", None), ("2001:db8::1", None), ("2001:db8::1", link_local)]
-        {
+        for (next_hop, next_hop_link_local) in [
+            ("192.0.2.1", None),
+            ("0.0.0.0", None),
+            ("2001:db8::1", None),
+            ("2001:db8::1", link_local),
+            ("::", None),
+        ] {
             let next_hop = next_hop.parse().unwrap();
             let attributes = PathAttributes { next_hop_link_local, ..PathAttributes::new(next_hop) };
             let stored = stored(&attributes);
