@@ -645,17 +645,20 @@ async fn sleep_until(deadline: Option<Instant>) {
 /// The same for the kernel: routes that have the same next hops share them.
 fn route_changes(changes: Vec<BestPathChange>) -> Vec<RouteChange> {
     let mut sets: BTreeMap<NextHops, Arc<[NextHopRef]>> = BTreeMap::new();
+    // Most have those of the one before.
+    let mut last: Option<(NextHops, Arc<[NextHopRef]>)> = None;
+    let mut share = |next_hops: NextHops| match &last {
+        Some((of, shared)) if *of == next_hops => Arc::clone(shared),
+        _ => {
+            let make = || next_hops.iter().copied().map(to_kernel).collect();
+            let shared = Arc::clone(sets.entry(next_hops.clone()).or_insert_with(make));
+            last = Some((next_hops, Arc::clone(&shared)));
+            shared
+        }
+    };
     let change = |BestPathChange { prefix, next_hops, direct }| {
-        let shared = match sets.get(&next_hops) {
-            Some(shared) => Arc::clone(shared),
-            None => {
-                let shared: Arc<[NextHopRef]> = next_hops.iter().copied().map(to_kernel).collect();
-                sets.insert(next_hops, Arc::clone(&shared));
-                shared
-            }
-        };
         let direct = direct.map(|direct| direct.into_iter().map(to_kernel).collect());
-        RouteChange { prefix, next_hops: shared, direct }
+        RouteChange { prefix, next_hops: share(next_hops), direct }
     };
     changes.into_iter().map(change).collect()
 }
