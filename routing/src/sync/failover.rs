@@ -94,7 +94,7 @@ impl Engine {
     }
 
     /// Deletes the nexthop objects that nothing uses, while it is certain what does.
-    pub(super) fn sweep_objects(&mut self, fib: &mut impl Fib) {
+    pub(super) fn sweep_objects(&mut self, now: Instant, fib: &mut impl Fib) {
         if !self.table.are_done() || self.stale || self.resync_at.is_some() {
             return;
         }
@@ -102,8 +102,11 @@ impl Engine {
         if table.take_idle() {
             self.objects.litter();
         }
-        let writes = self.objects.sweep(fib, |id| table.over(id) > 0);
-        self.counters.writes = self.counters.writes.saturating_add(writes as u64);
+        let swept = self.objects.sweep(fib, |id| table.over(id) > 0);
+        self.counters.writes = self.counters.writes.saturating_add(swept.writes);
+        if swept.is_unsure {
+            self.ask_resync(now);
+        }
     }
 
     /// What a learned route with this set does: it stays over the group that it goes over if that stands for the set's legs.

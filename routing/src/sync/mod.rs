@@ -288,7 +288,7 @@ impl Engine {
         if std::mem::take(&mut self.neighbours_dirty) {
             self.write_neighbours(fib);
         }
-        self.sweep_objects(fib);
+        self.sweep_objects(now, fib);
         Ok(())
     }
 

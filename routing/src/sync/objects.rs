@@ -127,6 +127,15 @@ pub(super) struct Outcome {
     pub(super) not_resilient: bool,
 }
 
+/// What became of deleting objects.
+#[derive(Debug, Default)]
+pub(super) struct Swept {
+    /// How many went.
+    pub(super) writes: u64,
+    /// Of some it is not known whether they went.
+    pub(super) is_unsure: bool,
+}
+
 impl Objects {
     /// Takes in what the kernel has. Groups that it has not any more are forgotten.
     pub(super) fn look(&mut self, nexthops: Option<&Nexthops>) {
@@ -445,6 +454,7 @@ impl Objects {
                     let error = of_leg.map_or(error, |(_, of_leg)| of_leg.clone());
                     if is_news && self.has(object.id) {
                         outcome.is_behind = true;
+                        self.tampered.remove(&object.id);
                     } else {
                         self.give_up(object.id, &mut outcome);
                     }
@@ -499,22 +509,23 @@ impl Objects {
         }
     }
 
-    /// Deletes the groups that no route goes over, and legs that are in no group. Gives how many objects went. What the kernel does not let go is
-    /// kept, to be used or to go the next time.
-    pub(super) fn sweep(&mut self, fib: &mut impl Fib, is_used: impl Fn(u32) -> bool) -> usize {
+    /// Deletes the groups that no route goes over, and legs that are in no group. What the kernel does not let go is kept, to be used or to go the
+    /// next time.
+    pub(super) fn sweep(&mut self, fib: &mut impl Fib, is_used: impl Fn(u32) -> bool) -> Swept {
+        let mut swept = Swept::default();
         if !std::mem::take(&mut self.litter) {
-            return 0;
+            return swept;
         }
         let unused: Vec<u32> = self.groups.keys().copied().filter(|id| !is_used(*id)).collect();
         let (held, never_made): (Vec<u32>, Vec<u32>) = unused.into_iter().partition(|id| self.has(*id));
-        let groups = delete(fib, &held);
+        let groups = swept.delete(fib, &held);
         never_made.iter().chain(&groups).for_each(|id| self.forget(*id));
         let mut unused = self.unused_legs();
         unused.extend(&self.spare);
-        let legs = delete(fib, &unused);
+        let legs = swept.delete(fib, &unused);
         self.legs.retain(|_, id| !legs.contains(id));
         self.spare.retain(|id| !legs.contains(id));
-        groups.len().saturating_add(legs.len())
+        swept
     }
 
     /// The objects of legs that are in no group, and are to be in none.
@@ -544,13 +555,22 @@ fn object(id: u32, kind: NexthopKind) -> Nexthop {
     Nexthop { id, protocol: Protocol::WEFT, kind }
 }
 
-/// Deletes these objects; gives those that are gone.
-fn delete(fib: &mut impl Fib, ids: &[u32]) -> BTreeSet<u32> {
-    if ids.is_empty() {
-        return BTreeSet::new();
+impl Swept {
+    /// Deletes these objects; gives those that are gone.
+    fn delete(&mut self, fib: &mut impl Fib, ids: &[u32]) -> BTreeSet<u32> {
+        if ids.is_empty() {
+            return BTreeSet::new();
+        }
+        let writes: Vec<Write> = ids.iter().map(|id| Write::DeleteNexthop(*id)).collect();
+        let mut gone = BTreeSet::new();
+        for (id, result) in ids.iter().zip(fib.apply(&writes)) {
+            let errno = result.as_ref().err().map(Error::errno);
+            self.writes = self.writes.saturating_add(u64::from(errno.is_none()));
+            self.is_unsure |= errno == Some(None);
+            if matches!(errno, None | Some(Some(Errno::ENOENT))) {
+                gone.insert(*id);
+            }
+        }
+        gone
     }
-    let writes: Vec<Write> = ids.iter().map(|id| Write::DeleteNexthop(*id)).collect();
-    let is_gone =
-        |result: Result<(), Error>| result.err().is_none_or(|error| error.errno() == Some(Errno::ENOENT));
-    ids.iter().zip(fib.apply(&writes)).filter_map(|(id, result)| is_gone(result).then_some(*id)).collect()
 }
