@@ -78,6 +78,7 @@ impl Community {
             Self::Extended(community) => attributes.ext_communities.retain(|c| c != community),
             Self::Large(community) => attributes.large_communities.retain(|c| c != community),
         }
+        attributes.tidy_partial();
     }
 }
 

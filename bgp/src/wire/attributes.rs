@@ -14,7 +14,8 @@ pub const LLGR_STALE: u32 = 0xFFFF_0006;
 /// NO_LLGR (RFC 9494), a standard community: the path is not to be kept for longer than its peer's restart time.
 pub const NO_LLGR: u32 = 0xFFFF_0007;
 
-/// The attributes that one or more prefixes share. Immutable once decoded; interned by the RIB.
+/// The attributes that one or more prefixes share. Immutable once decoded. Tables keep them as octets
+/// ([`Stored`](super::update::Stored)).
 ///
 /// MP_REACH_NLRI's next hop lives in `next_hop`; its prefixes do not live here, so that equal attributes are equal
 /// whatever they are attached to.
@@ -78,6 +79,19 @@ impl PathAttributes {
             partial: Partial::default(),
         }
     }
+
+    /// Drops the partial bits of communities of which none is left: those that are attached later are this speaker's own.
+    pub(crate) fn tidy_partial(&mut self) {
+        for (type_code, is_gone) in [
+            (code::COMMUNITIES, self.communities.is_empty()),
+            (code::EXTENDED_COMMUNITIES, self.ext_communities.is_empty()),
+            (code::LARGE_COMMUNITY, self.large_communities.is_empty()),
+        ] {
+            if is_gone {
+                self.partial.remove(type_code);
+            }
+        }
+    }
 }
 
 /// Known optional transitive attributes with the partial bit: somebody on their way did not know them (RFC 4271 section 4.3).
@@ -99,6 +113,11 @@ impl Partial {
     /// Notes that one of this type has the bit.
     pub(super) fn insert(&mut self, type_code: u8) {
         self.0 |= Self::bit(type_code);
+    }
+
+    /// None of this type is there any more.
+    fn remove(&mut self, type_code: u8) {
+        self.0 &= !Self::bit(type_code);
     }
 
     /// The bit in the flags of one of this type, if it has it.
@@ -252,5 +271,24 @@ impl AsPath {
             }
             _ => self.0.insert(0, Segment { kind: SegmentKind::Sequence, asns: vec![asn] }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn communities_that_are_attached_after_the_last_has_gone_are_not_partial() {
+        let mut attributes = PathAttributes::new([192, 0, 2, 1].into());
+        attributes.communities = vec![1];
+        attributes.large_communities = vec![[1, 2, 3]];
+        [code::COMMUNITIES, code::LARGE_COMMUNITY, code::AGGREGATOR]
+            .map(|type_code| attributes.partial.insert(type_code));
+        attributes.communities.clear();
+        attributes.tidy_partial();
+        let flags = [code::COMMUNITIES, code::LARGE_COMMUNITY, code::AGGREGATOR]
+            .map(|type_code| attributes.partial.flag(type_code));
+        assert_eq!(flags, [0, flag::PARTIAL, flag::PARTIAL]);
     }
 }
