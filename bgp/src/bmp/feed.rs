@@ -253,19 +253,23 @@ impl Feed {
         }
         let mut piece = Piece::default();
         for (table, path) in self.changes.take(PIECE) {
-            read(table, path, ribs, |rib, attributes| piece.put(table, rib, path, attributes));
+            read(table, path, ribs, |rib, attributes| {
+                if monitor.contains(&rib) {
+                    piece.put(table, rib, path, attributes);
+                }
+            });
         }
         let (found, over) = self.walk.step(ribs, PIECE);
         for (table, path) in found {
             // What is not there the station does not know, or is told as a change.
             read(table, path, ribs, |rib, attributes| {
-                if attributes.is_some() {
+                if attributes.is_some() && monitor.contains(&rib) {
                     piece.put(table, rib, path, attributes);
                 }
             });
         }
         for ((table, rib, family, set), paths) in &piece.runs {
-            let Some(header) = self.header(shared, *table, *rib).filter(|_| monitor.contains(rib)) else {
+            let Some(header) = self.header(shared, *table, *rib) else {
                 continue;
             };
             let attributes = set.and_then(|set| piece.sets.get(set)?.as_ref());
