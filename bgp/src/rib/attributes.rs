@@ -111,7 +111,7 @@ fn hop(path_type: PathType, next_hop: (IpAddr, Option<u32>), hops: &mut NextHops
     }
 }
 
-/// An attribute set as it is kept: a third of what it takes as a value.
+/// An attribute set as it is kept: octets take a quarter of what it takes as a value.
 #[derive(Debug)]
 enum Kept {
     Octets(Stored),
@@ -178,8 +178,8 @@ pub(super) struct AttributeTable {
     octets: BytesMut,
 }
 
-/// The sets that were used last, as values, by their ids: what has just come in is looked at a few times until it is decided on. Every id has
-/// one place, and the newest has it.
+/// Sets that were used of late, as values, by their ids: what has just come in is looked at a few times until it is decided on. Every id has one
+/// place, and the newest has it.
 #[derive(Debug, Default)]
 struct Recent(Vec<Option<(AttrId, Arc<PathAttributes>)>>);
 

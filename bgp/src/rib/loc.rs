@@ -72,6 +72,10 @@ impl Destination {
             }
             Err(place) => {
                 let number = if path.source == Source::LOCAL { PathKey::OWN } else { self.free_number() };
+                if self.paths.len() == self.paths.capacity() {
+                    // As many prefixes as there are have room to spare: by default as much again as they need.
+                    self.paths.reserve_exact((self.paths.len() / 4).max(1));
+                }
                 self.paths.insert(place, Path { number, ..path });
                 None
             }

@@ -1,4 +1,4 @@
-//! Path attributes as octets: a third of the memory that they take as a value. What is there to be told later is kept like that.
+//! Path attributes as octets: a quarter of the memory that they take as a value. Tables keep them like that.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
