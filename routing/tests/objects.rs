@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use nix::errno::Errno;
-use weft_routing::fib::Fib;
+use weft_routing::fib::{Fib, Notification, Snapshot, Write};
 use weft_routing::memory::MemoryFib;
-use weft_routing::netlink::{Address, Link, Scope};
-use weft_routing::nexthop::{Nexthop, NexthopKind, OWN_IDS, Resilience};
+use weft_routing::netlink::{Address, Error, Link, Scope};
+use weft_routing::nexthop::{Nexthop, NexthopKind, Nexthops, OWN_IDS, Resilience};
 use weft_routing::route::{Action, NextHop, NextHops, Protocol, Route, RouteKey};
 use weft_routing::sync::{Engine, Event};
 use weft_routing::{NextHopRef, RouteChange, Settings};
@@ -255,6 +255,54 @@ fn what_the_kernel_does_not_let_go_is_used_or_goes_later() {
     assert_eq!(lab.fib.objects(), before);
     lab.learn(0..1, &[]);
     assert_eq!(lab.objects(), (0, 0));
+}
+
+/// A kernel that deletes objects and does not say so.
+struct Mute(MemoryFib);
+
+impl Fib for Mute {
+    fn dump(&mut self) -> Result<Snapshot, Error> {
+        self.0.dump()
+    }
+
+    fn nexthops(&mut self) -> Result<Option<Nexthops>, Error> {
+        self.0.nexthops()
+    }
+
+    fn apply(&mut self, writes: &[Write]) -> Vec<Result<(), Error>> {
+        let results = self.0.apply(writes).into_iter().zip(writes);
+        let is_delete = |write: &Write| matches!(write, Write::DeleteNexthop(_));
+        results.map(|(result, write)| if is_delete(write) { Err(Error::NoReply) } else { result }).collect()
+    }
+
+    fn begin<'a>(&mut self, writes: impl IntoIterator<Item = &'a Write>) {
+        self.0.begin(writes);
+    }
+
+    fn finish(&mut self) -> Vec<Result<(), Error>> {
+        self.0.finish()
+    }
+
+    fn notifications(&mut self) -> Vec<Notification> {
+        self.0.notifications()
+    }
+}
+
+#[test]
+fn what_may_have_gone_is_looked_for() {
+    let mut lab = Lab::new(MemoryFib::new());
+    lab.learn(0..1, &[1]);
+    let mut mute = Mute(std::mem::take(&mut lab.fib));
+    lab.engine.learned(learn(0..1, &[]));
+    for _ in 0..3 {
+        lab.engine.run(lab.now, &mut mute).unwrap();
+    }
+    lab.fib = mute.0;
+    assert_eq!(lab.fib.objects().iter().count(), 0);
+    lab.settle();
+    assert_eq!(lab.objects(), (0, 0));
+    lab.learn(0..1, &[1]);
+    lab.ensure(0..1, &[1]);
 }
 
 #[test]
