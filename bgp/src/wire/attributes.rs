@@ -277,6 +277,7 @@ impl AsPath {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Community;
 
     #[test]
     fn communities_that_are_attached_after_the_last_has_gone_are_not_partial() {
@@ -285,8 +286,7 @@ mod tests {
         attributes.large_communities = vec![[1, 2, 3]];
         let partial = [code::COMMUNITIES, code::LARGE_COMMUNITY, code::AGGREGATOR];
         partial.iter().for_each(|type_code| attributes.partial.insert(*type_code));
-        attributes.communities.clear();
-        attributes.tidy_partial();
+        Community::Standard(1).remove_from(&mut attributes);
         let flags = partial.map(|type_code| attributes.partial.flag(type_code));
         assert_eq!(flags, [0, flag::PARTIAL, flag::PARTIAL]);
     }
