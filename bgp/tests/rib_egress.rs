@@ -78,6 +78,36 @@ fn a_new_peer_gets_the_table_and_then_end_of_rib_of_each_family() {
 }
 
 #[test]
+fn what_the_only_peer_of_a_group_tells_is_kept_for_the_next_one() {
+    let kept = |lab: &Lab| lab.egresses.values().map(|egress| egress.keys().count()).sum::<usize>();
+    let (first, second) = (net("10.0.0.0/24"), net("10.0.1.0/24"));
+    let mut lab = Lab::advertising();
+    lab.configure(false, 1, [net("10.9.0.0/16")]);
+    lab.peer(1, config());
+    lab.up(session(1, Asn(65001)));
+    lab.announce(1, attributes(&[65001], "192.0.2.1"), &[first, second]);
+    lab.read_all();
+    assert_eq!((kept(&lab), lab.sink(1).table.len()), (1, 1), "our own prefix is all that there is to tell");
+
+    lab.peer(2, config());
+    lab.up(session(2, Asn(65002)));
+    lab.announce(2, attributes(&[65002], "192.0.2.2"), &[net("10.0.2.0/24")]);
+    lab.read_all();
+    assert_eq!((lab.egresses.len(), lab.sink(2).table.len(), lab.sink(1).table.len()), (1, 3, 2));
+
+    // Of what the other leaves behind the one that stays has heard nothing, and does not.
+    lab.down(2, Down::Death);
+    lab.withdraw(1, &[first]);
+    lab.announce(1, attributes(&[65001, 65009], "192.0.2.1"), &[second]);
+    lab.read_all();
+    assert_eq!((kept(&lab), lab.sink(1).table.len()), (1, 1));
+    lab.up(session(2, Asn(65002)));
+    lab.read_all();
+    let told: Vec<_> = lab.sink(2).table.keys().copied().collect();
+    assert_eq!(told, [second, net("10.9.0.0/16")]);
+}
+
+#[test]
 fn peers_at_one_place_share_their_bytes() {
     let mut lab = between();
     lab.peer(3, config());

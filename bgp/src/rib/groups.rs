@@ -36,6 +36,8 @@ struct Group {
     /// The peers that join once it is complete and nothing is dirty.
     waiting: BTreeSet<PeerId>,
     members: BTreeSet<PeerId>,
+    /// Whether it lacks routes of its only peer, who is not told them.
+    lacking: bool,
 }
 
 impl Group {
@@ -48,6 +50,21 @@ impl Group {
             deferring,
             waiting: BTreeSet::new(),
             members: BTreeSet::new(),
+            lacking: false,
+        }
+    }
+
+    /// The only peer that is in it or is to be.
+    fn only_peer(&self) -> Option<PeerId> {
+        let mut peers = self.members.iter().chain(&self.waiting);
+        peers.next().copied().filter(|_| peers.next().is_none())
+    }
+
+    /// A peer is to join. It may be told what the only one was not.
+    fn expect(&mut self, peer: PeerId) {
+        self.waiting.insert(peer);
+        if self.only_peer().is_none() && std::mem::take(&mut self.lacking) {
+            self.filled = Some(0);
         }
     }
 
@@ -55,6 +72,7 @@ impl Group {
     fn changes(&mut self, ids: &[PrefixId], decided: &Decided<'_>) -> Changes {
         let Decided { table, holdings, aggregates, .. } = *decided;
         let mut changes = Changes::expecting(ids.len());
+        let only_peer = self.only_peer();
         // Routes that share attributes come one behind the other.
         let mut from: Option<(Best, Provenance, Arc<PathAttributes>)> = None;
         let mut told: Option<(Best, Family, Option<&Operations>, Arc<PathAttributes>)> = None;
@@ -65,6 +83,9 @@ impl Group {
             }
             let (key, family) = (table.packed(*id), id.family());
             let best = table.get(*id).best().filter(|best| decided.tells(best.source));
+            let is_for_nobody = |best: &Best| only_peer.is_some_and(|peer| best.source.is_of(peer));
+            self.lacking |= best.as_ref().is_some_and(is_for_nobody);
+            let best = best.filter(|best| !is_for_nobody(best));
             if from.as_ref().map(|(of, ..)| *of) != best {
                 let attributes = |best: Best| holdings.attributes.attributes(best.attributes);
                 from = best.and_then(|best| Some((best, holdings.provenance(best)?, attributes(best))));
@@ -161,7 +182,7 @@ impl Rib {
         let next = (peer.group != Some(target)).then_some(target);
         let abandoned = std::mem::replace(&mut peer.next_group, next).filter(|old| Some(*old) != next);
         if let Some(group) = next.and_then(|next| groups.groups.get_mut(&next)) {
-            group.waiting.insert(id);
+            group.expect(id);
         }
         if let Some(old) = abandoned {
             self.depart(old, id);
