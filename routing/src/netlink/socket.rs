@@ -15,6 +15,8 @@ use crate::netns;
 
 /// Bytes sent in one system call. The kernel refuses more than the socket's send buffer (212,992 by default).
 const SEND_BYTES: usize = 120 * 1024;
+/// What a request takes about: that of a route over a nexthop object.
+const REQUEST_BYTES: usize = 64;
 /// Larger than any datagram rtnetlink makes: a dump fills at most 32 KiB.
 const RECEIVE_BYTES: usize = 128 * 1024;
 /// What one queued error is charged against the receive buffer at most (`skb->truesize` of a small
@@ -292,6 +294,7 @@ impl Numbering {
         mut bytes: Vec<u8>,
     ) -> Send {
         bytes.clear();
+        bytes.reserve(requests.size_hint().0.saturating_mul(REQUEST_BYTES).min(SEND_BYTES));
         let (first, mut count, mut last) = (self.sequence.wrapping_add(1), 0usize, 0);
         while count < self.replies_per_send
             && let Some(request) = requests.peek()

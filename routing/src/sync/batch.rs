@@ -116,7 +116,7 @@ impl Engine {
             self.adopted.remove(&key);
         }
         let (foreign, adopted) = (self.view.topology.holds(key), self.adopted.contains(&key));
-        let compared = Compared { key, desired: desired.as_ref(), actual: held, foreign, adopted };
+        let compared = Compared { key, desired: desired.as_ref(), actual: held.as_deref(), foreign, adopted };
         let Some(write) = delta::write(compared) else {
             self.drifted.remove(&key);
             self.forget_refusal(key);

@@ -82,8 +82,8 @@ impl Engine {
         }
         self.mark_sets(&self.learned.with_legs(&outcome.given_up.into_iter().collect()));
         for id in outcome.repaired {
-            let is_over = |route: &&Route| route.action == Action::Object(id);
-            let Some(example) = self.table.routes().filter(is_over).map(|route| route.key).min() else {
+            let routes = self.table.routes().filter(|route| route.action == Action::Object(id));
+            let Some(example) = routes.map(|route| route.key).min() else {
                 continue;
             };
             let (routes, example) = (self.table.over(id), example.destination());

@@ -469,8 +469,8 @@ impl Engine {
     }
 
     /// The route that should hold a key; `None` when nothing wants the key or the route cannot be made now.
-    fn desired(&self, known: Known<'_>) -> Option<Route> {
-        let Known { key, learned, held } = known;
+    fn desired(&self, known: &Known<'_>) -> Option<Route> {
+        let &Known { key, learned, ref held } = known;
         let destination = key.destination();
         let preferred_source = match destination {
             IpNet::V4(_) => self.sources.v4,
@@ -493,14 +493,15 @@ impl Engine {
         if set.is_discard() {
             return Some(ours(Action::Blackhole));
         }
-        (!set.legs.is_empty()).then(|| Route { preferred_source, ..ours(self.by_group(set, held)) })
+        (!set.legs.is_empty())
+            .then(|| Route { preferred_source, ..ours(self.by_group(set, held.as_deref())) })
     }
 
     /// The same of the key at a place, over a group if there can be one.
     fn desired_over_group(&mut self, place: Place) -> Option<Route> {
         let known = self.table.known_at(place)?;
         let learned = known.learned;
-        let mut route = self.desired(known)?;
+        let mut route = self.desired(&known)?;
         if let Action::Forward(legs) = &route.action
             && route.protocol == Protocol::WEFT
             && self.objects.serve(legs)

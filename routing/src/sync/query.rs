@@ -89,7 +89,7 @@ impl Engine {
             self.view.topology.link(index).map_or_else(|| index.to_string(), name)
         };
         let known = self.table.known(key);
-        let (actual, desired) = (known.held, self.desired(known));
+        let (desired, actual) = (self.desired(&known), known.held.as_deref());
         let shown = desired.as_ref().or(actual);
         let pod = self.pods.get(&key.destination().addr()).is_some_and(|pod| pod.key() == key);
         let unmade = if pod { Protocol::WEFT_PODS } else { Protocol::WEFT };
@@ -123,7 +123,7 @@ impl Engine {
 
     fn state(&self, key: RouteKey) -> RouteState {
         let known = self.table.known(key);
-        let (actual, desired) = (known.held, self.desired(known));
+        let (desired, actual) = (self.desired(&known), known.held.as_deref());
         let foreign = self.view.topology.foreign(&key.destination());
         let shadow = foreign.first().filter(|route| route.key.metric() <= key.metric());
         match (&desired, actual) {

@@ -147,7 +147,7 @@ impl<'a> Recursion<'a> {
     fn left(self, prefix: IpNet) -> Vec<NextHop> {
         let key = RouteKey::new(prefix, self.settings.metric);
         let route = self.adopted.get(&key).and_then(|key| self.table.held(key));
-        let legs = match route.map(|route| &route.action) {
+        let legs = match route.as_deref().map(|route| &route.action) {
             Some(Action::Forward(legs)) => Some(legs),
             Some(Action::Object(id)) => self.objects.legs(*id),
             _ => None,

@@ -47,11 +47,11 @@ impl Engine {
             let actual = table.known_at(*place).and_then(|known| known.held);
             let (Write::Add(route) | Write::Replace(route)) = write else { return true };
             let Action::Object(to) = route.action else { return true };
-            let stays = actual.and_then(over).filter(|from| kept.get(from) == Some(&to));
+            let stays = actual.as_deref().and_then(over).filter(|from| kept.get(from) == Some(&to));
             if let Some(group) = stays.or_else(|| instead.get(&to).copied()) {
                 route.action = Action::Object(group);
             }
-            let is_done = actual == Some(&*route);
+            let is_done = actual.as_deref() == Some(&*route);
             if is_done {
                 table.done(*place);
             }
@@ -68,7 +68,7 @@ impl Engine {
         for (place, write) in writes {
             let Write::Replace(route) = write else { continue };
             let held = self.table.known_at(*place).and_then(|known| known.held);
-            if let (Some(from), Some(to)) = (held.and_then(over), over(route)) {
+            if let (Some(from), Some(to)) = (held.as_deref().and_then(over), over(route)) {
                 let count = leaving.entry(from).or_default().entry(to).or_default();
                 *count = count.saturating_add(1);
             }

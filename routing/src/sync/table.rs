@@ -1,13 +1,15 @@
 //! Every key that something is known of, once: which set of next hops was learned for it, what the kernel has of ours, and whether the two
 //! are to be compared. A key is looked up once; from then on its place serves.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher;
+use std::net::IpAddr;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::wanted::SetId;
-use crate::route::{Action, Route, RouteKey};
+use crate::route::{Action, Protocol, Route, RouteKey};
 
 /// Where a key is. Another key's once nothing is known of this one any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,22 +39,91 @@ enum Work {
     Again,
 }
 
+/// There are as many as routes, and each is looked at several times, far from the one before: none is larger than a cache line.
 #[derive(Debug)]
 struct Entry {
     key: RouteKey,
-    learned: Option<SetId>,
-    held: Option<Route>,
+    hash: Hash,
     work: Work,
+    learned: Option<SetId>,
+    held: Held,
+}
+
+/// The route that the kernel has of ours.
+#[derive(Debug, Default)]
+enum Held {
+    #[default]
+    None,
+    /// A learned one over a nexthop object, as nearly all are.
+    Over {
+        object: u32,
+        source: SourceId,
+    },
+    Other(Box<Route>),
+}
+
+/// Names a preferred source.
+type SourceId = u8;
+
+/// The preferred sources of routes, as many as there are names for; none is one.
+#[derive(Debug, Default)]
+struct Sources(Vec<Option<IpAddr>>);
+
+impl Sources {
+    fn name(&mut self, source: Option<IpAddr>) -> Option<SourceId> {
+        let found = self.0.iter().position(|other| *other == source);
+        let id = SourceId::try_from(found.unwrap_or(self.0.len())).ok()?;
+        if found.is_none() {
+            self.0.push(source);
+        }
+        Some(id)
+    }
+
+    fn get(&self, id: SourceId) -> Option<IpAddr> {
+        self.0.get(usize::from(id)).copied().flatten()
+    }
+
+    fn pack(&mut self, route: Route) -> Held {
+        match (&route.action, route.protocol) {
+            (Action::Object(object), Protocol::WEFT) => match self.name(route.preferred_source) {
+                Some(source) => Held::Over { object: *object, source },
+                None => Held::Other(Box::new(route)),
+            },
+            _ => Held::Other(Box::new(route)),
+        }
+    }
+
+    /// The route over an object to a key.
+    fn over(&self, key: RouteKey, object: u32, source: SourceId) -> Route {
+        let (protocol, preferred_source) = (Protocol::WEFT, self.get(source));
+        Route { key, protocol, action: Action::Object(object), preferred_source }
+    }
+
+    fn show<'a>(&self, entry: &'a Entry) -> Option<Cow<'a, Route>> {
+        match &entry.held {
+            Held::None => None,
+            Held::Over { object, source } => Some(Cow::Owned(self.over(entry.key, *object, *source))),
+            Held::Other(route) => Some(Cow::Borrowed(route)),
+        }
+    }
+
+    fn unpack(&self, key: RouteKey, held: Held) -> Option<Route> {
+        match held {
+            Held::None => None,
+            Held::Over { object, source } => Some(self.over(key, object, source)),
+            Held::Other(route) => Some(*route),
+        }
+    }
 }
 
 /// What is known of a key.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Known<'a> {
     pub(super) key: RouteKey,
     /// The set that a learned route to it has.
     pub(super) learned: Option<SetId>,
     /// The route that the kernel has of ours.
-    pub(super) held: Option<&'a Route>,
+    pub(super) held: Option<Cow<'a, Route>>,
 }
 
 /// See the [module](self).
@@ -65,6 +136,7 @@ pub(super) struct Table {
     hasher: DefaultHashBuilder,
     entries: Vec<Entry>,
     free: Vec<Place>,
+    sources: Sources,
     /// How many keys the kernel holds for us.
     held: usize,
     /// How many of them go over each nexthop object.
@@ -110,7 +182,7 @@ impl Table {
         if let Some(place) = self.find_hashed(&key, hash) {
             return place;
         }
-        let entry = Entry { key, learned: None, held: None, work: Work::Done };
+        let entry = Entry { key, hash, work: Work::Done, learned: None, held: Held::None };
         let place = match self.free.pop() {
             Some(place) => {
                 if let Some(free) = self.entry_mut(place) {
@@ -131,10 +203,9 @@ impl Table {
     /// Forgets the key if nothing is known of it.
     fn tidy(&mut self, place: Place) {
         let Some(entry) = self.entry(place) else { return };
-        if entry.learned.is_none() && entry.held.is_none() && entry.work == Work::Done {
-            // What is free already has a key that may be somewhere else.
-            let hash = self.hash(&entry.key).whole();
-            if let Ok(found) = self.places.find_entry(hash, |(other, _)| *other == place) {
+        if entry.learned.is_none() && matches!(entry.held, Held::None) && entry.work == Work::Done {
+            // What is free already is not there.
+            if let Ok(found) = self.places.find_entry(entry.hash.whole(), |(other, _)| *other == place) {
                 found.remove();
                 self.free.push(place);
             }
@@ -149,8 +220,8 @@ impl Table {
 
     /// What is known of the key at a place.
     pub(super) fn known_at(&self, place: Place) -> Option<Known<'_>> {
-        let Entry { key, learned, held, .. } = self.entry(place)?;
-        Some(Known { key: *key, learned: *learned, held: held.as_ref() })
+        let entry = self.entry(place)?;
+        Some(Known { key: entry.key, learned: entry.learned, held: self.sources.show(entry) })
     }
 }
 
@@ -187,13 +258,13 @@ impl Table {
 /// What the kernel has of ours.
 impl Table {
     /// The route that the kernel has.
-    pub(super) fn held(&self, key: &RouteKey) -> Option<&Route> {
-        self.entry(self.find(key)?)?.held.as_ref()
+    pub(super) fn held(&self, key: &RouteKey) -> Option<Cow<'_, Route>> {
+        self.sources.show(self.entry(self.find(key)?)?)
     }
 
     /// All of them, in no order.
-    pub(super) fn routes(&self) -> impl Iterator<Item = &Route> {
-        self.entries.iter().filter_map(|entry| entry.held.as_ref())
+    pub(super) fn routes(&self) -> impl Iterator<Item = Cow<'_, Route>> {
+        self.entries.iter().filter_map(|entry| self.sources.show(entry))
     }
 
     /// How many there are.
@@ -214,7 +285,15 @@ impl Table {
             *count = count.saturating_add(1);
         }
         self.held = self.held.saturating_add(1);
-        let before = self.entry_mut(place).and_then(|entry| entry.held.replace(route));
+        let held = self.sources.pack(route);
+        self.exchange(place, held)
+    }
+
+    /// Puts one in the place of another, and counts that out.
+    fn exchange(&mut self, place: Place, held: Held) -> Option<Route> {
+        let entry = self.entry_mut(place)?;
+        let (key, before) = (entry.key, std::mem::replace(&mut entry.held, held));
+        let before = self.sources.unpack(key, before);
         self.left(before.as_ref());
         before
     }
@@ -226,8 +305,7 @@ impl Table {
 
     /// The same, at a place.
     pub(super) fn let_go_at(&mut self, place: Place) -> Option<Route> {
-        let before = self.entry_mut(place)?.held.take();
-        self.left(before.as_ref());
+        let before = self.exchange(place, Held::None);
         self.tidy(place);
         before
     }
@@ -252,7 +330,7 @@ impl Table {
         let before: Vec<Route> = places.filter_map(|place| self.let_go_at(Place(place))).collect();
         let mut all: BTreeSet<RouteKey> = routes.iter().map(|route| route.key).collect();
         routes.into_iter().for_each(|route| drop(self.hold(route)));
-        let is_other = |route: &&Route| self.held(&route.key) != Some(*route);
+        let is_other = |route: &&Route| self.held(&route.key).as_deref() != Some(*route);
         let others = before.iter().filter(is_other).map(|route| route.key).collect();
         all.extend(before.iter().map(|route| route.key));
         (others, all)
@@ -274,7 +352,8 @@ impl Table {
         if gone.is_empty() {
             return Vec::new();
         }
-        let is_over = |route: &&Route| matches!(route.action, Action::Object(id) if gone.contains(&id));
+        let is_over =
+            |route: &Cow<'_, Route>| matches!(route.action, Action::Object(id) if gone.contains(&id));
         let mut keys: Vec<RouteKey> = self.routes().filter(is_over).map(|route| route.key).collect();
         keys.sort_unstable();
         keys.iter().for_each(|key| drop(self.let_go(key)));
@@ -432,6 +511,29 @@ mod tests {
         table.pass_on(key(1), key(2));
         assert_eq!(table.learned_keys(|_| true), [key(2)]);
         assert_eq!((take(&mut table), take(&mut table)), (Some(key(2)), Some(key(1))));
+    }
+
+    #[test]
+    fn an_entry_fits_into_a_cache_line() {
+        assert!(size_of::<Entry>() <= 64, "{}", size_of::<Entry>());
+    }
+
+    #[test]
+    fn a_route_is_given_back_as_it_was() {
+        let mut table = Table::default();
+        let source = |last: u16| Some(IpAddr::from([0x20, 1, 0, 0, 0, 0, 0, last]));
+        let routes: Vec<Route> =
+            (0..300).map(|n| Route { preferred_source: source(n), ..route((n % 256) as u8, 5) }).collect();
+        for expected in routes {
+            let key = expected.key;
+            table.hold(expected.clone());
+            assert_eq!(table.held(&key).as_deref(), Some(&expected));
+            assert_eq!(table.let_go(&key), Some(expected));
+        }
+        let pod = Route { protocol: Protocol::WEFT_PODS, action: Action::Blackhole, ..route(1, 5) };
+        table.hold(pod.clone());
+        assert_eq!((table.over(5), table.hold(route(1, 6))), (0, Some(pod)));
+        assert_eq!((table.over(6), table.let_go(&key(1)), table.held_count()), (1, Some(route(1, 6)), 0));
     }
 
     #[test]

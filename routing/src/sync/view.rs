@@ -1,5 +1,6 @@
 //! What is known of the kernel, and how a notification or a dump changes it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -94,7 +95,7 @@ impl View {
                 effects.topology |= self.topology.remove_foreign_key(key);
             }
             let before = table.hold(route);
-            if before.is_some() && before.as_ref() != table.held(&key) {
+            if before.is_some() && before.as_ref() != table.held(&key).as_deref() {
                 effects.drifted.insert(key);
             }
             return;
@@ -124,12 +125,11 @@ impl View {
             effects.inexact |= !self.topology.remove_foreign(route);
             return;
         }
-        let Some(held) = table.held(&key).filter(|held| held.protocol == route.protocol) else {
-            return;
-        };
+        let held = table.held(&key).filter(|held| held.protocol == route.protocol).map(Cow::into_owned);
+        let Some(held) = held else { return };
         effects.drifted.insert(key);
         match remaining(&held.action, &route.action) {
-            Some(action) => drop(table.hold(Route { action, ..held.clone() })),
+            Some(action) => drop(table.hold(Route { action, ..held })),
             None => drop(table.let_go(&key)),
         }
     }
