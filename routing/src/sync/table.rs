@@ -11,7 +11,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use super::wanted::SetId;
 use crate::route::{Action, Protocol, Route, RouteKey};
 
-/// Where a key is. Another key's once nothing is known of this one any more.
+/// Where a key is. Another key's, maybe, once nothing is known of this one any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place(u32);
 
@@ -45,8 +45,17 @@ struct Entry {
     key: RouteKey,
     hash: Hash,
     work: Work,
+    /// Whether it is in [`Table::unused`].
+    is_listed: bool,
     learned: Option<SetId>,
     held: Held,
+}
+
+impl Entry {
+    /// Whether nothing is known of the key.
+    fn is_unused(&self) -> bool {
+        self.learned.is_none() && matches!(self.held, Held::None) && self.work == Work::Done
+    }
 }
 
 /// The route that the kernel has of ours.
@@ -135,7 +144,9 @@ pub(super) struct Table {
     /// Seeded, as peers choose the prefixes.
     hasher: DefaultHashBuilder,
     entries: Vec<Entry>,
-    free: Vec<Place>,
+    /// The places of keys that nothing was known of. They are other keys' when these need them, and until then can be found: where many go,
+    /// the index is left as it is.
+    unused: Vec<Place>,
     sources: Sources,
     /// How many keys the kernel holds for us.
     held: usize,
@@ -182,11 +193,12 @@ impl Table {
         if let Some(place) = self.find_hashed(&key, hash) {
             return place;
         }
-        let entry = Entry { key, hash, work: Work::Done, learned: None, held: Held::None };
-        let place = match self.free.pop() {
+        let entry =
+            Entry { key, hash, work: Work::Done, is_listed: false, learned: None, held: Held::None };
+        let place = match self.reuse() {
             Some(place) => {
-                if let Some(free) = self.entry_mut(place) {
-                    *free = entry;
+                if let Some(unused) = self.entry_mut(place) {
+                    *unused = entry;
                 }
                 place
             }
@@ -200,15 +212,27 @@ impl Table {
         place
     }
 
-    /// Forgets the key if nothing is known of it.
-    fn tidy(&mut self, place: Place) {
-        let Some(entry) = self.entry(place) else { return };
-        if entry.learned.is_none() && matches!(entry.held, Held::None) && entry.work == Work::Done {
-            // What is free already is not there.
-            if let Ok(found) = self.places.find_entry(entry.hash.whole(), |(other, _)| *other == place) {
-                found.remove();
-                self.free.push(place);
+    /// Takes a place from a key that nothing is known of.
+    fn reuse(&mut self) -> Option<Place> {
+        while let Some(place) = self.unused.pop() {
+            let Some(entry) = self.entries.get_mut(place.0 as usize) else { continue };
+            entry.is_listed = false;
+            if entry.is_unused() {
+                let hash = entry.hash.whole();
+                if let Ok(found) = self.places.find_entry(hash, |(other, _)| *other == place) {
+                    found.remove();
+                }
+                return Some(place);
             }
+        }
+        None
+    }
+
+    /// Lets another key have the place if nothing is known of this one.
+    fn tidy(&mut self, place: Place) {
+        let Some(entry) = self.entries.get_mut(place.0 as usize) else { return };
+        if entry.is_unused() && !std::mem::replace(&mut entry.is_listed, true) {
+            self.unused.push(place);
         }
     }
 
@@ -499,6 +523,21 @@ mod tests {
         assert_eq!(table.let_go(&key(1)), Some(route(1, 5)));
         assert!(table.take_idle() && !table.take_idle());
         assert_eq!((table.mark(key(3)), table.held_count(), table.routes().count()), (one, 0, 0));
+        assert!(table.find(&key(1)).is_none());
+    }
+
+    #[test]
+    fn a_key_that_comes_back_has_its_place_again() {
+        let mut table = Table::default();
+        let one = table.mark(key(1));
+        for _ in 0..100 {
+            table.take();
+            table.done(one);
+            assert_eq!(table.unused, [one]);
+            assert_eq!(table.mark(key(1)), one);
+        }
+        assert_ne!(table.mark(key(2)), one, "it is in use");
+        assert!(table.unused.is_empty() && table.entries.len() == 2);
     }
 
     #[test]
