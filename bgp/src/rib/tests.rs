@@ -6,6 +6,7 @@ use crate::types::PeerType;
 use crate::wire::attributes::PathAttributes;
 
 const PEER: PeerId = PeerId(1);
+const OTHER: PeerId = PeerId(2);
 
 struct Bench {
     rib: Rib,
@@ -31,6 +32,12 @@ impl Bench {
         let session = Arc::new(samples::session(PeerType::External));
         bench.input(RibInput::Up { peer: PEER, session });
         bench
+    }
+
+    fn other_peer(&mut self, peer_type: PeerType) {
+        let (config, address) = (Arc::new(samples::config()), IpAddr::from([10, 2, 0, 11]).into());
+        self.input(RibInput::Peer { peer: OTHER, address, config });
+        self.input(RibInput::Up { peer: OTHER, session: Arc::new(samples::session(peer_type)) });
     }
 
     fn input(&mut self, input: RibInput) -> Vec<RibOutput> {
@@ -99,6 +106,7 @@ fn policy_makes_an_attribute_set_once() {
 #[test]
 fn a_prefix_is_decided_once_per_drain() {
     let mut bench = Bench::new();
+    bench.other_peer(PeerType::External);
     let next_hop = TrackedNextHop { address: IpAddr::from([10, 0, 0, 2]), default_route: false, link: None };
     bench.routes(&["10.1.0.0/16"], Some(samples::attributes()));
     bench.input(RibInput::NextHops(vec![(next_hop, Resolution::OnLink)]));
@@ -181,12 +189,8 @@ fn without_routes_for_the_kernel_paths_count_and_nothing_is_told() {
 /// A path over a next hop that only a route of BGP's leads to wins, and what it beat goes on leading there: else the two would take turns.
 #[test]
 fn what_leads_to_next_hops_does_not_depend_on_what_it_leads_to() {
-    const OTHER: PeerId = PeerId(2);
     let mut bench = Bench::new();
-    let config = Arc::new(samples::config());
-    let address = IpAddr::from([10, 2, 0, 11]).into();
-    bench.input(RibInput::Peer { peer: OTHER, address, config });
-    bench.input(RibInput::Up { peer: OTHER, session: Arc::new(samples::session(PeerType::Internal)) });
+    bench.other_peer(PeerType::Internal);
     let hop = |address: [u8; 4], default_route| TrackedNextHop {
         address: address.into(),
         default_route,
