@@ -55,7 +55,12 @@ fn world(seed: u64, sides: [PeerConfig; 2]) -> (World, [SpeakerId; 2]) {
 /// What a speaker's kernel has of the other's prefixes.
 fn next_hops(world: &World, ids: [SpeakerId; 2], n: usize) -> Vec<TrackedNextHop> {
     let kernel = world.kernel(ids[n]);
-    prefixes(1 - n).iter().filter_map(|prefix| kernel.get(prefix)).flatten().copied().collect()
+    prefixes(1 - n)
+        .iter()
+        .filter_map(|prefix| kernel.get(prefix))
+        .flat_map(|hops| hops.iter())
+        .copied()
+        .collect()
 }
 
 /// Proves RFC 8950 4, RFC 2545 3.

@@ -1,6 +1,7 @@
 //! The Loc-RIB: what was decided for each prefix, and what follows from another decision.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -14,7 +15,7 @@ use crate::arena::bits::BitSet;
 use crate::arena::intern::Id;
 use crate::arena::prefixes::{PrefixId, PrefixTable};
 use crate::egress::PathKey;
-use crate::speaker::{BestPathChange, Resolution};
+use crate::speaker::{BestPathChange, NextHops, Resolution, TrackedNextHop};
 use crate::types::{PeerId, PeerType};
 
 /// How many prefixes are decided on before what follows is given away, which bounds what waits in memory.
@@ -140,6 +141,23 @@ impl Dirty {
     }
 }
 
+/// The next hops of the prefix that was decided on just before: nearly always those of the next one.
+#[derive(Debug, Default)]
+struct Last {
+    /// What its place in the table names.
+    set: Option<Id<NextHopSet>>,
+    /// As the kernel was told.
+    told: Option<NextHops>,
+}
+
+impl Last {
+    /// These, as the kernel is told them.
+    fn tell(&mut self, wanted: &[TrackedNextHop]) -> NextHops {
+        let same = self.told.take().filter(|told| **told == *wanted);
+        Arc::clone(self.told.insert(same.unwrap_or_else(|| wanted.into())))
+    }
+}
+
 impl Rib {
     /// Decides on some of the dirty prefixes; says whether there were any.
     pub(super) fn decide_dirty(&mut self) -> bool {
@@ -149,15 +167,15 @@ impl Rib {
             return false;
         }
         let (mut told, mut changed) = (Vec::with_capacity(some), Vec::with_capacity(some));
-        let (mut candidates, mut winners, mut last_set) = (Vec::new(), Winners::new(), None);
+        let (mut candidates, mut winners, mut last) = (Vec::new(), Winners::new(), Last::default());
         let mut named = [None; 2];
         for id in &ids {
             self.decided().winners(*id, &mut candidates, &mut winners);
             let direct = self.direct_next_hops(*id);
-            if let Some(change) = self.change_next_hops(*id, &winners, direct, last_set) {
+            if let Some(change) = self.change_next_hops(*id, &winners, direct, &mut last) {
                 told.push(change);
             }
-            last_set = self.table.get(*id).next_hops.or(last_set);
+            last.set = self.table.get(*id).next_hops.or(last.set);
             if self.change_best(*id, &winners, &mut named) {
                 self.monitor.best(self.table.prefix(*id));
                 changed.push(*id);
@@ -200,7 +218,7 @@ impl Rib {
         id: PrefixId,
         winners: &[usize],
         direct: Option<NextHopSet>,
-        last: Option<Id<NextHopSet>>,
+        last: &mut Last,
     ) -> Option<BestPathChange> {
         let old = self.table.get(id).next_hops;
         if !self.settings.install_routes && old.is_none() {
@@ -217,12 +235,13 @@ impl Rib {
             Some(direct) => self.direct.insert(id, direct),
             None => self.direct.remove(&id),
         };
-        let direct = direct.map(Box::new);
+        let direct = direct.map(|direct| Box::new(direct.as_slice().into()));
         if same {
-            return Some(BestPathChange { prefix: self.table.prefix(id), next_hops: wanted, direct });
+            let next_hops = last.tell(&wanted);
+            return Some(BestPathChange { prefix: self.table.prefix(id), next_hops, direct });
         }
         let sets = &mut self.hop_sets;
-        let new = match last.filter(|last| *sets.get(*last) == wanted) {
+        let new = match last.set.filter(|last| *sets.get(*last) == wanted) {
             _ if wanted.is_empty() => None,
             Some(last) => {
                 sets.retain(last);
@@ -234,7 +253,7 @@ impl Rib {
             self.hop_sets.release(old);
         }
         self.table.get_mut(id).next_hops = new;
-        Some(BestPathChange { prefix: self.table.prefix(id), next_hops: wanted, direct })
+        Some(BestPathChange { prefix: self.table.prefix(id), next_hops: last.tell(&wanted), direct })
     }
 
     /// The next hops of the paths at these places.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ipnet::IpNet;
-use smallvec::SmallVec;
 
 use crate::bfd::Change;
 use crate::config::{PeerConfig, SpeakerConfig};
@@ -327,8 +326,8 @@ pub struct BestPathChange {
     pub direct: Option<Box<NextHops>>,
 }
 
-/// A route's next hops: mostly one or two.
-pub type NextHops = SmallVec<[TrackedNextHop; 2]>;
+/// A route's next hops: shared with the routes beside it that have the same.
+pub type NextHops = Arc<[TrackedNextHop]>;
 
 /// Something that happened, for `weftctl events`, logs and metrics.
 #[derive(Clone, Debug)]

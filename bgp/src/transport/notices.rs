@@ -227,7 +227,7 @@ mod tests {
 
     use super::*;
     use crate::session::State;
-    use crate::speaker::{EventKind, NextHops};
+    use crate::speaker::EventKind;
 
     fn next_hop(n: u8) -> TrackedNextHop {
         TrackedNextHop { address: [10, 0, 0, n].into(), default_route: false, link: None }
@@ -304,7 +304,7 @@ mod tests {
     fn a_notice_is_bounded() {
         let mut notices = Notices::default();
         let prefix = |n: u32| IpNet::new(std::net::Ipv4Addr::from(n).into(), 32).unwrap();
-        let change = |n| BestPathChange { prefix: prefix(n), next_hops: NextHops::new(), direct: None };
+        let change = |n| BestPathChange { prefix: prefix(n), next_hops: [].into(), direct: None };
         notices.best_paths((0..10_000).map(change).collect());
         let sizes: Vec<_> = std::iter::from_fn(|| notices.next())
             .map(|n| if let Notice::BestPaths(changes) = n { changes.len() } else { 0 })

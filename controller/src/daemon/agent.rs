@@ -648,7 +648,7 @@ fn route_changes(changes: Vec<BestPathChange>) -> Vec<RouteChange> {
     // Most have those of the one before.
     let mut last: Option<(NextHops, Arc<[NextHopRef]>)> = None;
     let mut share = |next_hops: NextHops| match &last {
-        Some((of, shared)) if *of == next_hops => Arc::clone(shared),
+        Some((of, shared)) if Arc::ptr_eq(of, &next_hops) || *of == next_hops => Arc::clone(shared),
         _ => {
             let make = || next_hops.iter().copied().map(to_kernel).collect();
             let shared = Arc::clone(sets.entry(next_hops.clone()).or_insert_with(make));
@@ -657,7 +657,7 @@ fn route_changes(changes: Vec<BestPathChange>) -> Vec<RouteChange> {
         }
     };
     let change = |BestPathChange { prefix, next_hops, direct }| {
-        let direct = direct.map(|direct| direct.into_iter().map(to_kernel).collect());
+        let direct = direct.map(|direct| direct.iter().copied().map(to_kernel).collect());
         RouteChange { prefix, next_hops: share(next_hops), direct }
     };
     changes.into_iter().map(change).collect()

@@ -193,8 +193,7 @@ impl Table {
         if let Some(place) = self.find_hashed(&key, hash) {
             return place;
         }
-        let entry =
-            Entry { key, hash, work: Work::Done, is_listed: false, learned: None, held: Held::None };
+        let entry = Entry { key, hash, work: Work::Done, is_listed: false, learned: None, held: Held::None };
         let place = match self.reuse() {
             Some(place) => {
                 if let Some(unused) = self.entry_mut(place) {
