@@ -301,7 +301,7 @@ fn a_station_that_reads_nothing_is_given_up_and_stirs_no_session() {
     world.set_station_reading(station(), false);
     let mut many = config(&topology, 1);
     let prefix = |n: u32| format!("10.{}.{}.{}/32", 100 + (n >> 16), n >> 8 & 255, n & 255).parse().unwrap();
-    many.originate.extend((0..20_000).map(|n| (prefix(n), <_>::default())));
+    many.originate.extend((0..40_000).map(|n| (prefix(n), <_>::default())));
     world.configure(ids[1], many);
     world.run_for(Duration::from_secs(30)).unwrap();
     let status = |world: &World| world.inspect(ids[0]).unwrap().stations().remove(0);

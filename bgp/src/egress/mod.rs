@@ -64,6 +64,8 @@ pub enum EgressInput {
     Defer(bool),
     /// The Adj-RIB-Out changes.
     Changes(Changes),
+    /// The same by routes of the only peer, which is not told them: one that is to join will be.
+    Fill(Changes),
     /// A peer wants a family again, from the start (RFC 2918); between a beginning and an end where that was agreed on (RFC 7313).
     Refresh {
         /// Who.
@@ -202,7 +204,7 @@ impl Egress {
                 let end = self.table.end();
                 self.peers.values_mut().for_each(|peer| peer.ends_at(end));
             }
-            EgressInput::Changes(changes) => {
+            EgressInput::Changes(changes) | EgressInput::Fill(changes) => {
                 // No peer has read a change behind the foremost place: it is replaced where it stands.
                 let foremost = self.peers.values().map(Peer::place).max();
                 self.table.change(&changes, foremost);

@@ -61,7 +61,10 @@ impl Shared {
 
     /// A group hears something, or is no more.
     pub(crate) fn handle(&self, now: Instant, group: GroupId, input: Option<EgressInput>) {
-        let many = matches!(&input, Some(EgressInput::Changes(changes)) if changes.len() >= MANY);
+        let many = matches!(
+            &input,
+            Some(EgressInput::Changes(changes) | EgressInput::Fill(changes)) if changes.len() >= MANY
+        );
         let mut queue = lock(&self.inner.queue);
         queue.inputs.push_back((now, group, input));
         let full = queue.inputs.len() > WAITING_MAX;

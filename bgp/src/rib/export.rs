@@ -247,7 +247,8 @@ impl Exporter {
     }
 
     /// Whether a best path is told to these peers, and what policy does to its attributes then. It is told neither to the one it came
-    /// from nor to the one it leads to: that is the third stage's part.
+    /// from nor to the one it leads to: that is the part of the third stage, and of a group
+    /// that has one peer alone.
     ///
     /// # Errors
     /// Why not.

@@ -29,15 +29,24 @@ struct Group {
     told: BitSet,
     /// The paths that are in it, of families whose peers are told several.
     several: Several,
-    /// How far its Adj-RIB-Out has been filled; none: it is complete.
-    filled: Option<usize>,
+    /// What its Adj-RIB-Out is to be filled with; none: it is complete, but for what it lacks.
+    rest: Option<Rest>,
     /// Whether End-of-RIB waits for what was learned.
     deferring: bool,
     /// The peers that join once it is complete and nothing is dirty.
     waiting: BTreeSet<PeerId>,
     members: BTreeSet<PeerId>,
-    /// Whether it lacks routes of its only peer, who is not told them.
-    lacking: bool,
+    /// The only peer, if it lacks routes of that one's, who is not told them.
+    lacking: Option<PeerId>,
+}
+
+/// A part of the Loc-RIB.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rest {
+    /// From this place on.
+    from: usize,
+    /// The prefixes whose best path is this peer's; none: all.
+    of: Option<PeerId>,
 }
 
 impl Group {
@@ -46,11 +55,11 @@ impl Group {
             exporter: Exporter::new(terms),
             told: BitSet::default(),
             several: Several::default(),
-            filled: Some(0),
+            rest: Some(Rest::default()),
             deferring,
             waiting: BTreeSet::new(),
             members: BTreeSet::new(),
-            lacking: false,
+            lacking: None,
         }
     }
 
@@ -63,8 +72,12 @@ impl Group {
     /// A peer is to join. It may be told what the only one was not.
     fn expect(&mut self, peer: PeerId) {
         self.waiting.insert(peer);
-        if self.only_peer().is_none() && std::mem::take(&mut self.lacking) {
-            self.filled = Some(0);
+        if self.only_peer().is_none()
+            && let Some(lacking) = self.lacking.take()
+        {
+            // What it had not got to yet may be anybody's.
+            let of = self.rest.is_none().then_some(lacking);
+            self.rest = Some(Rest { from: 0, of });
         }
     }
 
@@ -84,8 +97,13 @@ impl Group {
             let (key, family) = (table.packed(*id), id.family());
             let best = table.get(*id).best().filter(|best| decided.tells(best.source));
             let is_for_nobody = |best: &Best| only_peer.is_some_and(|peer| best.source.is_of(peer));
-            self.lacking |= best.as_ref().is_some_and(is_for_nobody);
-            let best = best.filter(|best| !is_for_nobody(best));
+            let best = match best {
+                Some(best) if is_for_nobody(&best) => {
+                    self.lacking = only_peer;
+                    None
+                }
+                best => best,
+            };
             if from.as_ref().map(|(of, ..)| *of) != best {
                 let attributes = |best: Best| holdings.attributes.attributes(best.attributes);
                 from = best.and_then(|best| Some((best, holdings.provenance(best)?, attributes(best))));
@@ -148,7 +166,7 @@ impl Rib {
     pub(super) fn advertise(&mut self) {
         self.advertising = true;
         let deferring = self.groups.groups.values_mut().filter(|group| group.deferring);
-        deferring.for_each(|group| group.filled = Some(0));
+        deferring.for_each(|group| group.rest = Some(Rest::default()));
     }
 
     /// Brings every Established peer to the group of its terms.
@@ -215,23 +233,30 @@ impl Rib {
 
     /// Fills a group's table a piece further, or lets peers join one that is complete; says whether there was anything to do.
     pub(super) fn serve_groups(&mut self) -> bool {
-        let found = self.groups.groups.iter_mut().find(|(_, g)| g.filled.is_some() || !g.waiting.is_empty());
+        let found = self.groups.groups.iter_mut().find(|(_, g)| g.rest.is_some() || !g.waiting.is_empty());
         let Some((id, group)) = found else { return false };
         let id = *id;
-        let Some(from) = group.filled else {
+        let Some(Rest { from, of }) = group.rest else {
             let waiting = std::mem::take(&mut group.waiting);
             waiting.into_iter().for_each(|peer| self.enter_group(id, peer));
             return true;
         };
         let (decided, groups, outputs) = self.apart();
         let Some(group) = groups.get_mut(&id) else { return false };
-        let ids: Vec<PrefixId> = decided.table.walk(from).take(CHUNK).map(|(id, ..)| id).collect();
-        group.filled = ids.last().map(|last| last.index() + 1);
+        let is_of = |id: PrefixId, destination: &Destination, peer| {
+            let is_its = destination.best().is_some_and(|best| best.source.is_of(peer));
+            is_its && group.exporter.several(id.family()).is_none()
+        };
+        let walk = decided.table.walk(from);
+        let concerned = walk.filter(|(id, _, destination)| of.is_none_or(|of| is_of(*id, destination, of)));
+        let ids: Vec<PrefixId> = concerned.take(CHUNK).map(|(id, ..)| id).collect();
+        group.rest = ids.last().map(|last| Rest { from: last.index() + 1, of });
         let changes = group.changes(&ids, &decided);
         if !changes.is_empty() {
-            outputs.push_back(RibOutput::Egress(id, EgressInput::Changes(changes)));
+            let fill = if of.is_some() { EgressInput::Fill } else { EgressInput::Changes };
+            outputs.push_back(RibOutput::Egress(id, fill(changes)));
         }
-        if group.filled.is_none() && decided.advertising && std::mem::take(&mut group.deferring) {
+        if group.rest.is_none() && decided.advertising && std::mem::take(&mut group.deferring) {
             outputs.push_back(RibOutput::Egress(id, EgressInput::Defer(false)));
         }
         true

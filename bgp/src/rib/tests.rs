@@ -1,4 +1,5 @@
 use super::*;
+use crate::egress::EgressInput;
 use crate::ingress::Run;
 use crate::policy::{Operation, Policy, PrefixMatch, PrefixRange, Rule, Verdict};
 use crate::rib::samples::OWN;
@@ -34,10 +35,10 @@ impl Bench {
         bench
     }
 
-    fn other_peer(&mut self, peer_type: PeerType) {
+    fn other_peer(&mut self, peer_type: PeerType) -> Vec<RibOutput> {
         let (config, address) = (Arc::new(samples::config()), IpAddr::from([10, 2, 0, 11]).into());
         self.input(RibInput::Peer { peer: OTHER, address, config });
-        self.input(RibInput::Up { peer: OTHER, session: Arc::new(samples::session(peer_type)) });
+        self.input(RibInput::Up { peer: OTHER, session: Arc::new(samples::session(peer_type)) })
     }
 
     fn input(&mut self, input: RibInput) -> Vec<RibOutput> {
@@ -121,6 +122,45 @@ fn a_prefix_is_decided_once_per_drain() {
     assert_eq!(outputs.len(), 1, "{outputs:?}");
 }
 
+/// And of nothing else: what the first peer is told stays as it is.
+#[test]
+fn a_group_is_filled_with_what_it_lacks_when_a_second_peer_is_to_join() {
+    let mut bench = Bench::new();
+    let own: IpNet = "10.9.0.0/16".parse().unwrap();
+    bench.input(RibInput::Configure {
+        asn: OWN,
+        router_id: Ipv4Addr::new(10, 0, 0, 1),
+        cluster_id: None,
+        max_paths: 1,
+        install_routes: true,
+        next_hop_tracking: false,
+        originate: [(own, Origination::default())].into(),
+    });
+    let heard = |outputs: Vec<RibOutput>| -> Vec<String> {
+        let heard = outputs.into_iter().filter_map(|output| match output {
+            RibOutput::Egress(_, EgressInput::Fill(changes)) => {
+                Some(format!("fill {:?}", changes.keys().map(|key| key.prefix).collect::<Vec<_>>()))
+            }
+            RibOutput::Egress(_, EgressInput::Changes(changes)) => Some(format!("{} changes", changes.len())),
+            RibOutput::Egress(_, EgressInput::Join { peer, .. }) => Some(format!("{peer:?} joins")),
+            _ => None,
+        });
+        heard.collect()
+    };
+    assert!(heard(bench.routes(&["10.1.0.0/16"], Some(samples::attributes()))).is_empty());
+    assert_eq!(
+        heard(bench.other_peer(PeerType::External)),
+        ["fill [10.1.0.0/16]".to_owned(), format!("{OTHER:?} joins")]
+    );
+    bench.input(RibInput::Down { peer: OTHER, down: Down::Death });
+    assert_eq!(
+        heard(bench.other_peer(PeerType::External)),
+        [format!("{OTHER:?} joins")],
+        "it lacks nothing now"
+    );
+    assert_eq!(heard(bench.routes(&["10.2.0.0/16"], Some(samples::attributes()))), ["1 changes"]);
+}
+
 #[test]
 fn more_changes_than_one_chunk_come_in_pieces() {
     let mut bench = Bench::new();
@@ -139,7 +179,7 @@ fn more_changes_than_one_chunk_come_in_pieces() {
     let sizes: Vec<usize> = outputs
         .iter()
         .map(|output| match output {
-            RibOutput::Egress(_, crate::egress::EgressInput::Changes(changes)) => changes.len(),
+            RibOutput::Egress(_, EgressInput::Changes(changes)) => changes.len(),
             other => panic!("{other:?}"),
         })
         .collect();
