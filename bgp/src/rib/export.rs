@@ -247,8 +247,8 @@ impl Exporter {
     }
 
     /// Whether a best path is told to these peers, and what policy does to its attributes then. It is told neither to the one it came
-    /// from nor to the one it leads to: that is the part of the third stage, and of a group
-    /// that has one peer alone.
+    /// from nor to the one it leads to: that is the third stage's part, and where the group has one peer
+    /// alone the group's.
     ///
     /// # Errors
     /// Why not.
