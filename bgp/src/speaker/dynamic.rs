@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::peer::Peer;
 use super::{Caller, Event, EventKind, Output, Speaker, cease};
-use crate::config::{PeerConfig, SpeakerConfig};
+use crate::config::SpeakerConfig;
 use crate::status::{RangeRefusal, RangeStatus};
 use crate::types::{ConnectionId, PeerAddress, link_of};
 use crate::wire::Message;
@@ -76,7 +76,7 @@ impl Speaker {
 
     /// What that one's sessions are to be.
     #[cfg(feature = "transport")]
-    pub(crate) fn caller_config(&self, caller: Caller) -> Option<&Arc<PeerConfig>> {
+    pub(crate) fn caller_config(&self, caller: Caller) -> Option<&Arc<crate::config::PeerConfig>> {
         match caller {
             Caller::Peer(peer) => self.peers.get(&peer).map(|peer| &peer.config),
             Caller::Range(range) => self.config.as_ref()?.ranges.get(&range).map(|range| &range.peer),
