@@ -95,7 +95,7 @@ fn what_the_only_peer_of_a_group_tells_is_kept_for_the_next_one() {
     lab.read_all();
     assert_eq!((lab.egresses.len(), lab.sink(2).table.len(), lab.sink(1).table.len()), (1, 3, 2));
 
-    // Of what the other leaves behind the one that stays has heard nothing, and does not.
+    // Who stays is alone again: the group lets go of what it has of him as that changes, and he hears nothing of it.
     lab.down(2, Down::Death);
     lab.withdraw(1, &[first]);
     lab.announce(1, attributes(&[65001, 65009], "192.0.2.1"), &[second]);
