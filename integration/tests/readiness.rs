@@ -3,9 +3,9 @@
 
 #![allow(clippy::indexing_slicing, reason = "a panic fails the test, which is what it is for")]
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -19,7 +19,7 @@ use weft_integration::documents;
 use weft_integration::lab::Lab;
 use weft_integration::link::{End, Link};
 use weft_integration::node::{self, Node};
-use weft_integration::process::{SHORT, own_program, run};
+use weft_integration::process::{Process, SHORT, own_program, run};
 use weft_integration::wait::{stays, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -94,6 +94,40 @@ fn pods_are_asked_for_only_after_the_first_convergence() -> Result<()> {
         ensure!(types == ["weft-cni", "portmap"], "{list}");
         ensure!(list["plugins"][0]["runDir"] == json!(node.weft.run_dir()), "{list}");
         ensure!(list["plugins"][1]["capabilities"] == json!({"portMappings": true}), "{list}");
+        Ok(())
+    })
+}
+
+#[test]
+fn status_is_not_good_before_pods_can_be_added() -> Result<()> {
+    Lab::test(|lab| {
+        let mut node = node(lab, &[])?;
+        // An nft that begins only once it is told to.
+        let (programs, begin) = (lab.directory("programs")?, lab.directory("begin")?.join("now"));
+        let path = std::env::var("PATH").unwrap_or_default();
+        let waits = format!(
+            "#!/bin/sh\nuntil [ -e '{}' ]; do sleep 0.02; done\nPATH='{path}' exec nft \"$@\"\n",
+            begin.display()
+        );
+        fs::write(programs.join("nft"), waits)?;
+        fs::set_permissions(programs.join("nft"), Permissions::from_mode(0o755))?;
+        let mut command = node.weft.command()?;
+        command.env("PATH", format!("{}:{path}", programs.display()));
+        *node.weft.process() = Some(Process::start("weftd of node", &mut command, &lab.log("node"))?);
+        wait_until("convergence", PATIENCE, || converged(&node))?;
+        let status = node.weft.status()?;
+        ensure!(status["ok"] == false, "{status}");
+        let problems = status["problems"].as_array().context("no problems")?;
+        let awaited = |problem: &Value| problem["code"] == "node-file";
+        ensure!(problems.iter().any(awaited), "nothing is said of node.json: {status}");
+        fs::write(&begin, "")?;
+        let status = wait_until("a good status", PATIENCE, || {
+            let status = node.weft.status()?;
+            ensure!(status["ok"] == true, "{status}");
+            Ok(status)
+        })?;
+        ensure!(!status["problems"].as_array().into_iter().flatten().any(awaited), "{status}");
+        ensure!(node.weft.run_dir().join("node.json").is_file(), "status is good without a node.json");
         Ok(())
     })
 }

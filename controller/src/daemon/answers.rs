@@ -24,7 +24,7 @@ use weft_routing::nft;
 use weft_routing::sync::{Counters, Engine, FibEntry, RouteState};
 use weft_routing::{Kernel, Resolution};
 
-use super::agent::{Agent, Knowledge};
+use super::agent::{Agent, Knowledge, Task};
 use super::clear::{clear, is_called, no_such_peer};
 use super::clock::Moment;
 use super::event_query::{self, EventQuery};
@@ -32,7 +32,7 @@ use super::metrics::{self, Addresses, Scrape};
 use super::problems::{self, Known, Rejection};
 use super::report::Seen;
 use super::socket::{Ask, Refusal, Rib, RoutesQuery, Select};
-use super::{bfd, bmp, dynamic, sysctl, view};
+use super::{bfd, bmp, dynamic, node_file, sysctl, view};
 use crate::api::StationJson;
 use crate::api::json::{
     EventJson, FibJson, FibNextHopJson, FibStatusJson, IpamStatusJson, PeerCountJson, PeerJson, Problem,
@@ -127,6 +127,7 @@ impl Knowledge {
         found.extend(self.plan.iter().flat_map(|plan| &plan.diagnostics).cloned());
         found.extend(self.failed.values().cloned());
         found.extend(self.packet_filter.problem.clone());
+        found.extend(self.awaits_guard());
         found.extend(self.conflist.clone());
         found.extend(self.unanswered_services());
         found.extend(self.reported.problem.clone());
@@ -134,6 +135,12 @@ impl Knowledge {
         found.extend(self.ipam.problems.iter().cloned());
         found.extend(self.neighbours.problem.clone());
         found
+    }
+
+    /// The plugin has nothing to go by yet, and nothing is known to be wrong: status is not good before pods can be added.
+    fn awaits_guard(&self) -> Option<Problem> {
+        let explained = self.packet_filter.problem.is_some() || self.failed.contains_key(&Task::NodeFile);
+        (self.plan.is_some() && !self.node_file_written && !explained).then(node_file::awaits_guard)
     }
 
     /// Whether there are peers that are known by their interface.

@@ -8,6 +8,7 @@ use weft_cni::node::{
     BlockFile, Error, FamilyFile, GATEWAY_V4, GATEWAY_V6, NodeFile, PoolFile, SCHEMA_VERSION, boot_id,
 };
 
+use crate::api::json::Problem;
 use crate::plan::{Block, BlockState, NodePlan};
 
 /// What an earlier run told the plugin of blocks in this boot.
@@ -51,6 +52,15 @@ pub(super) fn write(run_dir: &Path, plan: &NodePlan, announced: &BTreeSet<IpNet>
     }
     wanted.write_atomic(run_dir)?;
     Ok(true)
+}
+
+/// Nothing is wrong, but it is too early for pods.
+pub(super) fn awaits_guard() -> Problem {
+    Problem::error(
+        "node-file",
+        "no pod can be added yet: node.json is written once Weft's tables are in nftables",
+        "wait a moment: nft is at work",
+    )
 }
 
 /// A family in which the node has no block is one in which its pods get no address.
