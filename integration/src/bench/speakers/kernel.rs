@@ -33,7 +33,6 @@ const NHA_ID: u16 = 1;
 const NHA_GROUP: u16 = 2;
 const NHA_OIF: u16 = 5;
 const NHA_GATEWAY: u16 = 6;
-const RTM_F_FIB_MATCH: u32 = 0x2000;
 const RT_TABLE_MAIN: u8 = 254;
 const RTN_UNICAST: u8 = 1;
 const RTPROT_KERNEL: u8 = 2;
@@ -42,6 +41,13 @@ const RTPROT_STATIC: u8 = 4;
 /// The lengths of `struct nlmsghdr` and `struct rtmsg`.
 const HEADER: usize = 16;
 const ROUTE_HEADER: usize = 12;
+
+/// Where `struct fib_result_nl` (net/ip_fib.h of the kernel) has the table to look in, the prefix length found and the error,
+/// and how long it is.
+const LOOKUP_TABLE: usize = 10;
+const LOOKUP_PREFIX_LENGTH: usize = 12;
+const LOOKUP_ERROR: usize = 16;
+const LOOKUP: usize = 20;
 
 /// How many messages go to the kernel in one system call.
 const BATCH: usize = 1024;
@@ -52,6 +58,9 @@ const RECEIVE: usize = 128 * 1024;
 #[derive(Debug)]
 pub(super) struct Kernel {
     socket: OwnedFd,
+    /// Of NETLINK_FIB_LOOKUP, which answers without the lock that routes are written under (RTNL): who looks must not be in the
+    /// way of who writes.
+    lookups: OwnedFd,
     buffer: Vec<u8>,
     /// What the kernel says of its tables (`CONFIG_IP_FIB_TRIE_STATS`), and how many routes there were at first.
     statistics: Option<(File, usize)>,
@@ -69,13 +78,16 @@ fn in_main(statistics: &mut File) -> Result<usize> {
 
 impl Kernel {
     pub(super) fn new() -> Result<Self> {
-        let protocol = Some(SockProtocol::NetlinkRoute);
-        let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+        let open = |protocol: SockProtocol| {
+            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
+        };
+        let (socket, lookups) = (open(SockProtocol::NetlinkRoute)?, open(SockProtocol::NetlinkFIBLookup)?);
         setsockopt(&socket, sockopt::RcvBufForce, &(8 << 20))?;
         let statistics = File::open("/proc/thread-self/net/fib_triestat").ok();
         let statistics = statistics.and_then(|mut file| Some((in_main(&mut file).ok()?, file)));
         Ok(Self {
             socket,
+            lookups,
             buffer: vec![0; RECEIVE],
             statistics: statistics.map(|(count, file)| (file, count)),
         })
@@ -90,43 +102,46 @@ impl Kernel {
         }
     }
 
-    /// Which prefix of the kernel's an address is in: its length. None: it has no route.
+    /// The length of the prefix of the main table that an address is in. None: it is in none.
     pub(super) fn matched(&mut self, address: u32) -> Result<Option<u8>> {
-        Ok(self.lookup(address, RTM_F_FIB_MATCH)?.map(|(length, _)| length))
+        let mut wanted = [0; LOOKUP];
+        wanted[..4].copy_from_slice(&address.to_be_bytes());
+        wanted[LOOKUP_TABLE] = RT_TABLE_MAIN;
+        let mut request = Vec::with_capacity(HEADER + LOOKUP);
+        push(&mut request, 0, NLM_F_REQUEST, &wanted, &[]);
+        send_all(&self.lookups, &request)?;
+        let length = recv(self.lookups.as_raw_fd(), &mut self.buffer, MsgFlags::empty())?;
+        let reply = messages(self.buffer.get(..length).unwrap_or_default()).next();
+        let found = reply.and_then(|reply| reply.payload.first_chunk::<LOOKUP>()).context("a short reply")?;
+        let error = found[LOOKUP_ERROR..].first_chunk().map(|errno| i32::from_ne_bytes(*errno));
+        Ok((error == Some(0)).then_some(found[LOOKUP_PREFIX_LENGTH]))
     }
 
     /// The gateway that a packet to an address is sent to now; none: there is none.
     pub(super) fn gateway(&mut self, address: u32) -> Result<Option<Ipv4Addr>> {
-        Ok(self.lookup(address, 0)?.and_then(|(_, gateway)| gateway))
-    }
-
-    fn lookup(&mut self, address: u32, flags: u32) -> Result<Option<(u8, Option<Ipv4Addr>)>> {
         let mut request = Vec::new();
-        let header = route_header(32, 0, flags);
+        let header = route_header(32, 0);
         push(&mut request, RTM_GETROUTE, NLM_F_REQUEST, &header, &[(RTA_DST, &address.to_be_bytes())]);
-        self.send(&request)?;
+        send_all(&self.socket, &request)?;
         let datagram = self.receive(MsgFlags::empty())?;
         let reply = messages(datagram).next().context("an empty reply")?;
-        match reply.kind {
-            RTM_NEWROUTE => {
-                let length = *reply.payload.get(1).context("a short reply")?;
-                let gateway = attributes(reply.payload.get(ROUTE_HEADER..).unwrap_or_default())
-                    .find(|(kind, _)| *kind == RTA_GATEWAY);
-                let octets = gateway.and_then(|(_, value)| <[u8; 4]>::try_from(value).ok());
-                Ok(Some((length, octets.map(Ipv4Addr::from))))
-            }
-            _ => match reply.error()? {
-                Errno::ENETUNREACH | Errno::EHOSTUNREACH => Ok(None),
-                errno => Err(errno).context("cannot look a route up"),
-            },
+        if reply.kind == RTM_NEWROUTE {
+            let gateway = attributes(reply.payload.get(ROUTE_HEADER..).unwrap_or_default())
+                .find(|(kind, _)| *kind == RTA_GATEWAY);
+            let octets = gateway.and_then(|(_, value)| <[u8; 4]>::try_from(value).ok());
+            return Ok(octets.map(Ipv4Addr::from));
+        }
+        match reply.error()? {
+            Errno::ENETUNREACH | Errno::EHOSTUNREACH => Ok(None),
+            errno => Err(errno).context("cannot look a route up"),
         }
     }
 
     /// How many IPv4 routes of the main table are not the kernel's own.
     pub(super) fn count(&mut self) -> Result<usize> {
         let mut request = Vec::new();
-        push(&mut request, RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, &route_header(0, 0, 0), &[]);
-        self.send(&request)?;
+        push(&mut request, RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, &route_header(0, 0), &[]);
+        send_all(&self.socket, &request)?;
         let mut count = 0;
         loop {
             for message in messages(self.receive(MsgFlags::empty())?) {
@@ -145,7 +160,7 @@ impl Kernel {
     /// Carries out messages, in batches; they ask for no acknowledgement. A refusal is an error.
     pub(super) fn flood(&mut self, batches: &[Vec<u8>]) -> Result<()> {
         for batch in batches {
-            self.send(batch)?;
+            send_all(&self.socket, batch)?;
             loop {
                 match self.receive(MsgFlags::MSG_DONTWAIT) {
                     Ok(datagram) => {
@@ -162,17 +177,16 @@ impl Kernel {
         Ok(())
     }
 
-    fn send(&self, octets: &[u8]) -> Result<()> {
-        let sent =
-            send(self.socket.as_raw_fd(), octets, MsgFlags::empty()).context("cannot ask the kernel")?;
-        ensure!(sent == octets.len(), "the kernel took {sent} octets of {}", octets.len());
-        Ok(())
-    }
-
     fn receive(&mut self, flags: MsgFlags) -> Result<&[u8]> {
         let length = recv(self.socket.as_raw_fd(), &mut self.buffer, flags)?;
         Ok(self.buffer.get(..length).unwrap_or_default())
     }
+}
+
+fn send_all(socket: &OwnedFd, octets: &[u8]) -> Result<()> {
+    let sent = send(socket.as_raw_fd(), octets, MsgFlags::empty()).context("cannot ask the kernel")?;
+    ensure!(sent == octets.len(), "the kernel took {sent} octets of {}", octets.len());
+    Ok(())
 }
 
 /// One message of a datagram.
@@ -226,12 +240,10 @@ fn push(octets: &mut Vec<u8>, kind: u16, flags: u16, header: &[u8], attributes: 
     octets.splice(start..start + words.len(), words);
 }
 
-fn route_header(length: u8, protocol: u8, flags: u32) -> Vec<u8> {
+fn route_header(length: u8, protocol: u8) -> Vec<u8> {
     let family = AddressFamily::Inet as u8;
     let kind = if protocol == 0 { 0 } else { RTN_UNICAST };
-    let mut header = vec![family, length, 0, 0, RT_TABLE_MAIN, protocol, 0, kind];
-    header.extend(flags.to_ne_bytes());
-    header
+    vec![family, length, 0, 0, RT_TABLE_MAIN, protocol, 0, kind, 0, 0, 0, 0]
 }
 
 /// Messages that make, or take away, routes over nexthop objects.
@@ -251,7 +263,7 @@ pub(super) fn routes<'a>(routes: impl Iterator<Item = (&'a Prefix, u32)>, presen
         let (destination, id) = (prefix.address.to_be_bytes(), nexthop.to_ne_bytes());
         let attributes: &[(u16, &[u8])] = &[(RTA_DST, &destination), (RTA_NH_ID, &id)];
         if let Some(batch) = batches.last_mut() {
-            push(batch, kind, flags, &route_header(prefix.length, RTPROT_STATIC, 0), attributes);
+            push(batch, kind, flags, &route_header(prefix.length, RTPROT_STATIC), attributes);
         }
     }
     batches
