@@ -21,7 +21,7 @@ use crate::sync::{Engine, Event, PodRoute, RouteChange, Settings, Timer};
 /// Commands that may wait for the kernel thread. A sender that finds the queue full waits.
 const QUEUE: usize = 256;
 /// Commands taken between two runs of the engine, so that a busy sender cannot keep it from the kernel.
-const COMMANDS_PER_RUN: usize = 2;
+const COMMANDS_PER_RUN: usize = 8;
 
 /// Why the kernel thread could not be started or reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

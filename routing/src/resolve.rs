@@ -135,6 +135,11 @@ impl Topology {
         self.foreign.get(destination).map_or(&[], Vec::as_slice)
     }
 
+    /// How many destinations routes of other protocols have.
+    pub(crate) fn foreign_count(&self) -> usize {
+        self.foreign.len()
+    }
+
     /// True when a route of another protocol holds this key.
     pub fn holds(&self, key: RouteKey) -> bool {
         self.foreign(&key.destination()).iter().any(|route| route.key == key)

@@ -567,6 +567,8 @@ enum Step {
         prefix: u8,
         links: BTreeSet<u32>,
     },
+    /// So many routes, over the router on this link, that an object goes with them.
+    Many(Option<u32>),
     Pod {
         present: bool,
         link: u32,
@@ -603,6 +605,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0u8..5, proptest::collection::btree_set(1u32..4, 0..4))
             .prop_map(|(prefix, links)| Step::Learn { prefix, links }),
+        1 => proptest::option::of(1u32..4).prop_map(Step::Many),
         1 => (any::<bool>(), 1u32..4).prop_map(|(present, link)| Step::Pod { present, link }),
         1 => any::<bool>().prop_map(Step::Source),
         3 => (1u32..4, any::<bool>()).prop_map(|(index, up)| Step::Link { index, up }),
@@ -624,10 +627,23 @@ fn prefix(n: u8) -> String {
     format!("10.10{n}.0.0/16")
 }
 
+const MANY: u32 = 300;
+
+fn many(n: u32) -> String {
+    format!("10.{}.{}.0/24", 120 + n / 256, n % 256)
+}
+
+fn learn_many(link: Option<u32>) -> Vec<RouteChange> {
+    let next_hops: Vec<String> = link.iter().map(|link| format!("10.0.{link}.2")).collect();
+    let next_hops: Vec<&str> = next_hops.iter().map(String::as_str).collect();
+    (0..MANY).flat_map(|n| learn(&many(n), &next_hops)).collect()
+}
+
 /// What ought to be in the kernel, kept by the simplest means.
 #[derive(Default)]
 struct Oracle {
     learned: BTreeMap<u8, BTreeSet<u32>>,
+    many: Option<u32>,
     pod: Option<u32>,
     down: BTreeSet<u32>,
     source: bool,
@@ -635,11 +651,19 @@ struct Oracle {
 
 impl Oracle {
     fn route(&self, n: u8) -> Option<Route> {
-        let links = self.learned.get(&n)?.iter().filter(|index| !self.down.contains(index));
+        self.over(&prefix(n), self.learned.get(&n)?)
+    }
+
+    fn many(&self, n: u32) -> Option<Route> {
+        self.over(&many(n), &self.many)
+    }
+
+    fn over<'a>(&self, prefix: &str, links: impl IntoIterator<Item = &'a u32>) -> Option<Route> {
+        let links = links.into_iter().filter(|index| !self.down.contains(index));
         let legs: NextHops = links.map(|index| via(&format!("10.0.{index}.2"), *index)).collect();
         (!legs.is_empty()).then(|| Route {
             preferred_source: self.source.then(|| ip("10.0.3.1")),
-            ..route(&prefix(n), 64, Protocol::WEFT, &legs.iter().copied().collect::<Vec<_>>())
+            ..route(prefix, 64, Protocol::WEFT, &legs.iter().copied().collect::<Vec<_>>())
         })
     }
 }
@@ -650,6 +674,10 @@ fn step(lab: &mut Lab, oracle: &mut Oracle, step: Step) {
             let next_hops = links.iter().map(|index| next_hop(&format!("10.0.{index}.2"))).collect();
             lab.engine.learned(vec![RouteChange { prefix: net(&prefix(n)), next_hops, direct: None }]);
             oracle.learned.insert(n, links);
+        }
+        Step::Many(link) => {
+            lab.engine.learned(learn_many(link));
+            oracle.many = link;
         }
         Step::Pod { present, link } => {
             let pod = PodRoute { address: ip("10.7.0.1"), link, mac: [2; 6] };
@@ -686,6 +714,9 @@ fn step(lab: &mut Lab, oracle: &mut Oracle, step: Step) {
         Step::Die(index) => {
             lab.engine.lost(vec![next_hop(&format!("10.0.{index}.2"))]);
             lab.run();
+            if oracle.many.take_if(|link| *link == index).is_some() {
+                lab.engine.learned(learn_many(None));
+            }
             for (n, links) in &mut oracle.learned {
                 if links.remove(&index) {
                     let next_hops = links.iter().map(|index| next_hop(&format!("10.0.{index}.2"))).collect();
@@ -737,6 +768,10 @@ proptest! {
             if held.as_ref().is_none_or(|route| route.protocol.is_weft()) {
                 prop_assert_eq!(held, oracle.route(n));
             }
+        }
+        let routes = lab.fib.routes();
+        for n in 0..MANY {
+            prop_assert_eq!(routes.get(&key(&many(n), 64)).cloned(), oracle.many(n));
         }
         if let Some(link) = oracle.pod.filter(|link| !oracle.down.contains(link)) {
             let held = lab.fib.routes().remove(&key("10.7.0.1/32", POD_METRIC));

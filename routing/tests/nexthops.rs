@@ -302,6 +302,37 @@ fn a_lost_next_hop_is_one_message_however_many_routes_there_are() {
     assert_eq!(lab.writes() - before, 2, "the group, and the leg that is in none");
 }
 
+/// Ten thousand routes that go are as many messages as one.
+#[test]
+fn routes_that_all_go_do_so_with_their_object() {
+    let Some(mut lab) = Lab::new("routes_that_all_go_do_so_with_their_object") else { return };
+    lab.ip("route add 192.0.2.0/24 via 10.0.1.253");
+    let v4 = |n: u32| IpNet::new(std::net::Ipv4Addr::from(0x0b00_0000 + n * 256).into(), 24).unwrap();
+    let v6 = |n: u32| {
+        IpNet::new(std::net::Ipv6Addr::from(0xfd99_u128 << 112 | u128::from(n) << 64).into(), 64).unwrap()
+    };
+    let prefixes: Vec<IpNet> = (0..5000).flat_map(|n| [v4(n), v6(n)]).collect();
+    let set = |prefixes: &[IpNet], v4: &[&str], v6: &[&str]| -> Vec<RouteChange> {
+        let shared = |next_hops: &[&str]| next_hops.iter().map(|nh| next_hop(nh)).collect();
+        let (v4, v6): (std::sync::Arc<[NextHopRef]>, std::sync::Arc<[NextHopRef]>) = (shared(v4), shared(v6));
+        let next_hops = |prefix: &IpNet| if prefix.addr().is_ipv4() { v4.clone() } else { v6.clone() };
+        let change =
+            |prefix: &IpNet| RouteChange { prefix: *prefix, next_hops: next_hops(prefix), direct: None };
+        prefixes.iter().map(change).collect()
+    };
+    let kept = PREFIXES.map(|prefix| prefix.parse().unwrap());
+    lab.kernel().learned(set(&kept, &[B[0]], &[B[1]])).unwrap();
+    lab.kernel().learned(set(&prefixes, &[A[0]], &[A[1]])).unwrap();
+    lab.until("all routes", |snapshot| weft(snapshot).len() == 10_002);
+    let before = lab.writes();
+    lab.kernel().learned(set(&prefixes, &[], &[])).unwrap();
+    lab.until("two routes, and their objects", |snapshot| {
+        weft(snapshot).len() == 2 && snapshot.nexthops.as_ref().is_some_and(|o| ours(o).len() == 4)
+    });
+    assert_eq!(lab.writes() - before, 4, "two groups with their routes, and their legs");
+    assert!(!lab.ip("route show 192.0.2.0/24").is_empty(), "another's route went along");
+}
+
 const RESILIENCE: Resilience =
     Resilience { buckets: 256, idle_time: Duration::from_secs(600), unbalanced_time: Duration::ZERO };
 

@@ -510,6 +510,66 @@ fn a_kernel_without_objects_has_the_legs_in_the_routes() {
     assert_eq!(lab.objects(), (0, 0));
 }
 
+/// More than a batch.
+const MANY: u32 = 4900;
+
+#[test]
+fn routes_that_all_go_do_so_with_their_object() {
+    let mut lab = Lab::new(MemoryFib::new());
+    lab.learn(0..MANY, &[1]);
+    lab.learn(MANY..MANY + 10, &[2]);
+    assert_eq!(lab.learn(0..MANY, &[]), 2, "the group with its routes, and the leg");
+    lab.ensure(MANY..MANY + 10, &[2]);
+    assert_eq!(lab.objects(), (1, 1));
+    assert_eq!(lab.learn(0..MANY, &[1]), MANY as usize + 2);
+    assert_eq!(lab.fib.routes().len(), 3 + 10 + MANY as usize);
+}
+
+#[test]
+fn an_object_that_the_kernel_keeps_loses_its_routes_one_by_one() {
+    let mut lab = Lab::new(MemoryFib::new());
+    lab.learn(0..300, &[1]);
+    lab.fib.refuse([Some(Errno::EPERM)]);
+    assert_eq!(lab.learn(0..300, &[]), 1 + 300 + 2, "once in vain, the routes, the group and the leg");
+    assert_eq!((lab.fib.routes().len(), lab.objects()), (3, (0, 0)));
+}
+
+#[test]
+fn an_object_stays_while_one_of_its_routes_has_not_found_another() {
+    let mut lab = Lab::new(MemoryFib::new());
+    lab.learn(0..MANY, &[1]);
+    let mut changes = learn(1..MANY, &[]);
+    changes.extend(learn(0..1, &[2]));
+    lab.engine.learned(changes);
+    let is_there = |lab: &Lab| lab.fib.routes().contains_key(&RouteKey::new(prefix(0), 64));
+    while !lab.engine.is_settled() {
+        lab.run();
+        assert!(is_there(&lab), "it is away for a moment");
+    }
+    lab.settle();
+    assert_eq!((lab.fib.routes().len(), lab.objects()), (4, (1, 1)));
+}
+
+#[test]
+fn where_objects_are_many_some_lose_their_routes_first() {
+    let mut lab = Lab::new(MemoryFib::new());
+    let sets: [&[u32]; 7] = [&[1], &[2], &[3], &[1, 2], &[1, 3], &[2, 3], &[1, 2, 3]];
+    let each = 3000;
+    let withdrawn = |links: &[u32]| -> Vec<RouteChange> {
+        // Those of one object after the other would be too easy.
+        let turns = (0..each).flat_map(|turn| (0..7).map(move |nth| nth * each + turn));
+        turns.flat_map(|n| learn(n..n + 1, links)).collect()
+    };
+    for (nth, links) in (0..).zip(sets) {
+        lab.learn(nth * each..(nth + 1) * each, links);
+    }
+    lab.engine.learned(withdrawn(&[]));
+    let writes = lab.settle();
+    assert_eq!((lab.fib.routes().len(), lab.objects()), (3, (0, 0)));
+    // Two have none left, and more is under way, when the others are a fifth each.
+    assert!(writes < 4 * each as usize, "{writes} writes");
+}
+
 const RESILIENCE: Resilience =
     Resilience { buckets: 256, idle_time: Duration::from_secs(120), unbalanced_time: Duration::ZERO };
 

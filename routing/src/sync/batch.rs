@@ -15,7 +15,7 @@ use crate::route::RouteKey;
 
 /// Writes handed to the kernel at once, one batch in one [`Engine::run`]. While the kernel carries it out commands are taken and the next one
 /// is made ready; between two batches notifications are read.
-const BATCH: usize = 2048;
+pub(super) const BATCH: usize = 2048;
 /// Wait before a refused write is tried again; doubles up to the maximum.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! What is done to groups of legs instead of to routes.
+//! What is done to groups of legs instead of to routes, as next hops come and go.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -95,7 +95,7 @@ impl Engine {
 
     /// Deletes the nexthop objects that nothing uses, while it is certain what does.
     pub(super) fn sweep_objects(&mut self, now: Instant, fib: &mut impl Fib) {
-        if !self.table.are_done() || self.stale || self.resync_at.is_some() {
+        if self.table.unfinished() > 0 || self.stale || self.resync_at.is_some() {
             return;
         }
         let table = &mut self.table;

@@ -5,6 +5,7 @@
 //! touches; [`run`](Engine::run) listens to the kernel, dumps where needed, and writes the difference.
 
 mod batch;
+mod deserted;
 mod failover;
 mod objects;
 mod query;
@@ -244,7 +245,7 @@ impl Engine {
         let Some(dumped_at) = self.dumped_at else {
             return (self.resync_at.unwrap_or(now), Timer::Resync);
         };
-        let writes = !self.table.are_done() || self.neighbours_dirty;
+        let writes = self.table.unfinished() > 0 || self.neighbours_dirty;
         if writes || self.objects_stale || self.objects.are_moved() {
             return (now, Timer::Work);
         }
@@ -283,6 +284,10 @@ impl Engine {
         while let Some((at, key)) = self.retries.first().copied().filter(|(at, _)| *at <= now) {
             self.retries.remove(&(at, key));
             self.table.mark(key);
+        }
+        if self.delete_deserted(now, fib) {
+            // There may be another one, and before that it may matter more what was asked for meanwhile.
+            return Ok(());
         }
         self.write(now, fib);
         if std::mem::take(&mut self.neighbours_dirty) {

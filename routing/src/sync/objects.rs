@@ -528,6 +528,14 @@ impl Objects {
         swept
     }
 
+    /// Deletes groups that routes go over, and these with them; gives those that are gone.
+    pub(super) fn delete(&mut self, ids: &[u32], fib: &mut impl Fib) -> BTreeSet<u32> {
+        let gone = Swept::default().delete(fib, ids);
+        gone.iter().for_each(|id| self.forget(*id));
+        self.litter = true;
+        gone
+    }
+
     /// The objects of legs that are in no group, and are to be in none.
     fn unused_legs(&self) -> Vec<u32> {
         let asked = self.resilience();

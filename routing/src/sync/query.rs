@@ -51,7 +51,7 @@ impl Engine {
     /// True when nothing is left to be done: every wanted route is installed, or known to be impossible now.
     pub fn is_settled(&self) -> bool {
         self.dumped_at.is_some()
-            && self.table.are_done()
+            && self.table.unfinished() == 0
             && self.retries.is_empty()
             && self.resync_at.is_none()
     }

@@ -71,6 +71,20 @@ enum Held {
     Other(Box<Route>),
 }
 
+impl Held {
+    /// The nexthop object that the route goes over.
+    fn object(&self) -> Option<u32> {
+        match self {
+            Self::Over { object, .. } => Some(*object),
+            Self::Other(route) => match route.action {
+                Action::Object(id) => Some(id),
+                _ => None,
+            },
+            Self::None => None,
+        }
+    }
+}
+
 /// Names a preferred source.
 type SourceId = u8;
 
@@ -125,6 +139,14 @@ impl Sources {
     }
 }
 
+/// The routes over a nexthop object.
+#[derive(Debug, Clone, Copy, Default)]
+struct Over {
+    routes: usize,
+    /// How many of them lead to what is not learned any more.
+    unlearned: usize,
+}
+
 /// What is known of a key.
 #[derive(Debug, Clone)]
 pub(super) struct Known<'a> {
@@ -151,11 +173,13 @@ pub(super) struct Table {
     /// How many keys the kernel holds for us.
     held: usize,
     /// How many of them go over each nexthop object.
-    over: BTreeMap<u32, usize>,
+    over: BTreeMap<u32, Over>,
     /// An object has lost its last route.
     idle: bool,
-    /// In the order in which they were named.
+    /// In the order in which they were named. A place may be there that waits no more: see [`Self::advance`].
     waiting: VecDeque<Place>,
+    /// What is taken before.
+    advanced: VecDeque<Place>,
     /// How many wait, or were taken.
     unfinished: usize,
     /// How many were named since they were taken. Seldom any.
@@ -252,7 +276,16 @@ impl Table {
 impl Table {
     /// The set that a learned route has from now on; the one that it had.
     pub(super) fn learn(&mut self, place: Place, set: Option<SetId>) -> Option<SetId> {
-        let before = std::mem::replace(&mut self.entry_mut(place)?.learned, set);
+        let entry = self.entries.get_mut(place.0 as usize)?;
+        let before = std::mem::replace(&mut entry.learned, set);
+        if before.is_some() != set.is_some()
+            && let Some(over) = entry.held.object().and_then(|id| self.over.get_mut(&id))
+        {
+            over.unlearned = match set {
+                Some(_) => over.unlearned.saturating_sub(1),
+                None => over.unlearned.saturating_add(1),
+            };
+        }
         self.tidy(place);
         before
     }
@@ -303,22 +336,25 @@ impl Table {
 
     /// The same, at the place of the route's key.
     pub(super) fn hold_at(&mut self, place: Place, route: Route) -> Option<Route> {
-        if let Action::Object(id) = route.action {
-            let count = self.over.entry(id).or_default();
-            *count = count.saturating_add(1);
-        }
-        self.held = self.held.saturating_add(1);
         let held = self.sources.pack(route);
         self.exchange(place, held)
     }
 
-    /// Puts one in the place of another, and counts that out.
+    /// Puts one in the place of another.
     fn exchange(&mut self, place: Place, held: Held) -> Option<Route> {
-        let entry = self.entry_mut(place)?;
+        let entry = self.entries.get_mut(place.0 as usize)?;
+        let unlearned = usize::from(entry.learned.is_none());
+        if !matches!(held, Held::None) {
+            self.held = self.held.saturating_add(1);
+        }
+        if let Some(id) = held.object() {
+            let over = self.over.entry(id).or_default();
+            over.routes = over.routes.saturating_add(1);
+            over.unlearned = over.unlearned.saturating_add(unlearned);
+        }
         let (key, before) = (entry.key, std::mem::replace(&mut entry.held, held));
-        let before = self.sources.unpack(key, before);
-        self.left(before.as_ref());
-        before
+        self.left(&before, unlearned);
+        self.sources.unpack(key, before)
     }
 
     /// The kernel has no route there any more; the one that it had.
@@ -333,15 +369,19 @@ impl Table {
         before
     }
 
-    fn left(&mut self, route: Option<&Route>) {
-        let Some(route) = route else { return };
+    /// Counts out what a key had.
+    fn left(&mut self, held: &Held, unlearned: usize) {
+        if matches!(held, Held::None) {
+            return;
+        }
         self.held = self.held.saturating_sub(1);
-        if let Action::Object(id) = &route.action
-            && let Some(count) = self.over.get_mut(id)
+        if let Some(id) = held.object()
+            && let Some(over) = self.over.get_mut(&id)
         {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.over.remove(id);
+            over.routes = over.routes.saturating_sub(1);
+            over.unlearned = over.unlearned.saturating_sub(unlearned);
+            if over.routes == 0 {
+                self.over.remove(&id);
                 self.idle = true;
             }
         }
@@ -361,7 +401,13 @@ impl Table {
 
     /// How many routes go over an object.
     pub(super) fn over(&self, id: u32) -> usize {
-        self.over.get(&id).copied().unwrap_or_default()
+        self.over.get(&id).map_or(0, |over| over.routes)
+    }
+
+    /// The objects all of whose routes lead to what is not learned any more, and how many these are.
+    pub(super) fn deserted(&self) -> impl Iterator<Item = (usize, u32)> {
+        let deserted = self.over.iter().filter(|(_, over)| over.unlearned == over.routes);
+        deserted.map(|(id, over)| (over.routes, *id))
     }
 
     /// Whether an object has lost its last route since that was asked last.
@@ -375,11 +421,12 @@ impl Table {
         if gone.is_empty() {
             return Vec::new();
         }
-        let is_over =
-            |route: &Cow<'_, Route>| matches!(route.action, Action::Object(id) if gone.contains(&id));
-        let mut keys: Vec<RouteKey> = self.routes().filter(is_over).map(|route| route.key).collect();
+        let is_over = |entry: &Entry| entry.held.object().is_some_and(|id| gone.contains(&id));
+        let places = (0..).zip(&self.entries).filter(|(_, entry)| is_over(entry));
+        let places: Vec<Place> = places.map(|(place, _)| Place(place)).collect();
+        let routes = places.into_iter().filter_map(|place| self.let_go_at(place));
+        let mut keys: Vec<RouteKey> = routes.map(|route| route.key).collect();
         keys.sort_unstable();
-        keys.iter().for_each(|key| drop(self.let_go(key)));
         keys
     }
 }
@@ -414,11 +461,39 @@ impl Table {
 
     /// The next one; it is the caller's until it is [`done`](Self::done).
     pub(super) fn take(&mut self) -> Option<Place> {
-        let place = self.waiting.pop_front()?;
-        if let Some(entry) = self.entry_mut(place) {
-            entry.work = Work::Taken;
+        while let Some(place) = self.advanced.pop_front().or_else(|| self.waiting.pop_front()) {
+            if let Some(entry) = self.entry_mut(place)
+                && entry.work == Work::Waiting
+            {
+                entry.work = Work::Taken;
+                return Some(place);
+            }
         }
-        Some(place)
+        None
+    }
+
+    /// Lets keys that wait be taken before others: those of routes over one of these objects after the other, `count` or some more.
+    pub(super) fn advance(&mut self, objects: &[u32], count: usize) {
+        let mut over: BTreeMap<u32, Vec<Place>> = objects.iter().map(|id| (*id, Vec::new())).collect();
+        for (place, entry) in (0..).zip(&self.entries) {
+            if entry.work == Work::Waiting
+                && let Some(places) = entry.held.object().and_then(|id| over.get_mut(&id))
+            {
+                places.push(Place(place));
+            }
+        }
+        self.advanced.clear();
+        for id in objects {
+            if self.advanced.len() >= count {
+                return;
+            }
+            self.advanced.extend(over.remove(id).unwrap_or_default());
+        }
+    }
+
+    /// How many are to be taken before others.
+    pub(super) fn advanced_count(&self) -> usize {
+        self.advanced.len()
     }
 
     /// What becomes of a key that was taken is known.
@@ -455,9 +530,9 @@ impl Table {
         self.entry(place).is_some_and(|entry| entry.work == Work::Again)
     }
 
-    /// Whether none waits, nor was taken.
-    pub(super) fn are_done(&self) -> bool {
-        self.unfinished == 0
+    /// How many wait, or were taken.
+    pub(super) fn unfinished(&self) -> usize {
+        self.unfinished
     }
 }
 
@@ -486,10 +561,10 @@ mod tests {
         let (two, one) = (table.take().unwrap(), table.take().unwrap());
         assert_eq!((table.known_at(two).unwrap().key, table.known_at(one).unwrap().key), (key(2), key(1)));
         assert_eq!(table.take(), None);
-        assert!(!table.are_done() && table.taken(&key(1)) == Some(one));
+        assert!(table.unfinished() == 2 && table.taken(&key(1)) == Some(one));
         table.done(one);
         table.done(two);
-        assert!(table.are_done() && table.taken(&key(1)).is_none());
+        assert!(table.unfinished() == 0 && table.taken(&key(1)).is_none());
     }
 
     #[test]
@@ -504,7 +579,40 @@ mod tests {
         assert!(!table.are_again() && !table.is_again(place));
         assert_eq!(take(&mut table), Some(key(1)));
         table.done(place);
-        assert!(table.are_done());
+        assert!(table.unfinished() == 0);
+    }
+
+    #[test]
+    fn keys_over_an_object_come_first_where_that_is_asked_for() {
+        let mut table = Table::default();
+        for last in 1..=4 {
+            table.hold(route(last, u32::from(last % 2)));
+            table.mark(key(last));
+        }
+        table.advance(&[1, 0], 1);
+        assert_eq!(table.advanced_count(), 2);
+        let taken: Vec<_> = std::iter::from_fn(|| take(&mut table)).collect();
+        assert_eq!(taken, [1, 3, 2, 4].map(key), "each once");
+    }
+
+    #[test]
+    fn an_object_is_deserted_once_nothing_over_it_is_learned() {
+        let mut table = Table::default();
+        let deserted = |table: &Table| table.deserted().collect::<Vec<_>>();
+        let places = [1, 2].map(|last| table.mark(key(last)));
+        for (place, last) in places.into_iter().zip(1..) {
+            table.learn(place, Some(7));
+            table.hold_at(place, route(last, 5));
+        }
+        table.learn(places[0], None);
+        assert_eq!(deserted(&table), []);
+        table.learn(places[1], None);
+        assert_eq!(deserted(&table), [(2, 5)]);
+        table.learn(places[1], Some(7));
+        table.hold_at(places[1], route(2, 6));
+        assert_eq!(deserted(&table), [(1, 5)]);
+        table.let_go_at(places[0]);
+        assert_eq!((deserted(&table), table.over(6)), (vec![], 1));
     }
 
     #[test]
