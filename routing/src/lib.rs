@@ -49,4 +49,4 @@ pub mod sysctl;
 
 pub use self::kernel::{Error, Kernel, cleanup};
 pub use self::resolve::{NextHopRef, Resolution};
-pub use self::sync::{Counters, Engine, Event, FibEntry, PodRoute, RouteChange, Settings};
+pub use self::sync::{Counters, Engine, Event, FibEntry, NextHopRefs, PodRoute, RouteChange, Settings};

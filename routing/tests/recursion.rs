@@ -234,13 +234,15 @@ fn what_a_route_resolves_over_it_never_takes_away() {
     let mut lab = Lab::new(&[]);
     lab.learn(&[change("10.2.0.0/24", &["10.0.1.2"])]);
     // The node behind it announces the subnet too, and that path is preferred: it is installed, and resolves over the one it beat.
-    let preferred =
-        RouteChange { direct: Some(vec![far("10.0.1.2")]), ..change("10.2.0.0/24", &["10.2.0.11"]) };
+    let preferred = RouteChange {
+        direct: Some(Box::new([far("10.0.1.2")].into())),
+        ..change("10.2.0.0/24", &["10.2.0.11"])
+    };
     lab.learn(&[preferred]);
     assert_eq!(lab.resolution("10.2.0.11"), over("10.2.0.0/24", 0));
     assert_eq!(lab.legs("10.2.0.0/24"), [via("10.0.1.2", 1)]);
     // Once that one has gone there is nothing to resolve over.
-    lab.learn(&[RouteChange { direct: Some(vec![]), ..change("10.2.0.0/24", &["10.2.0.11"]) }]);
+    lab.learn(&[RouteChange { direct: Some(Box::new([].into())), ..change("10.2.0.0/24", &["10.2.0.11"]) }]);
     assert_eq!((lab.resolution("10.2.0.11"), lab.learned()), (Resolution::Unresolved, vec![]));
 }
 

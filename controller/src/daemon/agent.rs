@@ -643,6 +643,9 @@ async fn sleep_until(deadline: Option<Instant>) {
 }
 
 /// The same for the kernel: routes that have the same next hops share them.
+// What the changes are in becomes what they are in for the kernel thread, without another allocation.
+const _: () = assert!(size_of::<BestPathChange>() == size_of::<RouteChange>());
+
 fn route_changes(changes: Vec<BestPathChange>) -> Vec<RouteChange> {
     let mut sets: BTreeMap<NextHops, Arc<[NextHopRef]>> = BTreeMap::new();
     // Most have those of the one before.
@@ -657,7 +660,7 @@ fn route_changes(changes: Vec<BestPathChange>) -> Vec<RouteChange> {
         }
     };
     let change = |BestPathChange { prefix, next_hops, direct }| {
-        let direct = direct.map(|direct| direct.iter().copied().map(to_kernel).collect());
+        let direct = direct.map(|direct| Box::new(direct.iter().copied().map(to_kernel).collect()));
         RouteChange { prefix, next_hops: share(next_hops), direct }
     };
     changes.into_iter().map(change).collect()

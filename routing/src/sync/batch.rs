@@ -130,10 +130,10 @@ impl Engine {
         let Some(Known { key, .. }) = self.table.known_at(place) else { return };
         self.counters.writes = self.counters.writes.saturating_add(1);
         self.forget_refusal(key);
-        if self.unsure.remove(&key) {
+        if !self.unsure.is_empty() && self.unsure.remove(&key) {
             self.ask_resync(now);
         }
-        let drifted = self.drifted.remove(&key);
+        let drifted = !self.drifted.is_empty() && self.drifted.remove(&key);
         match write {
             Write::Add(route) | Write::Replace(route) => {
                 self.table.hold_at(place, route);
@@ -152,6 +152,10 @@ impl Engine {
     }
 
     fn forget_refusal(&mut self, key: RouteKey) {
+        // As nearly always.
+        if self.refused.is_empty() {
+            return;
+        }
         if let Some(refused) = self.refused.remove(&key) {
             self.retries.remove(&(refused.retry_at, key));
         }

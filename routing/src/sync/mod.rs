@@ -29,7 +29,9 @@ pub use self::report::{Counters, Event, FibEntry, FibNextHop, RouteState};
 use self::table::{Known, Place, Table};
 use self::view::{Effects, View};
 use self::wanted::Learned;
-pub use self::wanted::{DEFAULT_METRIC, OWN_BLOCK_METRIC, POD_METRIC, PodRoute, RouteChange, Settings};
+pub use self::wanted::{
+    DEFAULT_METRIC, NextHopRefs, OWN_BLOCK_METRIC, POD_METRIC, PodRoute, RouteChange, Settings,
+};
 use crate::fib::{Fib, Write};
 use crate::netlink::Error;
 use crate::resolve::{NextHopRef, Resolved};

@@ -64,11 +64,14 @@ pub struct RouteChange {
     pub prefix: IpNet,
     /// All next hops of the best paths (ECMP); empty withdraws the route. Shared by routes that have the same: such cost least one behind
     /// the other.
-    pub next_hops: Arc<[NextHopRef]>,
+    pub next_hops: NextHopRefs,
     /// The next hops of the best of those paths that need no learned route themselves, by which the route leads to other next hops;
     /// `None`: the same.
-    pub direct: Option<Vec<NextHopRef>>,
+    pub direct: Option<Box<NextHopRefs>>,
 }
+
+/// Next hops of a route, in no certain order.
+pub type NextHopRefs = Arc<[NextHopRef]>;
 
 /// The route and the neighbour entry of one address of one pod on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,7 +133,7 @@ pub(super) type SetId = u32;
 #[derive(Debug, Default)]
 pub(super) struct Learned {
     /// By which next hops a route leads to others, where that is not by its own.
-    direct: BTreeMap<IpNet, Arc<[NextHopRef]>>,
+    direct: BTreeMap<IpNet, NextHopRefs>,
     /// By their ids; none: the id is free.
     sets: Vec<Option<Set>>,
     free: Vec<SetId>,
@@ -162,7 +165,8 @@ impl Learned {
     ) {
         let prefix = change.prefix.trunc();
         match change.direct {
-            Some(direct) => drop(self.direct.insert(prefix, direct.into())),
+            Some(direct) => drop(self.direct.insert(prefix, *direct)),
+            None if self.direct.is_empty() => {}
             None => drop(self.direct.remove(&prefix)),
         }
         let id = (!change.next_hops.is_empty()).then(|| self.id_of(change.next_hops, resolve));
