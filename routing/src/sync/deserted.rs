@@ -3,11 +3,13 @@
 //!
 //! For that it goes through every route that it has (`fib_flush`), and lets nobody else write meanwhile: worth it only where many go.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::Engine;
 use super::batch::BATCH;
 use crate::fib::Fib;
+use crate::route::NextHops;
 
 /// How many routes over an object are worth it.
 const ROUTES_MIN: usize = 256;
@@ -17,8 +19,8 @@ const SHARE: usize = 5;
 const ALL_MAX: usize = 1 << 17;
 /// How many objects go at once. What was asked for meanwhile comes before the others.
 const AT_ONCE: usize = 4;
-/// How many routes to be deleted are taken before others at least, as long as no object is worth it.
-const ADVANCED: usize = 4 * BATCH;
+/// How many routes to be deleted are taken before others at least, as long as no object is worth it: to find them is a look at every route.
+const ADVANCED: usize = 16 * BATCH;
 
 impl Engine {
     /// Deletes some of them, or does what has to come before; says whether it did. What waits to be deleted of their routes turns out to be gone.
@@ -32,7 +34,7 @@ impl Engine {
         }
         let ids = self.worth_it(&deserted);
         if ids.is_empty() {
-            if self.table.advanced_count() < BATCH {
+            if self.table.advanced_count() < BATCH && self.all() <= ALL_MAX {
                 let fewest_first: Vec<u32> = deserted.iter().rev().map(|(_, id)| *id).collect();
                 self.table.advance(&fewest_first, ADVANCED);
             }
@@ -58,21 +60,28 @@ impl Engine {
         if is_unsure || self.table.unfinished() < ROUTES_MIN {
             return Vec::new();
         }
-        let has_enough = |(routes, _): &(usize, u32)| *routes >= ROUTES_MIN;
-        let mut deserted: Vec<(usize, u32)> = self.table.deserted().filter(has_enough).collect();
-        deserted.retain(|(_, id)| self.objects.has(*id) && !self.is_wanted(*id));
+        let is_meant = |(routes, id): &(usize, u32)| *routes >= ROUTES_MIN && self.objects.has(*id);
+        let mut deserted: Vec<(usize, u32)> = self.table.deserted().filter(is_meant).collect();
+        if deserted.is_empty() {
+            return deserted;
+        }
+        // A learned route may be to go over one though none does.
+        let legs = deserted.iter().filter_map(|(_, id)| self.objects.legs(*id)).cloned().collect();
+        let wanted = self.learned.with_legs(&legs).into_iter().filter_map(|set| self.learned.get(set));
+        let wanted: BTreeSet<&NextHops> = wanted.map(|set| &set.legs).collect();
+        deserted.retain(|(_, id)| self.objects.legs(*id).is_some_and(|legs| !wanted.contains(legs)));
         deserted.sort_unstable_by(|a, b| b.cmp(a));
         deserted
     }
 
-    /// Whether a learned route is to go over the object, though none does.
-    fn is_wanted(&self, id: u32) -> bool {
-        self.objects.legs(id).is_some_and(|legs| self.learned.has_legs(legs))
+    /// How many routes the kernel goes through.
+    fn all(&self) -> usize {
+        self.table.held_count().saturating_add(self.view.topology.foreign_count())
     }
 
     /// Those of them that are worth it.
     fn worth_it(&self, deserted: &[(usize, u32)]) -> Vec<u32> {
-        let mut all = self.table.held_count().saturating_add(self.view.topology.foreign_count());
+        let mut all = self.all();
         let mut ids = Vec::new();
         for (routes, id) in deserted.iter().take(AT_ONCE) {
             if all > ALL_MAX || routes.saturating_mul(SHARE) < all {

@@ -287,11 +287,6 @@ impl Learned {
         self.sets().filter(|(_, set)| legs.contains(&set.legs)).map(|(id, _)| id).collect()
     }
 
-    /// Whether any set has these legs.
-    pub(super) fn has_legs(&self, legs: &NextHops) -> bool {
-        self.sets().any(|(_, set)| set.legs == *legs)
-    }
-
     /// The next hops that routes use.
     pub(super) fn next_hops(&self) -> BTreeSet<NextHopRef> {
         self.ids.keys().flat_map(|next_hops| next_hops.iter().copied()).collect()
