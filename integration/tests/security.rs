@@ -402,8 +402,9 @@ fn max_prefixes(software: Software) -> Result<()> {
         pair.write_sessions(&json!({"maxPrefixes": {"limit": limit + 1}}))?;
         pair.wait_up("with another limit")?;
 
+        // The router may dial for one of them ten seconds after the other.
         pair.write_sessions(
-            &json!({"maxPrefixes": {"limit": limit + 1, "action": "Restart", "restartAfter": "6s"}}),
+            &json!({"maxPrefixes": {"limit": limit + 1, "action": "Restart", "restartAfter": "20s"}}),
         )?;
         pair.router.originate(&blocks(5))?;
         wait_until("the time of the next session to be told", PATIENCE, || {
