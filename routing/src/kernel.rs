@@ -201,6 +201,9 @@ impl<F: Fib + AsFd> Worker<F> {
         // Read before the queue is looked at, so that no wake-up is lost; it fails when nothing woke us.
         let _ = self.wake.read();
         for _ in 0..COMMANDS_PER_RUN {
+            if self.engine.is_urgent() {
+                break;
+            }
             match self.received.try_recv() {
                 Ok(command) => command(&mut self.engine),
                 Err(TryRecvError::Empty) => return true,

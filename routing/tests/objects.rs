@@ -551,6 +551,53 @@ fn an_object_stays_while_one_of_its_routes_has_not_found_another() {
 }
 
 #[test]
+fn what_is_wanted_comes_before_objects_go() {
+    let mut lab = Lab::new(MemoryFib::new());
+    lab.learn(0..MANY, &[1]);
+    let mut changes = learn(MANY..2 * MANY, &[2]);
+    changes.extend(learn(0..MANY, &[]));
+    lab.engine.learned(changes);
+    while !lab.engine.is_settled() {
+        lab.run();
+        let routes = lab.fib.routes();
+        let count = |of: std::ops::Range<u32>| {
+            of.filter(|n| routes.contains_key(&RouteKey::new(prefix(*n), 64))).count()
+        };
+        let (old, new) = (count(0..MANY), count(MANY..2 * MANY));
+        assert!(old == MANY as usize || new == MANY as usize, "{old} of the old ones, and {new} new ones");
+    }
+}
+
+#[test]
+fn another_metric_and_other_next_hops_leave_no_gap() {
+    let mut lab = Lab::new(MemoryFib::new());
+    lab.learn(0..MANY, &[1]);
+    lab.engine.configure(Settings { metric: 100, ..Settings::default() });
+    lab.engine.learned(learn(0..MANY, &[2]));
+    while !lab.engine.is_settled() {
+        lab.run();
+        let routes = lab.fib.routes();
+        let is_there =
+            |n: &u32| [64, 100].iter().any(|metric| routes.contains_key(&RouteKey::new(prefix(*n), *metric)));
+        assert_eq!((0..MANY).find(|n| !is_there(n)), None, "a prefix has no route for a while");
+    }
+    lab.settle();
+    assert_eq!((lab.fib.routes().len(), lab.objects()), (3 + MANY as usize, (1, 1)));
+}
+
+#[test]
+fn objects_go_with_their_last_route_also_where_that_was_under_way() {
+    let mut lab = Lab::new(MemoryFib::new());
+    let sets: [&[u32]; 6] = [&[1], &[2], &[3], &[1, 2], &[1, 3], &[2, 3]];
+    for (nth, links) in (0..).zip(sets) {
+        lab.learn(nth * 400..(nth + 1) * 400, links);
+    }
+    lab.learn(MANY..MANY + 400, &[1, 2, 3]);
+    lab.learn(0..2400, &[]);
+    assert_eq!(lab.objects(), (3, 1));
+}
+
+#[test]
 fn where_objects_are_many_some_lose_their_routes_first() {
     let mut lab = Lab::new(MemoryFib::new());
     let sets: [&[u32]; 7] = [&[1], &[2], &[3], &[1, 2], &[1, 3], &[2, 3], &[1, 2, 3]];

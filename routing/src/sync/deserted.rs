@@ -1,7 +1,7 @@
 //! Objects none of whose routes is wanted any more: the kernel takes the routes along when such a one is deleted, by one message however many
 //! they are.
 //!
-//! For that it goes through every route that it has (`fib_flush`), and lets nobody else write meanwhile: worth it only where many go.
+//! For that it goes through every IPv4 route that it has (`fib_flush`), and lets nobody else write meanwhile: worth it only where many go.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -43,12 +43,13 @@ impl Engine {
         if !self.under_way.is_empty() {
             // It may be about the same routes, and may not become what it should.
             self.finish(now, fib);
-            return true;
+            return self.table.unfinished() > 0;
         }
-        let gone = self.objects.delete(&ids, fib);
-        self.counters.writes = self.counters.writes.saturating_add(gone.len() as u64);
+        let (gone, swept) = self.objects.delete(&ids, fib);
+        self.counters.writes = self.counters.writes.saturating_add(swept.writes);
         self.table.forget_over(|id| !gone.contains(&id));
-        if gone.len() < ids.len() {
+        if swept.is_unsure {
+            self.objects_stale = true;
             self.ask_resync(now);
         }
         !gone.is_empty()
@@ -57,10 +58,11 @@ impl Engine {
     /// All of which that can be said for certain, with how many routes each has; those with the most first.
     fn deserted(&self) -> Vec<(usize, u32)> {
         let is_unsure = self.stale || self.resync_at.is_some() || !self.adopted.is_empty();
-        if is_unsure || self.table.unfinished() < ROUTES_MIN {
+        // What is wanted comes before what is not, so that there is never a gap.
+        if is_unsure || self.table.are_owed() || self.table.unfinished() < ROUTES_MIN {
             return Vec::new();
         }
-        let is_meant = |(routes, id): &(usize, u32)| *routes >= ROUTES_MIN && self.objects.has(*id);
+        let is_meant = |(routes, id): &(usize, u32)| *routes >= ROUTES_MIN && self.objects.can_go(*id);
         let mut deserted: Vec<(usize, u32)> = self.table.deserted().filter(is_meant).collect();
         if deserted.is_empty() {
             return deserted;

@@ -257,6 +257,11 @@ impl Engine {
         [resync, retry].into_iter().flatten().fold(audit, |a, b| if b.0 < a.0 { b } else { a })
     }
 
+    /// Whether a group is to change: that concerns all routes over it, and comes before what else is asked for.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.objects.are_moved()
+    }
+
     /// Listens to the kernel, dumps where that is due, and begins to write what is missing, a bounded amount of each. What becomes of it is
     /// taken in by the next run.
     ///

@@ -24,7 +24,7 @@ struct Group {
     wanted: NextHops,
     /// What it is in the kernel; `None`: it is not there.
     held: Option<Held>,
-    /// The kernel refused to change it.
+    /// The kernel refused to change it, or to let it go.
     is_stuck: bool,
 }
 
@@ -528,12 +528,24 @@ impl Objects {
         swept
     }
 
+    /// Whether a group can be deleted while routes go over it: the kernel has it, and has not refused that.
+    pub(super) fn can_go(&self, id: u32) -> bool {
+        self.groups.get(&id).is_some_and(|group| group.held.is_some() && !group.is_stuck)
+    }
+
     /// Deletes groups that routes go over, and these with them; gives those that are gone.
-    pub(super) fn delete(&mut self, ids: &[u32], fib: &mut impl Fib) -> BTreeSet<u32> {
-        let gone = Swept::default().delete(fib, ids);
-        gone.iter().for_each(|id| self.forget(*id));
+    pub(super) fn delete(&mut self, ids: &[u32], fib: &mut impl Fib) -> (BTreeSet<u32>, Swept) {
+        let mut swept = Swept::default();
+        let gone = swept.delete(fib, ids);
+        for id in ids {
+            if gone.contains(id) {
+                self.forget(*id);
+            } else if let Some(group) = self.groups.get_mut(id) {
+                group.is_stuck = true;
+            }
+        }
         self.litter = true;
-        gone
+        (gone, swept)
     }
 
     /// The objects of legs that are in no group, and are to be in none.
