@@ -642,10 +642,10 @@ async fn sleep_until(deadline: Option<Instant>) {
     }
 }
 
-/// The same for the kernel: routes that have the same next hops share them.
 // What the changes are in becomes what they are in for the kernel thread, without another allocation.
 const _: () = assert!(size_of::<BestPathChange>() == size_of::<RouteChange>());
 
+/// The same for the kernel: routes that have the same next hops share them.
 fn route_changes(changes: Vec<BestPathChange>) -> Vec<RouteChange> {
     let mut sets: BTreeMap<NextHops, Arc<[NextHopRef]>> = BTreeMap::new();
     // Most have those of the one before.

@@ -137,10 +137,11 @@ impl Knowledge {
         found
     }
 
-    /// The plugin has nothing to go by yet, and nothing is known to be wrong: status is not good before pods can be added.
+    /// The plugin has nothing to go by yet, not even from an earlier run, and nothing is known to be wrong: status is not good before pods can be added.
     fn awaits_guard(&self) -> Option<Problem> {
+        let has_file = self.node_file_written || self.ran_before;
         let explained = self.packet_filter.problem.is_some() || self.failed.contains_key(&Task::NodeFile);
-        (self.plan.is_some() && !self.node_file_written && !explained).then(node_file::awaits_guard)
+        (self.plan.is_some() && !has_file && !explained).then(node_file::awaits_guard)
     }
 
     /// Whether there are peers that are known by their interface.
